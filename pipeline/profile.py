@@ -1,0 +1,152 @@
+"""A profile says what is computed: a TOML file read into frozen dataclasses, validated once, echoed into every artefact."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import Fault
+
+FOLDER = Path(__file__).resolve().parent.parent / "profiles"
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The frozen image generator; `size` is the working resolution, `head` the fitted output cut ("" for none)."""
+
+    kind: str
+    size: int
+    weights: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Align:
+    """Face alignment; `source_size` is the resolution kept in the cache, `size` the one models see."""
+
+    size: int
+    source_size: int
+    detector: str
+    jpeg_quality: int
+    no_face: str
+
+
+@dataclass(frozen=True)
+class Inverter:
+    """The encoder from an image to the generator's latent."""
+
+    weights: str
+
+
+@dataclass(frozen=True)
+class Parser:
+    """The segmenter into hair, face and background."""
+
+    weights: str
+
+
+@dataclass(frozen=True)
+class Aladin:
+    """Style codes: `patches` windows of `patch` px a region whose coverage is at least `coverage`, else `relaxed`."""
+
+    weights: str
+    patch: int
+    patches: int
+    coverage: float
+    relaxed: float
+    input_size: int
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Packing: a tar is closed before it would pass `max_mb`; `test_fraction` of the keys, by hash, is held out."""
+
+    max_mb: float
+    test_fraction: float
+
+
+@dataclass(frozen=True)
+class Train:
+    """The hypernetwork's training: reconstruction steps, then stylisation steps, and the paper's loss weights."""
+
+    weights: str
+    batch: int
+    reconstruction_steps: int
+    stylisation_steps: int
+    learning_rate: float
+    refinements: int
+    patches: int
+    patch: int
+
+
+@dataclass(frozen=True)
+class Eval:
+    """The evaluation grid: at most so many contents and styles."""
+
+    contents: int
+    styles: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything that decides a result besides the pictures and the weights."""
+
+    name: str
+    seed: int
+    generator: Generator
+    align: Align
+    inverter: Inverter
+    parser: Parser
+    aladin: Aladin
+    shards: Shards
+    train: Train
+    eval: Eval
+
+    def section_dict(self, section: str) -> dict[str, Any]:
+        """One section as plain values, for a stage's `params`."""
+        return dataclasses.asdict(getattr(self, section))
+
+
+def load(name_or_path: str | Path) -> Profile:
+    """Read a profile by name (a file in profiles/) or path.
+
+    Raises: Fault(status 2) naming the key that is unknown, missing or of the wrong type.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = FOLDER / f"{name_or_path}.toml"
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise Fault(f"no profile {str(name_or_path)!r}: expected a .toml file or one of {known}", 2) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise Fault(f"{path}: not a TOML file ({e})", 2) from e
+    return _build(Profile, table, "", path)
+
+
+def _build(cls: type, table: dict[str, Any], prefix: str, path: Path) -> Any:
+    """Fill the dataclass `cls` from `table`, strictly; `prefix` is the section's name with a dot."""
+    fields = {f.name: f.type for f in dataclasses.fields(cls)}
+    for key in table:
+        if key not in fields:
+            raise Fault(f"{path}: unknown key {prefix + key!r}; expected one of {', '.join(fields)}", 2)
+    values = {}
+    for key, kind in fields.items():
+        if key not in table:
+            raise Fault(f"{path}: missing key {prefix + key!r}; add it", 2)
+        values[key] = _convert(kind, table[key], prefix + key, path)
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, key: str, path: Path) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise Fault(f"{path}: {key!r} is {value!r}; expected a [{key}] section", 2)
+        return _build(kind, value, f"{key}.", path)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise Fault(f"{path}: {key!r} is {value!r}; expected {kind.__name__}", 2)
+    return value
