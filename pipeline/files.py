@@ -1,0 +1,96 @@
+"""Files appear whole or not at all: temporary names, fsync and rename, and locks between processes."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import Fault
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+def fsync(path: Path) -> None:
+    """Flush a file or folder entry to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to be written as a file or a folder; on success it becomes `path`.
+
+    Raises Fault when the disk is full; whatever goes wrong, `path` keeps its former content.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        for item in sorted(temporary.rglob("*")) if temporary.is_dir() else ():
+            fsync(item)
+        fsync(temporary)
+        os.replace(temporary, path)
+        fsync(path.parent)
+    except OSError as error:
+        if error.errno in _FULL | _CLOSED:
+            raise disk_fault(error, path) from error
+        raise
+    finally:
+        _remove(temporary)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` as the file `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def disk_fault(error: OSError, path: Path) -> Fault:
+    """Return the one-line Fault for a write to `path` that failed."""
+    if error.errno in _FULL:
+        free = shutil.disk_usage(path.parent).free / 1e6
+        return Fault(f"{path}: no space left on the device ({free:.0f} MB free); free some, or choose another folder")
+    return Fault(f"{path}: cannot be written: {error.strerror or error}; check the folder and its permissions")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` (made when missing), waiting for another process that has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise disk_fault(error, path) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file, or of a folder's names and contents in sorted order, as hex digits."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    total = hashlib.sha256()
+    for item in sorted(item for item in path.rglob("*") if item.is_file()):
+        total.update(f"{item.relative_to(path).as_posix()} {sha256(item)}\n".encode())
+    return total.hexdigest()
+
+
+def short_hash(text: str) -> str:
+    """Return twelve hex digits that stand for `text` in a file name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
