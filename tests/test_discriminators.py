@@ -1,0 +1,101 @@
+"""Critics against the published networks, and the region-matched patches they see."""
+
+import numpy as np
+import pytest
+import torch
+from goldens import Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import gan, windows
+from models.discriminators import ImageDiscriminator, PatchDiscriminator, from_published
+
+
+def test_patch_critic_equals_the_published_one() -> None:
+    case = Case("sae_dpatch32")
+    net = PatchDiscriminator().eval()
+    net.load_state_dict(from_published(case.tensors()))
+    with torch.inference_mode():
+        ref = net.features(torch.from_numpy(case.input("ref")))
+        fake = net.features(torch.from_numpy(case.input("fake")))
+        case.check("features_ref", ref[0])
+        case.check("pred_plain", net.score(ref, fake).T)
+        mean = net(torch.from_numpy(case.input("ref")), torch.from_numpy(case.input("fake")))
+        case.check("pred_aggregated", mean.T)
+
+
+@pytest.mark.parametrize(("name", "stddev", "images"), [
+    ("sae_imaged256", False, {"image": "pred"}),
+    ("sg2_disc256", True, {"image1": "score1", "image4": "score4"}),
+])
+def test_image_critic_equals_the_published_ones(name: str, stddev: bool, images: dict[str, str]) -> None:
+    case = Case(name)
+    net = ImageDiscriminator(256, stddev=stddev).eval()
+    net.load_state_dict(from_published(case.tensors()))
+    with torch.inference_mode():
+        for image, output in images.items():
+            case.check(output, net(torch.from_numpy(case.input(image))))
+
+
+def test_narrow_critics_are_small_and_learn() -> None:
+    torch.manual_seed(0)
+    patch, image = PatchDiscriminator(width=0.3), ImageDiscriminator(64, base=1024, top=64)
+    assert sum(p.numel() for p in patch.parameters()) < 2.5e6
+    reference, real, fake = torch.rand(2, 3, 3, 32, 32), torch.rand(2, 3, 3, 32, 32), -torch.rand(2, 3, 3, 32, 32)
+    optimiser = torch.optim.Adam(patch.parameters(), 2e-3, betas=(0.0, 0.99))
+    losses = []
+    for _ in range(6):
+        loss = gan.critic_loss(patch(reference, real), patch(reference, fake))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    x = torch.rand(2, 3, 64, 64, requires_grad=True)
+    penalty = gan.r1(image(x), [x], 10.0, every=16)
+    penalty.backward()
+    assert float(penalty) > 0 and any(p.grad is not None and p.grad.abs().sum() > 0 for p in image.parameters())
+
+
+def test_r1_is_the_squared_gradient() -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+    assert torch.allclose(gan.r1(x @ torch.tensor([1.0, 2.0, 3.0]), [x], 2.0, every=16), torch.tensor(16 * 14.0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(4, 24), st.integers(4, 24))
+def test_coverage_counts_the_mask(seed: int, size: int, height: int, width: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < 0.5
+    share = windows.coverage(mask, size)
+    for y in range(max(0, height - size + 1)):
+        for x in range(max(0, width - size + 1)):
+            assert share[y, x] == pytest.approx(mask[y:y + size, x:x + size].mean())
+    assert share.shape == ((height - size + 1, width - size + 1) if size <= min(height, width) else (0, 0))
+
+
+def test_draw_relaxes_then_gives_up() -> None:
+    rng = np.random.default_rng(0)
+    stripes = np.zeros((64, 64), bool)
+    stripes[:, ::2] = True
+    found = windows.draw(stripes, 32, 5, (0.7, 0.5), rng)
+    assert found is not None and np.all(found[1] == 0.5)
+    assert windows.draw(stripes, 32, 5, (0.7,), rng) is None
+    few = np.zeros((64, 64), bool)
+    few[:33, :32] = True
+    found = windows.draw(few, 32, 4, (1.0,), rng)
+    assert found is not None and len(found[0]) == 4 and len({tuple(b) for b in found[0]}) == 2
+
+
+def test_match_leaves_a_missing_region_out_and_cuts_the_right_pixels() -> None:
+    content = np.full((2, 128, 128), 2, np.uint8)
+    content[:, :48], content[:, 48:96] = 0, 1
+    style = content.copy()
+    style[1, :48] = 2
+    matched = gan.match(content, style, np.random.default_rng(1))
+    assert list(zip(matched.sample, matched.region, strict=True)) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
+    maps = torch.from_numpy(content)[:, None].float()
+    cut = gan.crops(maps, matched.sample, matched.fake)
+    assert cut.shape == (5, 3, 1, 32, 32)
+    share = (cut == torch.from_numpy(matched.region).view(-1, 1, 1, 1, 1)).float().mean((2, 3, 4))
+    assert float(share.min()) >= 0.7
+    assert len(gan.match(content * 0 + 255, style, np.random.default_rng(1))) == 0
