@@ -1,12 +1,27 @@
 """Runs a stage over a collection: resumes by key, remembers rejects, writes caches that survive being killed."""
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+from pipeline import plan as planning
+from pipeline import store
 from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.files import write_atomic
+from pipeline.lock import lock, sweep
+from pipeline.plan import Plan
+from pipeline.report import Progress, say
+from pipeline.sources import UNREADABLE
 from pipeline.spec import Column, Item, Reject, Row, StageSpec, Worker
+from pipeline.store import Batch, Cache
 
 __all__ = ["Column", "Item", "Reject", "Row", "StageSpec", "Summary", "Worker", "run_collections", "run_stage"]
+
+PART_BYTES = 1 << 25  # a part is closed when it holds this much,
+PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
 
 
 @dataclass(frozen=True)
@@ -20,9 +35,18 @@ class Summary:
     rejected: int
     computed: int
 
+    def __str__(self) -> str:
+        return (f"{self.stage} {self.collection}: {self.inputs} inputs = {self.cached} cached + {self.rejected} rejected"
+                f" ({self.computed} computed now)")
+
     def status(self, max_rejects: int | None) -> int:
         """Exit status: 3 when more were rejected than allowed, else 0."""
         return 3 if max_rejects is not None and self.rejected > max_rejects else 0
+
+
+def run_collections(stage: StageSpec, ctx: Context, collections: Sequence[str] = COLLECTIONS) -> int:
+    """`run_stage` for each collection; the worst exit status."""
+    return max(run_stage(stage, name, ctx).status(ctx.max_rejects) for name in collections)
 
 
 def run_stage(stage: StageSpec, collection: str, ctx: Context) -> Summary:
@@ -30,9 +54,128 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context) -> Summary:
 
     Raises: Fault when a parent cache is missing (2), the cache is in use by another run (1), or the worker fails (1).
     """
-    raise NotImplementedError
+    if ctx.engine != "local":
+        raise Fault(f"engine {ctx.engine!r} is unknown; expected 'local'", 2)
+    with lock(ctx.cache, f"{stage.name} ({collection})"):
+        plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected)
+        todo = len(plan.todo)
+        if todo:
+            _compute(stage, collection, ctx, plan)
+            plan = planning.survey(stage, collection, ctx)
+            if plan.todo:
+                raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
+                            f"the first is {plan.todo[0]!r}; run it again")
+        if plan.dirty:
+            store.compact(plan.path, plan.files, plan.entries, stage.columns, _width(stage),
+                          planning.provenance(stage, ctx, plan.inputs))
+        _clear_parts(plan)
+        plan.inputs.fingerprints.save()
+        _list_rejects(stage, collection, ctx, plan)
+    summary = Summary(stage.name, collection, len(plan.wanted), plan.cached, plan.rejected, todo)
+    say(str(summary))
+    return summary
 
 
-def run_collections(stage: StageSpec, ctx: Context, collections: Sequence[str] = COLLECTIONS) -> int:
-    """`run_stage` for each collection; the worst exit status."""
-    return max(run_stage(stage, name, ctx).status(ctx.max_rejects) for name in collections)
+def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:
+    """Run the worker over `plan.todo` and write what it makes as parts; what is done when it fails stays done."""
+    path = plan.path
+    sweep(store.part_folder(path))
+    provenance = planning.provenance(stage, ctx, plan.inputs)
+    batch = Batch.empty()
+    opened = time.monotonic()
+    progress = Progress(f"{stage.name} {collection}", len(plan.todo))
+    worker = stage.open(ctx)
+    try:
+        for items, made, unreadable in _items(stage, collection, ctx, plan):
+            batch.rejects += unreadable
+            results = _work(stage, worker, items)
+            for item, inputs, result in zip(items, made, results, strict=True):
+                if isinstance(result, Reject):
+                    batch.rejects.append((item.key, result.reason, inputs))
+                else:
+                    batch.add(item.key, stage.check(result, item.key), inputs)
+            progress.add(len(items) + len(unreadable), len(unreadable) + sum(isinstance(r, Reject) for r in results))
+            if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
+                store.write_part(path, batch, stage.columns, _width(stage), provenance)
+                batch, opened = Batch.empty(), time.monotonic()
+    finally:
+        progress.close()
+        if batch.keys or batch.rejects:
+            store.write_part(path, batch, stage.columns, _width(stage), provenance)
+        plan.inputs.fingerprints.save()
+
+
+def _work(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequence[Row | Reject]:
+    if not items:
+        return []
+    try:
+        results = worker(items)
+    except Fault:
+        raise
+    except Exception as e:
+        which = f"keys {items[0].key} to {items[-1].key}" if len(items) > 1 else f"key {items[0].key}"
+        raise Fault(f"stage {stage.name}, {which}: {type(e).__name__}: {e}; --debug shows the traceback") from e
+    if len(results) != len(items):
+        raise Fault(f"stage {stage.name}: {len(results)} results for {len(items)} items; expected one each")
+    return results
+
+
+def _items(stage: StageSpec, collection: str, ctx: Context,
+           plan: Plan) -> Iterator[tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]]:
+    """Batches of items, the digests of their inputs, and the files that could not be read."""
+    with ExitStack() as stack:
+        caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
+        for start in range(0, len(plan.todo), stage.batch):
+            keys = plan.todo[start:start + stage.batch]
+            if not stage.parents:
+                yield _read_sources(plan, keys)
+                continue
+            data: list[dict] = [{} for _ in keys]
+            for parent, columns in stage.parents.items():
+                for d, row in zip(data, caches[parent].rows(keys, columns), strict=True):
+                    d.update((f"{parent}.{name}", value) for name, value in row.items())
+            made = [plan.inputs.made[key] or b"" for key in keys]
+            yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
+
+
+def _read_sources(plan: Plan, keys: Sequence[str]) -> tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]:
+    items, made, unreadable = [], [], []
+    for key in keys:
+        source = plan.inputs.sources[key]
+        try:
+            data = source.read()
+        except OSError as e:
+            unreadable.append((key, f"cannot be read: {e.strerror}", UNREADABLE))
+            continue
+        items.append(Item(key, {"source": data}, source.path))
+        made.append(plan.inputs.fingerprints.put(source, data))
+    return items, made, unreadable
+
+
+def _width(stage: StageSpec) -> int:
+    """How many inputs a row has."""
+    return max(1, len(stage.parents))
+
+
+def _clear_parts(plan: Plan) -> None:
+    """Remove the parts, now that the compacted file holds their rows."""
+    folder = store.part_folder(plan.path)
+    if folder.exists():
+        sweep(folder)
+        for part in store.parts(plan.path):
+            part.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    sweep(plan.path.parent)
+
+
+def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:
+    """Bring this stage's lines of rejects.jsonl up to date; the cache file itself is what a rerun goes by."""
+    path = ctx.cache / collection / "rejects.jsonl"
+    old = path.read_bytes() if path.exists() else b""
+    lines = [line for line in old.decode().splitlines() if json.loads(line)["stage"] != stage.name]
+    lines += [json.dumps({"key": key, "stage": stage.name, "reason": entry.reason}, ensure_ascii=False)
+              for key, entry in sorted(plan.entries.items()) if entry.row < 0]
+    new = "".join(f"{line}\n" for line in lines).encode()
+    if new != old:
+        write_atomic(path, new)

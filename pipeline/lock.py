@@ -1,0 +1,46 @@
+"""One run at a time on a cache folder: the second stops at once and is told who holds it."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import Fault
+
+
+@contextmanager
+def lock(cache: Path, stage: str) -> Iterator[None]:
+    """Hold the cache folder for this process; a lock dies with its process, so a killed run blocks nobody.
+
+    Raises: Fault at once when another run holds it, naming its stage, pid and host.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / ".lock", "a+") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Fault(f"{cache}: in use by {_holder(f.fileno())}; wait for it or stop it, then run again") from None
+        f.truncate(0)
+        f.write(json.dumps({"pid": os.getpid(), "stage": stage, "host": socket.gethostname()}))
+        f.flush()
+        try:
+            yield
+        finally:
+            f.truncate(0)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half-written in `folder`; only the holder of the lock may."""
+    for stray in folder.glob(".*.tmp"):
+        stray.unlink(missing_ok=True)
+
+
+def _holder(handle: int) -> str:
+    try:
+        h = json.loads(os.pread(handle, 4096, 0))
+        return f"stage {h['stage']} (pid {h['pid']} on {h['host']})"
+    except (ValueError, KeyError):
+        return "another run"

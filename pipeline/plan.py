@@ -1,0 +1,154 @@
+"""What a stage has to do: which inputs exist, which rows still hold, what made the others stale.
+
+A row holds while its stage's recipe (version, parameters, weights, columns, schema) and its inputs (the digest of each
+parent's row, or of the user's file) are what they were when it was made.
+"""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import __version__, store
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.sources import Fingerprints, Source, scan
+from pipeline.spec import StageSpec
+from pipeline.store import Cache, Entry
+
+WRITERS = {"images": "align", "latents": "latents", "masks": "masks", "aladin": "aladin-codes"}
+
+
+@dataclass
+class Inputs:
+    """The inputs of a stage: `made[key]` joins its parents' row digests; None for a user's file not read so far."""
+
+    made: dict[str, bytes | None]
+    sources: dict[str, Source]
+    parents: dict[str, str]  # parent -> digest of the whole file
+    fingerprints: Fingerprints
+
+
+@dataclass
+class Plan:
+    """The state of one cache file against its inputs.
+
+    `entries` are the rows and rejects that hold, of `files` by number; `wanted` the keys within the limit; `todo` those
+    without an entry. `stale` counts, by cause, the rows that hold no longer. `dirty`: the file must be rewritten.
+    """
+
+    path: Path
+    inputs: Inputs
+    files: list[Path]
+    entries: dict[str, Entry]
+    wanted: list[str]
+    todo: list[str]
+    stale: Counter[str]
+    fresh: int
+    dirty: bool
+
+    @property
+    def cached(self) -> int:
+        """Wanted keys with a row."""
+        return sum(key in self.entries and self.entries[key].row >= 0 for key in self.wanted)
+
+    @property
+    def rejected(self) -> int:
+        """Wanted keys with a reject."""
+        return sum(key in self.entries and self.entries[key].row < 0 for key in self.wanted)
+
+
+def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False) -> Plan:
+    """Compare a stage's cache file and parts with its inputs; `retry` forgets rejects.
+
+    Raises: Fault(2) when a parent cache is missing; Fault when a file is damaged.
+    """
+    path = ctx.file(collection, stage.output)
+    files = [path] * path.exists() + store.parts(path)
+    opened = [_read(file, number) for number, file in enumerate(files)]
+    known = set().union(*(entries for _, entries in opened))
+    inputs = _sources(collection, ctx, known) if not stage.parents else _join(stage, collection, ctx)
+    recipe = stage.recipe()
+
+    entries: dict[str, Entry] = {}
+    causes: dict[str, str] = {}  # a later file's word on a key replaces an earlier one's
+    for provenance, found in opened:
+        changed = _difference({k: provenance.get(k) for k in recipe}, recipe)
+        for key, entry in found.items():
+            cause = changed or _input_cause(stage, key, entry, inputs)
+            if not cause and not (retry and entry.row < 0):
+                entries[key] = entry
+            causes[key] = cause
+    stale = Counter(cause for key, cause in causes.items() if cause and key not in entries)
+    wanted = list(itertools.islice(sorted(inputs.made), ctx.limit))
+    todo = [key for key in wanted if key not in entries]
+    dirty = len(files) != 1 or files[0] != path or set(entries) != known or any(
+        _difference({k: provenance.get(k) for k in recipe}, recipe) for provenance, _ in opened)
+    fresh = sum(key not in causes for key in todo)
+    return Plan(path, inputs, files, entries, wanted, todo, stale, fresh, dirty)
+
+
+def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]:
+    """What a cache file says about how it was made."""
+    return {**stage.recipe(), "parents": inputs.parents, "program": __version__, "profile": ctx.profile.name}
+
+
+def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, Entry]]:
+    with Cache(path) as cache:
+        return cache.provenance, cache.entries(number)
+
+
+def _sources(collection: str, ctx: Context, known: set[str]) -> Inputs:
+    """The user's files; only those some row was made from are read here, and only if they look touched."""
+    prints = Fingerprints(ctx.cache / collection / ".sources.json")
+    sources = {source.key: source for source in scan(ctx.source(collection))}
+    made = {key: prints.read(s) if key in known else prints.get(s) for key, s in sources.items()}
+    return Inputs(made, sources, {}, prints)
+
+
+def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
+    """The keys all parents have a row for."""
+    found = []
+    parents = {}
+    for parent in stage.parents:
+        path = ctx.file(collection, parent)
+        if not path.exists():
+            raise Fault(f"{path}: missing, but stage {stage.name} reads it; "
+                        f"run `hypernst {WRITERS.get(parent, parent)}` first", 2)
+        with Cache(path) as cache:
+            rows = {key: e for key, e in cache.entries().items() if e.row >= 0}
+        found.append(rows)
+        parents[parent] = store.file_digest(rows)
+    shared = set(found[0]).intersection(*found[1:])
+    made: dict[str, bytes | None] = {key: b"".join(rows[key].digest for rows in found) for key in shared}
+    return Inputs(made, {}, parents, Fingerprints(ctx.cache / collection / ".sources.json"))
+
+
+def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:
+    """Why an entry's inputs no longer are what it was made from; "" if they are."""
+    names = list(stage.parents) or ["source"]
+    if key not in inputs.made:
+        return f"input gone ({' or '.join(names)})"
+    now = inputs.made[key] or b""
+    if now == entry.inputs:
+        return ""
+    changed = [n for i, n in enumerate(names) if now[16 * i:16 * i + 16] != entry.inputs[16 * i:16 * i + 16]]
+    return f"input changed ({', '.join(changed)})"
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    """The settings that differ, as `params.patches 8 -> 4`; "" if none do."""
+    out = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            out.append(_difference(a, b, f"{prefix}{name}."))
+        elif a != b:
+            out.append(f"{prefix}{name} {_brief(a)} -> {_brief(b)}")
+    return ", ".join(filter(None, out))
+
+
+def _brief(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text[:12] + "…" if len(text) > 40 else text

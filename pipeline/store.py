@@ -1,0 +1,288 @@
+"""HDF5 caches: immutable files of rows, each row with its content's digest and its inputs', sorted by key.
+
+A cache `images.h5` and its parts `images.parts/000001.h5` have the same shape:
+  key S96 [N], one dataset a column, digest u1 [N,16] of the row's content, inputs u1 [N,P,16] of what it was made from;
+  rejects/{key,reason,inputs} for the inputs that gave no row; attributes `provenance` (JSON) and `schema`.
+Fletcher32 guards every chunk. HDF5 cannot guard values of any length (bytes, text) that way: there `digest` does.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import h5py
+import numpy as np
+
+from pipeline import SCHEMA
+from pipeline.errors import Fault
+from pipeline.files import replacing
+from pipeline.sources import KEY_LENGTH
+from pipeline.spec import Column, Row, digest
+
+KEY = Column(f"S{KEY_LENGTH}")
+REASON = Column("text")
+CHUNK = 1 << 16  # bytes; one row a chunk when a row is larger
+BLOCK = 1 << 23  # bytes moved at once while compacting
+
+
+class Entry(NamedTuple):
+    """Where a key's row lies and what it was made from; a reject has row -1 and a reason."""
+
+    file: int
+    row: int
+    inputs: bytes
+    digest: bytes
+    reason: str = ""
+
+
+@dataclass
+class Batch:
+    """Rows and rejects on their way into one file; both keep the order they were added in."""
+
+    keys: list[str]
+    rows: list[Row]
+    inputs: list[bytes]
+    rejects: list[tuple[str, str, bytes]]  # key, reason, inputs
+
+    @classmethod
+    def empty(cls) -> "Batch":
+        return cls([], [], [], [])
+
+    def add(self, key: str, row: Row, inputs: bytes) -> None:
+        """Take in a row."""
+        self.keys.append(key)
+        self.rows.append(row)
+        self.inputs.append(inputs)
+
+    @property
+    def nbytes(self) -> int:
+        """Roughly what the rows hold in memory."""
+        return sum(len(v) if isinstance(v, bytes | str) else v.nbytes for row in self.rows for v in row.values())
+
+
+class Cache:
+    """A cache or part file opened for reading; use it as a context manager.
+
+    Raises: Fault when the file is not a readable cache of this schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.h5 = h5py.File(path, "r", locking=False)
+            self.provenance: dict[str, Any] = json.loads(self.h5.attrs["provenance"])
+        except (OSError, KeyError, ValueError) as e:
+            raise _damaged(path, e) from e
+        self.columns = {n: Column(c[0], tuple(c[1:])) for n, c in self.provenance["columns"].items()}  # as declared
+        self._rows: dict[str, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.h5.close()
+
+    def keys(self) -> list[str]:
+        """All keys, in the file's order."""
+        return _strings(self._read("key"))
+
+    def entries(self, number: int = 0) -> dict[str, Entry]:
+        """Key -> Entry of every row and reject; `number` is put in as the entry's file."""
+        out = {}
+        for i, (key, made, content) in enumerate(
+                zip(self.keys(), _digests(self._read("inputs")), _digests(self._read("digest")), strict=True)):
+            out[key] = Entry(number, i, made, content)
+        reasons = self._read("rejects/reason", text=True)
+        for key, made, reason in zip(_strings(self._read("rejects/key")), _digests(self._read("rejects/inputs")),
+                                     reasons, strict=True):
+            out[key] = Entry(number, -1, made, b"", reason)
+        return out
+
+    def rows(self, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
+        """The rows of `keys` with the datasets `columns`.
+
+        Raises: Fault for an unknown key or dataset, or a row that is damaged.
+        """
+        if self._rows is None:
+            self._rows = {key: i for i, key in enumerate(self.keys())}
+        unknown = set(columns) - set(self.columns)
+        if unknown:
+            raise Fault(f"{self.path}: no dataset {sorted(unknown)}; it holds {sorted(self.columns)}")
+        # Without a checksum of their own, bytes are good only if the whole row has the digest it should have.
+        guarded = any(self.columns[name].dtype == "bytes" for name in columns)
+        out = []
+        for key in keys:
+            if key not in self._rows:
+                raise Fault(f"{self.path}: no key {key!r}")
+            i = self._rows[key]
+            row = {name: self.block(name, i, i + 1)[0] for name in (self.columns if guarded else columns)}
+            if guarded and row_digest(row) != self._read("digest", slice(i, i + 1)).tobytes():
+                raise _damaged(self.path, ValueError(f"key {key!r} does not have its digest"))
+            out.append({name: row[name] for name in columns})
+        return out
+
+    def block(self, name: str, start: int, stop: int) -> Any:
+        """Rows start..stop of one column: an array, or a list of bytes or str; a bad checksum is a Fault."""
+        kind = self.columns[name].dtype
+        values = self._read(name, slice(start, stop), text=kind == "text")
+        return [v.tobytes() for v in values] if kind == "bytes" else values
+
+    def _read(self, name: str, where: slice = slice(None), text: bool = False) -> Any:
+        try:
+            dataset = self.h5[name]
+            return list(dataset.asstr()[where]) if text else dataset[where]
+        except (OSError, KeyError, ValueError) as e:
+            raise _damaged(self.path, e, name) from e
+
+
+def read_rows(path: Path, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
+    """The rows of `keys` from the cache file `path`, a dict of the datasets `columns` each."""
+    with Cache(path) as cache:
+        return cache.rows(keys, columns)
+
+
+def keys(path: Path) -> list[str]:
+    """The keys of a cache file, sorted."""
+    with Cache(path) as cache:
+        return cache.keys()
+
+
+def row_digest(row: Mapping[str, Any]) -> bytes:
+    """Digest of a row's content, columns in the order of their names."""
+    return digest(*(part for name in sorted(row) for part in (name.encode(), _plain(row[name]))))
+
+
+def file_digest(entries: Mapping[str, Entry]) -> str:
+    """Hex digest of all rows of a file, by key."""
+    rows = (part for key in sorted(entries) if entries[key].row >= 0 for part in (key.encode(), entries[key].digest))
+    return digest(*rows).hex()
+
+
+def part_folder(path: Path) -> Path:
+    """Where the parts of a cache file lie until they are compacted."""
+    return path.with_suffix(".parts")
+
+
+def parts(path: Path) -> list[Path]:
+    """The part files of a cache file, oldest first."""
+    return sorted(p for p in part_folder(path).glob("*.h5") if p.stem.isdigit())
+
+
+def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents: int, provenance: dict) -> Path:
+    """Write `batch` as the next part of the cache file `path`; it exists whole or not at all."""
+    number = max((int(p.stem) for p in parts(path)), default=0) + 1
+    part = part_folder(path) / f"{number:06d}.h5"
+    with replacing(part) as temporary, h5py.File(temporary, "w") as f:
+        _create(f, columns, len(batch.keys), parents, provenance)
+        f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
+        f["inputs"][:] = _undigest(batch.inputs, parents)
+        f["digest"][:] = _undigest([row_digest(r) for r in batch.rows])
+        for name in columns:
+            _put(f[name], 0, [r[name] for r in batch.rows])
+        _put_rejects(f, batch.rejects, parents)
+    return part
+
+
+def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], columns: Mapping[str, Column],
+            parents: int, provenance: dict) -> None:
+    """Write `entries` (rows and rejects of `files`, by number) as the cache file `path`, sorted by key."""
+    order = [(key, entries[key]) for key in sorted(entries) if entries[key].row >= 0]
+    rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
+    with replacing(path) as temporary, h5py.File(temporary, "w") as f, ExitStack() as stack:
+        sources = [stack.enter_context(Cache(p)) for p in files]
+        _create(f, columns, len(order), parents, provenance)
+        f["key"][:] = np.array([key.encode() for key, _ in order], KEY.dtype)
+        f["inputs"][:] = _undigest([e.inputs for _, e in order], parents)
+        f["digest"][:] = _undigest([e.digest for _, e in order])
+        _put_rejects(f, rejects, parents)
+        at = 0
+        for number, start, stop in _stretches([e for _, e in order]):
+            for name, column in columns.items():
+                step = max(1, BLOCK // _row_bytes(column))
+                for i in range(start, stop, step):
+                    _put(f[name], at + i - start, sources[number].block(name, i, min(i + step, stop)))
+            at += stop - start
+
+
+def _stretches(entries: Sequence[Entry]) -> list[tuple[int, int, int]]:
+    """(file, start, stop) of the longest runs of neighbouring rows: they are copied as slices."""
+    out: list[tuple[int, int, int]] = []
+    for e in entries:
+        if out and out[-1][0] == e.file and out[-1][2] == e.row:
+            out[-1] = (e.file, out[-1][1], e.row + 1)
+        else:
+            out.append((e.file, e.row, e.row + 1))
+    return out
+
+
+def _create(f: h5py.File, columns: Mapping[str, Column], rows: int, parents: int, provenance: dict) -> None:
+    f.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+    f.attrs["schema"] = SCHEMA
+    fixed = {"key": KEY, "inputs": Column("u1", (parents, 16)), "digest": Column("u1", (16,))}
+    for name, column in {**columns, **fixed}.items():
+        _dataset(f, name, column, rows)
+
+
+def _put_rejects(f: h5py.File, rejects: Sequence[tuple[str, str, bytes]], parents: int) -> None:
+    for name, column in {"key": KEY, "reason": REASON, "inputs": Column("u1", (parents, 16))}.items():
+        _dataset(f, f"rejects/{name}", column, len(rejects))
+    f["rejects/key"][:] = np.array([key.encode() for key, _, _ in rejects], KEY.dtype)
+    _put(f["rejects/reason"], 0, [reason.replace("\0", " ") for _, reason, _ in rejects])
+    f["rejects/inputs"][:] = _undigest([made for _, _, made in rejects], parents)
+
+
+def _dataset(f: h5py.File, name: str, column: Column, rows: int) -> None:
+    kinds: dict[str, Any] = {"bytes": h5py.vlen_dtype(np.uint8), "text": h5py.string_dtype("utf-8")}
+    size = _row_bytes(column)
+    rows_a_chunk = 1024 if column.dtype in kinds else max(1, min(1024, CHUNK // size))
+    # Label maps shrink about fifty times; nothing else here compresses.
+    squeeze = {"compression": "gzip", "compression_opts": 1} if column.dtype == "u1" and size >= 4096 else {}
+    f.create_dataset(name, (rows, *column.shape), kinds.get(column.dtype, column.dtype), maxshape=(None, *column.shape),
+                     chunks=(rows_a_chunk, *column.shape), fletcher32=column.dtype not in kinds, track_times=False,
+                     **squeeze)
+
+
+def _row_bytes(column: Column) -> int:
+    """Bytes of a row; for bytes and text a guess that keeps a block of them small."""
+    if column.dtype in ("bytes", "text"):
+        return 1 << 17 if column.dtype == "bytes" else 128
+    return max(1, np.dtype(column.dtype).itemsize * int(np.prod(column.shape)))
+
+
+def _put(dataset: h5py.Dataset, start: int, values: Sequence[Any]) -> None:
+    """Write `values` as rows from `start` on."""
+    if len(values) and isinstance(values[0], bytes):
+        for i, value in enumerate(values, start):  # one at a time: h5py takes rows of equal length for a 2-D array
+            dataset[i] = np.frombuffer(value, np.uint8)
+    elif len(values):
+        dataset[start:start + len(values)] = values if isinstance(values, np.ndarray) else np.array(
+            values, object if isinstance(values[0], str) else None)
+
+
+def _plain(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes) else np.ascontiguousarray(value).tobytes()
+
+
+def _strings(values: np.ndarray) -> list[str]:
+    return [v.decode() for v in values.tolist()]
+
+
+def _digests(values: np.ndarray) -> list[bytes]:
+    return [v.tobytes() for v in values]
+
+
+def _undigest(values: Sequence[bytes], parents: int | None = None) -> np.ndarray:
+    shape = (len(values), 16) if parents is None else (len(values), parents, 16)
+    return np.frombuffer(b"".join(values), np.uint8).reshape(shape)
+
+
+def _damaged(path: Path, error: Exception, dataset: str = "") -> Fault:
+    where = f"{path}, dataset {dataset}" if dataset else str(path)
+    if isinstance(error, FileNotFoundError):
+        return Fault(f"{path}: no such cache; run the stage that writes it")
+    return Fault(f"{where}: damaged ({error}); `hypernst verify --repair` drops what is bad, then run the stage again")
