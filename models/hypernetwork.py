@@ -1,0 +1,165 @@
+"""The hypernetwork H: a picture, its current rendering and region style codes to weight deltas (paper Eqs. 1-2).
+
+The content half E_c reads (x, y_hat); the style half E_mask reads the codes arranged by the content's regions; both
+are 16 x 16 x 256 and every row of the generator's layer table has a head of its own over their concatenation, so that
+stylisation can train late heads while early ones keep giving exactly the deltas they gave.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.mobilestylegan import LayerEntry, MobileStyleGAN
+
+CELLS = 16  # the grid heads work on
+CODE = 256
+REGIONS = 3
+UNKNOWN = 255
+
+
+def arrange(codes: Tensor, region: Tensor) -> Tensor:
+    """Tile codes over the label map and average into cells (Eq. 1's rearrange): -> [N, 256, 16, 16].
+
+    codes [N, 4, 256]: hair, face, background, whole image (used where the label is unknown); region [N, H, W] u8.
+    Averaging before convolving equals a linear first layer on the full map, which is never built.
+    """
+    index = torch.where(region == UNKNOWN, REGIONS, region.clamp(max=REGIONS).long())
+    onehot = F.one_hot(index, REGIONS + 1).permute(0, 3, 1, 2).float()
+    return torch.einsum("nrhw,nrc->nchw", F.adaptive_avg_pool2d(onehot, CELLS), codes)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.LeakyReLU(0.2, inplace=True)
+    )
+
+
+class ContentEncoder(nn.Module):
+    """E_c: (x, y_hat) [N, 6, 256, 256] in [-1, 1] -> [N, 512, 16, 16], projected to 256 channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _conv(6, width, 2), _conv(width, 2 * width, 2), _conv(2 * width, 4 * width, 2), _conv(4 * width, 4 * width),
+            _conv(4 * width, 8 * width, 2), _conv(8 * width, 8 * width), _conv(8 * width, 512),
+        )
+        self.project = nn.Conv2d(512, 256, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.body(x))
+
+
+class MaskEncoder(nn.Module):
+    """E_mask: arranged codes [N, 256, 16, 16] -> [N, 256, 16, 16]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(CODE, 256, 1)
+        self.second = nn.Conv2d(256, 256, 3, 1, 1)
+
+    def forward(self, tiled: Tensor) -> Tensor:
+        x = self.first(tiled * CODE**0.5)  # codes have unit length; give the convolution unit variance
+        return x + self.second(F.leaky_relu(x, 0.2))
+
+
+class Head(nn.Module):
+    """Deltas of one kernel: a shift a channel, out and in (the paper's), plus `rank` separable terms.
+
+    Starts at zero deltas: only the input factors of the separable terms are random.
+    """
+
+    def __init__(self, entry: LayerEntry, rank: int, width: int = 96, hidden: int = 128) -> None:
+        super().__init__()
+        self.outputs, self.inputs, self.rank = entry.shape[0], entry.shape[1], rank
+        self.neck = nn.Sequential(
+            _conv(512, width, 2), _conv(width, width, 2), nn.Flatten(), nn.Linear(width * 16, hidden), nn.LeakyReLU(0.2)
+        )
+        self.out = nn.Linear(hidden, (1 + rank) * (self.outputs + self.inputs))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        with torch.no_grad():
+            self.out.bias[-rank * self.inputs :].normal_(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 512, 16, 16] -> relative deltas [N, out, in]."""
+        sizes = [self.outputs, self.inputs, self.rank * self.outputs, self.rank * self.inputs]
+        out, into, left, right = self.out(self.neck(x)).split(sizes, 1)
+        n = x.shape[0]
+        separable = torch.bmm(left.reshape(n, self.outputs, self.rank), right.reshape(n, self.rank, self.inputs))
+        return out[:, :, None] + into[:, None, :] + separable * self.rank**-0.5
+
+
+class HyperNetwork(nn.Module):
+    """H: one head for each row of a generator's layer table.
+
+    `condition_on_regions` False ignores the label map and tiles the whole-image code (Table 4's "no mask cond").
+    `checkpointing` recomputes activations in the backward pass, for memory.
+    """
+
+    def __init__(self, table: Sequence[LayerEntry], *, width: int = 32, rank: int = 6,
+                 condition_on_regions: bool = True, checkpointing: bool = False) -> None:
+        super().__init__()
+        self.condition_on_regions, self.checkpointing = condition_on_regions, checkpointing
+        self.content = ContentEncoder(width)
+        self.mask = MaskEncoder()
+        self.heads = nn.ModuleList(Head(entry, rank) for entry in table)
+
+    def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
+        """Deltas [N, out, in] in the order of the layer table.
+
+        x, y_hat [N, 3, 256, 256] in [-1, 1]; codes [N, 4, 256]; region [N, 256, 256] u8 of the content.
+        """
+        if not self.condition_on_regions:
+            region = torch.full_like(region, UNKNOWN)
+        seen = torch.cat([self._run(self.content, torch.cat([x, y_hat], 1)), self.mask(arrange(codes, region))], 1)
+        return [self._run(head, seen) for head in self.heads]
+
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(module, x, use_reentrant=False)
+        return module(x)
+
+    def train_only(self, start_layer: int | None) -> list[nn.Parameter]:
+        """Freeze what a phase must not touch and return the rest.
+
+        None trains everything (reconstruction); a layer index trains the heads from it on (section 3.4).
+        Raises: ValueError when the layer is not in the table.
+        """
+        if start_layer is not None and not 0 <= start_layer < len(self.heads):
+            raise ValueError(f"start layer {start_layer} is past the generator's {len(self.heads)} layers")
+        self.requires_grad_(start_layer is None)
+        if start_layer is not None:
+            for head in self.heads[start_layer:]:
+                head.requires_grad_(True)
+        return [p for p in self.parameters() if p.requires_grad]
+
+
+def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]:
+    """Accumulate deltas over refinements; what came before is detached (section 3.3)."""
+    return list(more) if deltas is None else [a.detach() + b for a, b in zip(deltas, more, strict=True)]
+
+
+@torch.no_grad()
+def render(hyper: HyperNetwork, generator: MobileStyleGAN, x: Tensor, latent: Tensor, codes: Tensor, region: Tensor,
+           refinements: int, inversion: Tensor | None = None) -> Tensor:
+    """y(c, s) of Eq. 2: x [N, 3, 256, 256], latent [N, 18, 512], codes [N, 4, 256], region [N, 256, 256] -> pictures."""
+    y_hat, deltas = generator(latent) if inversion is None else inversion, None
+    for _ in range(refinements):
+        deltas = add(deltas, hyper(x, y_hat.clamp(-1, 1), codes, region))
+        y_hat = generator(latent, deltas)
+    return y_hat.clamp(-1, 1)
+
+
+def mix_codes(own: Tensor, style: Tensor, strength: float | Tensor) -> Tensor:
+    """Walk from the content's own codes to the style's on the unit sphere's chord: [N, 4, 256], unit length."""
+    return F.normalize(own + strength * (style - own), dim=-1)
+
+
+def load(tensors: Mapping[str, Tensor], table: Sequence[LayerEntry], **options: int | bool) -> HyperNetwork:
+    """Build from saved tensors, frozen. Raises: RuntimeError when they belong to another generator's table."""
+    net = HyperNetwork(table, **options)  # type: ignore[arg-type]
+    net.load_state_dict({name: t.float() for name, t in tensors.items()})
+    return net.requires_grad_(False).eval()

@@ -1,0 +1,105 @@
+"""The e4e-style inverter of the portable profile: a picture to an 18-slot W+ latent (Tov et al. 2021).
+
+Two departures keep it small: the eye is the frozen AlexNet trunk that LPIPS already loads, and the latent is refined
+in a few passes that compare the picture with its current inversion (ReStyle, Alaluf et al. 2021).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.mobilestylegan import SLOTS
+from models.vgg import Trunk
+
+GRID = 15  # cells a side of AlexNet's deep features at 256 px
+_ALEX = (64, 192, 384, 256, 256)
+
+
+class Generator(Protocol):
+    """What the inverter needs of a generator."""
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        """Pictures [N, 3, S, S] of latents [N, 18, 512]."""
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.LeakyReLU(0.1, inplace=True)
+    )
+
+
+class Residual(nn.Module):
+    """x + two 3x3 convolutions with group normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_block(width, width), nn.Conv2d(width, width, 3, 1, 1), nn.GroupNorm(8, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x + self.body(x), 0.1)
+
+
+class Inverter(nn.Module):
+    """Predict the W+ latent of aligned pictures.
+
+    `mean` [512] and `deviation` [512] are those of the generator's mapped latents: outputs are in units of them.
+    e4e's form: one base latent for all slots, and an offset a slot that starts at zero.
+    """
+
+    def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, width: int = 256) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
+        self.register_buffer("deviation", torch.ones(512) if deviation is None else deviation.clone())
+        self.detail = nn.Conv2d(_ALEX[0] + 3, 96, 5, 4)
+        self.merge = nn.Conv2d(2 * (96 + sum(_ALEX[1:])), width, 1)
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width), nn.LeakyReLU(0.1), Residual(width), Residual(width),
+            _block(width, 384, 2), Residual(384), _block(384, 384, 2), nn.Flatten(),
+        )
+        self.hidden = nn.Sequential(nn.Linear(384 * 16, 512), nn.LeakyReLU(0.1))
+        self.base = nn.Linear(512, 512)
+        self.offsets = nn.Linear(512, SLOTS * 512)
+        for layer in (self.base, self.offsets):
+            nn.init.normal_(layer.weight, 0, 0.01)
+            nn.init.zeros_(layer.bias)
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor]) -> "Inverter":
+        """Build from saved tensors, frozen."""
+        net = cls()
+        net.load_state_dict({name: t.float() for name, t in tensors.items()})
+        return net.requires_grad_(False).eval()
+
+    def look(self, trunk: Trunk, x: Tensor) -> Tensor:
+        """Features [N, C, 15, 15] of pictures [N, 3, 256, 256] in [-1, 1]."""
+        if x.shape[-2:] != (256, 256):
+            raise ValueError(f"the inverter reads 256 x 256 pictures, got {tuple(x.shape)}")
+        first, second, *deep = trunk(x)
+        small = F.interpolate(x, first.shape[-2:], mode="bilinear", antialias=True)
+        detail = F.leaky_relu(self.detail(torch.cat([first, small], 1)), 0.1)
+        return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1)
+
+    def step(self, seen: Tensor, current: Tensor, latent: Tensor) -> Tensor:
+        """Refine `latent` [N, 18, 512] by comparing the features of the picture and of its current inversion."""
+        h = self.hidden(self.body(self.merge(torch.cat([seen, seen - current], 1))))
+        change = self.base(h)[:, None] + self.offsets(h).reshape(-1, SLOTS, 512)
+        return latent + change * self.deviation
+
+    def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2) -> Tensor:
+        """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
+        return self.passes(x, trunk, generator, passes)[-1]
+
+    def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int) -> Sequence[Tensor]:
+        """The latent after each refinement; a pass starts from the one before, detached."""
+        seen, found = self.look(trunk, x), []
+        latent = self.mean.expand(x.shape[0], SLOTS, -1)
+        for _ in range(count):
+            latent = latent.detach()
+            with torch.no_grad():
+                current = generator(latent).clamp(-1, 1)
+            latent = self.step(seen, self.look(trunk, current), latent)
+            found.append(latent)
+        return found

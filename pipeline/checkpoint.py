@@ -1,0 +1,59 @@
+"""Training state that survives being killed: safetensors and JSON, written under a temporary name and renamed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import Fault
+
+
+def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write tensors and a JSON-able `meta` to one safetensors file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    try:
+        save_file(plain, temporary, metadata={"meta": json.dumps(meta, sort_keys=True)})
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise Fault(f"{path}: cannot be written ({e.strerror or e}); free disk space or choose another folder") from e
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save` wrote. Raises: Fault if the file is not a whole safetensors file."""
+    try:
+        with safe_open(path, "pt") as f:
+            meta = json.loads((f.metadata() or {}).get("meta", "{}"))
+            return {name: f.get_tensor(name) for name in f.keys()}, meta
+    except (SafetensorError, OSError, ValueError) as e:
+        raise Fault(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
+
+
+def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Floating tensors in fp16, for weights that are shipped."""
+    return {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Flatten an optimiser's state tensors to `<prefix>.<parameter index>.<name>`."""
+    state = optimiser.state_dict()["state"]
+    return {f"{prefix}.{i}.{name}": torch.as_tensor(value) for i, row in state.items() for name, value in row.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Put back what `optimiser_tensors` flattened; parameters without saved state start afresh."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix + "."):
+            index, key = name.removeprefix(prefix + ".").split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

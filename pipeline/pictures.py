@@ -1,0 +1,55 @@
+"""Pictures between files, arrays and tensors: uint8 RGB HWC on one side, float32 NCHW in [-1, 1] on the other."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import Fault
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def decode(data: bytes, size: int | None = None) -> np.ndarray:
+    """Decode an encoded picture to RGB [H, W, 3] u8, resized to a `size` square by area averaging when given.
+
+    Raises: Fault when the bytes are no picture.
+    """
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise Fault(f"{len(data)} bytes are not a picture; expected an encoded JPEG, PNG or WebP")
+    if size is not None and bgr.shape[:2] != (size, size):
+        shrink = min(bgr.shape[:2]) >= size
+        bgr = cv2.resize(bgr, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+    return np.ascontiguousarray(bgr[:, :, ::-1])
+
+
+def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
+    """Encode RGB [H, W, 3] u8 as PNG or JPEG."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
+    return cv2.imencode(suffix, rgb[:, :, ::-1], options)[1].tobytes()
+
+
+def load_folder(folder: Path, size: int) -> np.ndarray:
+    """Read every picture under `folder`, in order of path: [N, size, size, 3] u8.
+
+    Raises: Fault when there is none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise Fault(f"{folder} holds no pictures; expected {', '.join(SUFFIXES)}", 2)
+    return np.stack([decode(p.read_bytes(), size) for p in files])
+
+
+def to_tensor(rgb: np.ndarray) -> Tensor:
+    """RGB u8 [N, H, W, 3] or [H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
+    batch = rgb[None] if rgb.ndim == 3 else rgb
+    return torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def to_arrays(x: Tensor) -> np.ndarray:
+    """float32 [N, 3, H, W] in [-1, 1] -> RGB u8 [N, H, W, 3], rounded and clipped."""
+    values = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round()
+    return values.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,104 @@
+"""Fit the 256 px image head: what the 1024 px output looks like area-averaged, from the features at 128 px.
+
+The pictures are the generator's own, so data is unlimited and the target exact; the held-out PSNR is stored with the weights.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.mobilestylegan import SLOTS, Head256, MobileStyleGAN, slot_of
+from pipeline import checkpoint, weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+
+OUTPUT = Path("weights/portable/head256.safetensors")
+HELD_OUT = 16
+TRUNCATION = (0.5, 1.0)
+
+
+def run(ctx: Context, *, minutes: float = 20, images: int = 120, output: Path = OUTPUT) -> int:
+    """Draw `images` faces, then fit the head for `minutes`; report held-out PSNR (dB, peak 2) and save it."""
+    if ctx.profile.generator.kind != "mobilestylegan":
+        raise Fault(f"fit-head fits MobileStyleGAN's cut; profile {ctx.profile.name} uses {ctx.profile.generator.kind}", 2)
+    generator = MobileStyleGAN.load(weights.tensors(ctx.profile.generator.weights)).to(ctx.device)
+    start = time.monotonic()
+    pairs = [draw_pair(generator, seed) for seed in range(images + HELD_OUT)]
+    print(f"drew {len(pairs)} pairs in {time.monotonic() - start:.0f} s", flush=True)
+    held, train = pairs[:HELD_OUT], pairs[HELD_OUT:]
+    head = fit(train, held, minutes * 60)
+    psnr = evaluate(head, held)
+    meta = {"what": "256 px head for MobileStyleGAN after layers.4", "command": "hypernst fit-head",
+            "data": f"{images} faces drawn from the generator, seeds {HELD_OUT}..{images + HELD_OUT - 1}",
+            "held_out_psnr_db": round(psnr, 2), "held_out": HELD_OUT}
+    checkpoint.save(output, checkpoint.half(head.state_dict()), meta)
+    print(f"held-out PSNR {psnr:.2f} dB over {HELD_OUT} faces; saved {output}")
+    return 0
+
+
+@torch.no_grad()
+def draw_pair(generator: MobileStyleGAN, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (features at 128 px fp16, latent [1, 18, 512], area-averaged picture fp16); half of the latents mix two w."""
+    rng = torch.Generator().manual_seed(seed)
+    w = generator.map(torch.randn(2, 512, generator=rng))
+    mean = generator.mean_latent(2000)
+    low, high = TRUNCATION
+    w = mean + (low + (high - low) * torch.rand(1, generator=rng)) * (w - mean)
+    cross = int(torch.randint(1, 2 * SLOTS, (1,), generator=rng))
+    latent = torch.stack([w[0] if i < cross else w[1] for i in range(SLOTS)])[None]
+    kept: list[Tensor] = []
+    hook = generator.layers[4].conv2.register_forward_hook(lambda _m, _i, out: kept.append(out))
+    image = generator(latent)
+    hook.remove()
+    return kept[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
+
+
+def fit(train: list[tuple[Tensor, Tensor, Tensor]], held: list[tuple[Tensor, Tensor, Tensor]], seconds: float) -> Head256:
+    """Minimise the squared error of the picture by Adam with a cosine schedule over the time given."""
+    torch.manual_seed(0)
+    head = _initialised(train)
+    optimiser = torch.optim.Adam(head.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    start, step = time.monotonic(), 0
+    while (done := (time.monotonic() - start) / max(seconds, 1)) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = 3e-3 * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
+        features, latent, target = (torch.cat(t) for t in zip(*(train[int(i)] for i in torch.randint(len(train), (4,))), strict=True))
+        loss = F.mse_loss(apply(head, features.float(), latent), target.float())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        step += 1
+        if step % 200 == 0:
+            print(f"step {step} loss {loss.item():.5f} held-out {evaluate(head, held[:8]):.2f} dB", flush=True)
+    return head
+
+
+def apply(head: Head256, features: Tensor, latent: Tensor) -> Tensor:
+    """Picture [N, 3, 256, 256] from features and a W+ latent."""
+    x = head.conv(features, latent[:, slot_of("head.conv")])
+    return head.to_img(x, latent[:, slot_of("head.to_img")])
+
+
+@torch.no_grad()
+def evaluate(head: Head256, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """Mean PSNR in dB over `pairs`, pictures in [-1, 1]."""
+    values = [10 * math.log10(4 / F.mse_loss(apply(head, f.float(), w).clamp(-1, 1), t.float()).item()) for f, w, t in pairs]
+    return sum(values) / len(values)
+
+
+def _initialised(train: list[tuple[Tensor, Tensor, Tensor]]) -> Head256:
+    """A head whose modulation normalises each feature channel and whose kernels are small and random."""
+    head = Head256()
+    std = torch.cat([f for f, _, _ in train[:8]]).float().std((0, 2, 3)) + 1e-3
+    with torch.no_grad():
+        head.conv.modulation.bias.copy_(1 / std)
+        head.conv.depthwise.normal_(0, 0.1)
+        head.conv.depthwise[:, 0, 1, 1] += 1
+        for kernel in (head.conv.pointwise, head.to_img.weight):
+            kernel.normal_(0, kernel.shape[1] ** -0.5)
+        head.to_img.weight.mul_(0.3)
+    return head
