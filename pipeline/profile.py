@@ -34,9 +34,10 @@ class Align:
 
 @dataclass(frozen=True)
 class Inverter:
-    """The encoder from an image to the generator's latent."""
+    """The encoder from an image to the generator's latent, refined in `passes`."""
 
     weights: str
+    passes: int
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,37 @@ class Shards:
 
 @dataclass(frozen=True)
 class Train:
-    """The hypernetwork's training: reconstruction steps, then stylisation steps, and the paper's loss weights."""
+    """The hypernetwork and its training (paper section 3).
+
+    `start_layer` is the row of the generator's layer table from which stylisation trains; `losses_at` "each" takes the
+    losses after every refinement (the paper's), "one" after one drawn a step; `style` and `content` weight the
+    auxiliary VGG16 term (0: off, the paper's); `micro_batch` samples go through the networks at once.
+    """
 
     weights: str
+    width: int
+    rank: int
+    refinements: int
+    losses_at: str
+    start_layer: int
     batch: int
+    micro_batch: int
     reconstruction_steps: int
     stylisation_steps: int
     learning_rate: float
-    refinements: int
+    critic_learning_rate: float
+    ema: float
+    lambda1: float
+    lambda2: float
+    lpips: float
+    style: float
+    content: float
     patches: int
     patch: int
+    patch_critic_width: float
+    image_critic_base: int
+    reconstruction_every: int
+    checkpointing: bool
 
 
 @dataclass(frozen=True)
