@@ -8,6 +8,8 @@ import json
 import math
 import pickle
 import zipfile
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,11 @@ Arrays = dict[str, np.ndarray]
 class _Unpickler(pickle.Unpickler):
     """Unpickles with an allow-list: whatever a pickle asks for beyond it is refused."""
 
-    allowed: dict[tuple[str, str], Any] = {}
+    allowed: Mapping[tuple[str, str], Any] = MappingProxyType({})
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:
-            raise Fault(f"weights: a pickle asks for {module}.{name}, which is not on the allow-list; nothing was loaded")
+            raise Fault(f"weights: a pickle asks for {module}.{name}, which is not allowed; nothing was loaded")
         return self.allowed[module, name]
 
 
@@ -67,7 +69,7 @@ class _ScriptUnpickler(_Unpickler):
         return np.frombuffer(self.box.read(f"{self.root}/data/{key}"), dtype)
 
 
-def _strided(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: object) -> np.ndarray:
+def _strided(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:
     """Return the contiguous tensor that PyTorch describes by a flat storage, an offset and a shape."""
     array = storage[offset : offset + math.prod(shape)].reshape(shape)
     if tuple(step // array.itemsize for step in array.strides) != tuple(stride):
@@ -84,7 +86,8 @@ def lpips(checkpoint: bytes) -> Arrays:
     arrays: Arrays = {}
     for branch, entries in tree.items():
         if branch.startswith("NetLinLayer_"):
-            arrays[f"lin.{branch.removeprefix('NetLinLayer_')}.weight"] = entries["Conv_0"]["kernel"].transpose(3, 2, 0, 1)
+            index = branch.removeprefix("NetLinLayer_")
+            arrays[f"lin.{index}.weight"] = entries["Conv_0"]["kernel"].transpose(3, 2, 0, 1)
             continue
         for name, leaves in entries.items():
             index = name.removeprefix("Conv_")
@@ -96,7 +99,7 @@ def lpips(checkpoint: bytes) -> Arrays:
 def inception(archive: bytes) -> Arrays:
     """Read the FID InceptionV3's first five convolutions, enough for its 64- and 192-channel blocks.
 
-    Returns `conv.{i}.weight` and `conv.{i}.bias` with the batch norm (eps 1e-3, no scale) folded in; i, in order:
+    Returns `conv.{i}.weight` and `conv.{i}.bias` with the batch norm (eps 1e-3, no scale) folded in. In order:
     0 1a 3x3 stride 2; 1 2a 3x3; 2 2b 3x3 padded by 1 (64 ch); max-pool 3 stride 2; 3 3b 1x1; 4 4a 3x3 (192 ch).
     Each is followed by a ReLU; 0, 1 and 4 have no padding. The input is (x - 128) / 128 of a 0..255 image.
     """
@@ -119,11 +122,11 @@ def state_dict(checkpoint: bytes) -> Arrays:
     return {key: value.numpy() for key, value in torch.load(io.BytesIO(checkpoint), weights_only=True).items()}
 
 
-def mobilestylegan(mapping_xml: bytes, mapping_bin: bytes, synthesis_xml: bytes, synthesis_bin: bytes) -> Arrays:
-    """Read MobileStyleGAN's two OpenVINO IR graphs; keys as `pipeline.openvino_ir` documents them."""
+def mobilestylegan(*graphs: bytes) -> Arrays:
+    """Read MobileStyleGAN's two OpenVINO IR graphs (xml, bin each); keys as `pipeline.openvino_ir` documents them."""
     from pipeline import openvino_ir
 
-    return openvino_ir.convert(mapping_xml, mapping_bin, synthesis_xml, synthesis_bin)
+    return openvino_ir.convert(*graphs)
 
 
 def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
@@ -133,7 +136,8 @@ def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
     """
     description = json.loads(model)
     data, offset = b"".join(shards), 0
-    arrays = {"graph.json": np.frombuffer(json.dumps({"node": description["modelTopology"]["node"]}).encode(), np.uint8)}
+    topology = json.dumps({"node": description["modelTopology"]["node"]}).encode()
+    arrays = {"graph.json": np.frombuffer(topology, np.uint8)}
     for entry in (entry for group in description["weightsManifest"] for entry in group["weights"]):
         if "quantization" in entry:
             raise Fault(f"weights: {entry['name']} is quantised; only plain tensors are expected in this graph")

@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import files
 from pipeline.errors import Fault
@@ -98,8 +98,8 @@ def _verify(package: Package, path: Path) -> None:
     actual = files.sha256(path)
     if actual != package.sha256:
         raise Fault(
-            f"{path.name.removesuffix('.part')}: sha256 is {actual[:16]}..., expected {package.sha256[:16]}... for {package}; "
-            f"the index or a proxy served another file: try another index, {_BY_HAND}"
+            f"{path.name.removesuffix('.part')}: sha256 is {actual[:16]}..., expected {package.sha256[:16]}... "
+            f"for {package}; the index or a proxy served another file: try another index, {_BY_HAND}"
         )
 
 
@@ -135,19 +135,19 @@ def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
     main = settings.get("index-url") or [PyPI.simple_url]
     indexes = [] if offline else main + settings.get("extra-index-url", [])
     trusted = settings.get("trusted-host", [])
-    session = PyPIClient(
+    session: Any = PyPIClient(  # its methods take more than unearth's own protocol asks for
         trusted_hosts=trusted,
         verify=ssl.create_default_context(cafile=settings["cert"][0]) if settings.get("cert") else True,
         timeout=float((settings.get("timeout") or settings.get("default-timeout") or ["60"])[0]),
-        proxy=(settings.get("proxy") or [None])[0],
+        proxy=next(iter(settings.get("proxy", [])), None),
         follow_redirects=True,
     )
     session.auth = MultiDomainBasicAuth(prompting=False, index_urls=indexes)
+    places = [{"find_links": [url]} for url in settings.get("find-links", [])]
+    places += [{"index_urls": [url]} for url in indexes]
     with session:
-        for url in settings.get("find-links", []):
-            yield PackageFinder(session, index_urls=[], find_links=[url], trusted_hosts=trusted, ignore_compatibility=True)
-        for url in indexes:
-            yield PackageFinder(session, index_urls=[url], trusted_hosts=trusted, ignore_compatibility=True)
+        for place in places:
+            yield PackageFinder(session, **place, trusted_hosts=trusted, ignore_compatibility=True)
 
 
 def _pypi(package: Package, target: Path) -> None:
@@ -166,7 +166,10 @@ def _pypi(package: Package, target: Path) -> None:
             failures.append(f"{_place(finder)}: {error or type(error).__name__}")
         else:
             failures.append(f"{_place(finder)}: not there or not reachable")
-    raise Fault(f"{package.file} of {package}: not found ({'; '.join(failures)}); check pip's index settings and the network, {_BY_HAND}")
+    raise Fault(
+        f"{package.file} of {package}: not found ({'; '.join(failures) or 'pip has no index'}); "
+        f"check pip's index settings and the network, {_BY_HAND}"
+    )
 
 
 def _place(finder: "PackageFinder") -> str:
@@ -190,7 +193,7 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
             with (
                 finder.session.get_stream(link.normalized) as response,
                 target.open("wb") as file,
-                tqdm(total=package.size, unit="B", unit_scale=True, desc=package.file, disable=None, leave=False) as bar,
+                tqdm(total=package.size, unit="B", unit_scale=True, desc=package.name, disable=None, leave=False) as bar,
             ):
                 response.raise_for_status()
                 for block in response.iter_bytes(1 << 20):
@@ -213,6 +216,7 @@ def _npm(package: Package, target: Path) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
         packed = Path(folder) / package.file
         if result.returncode or not packed.is_file():
-            errors = [line for line in result.stderr.splitlines() if "npm error" in line.lower() or "err!" in line.lower()]
-            raise Fault(f"{package.file}: npm pack failed ({' '.join(errors[:2]) or 'no reason given'}); check the network, {_BY_HAND}")
-        os.replace(packed, target)
+            errors = [line for line in result.stderr.splitlines() if line.lower().startswith(("npm error", "npm err!"))]
+            reason = " ".join(errors[:2]) or "no reason given"
+            raise Fault(f"{package.file}: npm pack failed ({reason}); check the network, {_BY_HAND}")
+        packed.replace(target)

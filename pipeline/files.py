@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         for item in sorted(temporary.rglob("*")) if temporary.is_dir() else ():
             fsync(item)
         fsync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         fsync(path.parent)
     except OSError as error:
         if error.errno in _FULL | _CLOSED:
@@ -89,6 +89,11 @@ def sha256(path: Path) -> str:
     for item in sorted(item for item in path.rglob("*") if item.is_file()):
         total.update(f"{item.relative_to(path).as_posix()} {sha256(item)}\n".encode())
     return total.hexdigest()
+
+
+def size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(item.stat().st_size for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file())
 
 
 def short_hash(text: str) -> str:

