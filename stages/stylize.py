@@ -1,0 +1,43 @@
+"""Stylise one portrait in the style of one picture, or of a picture a region."""
+
+import dataclasses
+from pathlib import Path
+
+from pipeline import pictures
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.files import write_atomic
+from stages.portraits import Portrait, Reader, Stylist
+
+REGIONS = ("hair", "face", "background")
+
+
+def run(ctx: Context, *, content: Path, style: Path | None, output: Path, strength: float = 1.0, hair: Path | None = None,
+        face: Path | None = None, background: Path | None = None) -> int:
+    """Write the stylised portrait; `hair`, `face` and `background` overrule `style` in their region.
+
+    Raises: Fault(2) for a strength outside 0..1 or when some region has no style, Fault(1) for an unusable picture.
+    """
+    if not 0 <= strength <= 1:
+        raise Fault(f"--strength is {strength:g}; expected 0 (the content's own style) to 1", 2)
+    chosen = {name: path for name, path in zip(REGIONS, (hair, face, background), strict=True) if path is not None}
+    if style is None and len(chosen) < len(REGIONS):
+        missing = ", ".join(f"--{n}" for n in REGIONS if n not in chosen)
+        raise Fault(f"no style for {missing}; give --style or all three regions", 2)
+    read = Reader(ctx)
+    portrait = read(content, "content")
+    target = read(style, "style") if style else read(chosen["face"], "style")
+    for name, path in chosen.items():
+        target = _with_region(target, REGIONS.index(name), read(path, "style"))
+    picture = Stylist(ctx).stylise(portrait, target, strength)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(output, pictures.encode(picture, output.suffix.lower() or ".png"))
+    print(output)
+    return 0
+
+
+def _with_region(target: Portrait, region: int, other: Portrait) -> Portrait:
+    """`target` with the region's code of `other` (its whole-image code where it lacks the region)."""
+    codes = target.codes.copy()
+    codes[region] = other.codes[region]
+    return dataclasses.replace(target, codes=codes)
