@@ -38,6 +38,7 @@ class _ArrayUnpickler(_Unpickler):
 
         self.allowed = {
             ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
         }

@@ -24,7 +24,8 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
@@ -48,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise disk_fault(error, path) from error
         raise
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

