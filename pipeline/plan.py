@@ -74,7 +74,7 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False)
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file's word on a key replaces an earlier one's
     for provenance, found in opened:
-        changed = _difference({k: provenance.get(k) for k in recipe}, recipe)
+        changed = difference({k: provenance.get(k) for k in recipe}, recipe)
         for key, entry in found.items():
             cause = changed or _input_cause(stage, key, entry, inputs)
             if not cause and not (retry and entry.row < 0):
@@ -84,7 +84,7 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False)
     wanted = list(itertools.islice(sorted(inputs.made), ctx.limit))
     todo = [key for key in wanted if key not in entries]
     dirty = len(files) != 1 or files[0] != path or set(entries) != known or any(
-        _difference({k: provenance.get(k) for k in recipe}, recipe) for provenance, _ in opened)
+        difference({k: provenance.get(k) for k in recipe}, recipe) for provenance, _ in opened)
     fresh = sum(key not in causes for key in todo)
     return Plan(path, inputs, files, entries, wanted, todo, stale, fresh, dirty)
 
@@ -137,13 +137,13 @@ def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> st
     return f"input changed ({', '.join(changed)})"
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
     """The settings that differ, as `params.patches 8 -> 4`; "" if none do."""
     out = []
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            out.append(_difference(a, b, f"{prefix}{name}."))
+            out.append(difference(a, b, f"{prefix}{name}."))
         elif a != b:
             out.append(f"{prefix}{name} {_brief(a)} -> {_brief(b)}")
     return ", ".join(filter(None, out))

@@ -1,4 +1,4 @@
-"""A profile says what is computed: a TOML file read into frozen dataclasses, validated once, echoed into every artefact."""
+"""A profile says what is computed: a TOML file read into frozen dataclasses, validated once, kept in every artefact."""
 
 import dataclasses
 import tomllib

@@ -36,8 +36,8 @@ class Summary:
     computed: int
 
     def __str__(self) -> str:
-        return (f"{self.stage} {self.collection}: {self.inputs} inputs = {self.cached} cached + {self.rejected} rejected"
-                f" ({self.computed} computed now)")
+        return (f"{self.stage} {self.collection}: {self.inputs} inputs = {self.cached} cached + "
+                f"{self.rejected} rejected ({self.computed} computed now)")
 
     def status(self, max_rejects: int | None) -> int:
         """Exit status: 3 when more were rejected than allowed, else 0."""

@@ -15,13 +15,13 @@ from pipeline.spec import digest
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 KEY = re.compile(r"[0-9a-z_-]+")
-KEY_LENGTH = 96
+KEY_LENGTH = 88  # with the longest suffix it still fits the 100 characters of a tar header
 UNREADABLE = digest(b"unreadable")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of the user's: `path` is relative to the folder, for people; `size` is -1 when it cannot be looked at."""
+    """One file of the user: `path` is relative to the folder, for people; `size` is -1 when it cannot be looked at."""
 
     key: str
     path: str
@@ -35,17 +35,17 @@ class Source:
 
 
 def key_of(path: str) -> str:
-    """The key of a relative path, at most 96 characters of `[0-9a-z_-]`.
+    """The key of a relative path, at most 88 characters of `[0-9a-z_-]`.
 
     `faces/anna-1.jpg` becomes `faces__anna-1`. Any name this would lose something of (capitals, spaces, dots, other
-    suffixes than .jpg) gets 12 hex digits of its sha256 appended, so the key never depends on what else is in the folder.
+    suffixes than .jpg) gets 12 hex digits of its sha256 appended: no key depends on what else is in the folder.
     """
     stem = path.removesuffix(".jpg")
     parts = stem.split("/")
     plain = "__".join(parts)
     if path.endswith(".jpg") and len(plain) <= KEY_LENGTH and all(_is_plain(p) for p in parts):
         return plain
-    slug = re.sub(r"[^0-9a-z]+", "-", os.path.splitext(path)[0].lower()).strip("-")[:80]
+    slug = re.sub(r"[^0-9a-z]+", "-", path.removesuffix(Path(path).suffix).lower()).strip("-")[:72]
     mark = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{slug}-{mark}" if slug else mark
 
@@ -81,7 +81,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 file = Path(top, name)
                 yield file, file.relative_to(folder).as_posix()
 

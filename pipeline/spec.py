@@ -1,4 +1,4 @@
-"""What a preprocessing stage is: a small description and a worker; the runner owns all reading, writing and resuming."""
+"""What a preprocessing stage is: a small description and a worker; the runner owns reading, writing and resuming."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class Item:
     """One input of a worker.
 
     `item["images.image"]` is the row of dataset `image` in the parent `images`: an array, or bytes, or str.
-    A stage without parents reads the user's folder: `item["source"]` is the file's bytes, `item.path` its relative path.
+    Without parents a stage reads the user's folder: `item["source"]` is a file's bytes, `item.path` its relative path.
     """
 
     key: str
@@ -95,7 +95,8 @@ class StageSpec:
             else:
                 value = np.asarray(row[name])
                 if value.shape != column.shape:
-                    raise Fault(f"stage {self.name}, key {key}: {name} has shape {value.shape}, expected {column.shape}")
+                    raise Fault(f"stage {self.name}, key {key}: {name} has shape {value.shape}, "
+                                f"expected {column.shape}")
                 out[name] = value.astype(column.dtype)
         return out
 

@@ -1,7 +1,7 @@
 """HDF5 caches: immutable files of rows, each row with its content's digest and its inputs', sorted by key.
 
 A cache `images.h5` and its parts `images.parts/000001.h5` have the same shape:
-  key S96 [N], one dataset a column, digest u1 [N,16] of the row's content, inputs u1 [N,P,16] of what it was made from;
+  key S88 [N], one dataset a column, digest u1 [N,16] of the row's content, inputs u1 [N,P,16] of what it was made from;
   rejects/{key,reason,inputs} for the inputs that gave no row; attributes `provenance` (JSON) and `schema`.
 Fletcher32 guards every chunk. HDF5 cannot guard values of any length (bytes, text) that way: there `digest` does.
 """

@@ -186,15 +186,16 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
     run(READ, ctx)
     whole = contents(ctx.file("content", "images"))
     killed = dataclasses.replace(ctx, cache=tmp_path / "killed")
-    code = ("import sys; sys.path[:0] = ['.', 'tests']; from pathlib import Path; import dataclasses; import test_runner as t\n"
-            "from pipeline import runner, profile; runner.PART_SECONDS = 0.02\n"
-            f"t.run(t.READ, t.Context(profile.load('tiny'), cache=Path({str(killed.cache)!r}), content=Path({str(ctx.content)!r})))")
+    code = ("import pathlib; from pipeline import profile, runner; from tests import test_runner as t\n"
+            "runner.PART_SECONDS = 0.02\n"
+            f"folder, cache = pathlib.Path({str(ctx.content)!r}), pathlib.Path({str(killed.cache)!r})\n"
+            "t.run(t.READ, t.Context(profile.load('tiny'), content=folder, cache=cache))")
     kills = 0
-    for i in range(12):
+    for i in range(8):
         process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "DELAY": "0.01"},
                                    cwd=Path(__file__).parent.parent, stderr=subprocess.DEVNULL)
         try:
-            process.wait(0.6 + 0.05 * i)
+            process.wait(0.6 + 0.08 * i)
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pipeline.errors import Fault
 from pipeline.sources import KEY, KEY_LENGTH, key_of, scan
 
-NAMES = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=150).map(lambda s: s + ".jpg")
+CHARACTERS = st.characters(exclude_characters="\0", codec="utf-8")
+NAMES = st.text(CHARACTERS, min_size=1, max_size=150).map(lambda s: s + ".jpg")
 
 
 @given(st.lists(NAMES | st.from_regex(r"[a-zA-Z_/.-]{1,6}(\.jpg|\.png)", fullmatch=True), unique=True, max_size=30))
