@@ -1,8 +1,6 @@
 """The command line: one command a stage, over plain functions that are imported only when they are called."""
 
 import importlib
-import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,23 +13,35 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 DEBUG = "hypernst.debug"
 
-# Command, module of stages/, what it does; in the order data flows.
-STAGES = (
-    ("samples", "samples", "Make the sample pictures: faces from the generator and public-domain paintings."),
-    ("align", "align", "Find the faces and cut aligned squares."),
-    ("latents", "latents", "Invert the aligned pictures into the generator's W+ space."),
-    ("masks", "masks", "Segment them into hair, face and background."),
-    ("aladin-codes", "aladin_codes", "Embed the style of each region."),
-    ("shards", "shards", "Pack the caches into webdataset shards."),
-    ("train", "train", "Train the hypernetwork on the shards."),
-    ("eval", "evaluate", "Compare the methods over content x style pairs."),
-    ("demo", "demo", "Run every stage on the sample pictures and draw a gallery."),
+# Options that a few commands share; a stage is given only those the user wrote.
+OPTIONS = {
+    "no_face": click.option("--no-face", type=click.Choice(["reject", "keep"]), help="Content without a face."),
+    "data": click.option("--data", type=FOLDER, required=True, help="Folder of training pictures."),
+    "check": click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on."),
+    "minutes": click.option("--minutes", type=click.FloatRange(min=0), help="Stop after so long."),
+    "steps": click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps."),
+    "shipped": click.option("--shipped/--from-scratch", default=None, help="Start from the shipped weights [default]."),
+    "export": click.option("--export", type=FILE, help="Write the averaged weights in fp16."),
+    "output": click.option("--output", "-o", type=FILE, help="The file to write [default: in weights/portable]."),
+}
+
+# Command, module of stages/, options, what it does; in the order data flows.
+STAGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("samples", "samples", (), "Make the sample pictures: faces from the generator, public-domain paintings."),
+    ("align", "align", ("no_face",), "Find the faces and cut aligned squares."),
+    ("latents", "latents", (), "Invert the aligned pictures into the generator's W+ space."),
+    ("masks", "masks", (), "Segment them into hair, face and background."),
+    ("aladin-codes", "aladin_codes", (), "Embed the style of each region."),
+    ("shards", "shards", (), "Pack the caches into webdataset shards."),
+    ("train", "train", ("steps", "minutes", "shipped", "export"), "Train the hypernetwork; run it again to go on."),
+    ("eval", "evaluate", (), "Compare the methods over content x style pairs."),
+    ("demo", "demo", (), "Run every stage on the sample pictures and draw a gallery."),
 )
-TRAININGS = (
-    ("fit-head", "fit_head", "Fit the generator's 256 px output head."),
-    ("train-inverter", "train_inverter", "Train the encoder from a portrait to W+."),
-    ("train-parser", "train_parser", "Distil the three-region portrait parser."),
-    ("train-aladin", "train_aladin", "Train the projection head of the style code."),
+TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
+    ("fit-head", "fit_head", ("minutes", "output"), "Fit the generator's 256 px output head."),
+    ("train-inverter", "train_inverter", ("data", "minutes", "output"), "Train the encoder from a portrait to W+."),
+    ("train-parser", "train_parser", ("data", "minutes", "check", "output"), "Distil the three-region parser."),
+    ("train-aladin", "train_aladin", ("data", "steps", "check", "output"), "Train the style code's head."),
 )
 
 
@@ -53,7 +63,7 @@ class _Group(click.Group):
                 click.echo(f"hypernst: {error}", err=True)
                 ctx.exit(error.status)
             text = " ".join(str(error).split())
-            way_out = "run it again with --debug for the traceback"
+            way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
             ctx.exit(1)
 
@@ -140,11 +150,7 @@ def _run(module: str, options: dict[str, Any], run: str = "default") -> None:
     """Call `stages.<module>.run` with those options that were given."""
     ctx = _context(options, run)
     stage = importlib.import_module(f"stages.{module}")
-    given = {name: value for name, value in options.items() if value is not None}
-    unknown = given.keys() - inspect.signature(stage.run).parameters.keys()
-    if unknown:
-        raise Fault(f"{module.replace('_', '-')} takes no --{min(unknown).replace('_', '-')}; leave it out", 2)
-    _finish(stage.run(ctx, **given))
+    _finish(stage.run(ctx, **{name: value for name, value in options.items() if value is not None}))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -157,30 +163,23 @@ def cli() -> None:
     """
 
 
-def _add_stage(name: str, module: str, text: str) -> None:
-    @cli.command(name, help=text)
-    @_common
-    def command(**options: Any) -> None:
-        _run(module, options, "demo" if name == "demo" else "default")
+def _add(name: str, module: str, options: tuple[str, ...], text: str, shared: Callable[..., Any]) -> None:
+    def command(**given: Any) -> None:
+        _run(module, given, "demo" if name == "demo" else "default")
 
-
-def _add_training(name: str, module: str, text: str) -> None:
-    @cli.command(name, help=f"{text} To resume, run it again.")
-    @click.option("--data", type=FOLDER, help="Folder of training pictures.")
-    @click.option("--minutes", type=click.FloatRange(min=0), help="Stop after so long.")
-    @click.option("--output", "-o", type=FILE, help="The safetensors file to write [default: in weights/portable].")
-    @_settings
-    def command(**options: Any) -> None:
-        _run(module, options)
+    command = shared(command)
+    for option in reversed(options):
+        command = OPTIONS[option](command)
+    cli.command(name, help=text)(command)
 
 
 for _entry in STAGES:
-    _add_stage(*_entry)
+    _add(*_entry, shared=_common)
 
 
 @cli.command()
 @click.option("--content", type=FILE, required=True, help="The portrait to stylise.")
-@click.option("--style", type=FILE, required=True, help="The picture whose style it takes.")
+@click.option("--style", type=FILE, help="The picture whose style it takes; not needed if all three regions have one.")
 @click.option("--output", "-o", type=FILE, required=True, help="The picture to write.")
 @click.option("--strength", type=click.FloatRange(0, 1), help="0 the portrait as it is, 1 the full style.")
 @click.option("--hair", type=FILE, help="Another style picture for the hair.")
@@ -231,9 +230,11 @@ def verify(repair: bool, **options: Any) -> None:
 def explain(stage: str, **options: Any) -> None:
     """Say which input, parameter or weight would make STAGE compute again."""
     from pipeline import explain as module
+    from pipeline.context import COLLECTIONS
 
     ctx = _context(options, resolve=False)
-    _finish(module.run(importlib.import_module(f"stages.{stage.replace('-', '_')}").spec(ctx), ctx))
+    spec = importlib.import_module(f"stages.{stage.replace('-', '_')}").spec(ctx)
+    _finish("\n".join(module.explain(spec, name, ctx) for name in COLLECTIONS))
 
 
 @cli.command()
@@ -261,7 +262,7 @@ def weights(action: str, names: tuple[str, ...], **options: Any) -> None:
 
 
 for _entry in TRAININGS:
-    _add_training(*_entry)
+    _add(*_entry, shared=_settings)
 
 
 def main() -> None:
@@ -270,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

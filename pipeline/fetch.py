@@ -143,11 +143,13 @@ def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
         follow_redirects=True,
     )
     session.auth = MultiDomainBasicAuth(prompting=False, index_urls=indexes)
-    places = [{"find_links": [url]} for url in settings.get("find-links", [])]
-    places += [{"index_urls": [url]} for url in indexes]
+    places: list[tuple[list[str], list[str]]] = [([], [url]) for url in settings.get("find-links", [])]
+    places += [([url], []) for url in indexes]
     with session:
-        for place in places:
-            yield PackageFinder(session, **place, trusted_hosts=trusted, ignore_compatibility=True)
+        for index, links in places:
+            yield PackageFinder(
+                session, index_urls=index, find_links=links, trusted_hosts=trusted, ignore_compatibility=True
+            )
 
 
 def _pypi(package: Package, target: Path) -> None:
@@ -193,7 +195,7 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
             with (
                 finder.session.get_stream(link.normalized) as response,
                 target.open("wb") as file,
-                tqdm(total=package.size, unit="B", unit_scale=True, desc=package.name, disable=None, leave=False) as bar,
+                tqdm(total=package.size, unit="B", unit_scale=True, desc=package.name, disable=None) as bar,
             ):
                 response.raise_for_status()
                 for block in response.iter_bytes(1 << 20):
