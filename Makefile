@@ -40,11 +40,13 @@ $(READY): pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or newer on PATH; name one with PYTHON=' >&2; exit 2; }
 	@if [ -e '$(VENV).unfinished' ] || [ ! -x '$(BIN)/python' ]; then \
 		touch '$(VENV).unfinished' && echo 'making $(VENV)' && $(PYTHON) -m venv --clear '$(VENV)'; fi
+	@echo 'installing into $(VENV): some GB with the GPU libraries, a few minutes the first time'
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 # facexlib asks for opencv-python, which shares its files with the headless build but needs a desktop's libraries.
 	@if $(BIN)/python -m pip show --quiet opencv-python 2>/dev/null; then \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
-		$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --force-reinstall opencv-python-headless; fi
+		@echo 'installing into $(VENV): some GB with the GPU libraries, a few minutes the first time'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --force-reinstall opencv-python-headless; fi
 	@$(BIN)/python -c 'import cv2, torch, torchvision, pipeline'
 	@rm -f '$(VENV).unfinished' && touch '$@.tmp' && mv '$@.tmp' '$@'
 

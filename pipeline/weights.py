@@ -5,6 +5,7 @@ cache folder; our own ship in `weights/portable/`. HYPERNST_WEIGHTS names a fold
 either final files (`lpips-alex.safetensors`, `yunet.onnx`, `paintings/`) or the packages' archives.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -218,7 +219,8 @@ def _digest(place: Path, state: str) -> str:
     except (OSError, ValueError, KeyError):
         pass
     digest = files.sha256(place)
-    files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())
+    with contextlib.suppress(Fault, OSError):  # a cache folder that cannot be written only costs time
+        files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())
     return digest
 
 
