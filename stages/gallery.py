@@ -1,0 +1,95 @@
+"""The gallery: a sheet of every stylisation with what it was made from, and the same as a page."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import pictures
+from pipeline.context import Context
+from pipeline.files import write_atomic
+from pipeline.report import Progress
+from stages.portraits import Portrait, Stylist, cached
+
+CELL, GAP, LABEL = 160, 4, 20
+REGION_COLOURS = np.array([[222, 140, 60], [238, 205, 175], [70, 110, 150]], np.uint8)
+COLUMNS = ("photo", "regions", "inversion", "reconstruction")
+
+
+def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
+    """Draw sheet.png and index.html into `folder` from the caches; returns their paths, index first."""
+    faces = list(cached(ctx, "content", contents))
+    chosen = list(cached(ctx, "style", styles))
+    stylist = Stylist(ctx)
+    progress = Progress("gallery", len(faces) * len(chosen))
+    rows = []
+    for face in faces:
+        row = [face.image, overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
+        for style in chosen:
+            row.append(stylist.stylise(face, style))
+            progress.add(1)
+        rows.append(row)
+    progress.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet = folder / "sheet.png"
+    write_atomic(sheet, pictures.encode(compose(rows, chosen)))
+    page = folder / "index.html"
+    write_atomic(page, _page(ctx, rows, faces, chosen, folder).encode())
+    return page, sheet
+
+
+def overlay(portrait: Portrait) -> np.ndarray:
+    """The picture tinted by region: hair orange, face light, background blue; unknown untouched."""
+    tint = portrait.image.copy()
+    for region, colour in enumerate(REGION_COLOURS):
+        tint[portrait.region == region] = colour
+    return cv2.addWeighted(portrait.image, 0.45, tint, 0.55, 0)
+
+
+def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait]) -> np.ndarray:
+    """One picture: the styles and their regions on top, under them a row a content."""
+    blank = np.full((CELL, CELL, 3), 255, np.uint8)
+    head = [blank] * (len(COLUMNS) - 1)
+    top = [*head, blank, *(s.image for s in styles)]
+    second = [*head, blank, *(overlay(s) for s in styles)]
+    cells = [_strip(top), _strip(second), _labels(len(COLUMNS) + len(styles)), *(_strip(row) for row in rows)]
+    return np.concatenate(cells)
+
+
+def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
+    small = [cv2.resize(c, (CELL, CELL), interpolation=cv2.INTER_AREA) for c in cells]
+    return np.concatenate([np.pad(c, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for c in small], 1)
+
+
+def _labels(columns: int) -> np.ndarray:
+    strip = np.full((LABEL, columns * (CELL + GAP), 3), 255, np.uint8)
+    for i, name in enumerate((*COLUMNS, "in the styles above")):
+        cv2.putText(strip, name, (i * (CELL + GAP) + 2, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
+    return strip
+
+
+def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Portrait], styles: Sequence[Portrait],
+          folder: Path) -> str:
+    """Write the cells as JPEG files and return the page that shows them."""
+    cells = folder / "cells"
+    cells.mkdir(exist_ok=True)
+
+    def cell(name: str, image: np.ndarray, title: str) -> str:
+        write_atomic(cells / f"{name}.jpg", pictures.encode(image, ".jpg"))
+        return f'<td><img src="cells/{name}.jpg" title="{html.escape(title)}"></td>'
+
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    head += "".join(cell(f"style-{i}", s.image, s.key) for i, s in enumerate(styles))
+    body = []
+    for i, (row, face) in enumerate(zip(rows, faces, strict=True)):
+        titles = [f"{face.key}: {name}" for name in COLUMNS] + [f"{face.key} in {s.key}" for s in styles]
+        body.append("<tr>" + "".join(cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True))) + "</tr>")
+    table = (ctx.run / "eval" / "table.md")
+    numbers = f"<pre>{html.escape(table.read_text())}</pre>" if table.exists() else ""
+    return f"""<!doctype html><meta charset="utf-8"><title>HyperNST: {html.escape(folder.name)}</title>
+<style>body{{font:14px system-ui;margin:2em}}img{{width:128px;display:block}}th{{font-weight:normal;color:#555}}</style>
+<h1>HyperNST</h1><p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column.</p>
+<table><tr>{head}</tr>{"".join(body)}</table>{numbers}<p><img src="sheet.png" style="width:100%"></p>
+"""
