@@ -22,7 +22,7 @@ WRITERS = {"images": "align", "latents": "latents", "masks": "masks", "aladin": 
 
 @dataclass
 class Inputs:
-    """The inputs of a stage: `made[key]` joins its parents' row digests; None for a user's file not read so far."""
+    """The inputs of a stage: `made[key]` joins its parents' row digests, by name; None for a file not read so far."""
 
     made: dict[str, bytes | None]
     sources: dict[str, Source]
@@ -111,7 +111,7 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
     """The keys all parents have a row for."""
     found = []
     parents = {}
-    for parent in stage.parents:
+    for parent in sorted(stage.parents):
         path = ctx.file(collection, parent)
         if not path.exists():
             raise Fault(f"{path}: missing, but stage {stage.name} reads it; "
@@ -127,7 +127,7 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
 
 def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:
     """Why an entry's inputs no longer are what it was made from; "" if they are."""
-    names = list(stage.parents) or ["source"]
+    names = sorted(stage.parents) or ["source"]
     if key not in inputs.made:
         return f"input gone ({' or '.join(names)})"
     now = inputs.made[key] or b""
