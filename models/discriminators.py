@@ -8,6 +8,7 @@ and `base` narrow them for training without a GPU; at their defaults they load t
 import math
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +110,7 @@ class ImageDiscriminator(nn.Module):
         self.stddev = stddev
         sides = [size >> i for i in range(int(math.log2(size)) - 1)]
         channels = [min(top, base // side) for side in sides]
-        steps = zip(channels, channels[1:], strict=False)
-        self.convs = nn.Sequential(ConvLayer(3, channels[0], 1), *(Residual(a, b) for a, b in steps))
+        self.convs = nn.Sequential(ConvLayer(3, channels[0], 1), *(Residual(a, b) for a, b in pairwise(channels)))
         self.final_conv = ConvLayer(channels[-1] + int(stddev), channels[-1], 3)
         self.final_linear = nn.Sequential(
             EqualLinear(channels[-1] * 16, channels[-1], active=True), EqualLinear(channels[-1], 1)
@@ -146,8 +146,8 @@ class PatchDiscriminator(nn.Module):
             "6": ConvLayer(top, c8, 3, padded=False),
         })
         sizes = (c8 * 8, hidden, hidden, hidden // 2)
-        pairs = zip(sizes, sizes[1:], strict=False)
-        self.pairlinear = nn.Sequential(*(EqualLinear(a, b, active=True) for a, b in pairs), EqualLinear(sizes[-1], 1))
+        hiddens = (EqualLinear(a, b, active=True) for a, b in pairwise(sizes))
+        self.pairlinear = nn.Sequential(*hiddens, EqualLinear(sizes[-1], 1))
 
     def features(self, patches: Tensor) -> Tensor:
         """Features (..., C, 2, 2) of patches (..., 3, 32, 32) in [-1, 1]."""

@@ -49,7 +49,10 @@ class Parser:
 
 @dataclass(frozen=True)
 class Aladin:
-    """Style codes: `patches` windows of `patch` px a region whose coverage is at least `coverage`, else `relaxed`."""
+    """Style codes: `patches` windows of `patch` px a region whose coverage is at least `coverage`, else `relaxed`.
+
+    The network sees a window at `input_size` px and the whole picture at `whole_size`.
+    """
 
     weights: str
     patch: int
@@ -57,6 +60,7 @@ class Aladin:
     coverage: float
     relaxed: float
     input_size: int
+    whole_size: int
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""ALADIN (Ruta et al. 2021): a picture's style as 256 numbers, the paper's conditioning and its style space.
+
+Mean and deviation of every VGG16 layer (2 x 4224 numbers) pass through a small projection head and are brought to unit
+length. The published network has its own VGG weights; the portable one reads the ImageNet trunk that LPIPS uses.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.vgg import LAYOUTS, Trunk
+
+STATISTICS = 2 * sum(conv.outputs for conv in LAYOUTS["vgg16"])
+CODE = 256
+SMALLEST = 32  # below this the last layers hold a single pixel, which has no deviation
+
+
+def statistics(trunk: Trunk, x: Tensor, *, slope: float = 0.0) -> Tensor:
+    """Per layer all channel means, then all unbiased deviations, (N, 8448), of x (N, 3, H, W) in [-1, 1].
+
+    A flat channel's deviation is 1e-6, not 0. Raises ValueError on sides under 32 px.
+    """
+    if min(x.shape[-2:]) < SMALLEST:
+        raise ValueError(f"style statistics need sides of at least {SMALLEST} px, got {tuple(x.shape[-2:])}")
+    parts: list[Tensor] = []
+    for y in trunk.layers(x, slope=slope):
+        var, mean = torch.var_mean(y, (2, 3))
+        parts += [mean, var.clamp_min(1e-12).sqrt()]
+    return torch.cat(parts, 1)
+
+
+class Head(nn.Module):
+    """Leaky rectifier, fc1, leaky rectifier, fc2: statistics (N, 8448) to embeddings (N, 256) of any length."""
+
+    def __init__(self, hidden: int = 1024, inputs: int = STATISTICS, outputs: int = CODE) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project statistics x (N, inputs)."""
+        y: Tensor = self.fc2(F.leaky_relu(self.fc1(F.leaky_relu(x))))
+        return y
+
+
+class Aladin(nn.Module):
+    """Images to unit-length style codes, frozen.
+
+    `tensors` holds `proj_head.fc{1,2}.{weight,bias}` and, in the published file, `enc_style.model.conv_{i}.*`; then
+    `trunk` stays None. None for both leaves random weights, which only tests want. `size` is the side that images are
+    resized to before the trunk sees them.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor] | None = None, *, trunk: Trunk | None = None, size: int = 256
+    ) -> None:
+        super().__init__()
+        self.size, self.slope = size, 0.0
+        if tensors is not None and trunk is None:
+            own = {f"trunk.{k.removeprefix('enc_style.model.conv_')}": v for k, v in tensors.items()}
+            trunk, self.slope = Trunk("vgg16", own, normalise=False), 0.01
+        self.trunk = trunk or Trunk("vgg16")
+        self.head = Head(512)
+        if tensors is not None:
+            head = {k.removeprefix("proj_head."): v.float() for k, v in tensors.items() if k.startswith("proj_head.")}
+            if "fc1.weight" not in head:
+                raise ValueError("ALADIN: proj_head.fc1.weight is missing; expected the projection head's four tensors")
+            self.head = Head(head["fc1.weight"].shape[0])
+            self.head.load_state_dict(head)
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+    def statistics(self, images: Tensor, size: int | None = None) -> Tensor:
+        """Raw statistics (N, 8448) of images (N, 3, H, W) in [-1, 1], resized to `size` or this network's own side."""
+        side = size or self.size
+        x = images.clamp(-1, 1)
+        if x.shape[-2:] != (side, side):
+            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        return statistics(self.trunk, x.contiguous(memory_format=torch.channels_last), slope=self.slope)
+
+    def forward(self, images: Tensor, size: int | None = None) -> Tensor:
+        """Codes (N, 256) of length 1 of images (N, 3, H, W) in [-1, 1], seen at `size` or this network's own side."""
+        return F.normalize(self.head(self.statistics(images, size)))

@@ -1,0 +1,129 @@
+"""Style codes: the ALADIN code of each region, averaged over windows that lie inside it, and of the whole picture."""
+
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models import windows
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_collections
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.aladin import Aladin
+
+SIZE = 256  # of the region map, which boxes refer to
+REGIONS = len(windows.REGIONS)
+CODE = 256
+TRUNK = "lpips-vgg"
+
+
+def spec(ctx: Context) -> StageSpec:
+    """The style code stage (paper section 3.2, the mean inside equation 1).
+
+    code: unit length, the whole picture's where valid is false (no window of the region is covered enough);
+    boxes: x0, y0, x1, y1 on the region map, -1 where not valid; iou: each window's coverage by its region.
+    """
+    section = ctx.profile.aladin
+    names = [section.weights, TRUNK] if section.weights else []
+    return StageSpec(
+        name="aladin-codes",
+        output="aladin",
+        parents={"images": ("image",), "masks": ("region",)},
+        columns={
+            "code": Column("f4", (REGIONS, CODE)),
+            "valid": Column("bool", (REGIONS,)),
+            "image_code": Column("f4", (CODE,)),
+            "boxes": Column("i2", (REGIONS, section.patches, 4)),
+            "iou": Column("f4", (REGIONS, section.patches)),
+        },
+        params=ctx.profile.section_dict("aladin") | {"align_size": ctx.profile.align.size, "seed": ctx.profile.seed},
+        weights={name: weights.sha256(name) for name in names},
+        version=1,
+        batch=8,
+        open=open_worker,
+    )
+
+
+def run(ctx: Context) -> int:
+    """Embed the style of both collections."""
+    return run_collections(spec(ctx), ctx)
+
+
+def open_worker(ctx: Context) -> Worker:
+    """The worker that embeds aligned pictures, one at a time: a batch's other rows must not move the last bits."""
+    import torch
+
+    from pipeline import pictures
+
+    section = ctx.profile.aladin
+    net = network(ctx)
+    side = section.patch * SIZE // ctx.profile.align.size
+
+    def work(items: Sequence[Item]) -> list[Row | Reject]:
+        rows: list[Row | Reject] = []
+        for item in items:
+            image = pictures.to_tensor(pictures.decode(item["images.image"])).to(ctx.device)
+            thresholds = (section.coverage, section.relaxed)
+            seed = zlib.crc32(f"{ctx.profile.seed}:{item.key}".encode())
+            boxes, iou = choose(item["masks.region"], side, section.patches, thresholds, seed)
+            valid = boxes[:, 0, 0] >= 0
+            with torch.inference_mode():
+                whole = net(image, section.whole_size)[0].cpu().numpy()
+                code = np.tile(whole, (REGIONS, 1))
+                for region in np.flatnonzero(valid):
+                    code[region] = net(crops(image, boxes[region], net.size)).mean(0).cpu().numpy()
+            code /= np.linalg.norm(code, axis=1, keepdims=True).clip(1e-8)
+            rows.append({"code": code, "valid": valid, "image_code": whole, "boxes": boxes, "iou": iou})
+        return rows
+
+    return work
+
+
+def network(ctx: Context) -> "Aladin":
+    """The profile's ALADIN: a head on LPIPS' trunk, a published file with its own, or random weights for tests."""
+    import torch
+
+    from models.aladin import Aladin
+    from models.vgg import Trunk
+
+    section = ctx.profile.aladin
+    if not section.weights:
+        torch.manual_seed(ctx.profile.seed)
+        return Aladin(size=section.input_size).to(ctx.device)
+    tensors = weights.tensors(section.weights)
+    published = any(key.startswith("enc_style.") for key in tensors)
+    trunk = None if published else Trunk("vgg16", weights.tensors(TRUNK))
+    return Aladin(tensors, trunk=trunk, size=section.input_size).to(ctx.device)
+
+
+def choose(
+    region: np.ndarray, side: int, count: int, thresholds: tuple[float, ...], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `count` windows a region of the map (H, W): boxes i16 (3, count, 4), -1 if missing, and coverage f32."""
+    boxes = np.full((REGIONS, count, 4), -1, np.int16)
+    iou = np.zeros((REGIONS, count), np.float32)
+    for index in range(REGIONS):
+        # a generator a region, so that one region's map never moves another's windows
+        found = windows.draw(region == index, side, count, thresholds, np.random.default_rng([seed, index]))
+        if found is not None:
+            boxes[index], iou[index] = found
+    return boxes, iou
+
+
+def crops(image: "torch.Tensor", boxes: np.ndarray, size: int) -> "torch.Tensor":
+    """Cut boxes (P, 4), given on the region map, from image (1, 3, H, W) of any resolution: (P, 3, size, size)."""
+    import torch
+    from torch.nn import functional as F
+
+    scale = image.shape[-1] / SIZE
+    cut = []
+    for box in boxes:
+        x0, y0, x1, y1 = (round(int(v) * scale) for v in box)
+        crop = image[..., y0:y1, x0:x1]
+        cut.append(crop if x1 - x0 == size else F.interpolate(crop, (size, size), mode="bilinear", antialias=True))
+    return torch.cat(cut)

@@ -1,0 +1,38 @@
+"""ALADIN against the published network, and the properties of its codes."""
+
+import pytest
+import torch
+from goldens import Case
+
+from models.aladin import STATISTICS, Aladin, Head, statistics
+from models.vgg import Trunk
+
+
+def test_equals_the_published_network() -> None:
+    case = Case("aladin_vgg")
+    net = Aladin(case.tensors())
+    with torch.inference_mode():
+        stats = net.statistics(torch.from_numpy(case.input("image")))
+        case.check("stats", stats)
+        case.check("embedding", net.head(stats))
+
+
+def test_codes_have_unit_length_even_for_a_flat_picture() -> None:
+    torch.manual_seed(0)
+    net = Aladin(size=32)
+    codes = net(torch.stack([torch.rand(3, 48, 48) * 2 - 1, torch.zeros(3, 48, 48)]))
+    assert codes.shape == (2, 256) and torch.allclose(codes.norm(dim=1), torch.ones(2), atol=1e-5)
+
+
+def test_statistics_refuse_a_single_pixel_layer() -> None:
+    with pytest.raises(ValueError, match="at least 32 px"):
+        statistics(Trunk("vgg16"), torch.zeros(1, 3, 16, 16))
+
+
+def test_the_head_takes_its_width_from_the_tensors() -> None:
+    trunk = Trunk("vgg16")
+    tensors = {f"proj_head.{k}": v.half() for k, v in Head(24).state_dict().items()}
+    net = Aladin(tensors, trunk=trunk, size=32)
+    assert net.head.fc1.weight.shape == (24, STATISTICS)
+    with pytest.raises(ValueError, match=r"proj_head\.fc1\.weight is missing"):
+        Aladin({}, trunk=trunk)

@@ -1,0 +1,69 @@
+"""The style code stage: which windows it takes, and that a row depends on its own picture only."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline import pictures, profile
+from pipeline.context import Context
+from pipeline.runner import Item
+from stages import aladin_codes
+
+
+def context() -> Context:
+    return Context(profile.load("tiny"), run=Path("unused"))
+
+
+def item(key: str, seed: int, *, hair: bool = True) -> Item:
+    rgb = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
+    region = np.full((256, 256), 2, np.uint8)
+    region[96:200, 60:190] = 1
+    if hair:
+        region[:96] = 0
+    return Item(key, {"images.image": pictures.encode(rgb), "masks.region": region})
+
+
+def test_codes_follow_the_regions() -> None:
+    ctx = context()
+    work = aladin_codes.spec(ctx).open(ctx)
+    row, bald = work([item("a", 0), item("a", 0, hair=False)])
+    assert isinstance(row, dict) and isinstance(bald, dict)
+    patches = ctx.profile.aladin.patches
+    assert row["boxes"].shape == (3, patches, 4) and row["iou"].shape == (3, patches)
+    assert row["valid"].tolist() == [True, True, True] and bald["valid"].tolist() == [False, True, True]
+    assert np.allclose(np.linalg.norm(row["code"], axis=1), 1, atol=1e-5)
+    assert np.allclose(bald["code"][0], bald["image_code"], atol=1e-6) and (bald["boxes"][0] == -1).all()
+    assert (bald["boxes"][1] == row["boxes"][1]).all() and (bald["code"][1] == row["code"][1]).all()
+    for region in range(3):
+        for (x0, y0, x1, y1), share in zip(row["boxes"][region], row["iou"][region], strict=True):
+            inside = (item("a", 0)["masks.region"][y0:y1, x0:x1] == region).mean()
+            assert x1 - x0 == y1 - y0 == 64 and share == np.float32(inside) and share >= ctx.profile.aladin.relaxed
+
+
+def test_a_row_depends_on_its_own_picture_and_key_only() -> None:
+    ctx = context()
+    work = aladin_codes.spec(ctx).open(ctx)
+    alone = work([item("b", 1)])[0]
+    _, among, other = work([item("a", 0), item("b", 1), item("c", 1)])
+    assert isinstance(alone, dict) and isinstance(among, dict) and isinstance(other, dict)
+    assert all(np.array_equal(alone[name], among[name]) for name in alone)
+    assert not np.array_equal(alone["boxes"], other["boxes"])
+    assert {n: np.shape(v) for n, v in alone.items()} == {n: c.shape for n, c in aladin_codes.spec(ctx).columns.items()}
+
+
+def test_a_picture_without_a_face_has_the_whole_code_everywhere() -> None:
+    ctx = context()
+    plain = item("x", 3)
+    unknown = dataclasses.replace(plain, data={**plain.data, "masks.region": np.full((256, 256), 255, np.uint8)})
+    row = aladin_codes.spec(ctx).open(ctx)([unknown])[0]
+    assert isinstance(row, dict)
+    assert not row["valid"].any() and np.allclose(row["code"], row["image_code"], atol=1e-6) and (row["iou"] == 0).all()
+
+
+def test_windows_are_cut_at_the_pictures_own_resolution() -> None:
+    y, x = torch.meshgrid(torch.arange(512.0), torch.arange(512.0), indexing="ij")
+    image = torch.stack([x, y, x])[None]
+    cut = aladin_codes.crops(image, np.array([[10, 20, 74, 84]]), 128)
+    assert cut.shape == (1, 3, 128, 128) and cut[0, 0, 0, 0] == 20 and cut[0, 1, 0, 0] == 40
