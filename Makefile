@@ -7,6 +7,8 @@ PYTHON ?= $(firstword $(shell for p in python3 python3.14 python3.13 python3.12 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
 READY := $(VENV)/.hypernst-ready
 BIN := $(VENV)/bin
+# Of some GB of libraries only few modules are ever imported; those are compiled then.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 option = $(if $($1),--$2 '$($1)')
 COMMON := $(strip $(call option,PROFILE,profile) $(call option,CACHE,cache) $(call option,RUN,run) \
 	$(call option,LIMIT,limit) $(call option,ENGINE,engine) $(call option,DEVICE,device))
@@ -41,12 +43,12 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e '$(VENV).unfinished' ] || [ ! -x '$(BIN)/python' ]; then \
 		touch '$(VENV).unfinished' && echo 'making $(VENV)' && $(PYTHON) -m venv --clear '$(VENV)'; fi
 	@echo 'installing into $(VENV): some GB with the GPU libraries, a few minutes the first time'
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 # facexlib asks for opencv-python, which shares its files with the headless build but needs a desktop's libraries.
 	@if $(BIN)/python -m pip show --quiet opencv-python 2>/dev/null; then \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 		@echo 'installing into $(VENV): some GB with the GPU libraries, a few minutes the first time'
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps --force-reinstall opencv-python-headless; fi
+	$(INSTALL) --no-deps --force-reinstall opencv-python-headless; fi
 	@$(BIN)/python -c 'import cv2, torch, torchvision, pipeline'
 	@rm -f '$(VENV).unfinished' && touch '$@.tmp' && mv '$@.tmp' '$@'
 
