@@ -47,8 +47,7 @@ $(READY): pyproject.toml constraints.txt
 # facexlib asks for opencv-python, which shares its files with the headless build but needs a desktop's libraries.
 	@if $(BIN)/python -m pip show --quiet opencv-python 2>/dev/null; then \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
-		@echo 'installing into $(VENV): some GB with the GPU libraries, a few minutes the first time'
-	$(INSTALL) --no-deps --force-reinstall opencv-python-headless; fi
+		$(INSTALL) --no-deps --force-reinstall opencv-python-headless; fi
 	@$(BIN)/python -c 'import cv2, torch, torchvision, pipeline'
 	@rm -f '$(VENV).unfinished' && touch '$@.tmp' && mv '$@.tmp' '$@'
 
