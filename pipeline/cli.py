@@ -197,6 +197,8 @@ def stylize(**options: Any) -> None:
 @cli.command()
 @click.argument("portraits", type=FOLDER)
 @click.option("--sheet", type=FILE, help="Draw the measured grid into this picture.")
+@click.option("--contents", type=click.IntRange(min=1), help="At most so many content portraits in the grid.")
+@click.option("--styles", type=click.IntRange(min=1), help="At most so many styles in the grid.")
 @_settings
 def quality(**options: Any) -> None:
     """Measure the weights on a folder of portraits; one JSON line a figure."""
