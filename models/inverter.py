@@ -1,7 +1,9 @@
 """The e4e-style inverter of the portable profile: a picture to an 18-slot W+ latent (Tov et al. 2021).
 
-Two departures keep it small: the eye is the frozen AlexNet trunk that LPIPS already loads, and the latent is refined
-in a few passes that compare the picture with its current inversion (ReStyle, Alaluf et al. 2021).
+Three departures keep it small enough to train without a GPU: the eye is the frozen AlexNet trunk that LPIPS already
+loads; the latent is refined in a few passes that compare the picture with its current inversion (ReStyle, Alaluf et
+al. 2021); and a linear path from pooled features, solved in closed form on drawn faces, does most of the work, so that
+gradient descent only has to learn what is left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 from models.mobilestylegan import SLOTS
 from models.vgg import Trunk
 
-GRID = 15  # cells a side of AlexNet's deep features at 256 px
-_ALEX = (64, 192, 384, 256, 256)
+_ALEX = (64, 192, 384, 256, 256)  # channels of AlexNet's features; the deep ones have 15 x 15 cells at 256 px
+POOLED = 3 * 16**2 + _ALEX[0] * 6**2 + sum(_ALEX[1:]) * 5**2
+RANK = 256
 
 
 class Generator(Protocol):
@@ -53,6 +56,8 @@ class Inverter(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
         self.register_buffer("deviation", torch.ones(512) if deviation is None else deviation.clone())
+        self.squeeze = nn.Linear(POOLED, RANK, bias=False)
+        self.expand = nn.Linear(RANK, 512, bias=False)
         self.detail = nn.Conv2d(_ALEX[0] + 3, 96, 5, 4)
         self.merge = nn.Conv2d(2 * (96 + sum(_ALEX[1:])), width, 1)
         self.body = nn.Sequential(
@@ -63,8 +68,9 @@ class Inverter(nn.Module):
         self.base = nn.Linear(512, 512)
         self.offsets = nn.Linear(512, SLOTS * 512)
         for layer in (self.base, self.offsets):
-            nn.init.normal_(layer.weight, 0, 0.01)
+            nn.init.normal_(layer.weight, 0, 1e-3)
             nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.expand.weight)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> "Inverter":
@@ -73,33 +79,61 @@ class Inverter(nn.Module):
         net.load_state_dict({name: t.float() for name, t in tensors.items()})
         return net.requires_grad_(False).eval()
 
-    def look(self, trunk: Trunk, x: Tensor) -> Tensor:
-        """Features [N, C, 15, 15] of pictures [N, 3, 256, 256] in [-1, 1]."""
+    def look(self, trunk: Trunk, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Feature map [N, C, 15, 15] and pooled features [N, POOLED] of pictures [N, 3, 256, 256] in [-1, 1]."""
         if x.shape[-2:] != (256, 256):
             raise ValueError(f"the inverter reads 256 x 256 pictures, got {tuple(x.shape)}")
-        first, second, *deep = trunk(x)
+        features = trunk(x)
+        first, second, *deep = features
         small = F.interpolate(x, first.shape[-2:], mode="bilinear", antialias=True)
         detail = F.leaky_relu(self.detail(torch.cat([first, small], 1)), 0.1)
-        return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1)
+        return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1), pool(x, features)
 
-    def step(self, seen: Tensor, current: Tensor, latent: Tensor) -> Tensor:
-        """Refine `latent` [N, 18, 512] by comparing the features of the picture and of its current inversion."""
-        h = self.hidden(self.body(self.merge(torch.cat([seen, seen - current], 1))))
-        change = self.base(h)[:, None] + self.offsets(h).reshape(-1, SLOTS, 512)
+    def step(self, seen: tuple[Tensor, Tensor], current: tuple[Tensor, Tensor], latent: Tensor) -> Tensor:
+        """Refine `latent` [N, 18, 512] by comparing what `look` says of the picture and of its current inversion."""
+        linear = self.expand(self.squeeze(seen[1] - current[1]))
+        h = self.hidden(self.body(self.merge(torch.cat([seen[0], seen[0] - current[0]], 1))))
+        change = (self.base(h) + linear)[:, None] + self.offsets(h).reshape(-1, SLOTS, 512)
         return latent + change * self.deviation
 
     def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2) -> Tensor:
         """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
         return self.passes(x, trunk, generator, passes)[-1]
 
-    def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int) -> Sequence[Tensor]:
-        """The latent after each refinement; a pass starts from the one before, detached."""
+    def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int, start: Tensor | None = None) -> list[Tensor]:
+        """The latent after each refinement; a pass starts from the one before, detached.
+
+        `start` is the mean face [1, 3, 256, 256] if the caller has it already.
+        """
         seen, found = self.look(trunk, x), []
         latent = self.mean.expand(x.shape[0], SLOTS, -1)
-        for _ in range(count):
+        for i in range(count):
             latent = latent.detach()
             with torch.no_grad():
-                current = generator(latent).clamp(-1, 1)
+                current = start if i == 0 and start is not None else generator(latent).clamp(-1, 1)
             latent = self.step(seen, self.look(trunk, current), latent)
             found.append(latent)
         return found
+
+
+def pool(x: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """Colours at 16 x 16 and the trunk's features at 6 x 6 (first) and 5 x 5 cells, as one vector: [N, POOLED]."""
+    sizes = (16, 6, 5, 5, 5, 5)
+    return torch.cat([F.adaptive_avg_pool2d(f, n).flatten(1) for f, n in zip((x, *features), sizes, strict=True)], 1)
+
+
+def solve_linear(pooled: Tensor, latents: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Ridge regression in its dual form, cut to rank RANK: (squeeze [RANK, POOLED], expand [512, RANK]).
+
+    pooled [M, POOLED], latents [M, 512] in units of their deviation; `ridge` is relative to the mean kernel value.
+    """
+    x = pooled - pooled.mean(0)
+    scale = 1 / (x.std(0) + 1e-2 * x.std())
+    x = x * scale
+    y = latents - latents.mean(0)
+    kernel = (x @ x.T).double()
+    kernel += ridge * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=torch.float64)
+    solution = x.T @ torch.linalg.solve(kernel, y.double()).float()
+    u, s, v = torch.svd_lowrank(solution, q=RANK, niter=4)
+    root = s.sqrt()
+    return (u * root).T * scale, v * root

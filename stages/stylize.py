@@ -12,7 +12,7 @@ from stages.portraits import Portrait, Reader, Stylist
 REGIONS = ("hair", "face", "background")
 
 
-def run(ctx: Context, *, content: Path, style: Path | None, output: Path, strength: float = 1.0, hair: Path | None = None,
+def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0, hair: Path | None = None,
         face: Path | None = None, background: Path | None = None) -> int:
     """Write the stylised portrait; `hair`, `face` and `background` overrule `style` in their region.
 

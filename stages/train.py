@@ -3,9 +3,11 @@
 Every random draw is a function of (seed, step), so a run that was killed goes on from its checkpoint by the same command.
 """
 
+import itertools
 import json
 import signal
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from pipeline import checkpoint, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.profile import Train
-from pipeline.stream import Samples, open_samples
+from pipeline.stream import Loader, Samples
 from stages import networks
 
 SAVE_EVERY = 50
@@ -62,9 +64,10 @@ def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export:
     reconstruction phase. `export` writes the averaged weights in fp16.
     """
     settings = ctx.profile.train
-    content, style = (open_samples(ctx.shards, name, "train") for name in ("content", "style"))
+    content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
     generator = networks.generator(ctx)
     state = _start(ctx, generator, shipped)
+    pairs = _pairs(content, style, ctx, state.step)
     total = steps if steps is not None else settings.reconstruction_steps + settings.stylisation_steps
     passes = _passes(ctx, state)
     stop = _Stop()
@@ -73,7 +76,7 @@ def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export:
             open(ctx.run / "log.jsonl", "a") as log:
         while state.step < total and not stop.asked and time.monotonic() < deadline:
             _enter_phase(state, settings)
-            terms = train_step(state, generator, passes, content, style, settings, ctx)
+            terms = train_step(state, generator, passes, pairs, settings, ctx)
             state.step += 1
             log.write(json.dumps({"step": state.step, "phase": state.phase, "time": round(time.time(), 1)} | terms) + "\n")
             log.flush()
@@ -170,18 +173,15 @@ def _passes(ctx: Context, state: State) -> Passes:
     return Passes(Reconstruction(lpips, factors), stylisation)
 
 
-def train_step(state: State, generator: MobileStyleGAN, passes: Passes, content: Samples, style: Samples,
+def train_step(state: State, generator: MobileStyleGAN, passes: Passes, pairs: Iterator[tuple[Batch, Batch]],
                settings: Train, ctx: Context) -> dict[str, float]:
     """One optimiser step of the current phase over `settings.batch` samples; the mean of its loss terms."""
     rng = np.random.default_rng([ctx.profile.seed, state.step])
     state.optimiser.zero_grad(set_to_none=True)
     state.critic_optimiser.zero_grad(set_to_none=True)
     sums: dict[str, list[float]] = {}
-    count = max(1, settings.batch // settings.micro_batch)
-    for micro in range(count):
-        position = (state.step * count + micro) * settings.micro_batch
-        contents = take(content, position, settings.micro_batch, ctx)
-        styles = take(style, position, settings.micro_batch, ctx)
+    count = _micro_batches(settings)
+    for contents, styles in itertools.islice(pairs, count):
         if state.phase == "reconstruct":
             own = contents if rng.random() < 0.5 else styles
             terms = _reconstruct(state, generator, passes, own, settings, rng, count)
@@ -208,7 +208,7 @@ def train_step(state: State, generator: MobileStyleGAN, passes: Passes, content:
 
 
 def refine(state: State, generator: MobileStyleGAN, content: Batch, codes: Tensor, settings: Train,
-           rng: np.random.Generator) -> Any:
+           rng: np.random.Generator) -> Iterator[Tensor]:
     """Yield the renderings whose loss is taken, of `settings.refinements` with deltas adding up, detached between."""
     chosen = int(rng.integers(settings.refinements)) if settings.losses_at == "one" else None
     with torch.no_grad():
@@ -253,13 +253,25 @@ def _stylise(state: State, generator: MobileStyleGAN, passes: Passes, content: B
     return {name: float(t.detach()) for name, t in found.items()}
 
 
-def take(samples: Samples, position: int, count: int, ctx: Context) -> Batch:
-    """The batch at `position` of an endless sequence of epochs, each in its own order f(seed, epoch)."""
-    rows = [samples.at(position + i, ctx.profile.seed) for i in range(count)]
-    image = torch.from_numpy(np.stack([r["image"] for r in rows])).to(ctx.device, non_blocking=True)
-    return Batch(
-        image.permute(0, 3, 1, 2).float().div(127.5).sub(1),
-        torch.from_numpy(np.stack([r["latent"] for r in rows])).float().to(ctx.device),
-        torch.from_numpy(np.stack([r["region"] for r in rows])).to(ctx.device),
-        torch.from_numpy(np.stack([r["codes"] for r in rows])).float().to(ctx.device),
-    )
+def _micro_batches(settings: Train) -> int:
+    """How many micro-batches make a step."""
+    return max(1, settings.batch // settings.micro_batch)
+
+
+def _pairs(content: Samples, style: Samples, ctx: Context, step: int) -> Iterator[tuple[Batch, Batch]]:
+    """Endless micro-batches of both collections, shuffled apart, from step `step` of the run on."""
+    s = ctx.profile.train
+    loaders = []
+    for offset, samples in enumerate((content, style)):
+        loader = Loader(samples, s.micro_batch, 2 * ctx.profile.seed + offset, pin=ctx.device != "cpu")
+        loader.step = step * _micro_batches(s)
+        loaders.append(loader)
+    for ours, theirs in zip(*loaders, strict=True):
+        count = min(len(ours["key"]), len(theirs["key"]))
+        yield to_batch(ours, count, ctx.device), to_batch(theirs, count, ctx.device)
+
+
+def to_batch(rows: Mapping[str, Any], count: int, device: str) -> Batch:
+    """The first `count` rows of a loader's batch on the device; pictures are normalised there."""
+    image, latent, region, codes = (rows[n][:count].to(device, non_blocking=True) for n in ("image", "latent", "region", "codes"))
+    return Batch(image.permute(0, 3, 1, 2).float().div(127.5).sub(1), latent.float(), region, codes.float())
