@@ -62,17 +62,20 @@ def fit(train: list[tuple[Tensor, Tensor, Tensor]], held: list[tuple[Tensor, Ten
     """Minimise the squared error of the picture by Adam with a cosine schedule over the time given."""
     torch.manual_seed(0)
     head = _initialised(train)
-    optimiser = torch.optim.Adam(head.parameters(), lr=1e-2, betas=(0.9, 0.99))
+    modulation = [p for name, p in head.named_parameters() if name.endswith("modulation.weight")]
+    others = [p for name, p in head.named_parameters() if not name.endswith("modulation.weight")]
+    rates = (1e-4, 3e-3)  # a modulation weight acts through 512 latent values at once
+    optimiser = torch.optim.Adam([{"params": modulation}, {"params": others}], betas=(0.9, 0.99))
     start, step = time.monotonic(), 0
     while (done := (time.monotonic() - start) / max(seconds, 1)) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-2 * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * min(1.0, (step + 1) / 30) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
         loss = _crop_loss(head, [train[int(i)] for i in torch.randint(len(train), (BATCH,))])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         step += 1
-        if step % 200 == 0:
+        if step % 100 == 0:
             print(f"step {step} loss {loss.item():.5f} held-out {evaluate(head, held[:8]):.2f} dB", flush=True)
     return head
 
