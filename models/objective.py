@@ -76,7 +76,7 @@ class Stylisation(nn.Module):
             ours, shape = self.term.features(y)
             with torch.no_grad():
                 theirs, _ = self.term.features(style.image)
-                _, wanted = self.term.features(content.image)
+                wanted = self.term.shape(content.image)
             present = groups_present(content.region, style.region)
             terms["style"] = self.term.style(
                 self.term.statistics(ours, content.region), self.term.statistics(theirs, style.region), present)

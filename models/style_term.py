@@ -29,6 +29,10 @@ class StyleTerm(nn.Module):
         coarse = _taps(self.trunk, F.avg_pool2d(x, 2), COARSE)
         return [*fine.values(), *coarse.values()], F.instance_norm(coarse[CONTENT])
 
+    def shape(self, x: Tensor) -> Tensor:
+        """The content features alone."""
+        return F.instance_norm(_taps(self.trunk, F.avg_pool2d(x, 2), (CONTENT,))[CONTENT])
+
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation [N, 4, C] of each feature inside hair, face, background, and the whole picture."""
         masks = torch.stack([(region == r).float() for r in range(REGIONS)] + [torch.ones_like(region).float()], 1)
