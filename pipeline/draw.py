@@ -14,8 +14,8 @@ COLOURS = {0: (230, 160, 40), 1: (70, 190, 90), 2: (70, 110, 230), 255: (90, 90,
 def row(key: str, data: Mapping[str, Any]) -> np.ndarray:
     """One row as a strip of panels, RGB u8 [LABEL + SIDE, W, 3].
 
-    There is a panel for each of image, region, boxes, latent and code (or codes) that `data` holds. `image` is bytes or an RGB array;
-    boxes are (x0, y0, x1, y1) in pixels of the region map.
+    There is a panel for each of image, region, boxes, latent and code (or codes) that `data` holds.
+    `image` is bytes or an RGB array; boxes are (x0, y0, x1, y1) in pixels of the region map.
     """
     grey = np.full((SIDE, SIDE, 3), 128, np.uint8)
     image = _resize(_decode(data["image"])) if "image" in data else grey

@@ -124,7 +124,8 @@ def _check_parents(cache: Cache, entries: dict[str, Entry], mains: dict[str, dic
     """Rows made from rows that their parent no longer holds."""
     for i, parent in enumerate(sorted(cache.provenance["parents"])):
         if parent not in mains:
-            yield Problem(cache.path, f"was made from {parent}.h5, which is missing or damaged", sorted(entries), fatal=False)
+            text = f"was made from {parent}.h5, which is missing or damaged"
+            yield Problem(cache.path, text, sorted(entries), fatal=False)
             continue
         rows = mains[parent]
         gone = [k for k, e in entries.items() if k not in rows or rows[k].digest != e.inputs[16 * i:16 * i + 16]]
