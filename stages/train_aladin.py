@@ -34,6 +34,7 @@ SUBSETS = [c for n in (1, 2, 3) for c in combinations(range(CROPS), n)]  # crops
 PHOTOS = 150
 NATIVE = 128  # a picture upscaled from less than this teaches blur
 BATCH = 384
+CHUNK = 64
 RATE = 5e-4
 DECAY = 0.05
 DROP = 0.2
@@ -189,9 +190,9 @@ def fit(stats: NDArray[np.float16], weight: NDArray[np.float64], steps: int, see
     a rectifier's unit and its mirror image together are linear, so the start is exactly the components.
     """
     weight_in, bias_in = basis(torch.from_numpy(stats.reshape(-1, STATISTICS).astype(np.float32)), CODE, seed)
-    views = torch.stack([
-        F.linear(torch.stack([pooled(work[list(c)]) for c in SUBSETS]), weight_in, bias_in)
-        for work in (torch.from_numpy(s.astype(np.float32)) for s in stats)
+    chunks = (torch.from_numpy(stats[i:i + CHUNK].astype(np.float32)) for i in range(0, len(stats), CHUNK))
+    views = torch.cat([
+        torch.stack([F.linear(pooled(chunk[:, list(c)]), weight_in, bias_in) for c in SUBSETS], 1) for chunk in chunks
     ])
     disjoint = [(i, j) for i, a in enumerate(SUBSETS) for j, b in enumerate(SUBSETS) if not set(a) & set(b)]
     pairs = torch.tensor(disjoint)
