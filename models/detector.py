@@ -1,0 +1,139 @@
+"""Faces and their five points: YuNet through OpenCV, or facexlib's RetinaFace where its weights are present."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FAINT_SIZE = 0.2
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face, in pixels of the picture it was found in.
+
+    box: x, y, width, height. points [5,2]: the eye on the picture's left, the other eye, nose tip, the mouth corner on
+    the left, the other corner. score in [0,1].
+    """
+
+    box: tuple[float, float, float, float]
+    points: NDArray[np.float32]
+    score: float
+
+    @property
+    def area(self) -> float:
+        """Pixels in the box."""
+        return self.box[2] * self.box[3]
+
+
+class FaceDetector(Protocol):
+    """Anything that finds faces in RGB [H,W,3] u8, best first."""
+
+    def detect(self, rgb: NDArray[np.uint8]) -> list[Face]: ...
+
+
+class NoDetector:
+    """Finds no face, ever: for collections whose pictures are to be cut at the centre."""
+
+    def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
+        """An empty list."""
+        return []
+
+
+class YuNet:
+    """OpenCV's YuNet. It sees faces of about 10 to 300 px, so the picture is tried at several sizes.
+
+    `sides` are the longer sides tried in turn; the first size with a face above `score` decides, and its faces are the
+    answer. Painted faces may score low: without a sure face the best one above `faint` is taken, if it is large in the
+    picture (at least FAINT_SIZE of its shorter side), where chance finds are rare.
+    """
+
+    def __init__(
+        self, model: Path, score: float = 0.8, faint: float = 0.6, sides: Sequence[int] = (640, 320, 1280)
+    ) -> None:
+        if not 0 < faint <= score < 1:
+            raise ValueError(f"YuNet thresholds must satisfy 0 < faint <= score < 1, got {faint} and {score}")
+        self.score, self.sides = score, tuple(sides)
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about a default of its own
+        try:
+            self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), faint, 0.3, 500)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+
+    def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
+        """Faces, best first; an empty list when there is none."""
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            raise ValueError(f"detector expects RGB [H,W,3] uint8, got {rgb.dtype} {rgb.shape}")
+        longest = max(rgb.shape[:2])
+        faint: list[Face] = []
+        tried: set[int] = set()
+        for side in self.sides:
+            side = min(side, max(longest, 320))  # enlarging beyond the picture shows the network nothing new
+            if side in tried:
+                continue
+            tried.add(side)
+            faces = self._detect_at(rgb, side / longest)
+            sure = [face for face in faces if face.score >= self.score]
+            if sure:
+                return sure
+            faint += faces
+        wide = FAINT_SIZE * min(rgb.shape[:2])
+        return sorted((face for face in faint if face.box[2] >= wide), key=lambda face: -face.score)[:1]
+
+    def _detect_at(self, rgb: NDArray[np.uint8], scale: float) -> list[Face]:
+        height, width = rgb.shape[:2]
+        small = rgb
+        if scale != 1:
+            size = (max(round(width * scale), 16), max(round(height * scale), 16))
+            small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        # a face that touches the border is found more surely with some room around it
+        pad = max(small.shape[:2]) // 8
+        bgr = cv2.copyMakeBorder(small[:, :, ::-1], pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+        self._net.setInputSize((bgr.shape[1], bgr.shape[0]))
+        _, rows = self._net.detect(bgr)
+        ratio = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
+        faces = []
+        for row in np.zeros((0, 15), np.float32) if rows is None else rows:
+            x, y = (row[:2] - pad) * ratio
+            w, h = row[2:4] * ratio
+            points = ((row[4:14].reshape(5, 2) - pad) * ratio).astype(np.float32)
+            faces.append(Face((float(x), float(y), float(w), float(h)), points, float(row[14])))
+        return sorted(faces, key=lambda face: -face.score)
+
+
+class RetinaFace:
+    """facexlib's RetinaFace behind the same interface, from its own weights file."""
+
+    def __init__(self, model: Path, score: float = 0.9, device: str = "cpu") -> None:
+        import torch
+        from facexlib.detection.retinaface import RetinaFace as Network
+
+        self.score = score
+        self._net: Any = Network(network_name="resnet50", half=False, device=torch.device(device))
+        state = torch.load(model, map_location=device, weights_only=True)
+        self._net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+        self._net.to(device).eval()
+
+    def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
+        """Faces, best first; an empty list when there is none."""
+        import torch
+
+        with torch.no_grad():
+            rows = self._net.detect_faces(np.ascontiguousarray(rgb[:, :, ::-1]), self.score)
+        faces = []
+        for row in np.asarray(rows, np.float32).reshape(-1, 15):
+            x0, y0, x1, y1 = (float(v) for v in row[:4])
+            faces.append(Face((x0, y0, x1 - x0, y1 - y0), row[5:15].reshape(5, 2), float(row[4])))
+        return sorted(faces, key=lambda face: -face.score)
+
+
+def largest(faces: Sequence[Face]) -> Face:
+    """The face with the largest box; ValueError when there is none."""
+    if not faces:
+        raise ValueError("no face to choose from")
+    return max(faces, key=lambda face: face.area)

@@ -1,0 +1,180 @@
+"""The parser's training pictures: labelled faces, repainted and bent so that only the shape of a portrait helps.
+
+Every function maps uint8 RGB HWC to the same; labels are uint8 HWC probabilities (hair, face, background; 255 = 1).
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+Random = np.random.Generator
+LABEL_SIZE = 128
+
+
+def pencil(rgb: Picture, rng: Random) -> Picture:
+    """A graphite drawing: grey divided by its own blur leaves the lines."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    base = cv2.GaussianBlur(grey, (0, 0), rng.uniform(2.0, 8.0))
+    lines = np.clip(grey / np.maximum(base, 1) * 255, 0, 255)
+    shade = rng.uniform(0.0, 0.5)
+    drawn = lines * (1 - shade) + grey * shade
+    paper = rng.uniform(200, 255, 3) if rng.random() < 0.5 else np.full(3, 255.0)
+    return np.clip(drawn[..., None] / 255 * paper, 0, 255).astype(np.uint8)
+
+
+def ink(rgb: Picture, rng: Random) -> Picture:
+    """Ink lines (a thresholded difference of Gaussians), on paper or over the picture's own colours."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    sigma = rng.uniform(0.7, 2.0)
+    edge = cv2.GaussianBlur(grey, (0, 0), sigma) - rng.uniform(0.95, 0.99) * cv2.GaussianBlur(grey, (0, 0), sigma * 1.6)
+    mask = np.clip(1 + np.tanh(rng.uniform(20, 80) * (edge - rng.uniform(0.0, 0.01))), 0, 1)[..., None]
+    under = flat(rgb, rng).astype(np.float32) if rng.random() < 0.6 else np.full_like(rgb, 250, dtype=np.float32)
+    return np.clip(under * mask, 0, 255).astype(np.uint8)
+
+
+def flat(rgb: Picture, rng: Random) -> Picture:
+    """Flat colour areas: smoothing, then the nearest of a few colours found by k-means."""
+    smooth = cv2.medianBlur(rgb, 5)
+    small = cv2.resize(smooth, (24, 24), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    count = int(rng.integers(4, 14))
+    centres = small[rng.choice(len(small), count, replace=False)]
+    for _ in range(4):
+        nearest = np.square(small[:, None] - centres).sum(2).argmin(1)
+        centres = np.stack([small[nearest == i].mean(0) if (nearest == i).any() else centres[i] for i in range(count)])
+    grid = np.mgrid[4:256:8, 4:256:8, 4:256:8].reshape(3, -1).T.astype(np.float32)
+    table = (grid @ (2 * centres.T) - np.square(centres).sum(1)).argmax(1).reshape(32, 32, 32)
+    r, g, b = (smooth >> 3).transpose(2, 0, 1)
+    return centres.astype(np.uint8)[table[r, g, b]]
+
+
+def paint(rgb: Picture, rng: Random) -> Picture:
+    """Soft brush patches: the mean of the calmest of four windows beside each pixel (Kuwahara's filter)."""
+    radius = int(rng.integers(2, 6))
+    image = rgb.astype(np.float32)
+    mean = cv2.blur(image, (radius, radius))
+    spread = (cv2.blur(image * image, (radius, radius)) - mean * mean).sum(2)
+    half = radius // 2 + 1
+    best, lowest = mean, np.full(spread.shape, np.inf, np.float32)
+    for dy in (-half, half):
+        for dx in (-half, half):
+            candidate = np.roll(spread, (dy, dx), (0, 1))
+            better = candidate < lowest
+            best = np.where(better[..., None], np.roll(mean, (dy, dx), (0, 1)), best)
+            lowest = np.where(better, candidate, lowest)
+    return np.clip(best, 0, 255).astype(np.uint8)
+
+
+def smooth(rgb: Picture, rng: Random) -> Picture:
+    """Edge-preserving smoothing: skin without texture, as in digital painting."""
+    reach, tolerance = float(rng.uniform(10, 60)), float(rng.uniform(0.2, 0.5))
+    return np.asarray(cv2.edgePreservingFilter(rgb, flags=1, sigma_s=reach, sigma_r=tolerance), np.uint8)
+
+
+REPAINTS: tuple[Callable[[Picture, Random], Picture], ...] = (pencil, ink, flat, paint, smooth)
+
+
+def recolour_regions(rgb: Picture, labels: Labels, rng: Random) -> Picture:
+    """Give each region its own tint, contrast and brightness: blue faces, white hair, red skies."""
+    image, out = rgb.astype(np.float32), np.zeros(rgb.shape, np.float32)
+    for region in range(3):
+        part = image
+        if rng.random() < 0.6:
+            gain = (rng.uniform(0.3, 1.2) * rng.uniform(0.7, 1.3, 3)).astype(np.float32)
+            level = rng.uniform(30, 225, 3) if rng.random() < 0.7 else np.full(3, rng.uniform(10, 245))
+            weight = labels[..., region : region + 1].astype(np.float32)
+            centre = np.tensordot(weight[..., 0], image, 2) / max(float(weight.sum()), 1.0)
+            keep = rng.uniform(0.0, 0.8)
+            part = image * gain + (centre * (keep - gain) + level * (1 - keep)).astype(np.float32)
+        out += part * labels[..., region : region + 1].astype(np.float32) / 255
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def replace_background(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> Picture:
+    """Another background: one colour, a gradient, or an enlarged corner of another picture."""
+    height, width = rgb.shape[:2]
+    choice = rng.random()
+    if choice < 0.4:
+        back = np.broadcast_to(rng.uniform(0, 255, 3).astype(np.float32), rgb.shape)
+    elif choice < 0.6:
+        back = cv2.resize(rng.uniform(0, 255, (2, 2, 3)).astype(np.float32), (width, height))
+    else:
+        side = int(rng.integers(height // 8, height // 3))
+        corner = other[:side, :side] if rng.random() < 0.5 else other[:side, -side:]
+        back = cv2.resize(corner, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    matte = labels[..., 2:3].astype(np.float32) / 255
+    return (rgb * (1 - matte) + back * matte).astype(np.uint8)
+
+
+def colour(rgb: Picture, rng: Random) -> Picture:
+    """Whole-picture changes of tone: grey, sepia, saturation, gamma, contrast, swapped channels, negative, noise."""
+    image = rgb.astype(np.float32) / 255
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    choice = rng.random()
+    if choice < 0.15:
+        image = np.repeat(grey[..., None], 3, 2)
+    elif choice < 0.25:
+        image = grey[..., None] * rng.uniform(0.5, 1.2, 3).astype(np.float32)
+    elif choice < 0.35:
+        image = image[..., rng.permutation(3)]
+    else:
+        image = grey[..., None] + (image - grey[..., None]) * rng.uniform(0.3, 1.8)
+    if rng.random() < 0.03:
+        image = 1 - image
+    image = np.clip(image, 0, 1) ** rng.uniform(0.6, 1.6)
+    image = (image - 0.5) * rng.uniform(0.6, 1.4) + 0.5 + rng.uniform(-0.15, 0.15, 3).astype(np.float32) * rng.random()
+    if rng.random() < 0.25:
+        grain = rng.normal(0, rng.uniform(0.01, 0.08), grey.shape).astype(np.float32)
+        if rng.random() < 0.5:
+            grain = 2 * cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.5, 2.0))
+        image = image + grain[..., None]
+    out = (np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        side = int(rng.integers(64, 160))
+        out = cv2.resize(cv2.resize(out, (side, side), interpolation=cv2.INTER_AREA), rgb.shape[1::-1])
+    return out
+
+
+def bend(rgb: Picture, labels: Labels, rng: Random) -> tuple[Picture, Labels]:
+    """Flip, turn, scale, shift and locally bend picture and labels alike: caricatures are bent faces."""
+    height, width = rgb.shape[:2]
+    turn = np.deg2rad(rng.normal(0, 8) if rng.random() < 0.8 else rng.uniform(-30, 30))
+    scale = float(np.exp(rng.uniform(-0.25, 0.3)))
+    shift = rng.normal(0, 0.05, 2) * (width, height)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    x, y = x - width / 2, y - height / 2
+    if rng.random() < 0.5:
+        x = -x
+    stretch = float(np.exp(rng.normal(0, 0.07)))
+    u = (np.cos(turn) * x - np.sin(turn) * y) / scale * stretch + width / 2 + shift[0]
+    v = (np.sin(turn) * x + np.cos(turn) * y) / scale / stretch + height / 2 + shift[1]
+    if rng.random() < 0.5:
+        nodes = rng.normal(0, rng.uniform(2, 9), (int(rng.integers(4, 7)),) * 2 + (2,)).astype(np.float32)
+        field = cv2.resize(nodes, (width, height), interpolation=cv2.INTER_CUBIC)
+        u, v = u + field[..., 0], v + field[..., 1]
+    u, v = u.astype(np.float32), v.astype(np.float32)
+    bent = cv2.remap(rgb, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return bent, cv2.remap(labels, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def draw_plain(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> tuple[Picture, Labels]:
+    """As `draw`, only bent: a photo that stays a photo."""
+    rgb, labels = bend(rgb, labels, rng)
+    return rgb, cv2.resize(labels, (LABEL_SIZE, LABEL_SIZE), interpolation=cv2.INTER_AREA)
+
+
+def draw(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> tuple[Picture, Labels]:
+    """One training pair: 256 px picture, LABEL_SIZE px labels; `other` lends its corner as a background."""
+    rgb, labels = bend(rgb, labels, rng)
+    if rng.random() < 0.15:
+        rgb = replace_background(rgb, labels, other, rng)
+    if rng.random() < 0.35:
+        rgb = recolour_regions(rgb, labels, rng)
+    if rng.random() < 0.4:
+        rgb = REPAINTS[int(rng.integers(len(REPAINTS)))](rgb, rng)
+    if rng.random() < 0.6:
+        rgb = colour(rgb, rng)
+    return rgb, cv2.resize(labels, (LABEL_SIZE, LABEL_SIZE), interpolation=cv2.INTER_AREA)
