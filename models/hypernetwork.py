@@ -81,7 +81,7 @@ class Head(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
-            self.out.bias[-rank * self.inputs :].normal_(0, 1)
+            self.out.bias[self.outputs + self.inputs + rank * self.outputs :].normal_(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 512, 16, 16] -> relative deltas [N, out, in]."""
@@ -89,7 +89,7 @@ class Head(nn.Module):
         out, into, left, right = self.out(self.neck(x)).split(sizes, 1)
         n = x.shape[0]
         separable = torch.bmm(left.reshape(n, self.outputs, self.rank), right.reshape(n, self.rank, self.inputs))
-        return out[:, :, None] + into[:, None, :] + separable * self.rank**-0.5
+        return out[:, :, None] + into[:, None, :] + separable * max(self.rank, 1) ** -0.5
 
 
 class HyperNetwork(nn.Module):
