@@ -120,7 +120,7 @@ def _resize(attributes: Mapping[str, Any], x: Tensor, size: Tensor) -> Tensor:
     """TensorFlow's legacy bilinear resize, whose sample i lies at i * in / out (no half pixel), unlike torch's."""
     if attributes.get("align_corners", {}).get("b") or attributes.get("half_pixel_centers", {}).get("b"):
         raise ValueError("BiSeNetV2 graph resizes with aligned corners or half pixels, which is not implemented")
-    for axis, out in zip((2, 3), size.tolist(), strict=True):
+    for axis, out in zip((2, 3), size.flatten().tolist(), strict=True):
         length = x.shape[axis]
         where = torch.arange(out, device=x.device, dtype=torch.float32) * (length / out)
         low = where.floor().long().clamp(max=length - 1)

@@ -22,6 +22,8 @@ NO_FACE = {"content": "", "style": "keep"}  # "": as the profile says
 ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, under which a square picture is taken as it is
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has no detail left to work with
+UNIT = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
+NEARBY = 0.3  # a second look may move a corner by so many sides; further off it has found something else
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         },
         params=ctx.profile.section_dict("align") | {"style_no_face": NO_FACE["style"]},
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
-        version=1,
+        version=2,
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=(NO_FACE[collection] or settings.no_face) == "keep"),
     )
@@ -103,6 +105,12 @@ def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Al
         return Aligned(crop(rgb, whole, settings.source_size), whole, 0.0, "no face: central square") if keep else None
     face = largest(faces)
     quad, note = quad_of_face(face), f"{len(faces)} faces: the largest kept" if len(faces) > 1 else ""
+    # detectors pull the points of a turned or small face towards an upright one: look again at the square
+    again = detector.detect(crop(rgb, quad, settings.source_size))
+    if again:
+        inner = quad_of_face(largest(again)) / settings.source_size
+        if np.abs(inner - UNIT).max() < NEARBY:
+            quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
     if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
         # cutting an aligned square again would only blur it and move it by the detector's error
         quad, note = whole, "; ".join(filter(None, (note, "already aligned")))
