@@ -78,6 +78,7 @@ class Cache:
             raise _damaged(path, e) from e
         self.columns = {n: Column(c[0], tuple(c[1:])) for n, c in self.provenance["columns"].items()}  # as declared
         self._rows: dict[str, int] | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}  # looking one up costs as much as reading a row
 
     def __enter__(self) -> Self:
         return self
@@ -113,16 +114,21 @@ class Cache:
             raise Fault(f"{self.path}: no dataset {sorted(unknown)}; it holds {sorted(self.columns)}")
         # Without a checksum of their own, bytes are good only if the whole row has the digest it should have.
         guarded = any(self.columns[name].dtype == "bytes" for name in columns)
-        out = []
-        for key in keys:
-            if key not in self._rows:
-                raise Fault(f"{self.path}: no key {key!r}")
-            i = self._rows[key]
-            row = {name: self.block(name, i, i + 1)[0] for name in (self.columns if guarded else columns)}
-            if guarded and row_digest(row) != self._read("digest", slice(i, i + 1)).tobytes():
+        wanted = list(keys)
+        unknown_keys = [key for key in wanted if key not in self._rows]
+        if unknown_keys:
+            raise Fault(f"{self.path}: no key {unknown_keys[0]!r}")
+        rows: list[Row] = []
+        digests: list[bytes] = []
+        for _, start, stop in stretches([(0, self._rows[key]) for key in wanted]):
+            blocks = {name: self.block(name, start, stop) for name in (self.columns if guarded else columns)}
+            rows += [{name: block[i] for name, block in blocks.items()} for i in range(stop - start)]
+            if guarded:
+                digests += _digests(self._read("digest", slice(start, stop)))
+        for key, row, expected in zip(wanted, rows, digests, strict=False):
+            if row_digest(row) != expected:
                 raise _damaged(self.path, ValueError(f"key {key!r} does not have its digest"))
-            out.append({name: row[name] for name in columns})
-        return out
+        return [{name: row[name] for name in columns} for row in rows]
 
     def block(self, name: str, start: int, stop: int) -> Any:
         """Rows start..stop of one column: an array, or a list of bytes or str; a bad checksum is a Fault."""
@@ -132,7 +138,7 @@ class Cache:
 
     def _read(self, name: str, where: slice = slice(None), text: bool = False) -> Any:
         try:
-            dataset = self.h5[name]
+            dataset = self._datasets[name] = self._datasets.get(name) or self.h5[name]
             return list(dataset.asstr()[where]) if text else dataset[where]
         except (OSError, KeyError, ValueError) as e:
             raise _damaged(self.path, e, name) from e
@@ -199,7 +205,7 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
         f["digest"][:] = _undigest([e.digest for _, e in order])
         _put_rejects(f, rejects, parents)
         at = 0
-        for number, start, stop in _stretches([e for _, e in order]):
+        for number, start, stop in stretches([(e.file, e.row) for _, e in order]):
             for name, column in columns.items():
                 step = max(1, BLOCK // _row_bytes(column))
                 for i in range(start, stop, step):
@@ -207,14 +213,14 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
             at += stop - start
 
 
-def _stretches(entries: Sequence[Entry]) -> list[tuple[int, int, int]]:
-    """(file, start, stop) of the longest runs of neighbouring rows: they are copied as slices."""
+def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(file, start, stop) of the runs of neighbouring rows among (file, row) places: a run is read as one slice."""
     out: list[tuple[int, int, int]] = []
-    for e in entries:
-        if out and out[-1][0] == e.file and out[-1][2] == e.row:
-            out[-1] = (e.file, out[-1][1], e.row + 1)
+    for file, row in places:
+        if out and out[-1][0] == file and out[-1][2] == row:
+            out[-1] = (file, out[-1][1], row + 1)
         else:
-            out.append((e.file, e.row, e.row + 1))
+            out.append((file, row, row + 1))
     return out
 
 
