@@ -38,7 +38,7 @@ def slot_of(layer: str) -> int:
     if layer.startswith("layers."):
         _, i, part = layer.split(".")
         return 2 * int(i) + (2 if part == "conv2" else 1)
-    return {"to_img": 17, "head.conv": 11, "head.to_img": 12}[layer]
+    return {"to_img": 17, "head.conv1": 11, "head.conv2": 12, "head.to_img": 13}[layer]
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -153,10 +153,17 @@ class ToImage(nn.Module):
 class Head256(nn.Module):
     """Image head for the 256 px cut: features [N, 256, 128, 128] -> pictures [N, 3, 256, 256], fitted by `fit-head`."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 96) -> None:
         super().__init__()
-        self.conv = SeparableConv(WIDTHS[4], width, 128, noise=False)
+        self.conv1 = SeparableConv(WIDTHS[4], width, 128, noise=False)
+        self.conv2 = SeparableConv(width, width, 128, noise=False)
         self.to_img = ToImage(width)
+
+    def forward(self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None)) -> Tensor:
+        """Features and a W+ latent [N, 18, 512] to pictures."""
+        x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0])
+        x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1])
+        return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2])
 
 
 class MobileStyleGAN(nn.Module):
@@ -211,7 +218,8 @@ class MobileStyleGAN(nn.Module):
             for part in ("conv1", "conv2"):
                 rows.append((f"layers.{i}.{part}", 2 ** (i + 3), "pointwise", getattr(block, part).pointwise))
         if self.head is not None:
-            rows.append(("head.conv", 128, "pointwise", self.head.conv.pointwise))
+            rows.append(("head.conv1", 128, "pointwise", self.head.conv1.pointwise))
+            rows.append(("head.conv2", 128, "pointwise", self.head.conv2.pointwise))
             rows.append(("head.to_img", 256, "to_img", self.head.to_img.weight))
         if self.to_img is not None:
             rows.append(("to_img", 1024, "to_img", self.to_img.weight))
@@ -233,10 +241,9 @@ class MobileStyleGAN(nn.Module):
         """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcastable to [N, out, in]."""
         x = self.features(latent, deltas)
         w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
-        last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None, None]
+        last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None] * 3
         if self.head is not None:
-            x = self.head.conv(x, w[:, slot_of("head.conv")], last[0])
-            return self.head.to_img(x, w[:, slot_of("head.to_img")], last[1])
+            return self.head(x, w, last)
         if self.to_img is None:
             raise RuntimeError("generator has no image head")
         return self.to_img(x, w[:, slot_of("to_img")], last[0])

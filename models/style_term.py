@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from models.hypernetwork import REGIONS
 from models.vgg import Trunk
 
-FINE = (1,)  # convolutions compared at full size
-COARSE = (1, 3, 6, 8)  # and at half size
-CONTENT = 6
+FINE = (0,)  # convolutions compared at full size
+COARSE = (1, 3, 5, 7)  # and at half size
+CONTENT = 5
 
 
 class StyleTerm(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.mobilestylegan import SLOTS, Head256, MobileStyleGAN, slot_of
+from models.mobilestylegan import SLOTS, Head256, MobileStyleGAN
 from pipeline import checkpoint, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
@@ -88,20 +88,14 @@ def _crop_loss(head: Head256, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Ten
         features.append(f[:, :, y : y + CROP, x : x + CROP])
         targets.append(t[:, :, 2 * y : 2 * (y + CROP), 2 * x : 2 * (x + CROP)])
         latents.append(w)
-    picture = apply(head, torch.cat(features).float(), torch.cat(latents))
+    picture = head(torch.cat(features).float(), torch.cat(latents))
     return F.mse_loss(picture[:, :, 2:-2, 2:-2], torch.cat(targets)[:, :, 2:-2, 2:-2].float())
-
-
-def apply(head: Head256, features: Tensor, latent: Tensor) -> Tensor:
-    """Picture [N, 3, 256, 256] from features and a W+ latent."""
-    x = head.conv(features, latent[:, slot_of("head.conv")])
-    return head.to_img(x, latent[:, slot_of("head.to_img")])
 
 
 @torch.no_grad()
 def evaluate(head: Head256, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> float:
     """Mean PSNR in dB over `pairs`, pictures in [-1, 1]."""
-    values = [10 * math.log10(4 / F.mse_loss(apply(head, f.float(), w).clamp(-1, 1), t.float()).item()) for f, w, t in pairs]
+    values = [10 * math.log10(4 / F.mse_loss(head(f.float(), w).clamp(-1, 1), t.float()).item()) for f, w, t in pairs]
     return sum(values) / len(values)
 
 
@@ -110,10 +104,11 @@ def _initialised(train: list[tuple[Tensor, Tensor, Tensor]]) -> Head256:
     head = Head256()
     std = torch.cat([f for f, _, _ in train[:8]]).float().std((0, 2, 3)) + 1e-3
     with torch.no_grad():
-        head.conv.modulation.bias.copy_(1 / std)
-        head.conv.depthwise.normal_(0, 0.1)
-        head.conv.depthwise[:, 0, 1, 1] += 1
-        for kernel in (head.conv.pointwise, head.to_img.weight):
+        head.conv1.modulation.bias.copy_(1 / std)
+        for conv in (head.conv1, head.conv2):
+            conv.depthwise.normal_(0, 0.1)
+            conv.depthwise[:, 0, 1, 1] += 1
+        for kernel in (head.conv1.pointwise, head.conv2.pointwise, head.to_img.weight):
             kernel.normal_(0, kernel.shape[1] ** -0.5)
         head.to_img.weight.mul_(0.3)
     return head

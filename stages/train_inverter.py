@@ -112,8 +112,7 @@ def solve(net: Inverter, generator: MobileStyleGAN, lpips: LPIPS, faces: int) ->
     """Solve the linear path on `faces` drawn faces, with the ridge that does best on a tenth held out."""
     pooled, latents = [], []
     for i in range(faces):
-        latent = draw_latent(generator, net.mean, np.random.default_rng([1, i]), mixing=False)
-        x = generator(latent).clamp(-1, 1)
+        x, latent = draw_face(net, generator, i)
         pooled.append(pool(x, lpips.trunk(x)))
         latents.append((latent[:, 0] - net.mean) / net.deviation)
         if (i + 1) % 250 == 0:
@@ -129,6 +128,12 @@ def solve(net: Inverter, generator: MobileStyleGAN, lpips: LPIPS, faces: int) ->
     squeeze, expand = solve_linear(x, y, best)
     net.squeeze.weight.copy_(squeeze)
     net.expand.weight.copy_(expand)
+
+
+def draw_face(net: Inverter, generator: MobileStyleGAN, index: int) -> tuple[Tensor, Tensor]:
+    """Picture [1, 3, 256, 256] and latent [1, 18, 512] of the linear path's face number `index`."""
+    latent = draw_latent(generator, net.mean, np.random.default_rng([1, index]), mixing=False)
+    return generator(latent).clamp(-1, 1), latent
 
 
 def draw_latent(generator: MobileStyleGAN, mean: Tensor, rng: np.random.Generator, mixing: bool = True) -> Tensor:
