@@ -38,7 +38,7 @@ CHUNK = 64
 RATE = 5e-4
 DECAY = 0.05
 DROP = 0.2
-TEMPERATURE = 0.07
+TEMPERATURE = 0.04
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,17 @@ def run(ctx: Context, *, data: Path, steps: int = 3000, check: Path | None = Non
         "what": "ALADIN projection head on the statistics of LPIPS' VGG16 trunk (ReLU, ImageNet normalisation)",
         "data": f"{len(listed)} works of {data.name}/style, {data.name}/content and the paintings package, "
         f"{CROPS} crops each; {int(held.sum())} works held out",
-        "command": f"hypernst --limit {len(listed)} train-aladin --data {data.name} --steps {steps}",
+        "command": f"hypernst train-aladin --data {data.name} --limit {len(listed)} --steps {steps}",
         "input_size": size,
     }
     final = Aladin(tensors, trunk=Trunk("vgg16"), size=size).head
     meta |= held_out(stats[held], final)
+    checkpoint.save(output, tensors, meta)
     if check is not None:
         found = sorted(p for f in ("style", "nonportrait") for p in (check / f).glob("*.jpg"))
         raw, coded = retrieval(Aladin(tensors, trunk=trunk(), size=size), found)
         meta |= {"check_top1_raw": round(raw, 4), "check_top1": round(coded, 4), "checked": len(found)}
-    checkpoint.save(output, tensors, meta)
+        checkpoint.save(output, tensors, meta)
     report.say(f"train-aladin: {json.dumps({k: v for k, v in meta.items() if 'top1' in k})} -> {output}")
     return 0
 
