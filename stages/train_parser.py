@@ -107,7 +107,7 @@ def fit(ctx: Context, faces: Faces, minutes: float, output: Path, meta: dict[str
         average = {n.removeprefix("mean."): t for n, t in tensors.items() if n.startswith("mean.")}
         checkpoint.restore_optimiser(optimiser, tensors, "adam")
         step, spent = state["step"], state["seconds"]
-    start, total = time.monotonic() - spent, 0.0
+    start, losses = time.monotonic() - spent, list[float]()
     for images, target in batches(faces, np.random.default_rng([ctx.profile.seed, step])):
         done = (time.monotonic() - start) / (minutes * 60)
         for group in optimiser.param_groups:
@@ -118,7 +118,8 @@ def fit(ctx: Context, faces: Faces, minutes: float, output: Path, meta: dict[str
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parser.parameters(), 5.0)
         optimiser.step()
-        step, total = step + 1, total + float(loss.detach())
+        step += 1
+        losses.append(float(loss.detach()))
         keep = min(AVERAGE, 1 - 1 / (1 + step / 10))
         for name, tensor in parser.state_dict().items():
             if tensor.is_floating_point():
@@ -126,9 +127,9 @@ def fit(ctx: Context, faces: Faces, minutes: float, output: Path, meta: dict[str
             else:
                 average[name].copy_(tensor)
         if step % SAVE_EVERY == 0 or done >= 1:
-            line = {"step": step, "minutes": round(done * minutes, 1), "loss": round(total / SAVE_EVERY, 4)}
+            line = {"step": step, "minutes": round(done * minutes, 1), "loss": round(float(np.mean(losses)), 4)}
             print(json.dumps(line), flush=True)
-            total = 0.0
+            losses.clear()
             tensors = checkpoint.optimiser_tensors(optimiser, "adam")
             tensors |= {f"net.{n}": t for n, t in parser.state_dict().items()}
             tensors |= {f"mean.{n}": t for n, t in average.items()}
