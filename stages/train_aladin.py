@@ -33,6 +33,7 @@ CROPS = 6
 SUBSETS = [c for n in (1, 2, 3) for c in combinations(range(CROPS), n)]  # crops are pooled into larger views
 PHOTOS = 150
 NATIVE = 128  # a picture upscaled from less than this teaches blur
+FEWEST = 60
 BATCH = 384
 CHUNK = 64
 RATE = 5e-4
@@ -58,6 +59,8 @@ def run(ctx: Context, *, data: Path, steps: int = 3000, check: Path | None = Non
     listed = gather(data)
     size = ctx.profile.aladin.input_size
     count = min(ctx.limit or len(listed), len(listed))
+    if count < FEWEST:
+        raise Fault(f"{data}: {count} works are too few to learn {CODE} components from, expected at least {FEWEST}", 2)
     stats = collect(ctx, listed, size, count)
     listed = listed[:len(stats)]
     held = np.array([zlib.crc32(w.path.name.encode()) % 10 == 0 for w in listed])
