@@ -145,7 +145,7 @@ def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]
 @torch.no_grad()
 def render(hyper: HyperNetwork, generator: MobileStyleGAN, x: Tensor, latent: Tensor, codes: Tensor, region: Tensor,
            refinements: int, inversion: Tensor | None = None) -> Tensor:
-    """y(c, s) of Eq. 2: x [N, 3, 256, 256], latent [N, 18, 512], codes [N, 4, 256], region [N, 256, 256] -> pictures."""
+    """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, 18, 512], codes [N, 4, 256], region [N, 256, 256]."""
     y_hat, deltas = generator(latent) if inversion is None else inversion, None
     for _ in range(refinements):
         deltas = add(deltas, hyper(x, y_hat.clamp(-1, 1), codes, region))

@@ -52,6 +52,9 @@ class Inverter(nn.Module):
     e4e's form: one base latent for all slots, and an offset a slot that starts at zero.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, width: int = 256) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
@@ -100,7 +103,8 @@ class Inverter(nn.Module):
         """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
         return self.passes(x, trunk, generator, passes)[-1]
 
-    def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int, start: Tensor | None = None) -> list[Tensor]:
+    def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int,
+               start: Tensor | None = None) -> list[Tensor]:
         """The latent after each refinement; a pass starts from the one before, detached.
 
         `start` is the mean face [1, 3, 256, 256] if the caller has it already.
@@ -132,7 +136,7 @@ def solve_linear(pooled: Tensor, latents: Tensor, ridge: float) -> tuple[Tensor,
     x = x * scale
     y = latents - latents.mean(0)
     kernel = (x @ x.T).double()
-    kernel += ridge * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=torch.float64)
+    kernel += ridge * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=torch.float64, device=kernel.device)
     solution = x.T @ torch.linalg.solve(kernel, y.double()).float()
     u, s, v = torch.svd_lowrank(solution, q=RANK, niter=4)
     root = s.sqrt()

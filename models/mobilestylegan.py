@@ -136,6 +136,11 @@ class Block(nn.Module):
         self.conv1 = SeparableConv(inputs // 4, outputs, resolution)
         self.conv2 = SeparableConv(outputs, outputs, resolution)
 
+    def forward(self, x: Tensor, w: Sequence[Tensor], deltas: Deltas) -> Tensor:
+        """Double the sides; `w` holds the latents [N, 512] of up, conv1 and conv2, `deltas` go to the convolutions."""
+        x = inverse_haar(x * self.up(w[0]))
+        return self.conv2(self.conv1(x, w[1], deltas[0]), w[2], deltas[1])
+
 
 class ToImage(nn.Module):
     """Modulated pointwise convolution to 12 wavelet channels, then one inverse Haar level."""
@@ -232,13 +237,12 @@ class MobileStyleGAN(nn.Module):
         x = self.constant.expand(w.shape[0], -1, -1, -1)
         x = self.conv1(x, w[:, 0], d[0])
         for i, block in enumerate(self.layers[:depth]):
-            x = inverse_haar(x * block.up(w[:, slot_of(f"layers.{i}.up")]))
-            x = block.conv1(x, w[:, slot_of(f"layers.{i}.conv1")], d[2 * i + 1])
-            x = block.conv2(x, w[:, slot_of(f"layers.{i}.conv2")], d[2 * i + 2])
+            slots = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
+            x = block(x, slots, d[2 * i + 1 : 2 * i + 3])
         return x
 
     def forward(self, latent: Tensor, deltas: Deltas | None = None) -> Tensor:
-        """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcastable to [N, out, in]."""
+        """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcast to [N, out, in]."""
         x = self.features(latent, deltas)
         w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
         last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None] * 3

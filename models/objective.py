@@ -16,7 +16,7 @@ from models.style_term import StyleTerm, groups_present
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples on the device: pictures [N, 3, S, S] in [-1, 1], latents [N, 18, 512], regions [N, S, S] u8, codes [N, 4, 256]."""
+    """Samples on the device: pictures [N, 3, S, S] in [-1, 1], latents, regions [N, S, S] u8, codes [N, 4, 256]."""
 
     image: Tensor
     latent: Tensor
@@ -49,7 +49,7 @@ class Reconstruction(nn.Module):
 
 
 class Stylisation(nn.Module):
-    """Eqs. 4-5 for the generator's side: image critic, region-matched patch critic, and the auxiliary term if weighted."""
+    """Eqs. 4-5 for the generator's side: image critic, region-matched patch critic, the auxiliary term if weighted."""
 
     def __init__(self, image_critic: ImageDiscriminator, patch_critic: PatchDiscriminator, style: StyleTerm | None,
                  weights: Weights, patches: int, patch: int) -> None:
@@ -57,7 +57,8 @@ class Stylisation(nn.Module):
         self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
         self.weights, self.patches, self.patch = weights, patches, patch
 
-    def forward(self, y: Tensor, content: Batch, style: Batch, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, y: Tensor, content: Batch, style: Batch,
+                rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of renderings y of content i in style i, and its terms."""
         terms: dict[str, Tensor] = {}
         loss = y.new_zeros(())

@@ -36,7 +36,7 @@ class StyleTerm(nn.Module):
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation [N, 4, C] of each feature inside hair, face, background, and the whole picture."""
         masks = torch.stack([(region == r).float() for r in range(REGIONS)] + [torch.ones_like(region).float()], 1)
-        return [_moments(f, F.adaptive_avg_pool2d(masks, f.shape[-2:])) for f in features]
+        return [_moments(f, F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1]))) for f in features]
 
     def style(self, ours: list[tuple[Tensor, Tensor]], theirs: list[tuple[Tensor, Tensor]], present: Tensor) -> Tensor:
         """Distance in units of the style's own deviation, mean over the groups that are `present` [N, 4] bool."""

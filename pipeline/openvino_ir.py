@@ -39,7 +39,8 @@ def _graph(xml: bytes, blob: bytes) -> dict[str, _Node]:
     return nodes
 
 
-def convert(mapping_xml: bytes, mapping_bin: bytes, synthesis_xml: bytes, synthesis_bin: bytes) -> dict[str, np.ndarray]:
+def convert(mapping_xml: bytes, mapping_bin: bytes, synthesis_xml: bytes,
+            synthesis_bin: bytes) -> dict[str, np.ndarray]:
     """Convert both IR pairs to float32 arrays by name.
 
     Returns `mapping.{0..7}.{weight,bias}` (the activation's gain folded in), and for the synthesis
@@ -59,7 +60,8 @@ def _mapping(nodes: dict[str, _Node]) -> dict[str, np.ndarray]:
         if node.kind == "Multiply" and parents[0].kind == "PReLU" and parents[1].value is not None:
             gains.append(float(parents[1].value.reshape(-1)[0]))
     if not len(weights) == len(biases) == len(gains) == 8:
-        raise ValueError(f"mapping graph has {len(weights)} weights, {len(biases)} biases, {len(gains)} gains; expected 8")
+        counts = f"{len(weights)} weights, {len(biases)} biases, {len(gains)} gains"
+        raise ValueError(f"mapping graph has {counts}; expected 8")
     out = {}
     for i, (weight, bias, gain) in enumerate(zip(weights, biases, gains, strict=True)):
         out[f"mapping.{i}.weight"], out[f"mapping.{i}.bias"] = weight * gain, bias * gain
@@ -74,17 +76,16 @@ def _synthesis(nodes: dict[str, _Node]) -> dict[str, np.ndarray]:
     scales: dict[str, float] = {}
     for node in nodes.values():
         parents = [nodes[i] for i in node.inputs]
-        if node.kind == "Multiply" and len(parents) == 2 and parents[1].value is not None and parents[0].kind == "Reshape":
-            scales[_modulation_of(nodes, parents[0])] = float(parents[1].value.reshape(-1)[0])
+        value = parents[1].value if len(parents) == 2 else None
+        if node.kind == "Multiply" and value is not None and parents[0].kind == "Reshape":
+            scales[_modulation_of(nodes, parents[0])] = float(value.reshape(-1)[0])
         if node.kind == "Convolution":
             layer = _layer_of(nodes, node)
-            value = parents[1].value
             if value is None:
                 raise ValueError(f"convolution {node.name} has no constant kernel")
             out[f"{layer}.pointwise" if value.shape[2] == 1 and layer != "to_img" else f"{layer}.weight"] = value
-        if node.kind == "Add" and parents[0].kind == "Convolution" and parents[1].value is not None:
-            if parents[1].value.shape[:2] == (1, 1):
-                out[f"{_layer_of(nodes, parents[0])}.noise"] = parents[1].value
+        if node.kind == "Add" and parents[0].kind == "Convolution" and value is not None and value.shape[:2] == (1, 1):
+            out[f"{_layer_of(nodes, parents[0])}.noise"] = value
     for layer, scale in scales.items():
         out[f"{layer}.modulation.weight"] = out[f"{layer}.modulation.weight"] * scale
         out[f"{layer}.modulation.bias"] = out[f"{layer}.modulation.bias"] * scale

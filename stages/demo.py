@@ -4,7 +4,7 @@ import dataclasses
 
 from pipeline.context import Context
 from pipeline.report import say
-from stages import align, aladin_codes, evaluate, gallery, latents, masks, samples, shards, train
+from stages import aladin_codes, align, evaluate, gallery, latents, masks, samples, shards, train
 
 STEPS = 6  # enough to show the loop stream the shards; the shipped weights carry the pictures
 

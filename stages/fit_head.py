@@ -1,10 +1,11 @@
 """Fit the 256 px image head: what the 1024 px output looks like area-averaged, from the features at 128 px.
 
-The pictures are the generator's own, so data is unlimited and the target exact; the held-out PSNR is stored with the weights.
+The pictures are the generator's own, so data is unlimited and the target exact; the weights carry the held-out PSNR.
 """
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,13 +20,15 @@ from pipeline.errors import Fault
 OUTPUT = Path("weights/portable/head256.safetensors")
 HELD_OUT = 16
 TRUNCATION = (0.5, 1.0)
+Pair = tuple[Tensor, Tensor, Tensor]
 BATCH, CROP = 8, 40  # crops a step, cells a side of the features at 128 px
 
 
 def run(ctx: Context, *, minutes: float = 20, images: int = 120, output: Path = OUTPUT) -> int:
     """Draw `images` faces, then fit the head for `minutes`; report held-out PSNR (dB, peak 2) and save it."""
     if ctx.profile.generator.kind != "mobilestylegan":
-        raise Fault(f"fit-head fits MobileStyleGAN's cut; profile {ctx.profile.name} uses {ctx.profile.generator.kind}", 2)
+        kind = ctx.profile.generator.kind
+        raise Fault(f"fit-head fits MobileStyleGAN's cut; profile {ctx.profile.name} uses {kind}", 2)
     generator = MobileStyleGAN.load(weights.tensors(ctx.profile.generator.weights)).to(ctx.device)
     start = time.monotonic()
     pairs = [draw_pair(generator, seed) for seed in range(images + HELD_OUT)]
@@ -42,23 +45,23 @@ def run(ctx: Context, *, minutes: float = 20, images: int = 120, output: Path = 
 
 
 @torch.no_grad()
-def draw_pair(generator: MobileStyleGAN, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (features at 128 px fp16, latent [1, 18, 512], area-averaged picture fp16); half of the latents mix two w."""
+def draw_pair(generator: MobileStyleGAN, seed: int) -> Pair:
+    """Return (features at 128 px fp16, latent [1, 18, 512], area-averaged picture fp16); half the latents mix two w."""
     rng = torch.Generator().manual_seed(seed)
-    w = generator.map(torch.randn(2, 512, generator=rng))
+    w = generator.map(torch.randn(2, 512, generator=rng).to(generator.constant.device))
     mean = generator.mean_latent(2000)
     low, high = TRUNCATION
-    w = mean + (low + (high - low) * torch.rand(1, generator=rng)) * (w - mean)
+    w = mean + (low + (high - low) * float(torch.rand(1, generator=rng))) * (w - mean)
     cross = int(torch.randint(1, 2 * SLOTS, (1,), generator=rng))
     latent = torch.stack([w[0] if i < cross else w[1] for i in range(SLOTS)])[None]
     kept: list[Tensor] = []
-    hook = generator.layers[4].conv2.register_forward_hook(lambda _m, _i, out: kept.append(out))
+    hook = generator.layers[4].register_forward_hook(lambda _m, _i, out: kept.append(out))
     image = generator(latent)
     hook.remove()
     return kept[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
 
 
-def fit(train: list[tuple[Tensor, Tensor, Tensor]], held: list[tuple[Tensor, Tensor, Tensor]], seconds: float) -> Head256:
+def fit(train: Sequence[Pair], held: Sequence[Pair], seconds: float) -> Head256:
     """Minimise the squared error of the picture by Adam with a cosine schedule over the time given."""
     torch.manual_seed(0)
     head = _initialised(train)
@@ -80,8 +83,8 @@ def fit(train: list[tuple[Tensor, Tensor, Tensor]], held: list[tuple[Tensor, Ten
     return head
 
 
-def _crop_loss(head: Head256, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """Squared error on one random CROP a face; its outermost cell is left out, where a crop's border is not the picture's."""
+def _crop_loss(head: Head256, pairs: Sequence[Pair]) -> Tensor:
+    """Squared error on one random CROP a face, without its outermost cell: a crop's border is not the picture's."""
     features, latents, targets = [], [], []
     for f, w, t in pairs:
         y, x = (int(v) for v in torch.randint(f.shape[-1] - CROP + 1, (2,)))
@@ -93,15 +96,15 @@ def _crop_loss(head: Head256, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Ten
 
 
 @torch.no_grad()
-def evaluate(head: Head256, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+def evaluate(head: Head256, pairs: Sequence[Pair]) -> float:
     """Mean PSNR in dB over `pairs`, pictures in [-1, 1]."""
     values = [10 * math.log10(4 / F.mse_loss(head(f.float(), w).clamp(-1, 1), t.float()).item()) for f, w, t in pairs]
     return sum(values) / len(values)
 
 
-def _initialised(train: list[tuple[Tensor, Tensor, Tensor]]) -> Head256:
+def _initialised(train: Sequence[Pair]) -> Head256:
     """A head whose modulation normalises each feature channel and whose kernels are small and random."""
-    head = Head256()
+    head = Head256().to(train[0][0].device)
     std = torch.cat([f for f, _, _ in train[:8]]).float().std((0, 2, 3)) + 1e-3
     with torch.no_grad():
         head.conv1.modulation.bias.copy_(1 / std)

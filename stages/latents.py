@@ -32,7 +32,7 @@ def open_worker(ctx: Context) -> Worker:
     @torch.no_grad()
     def work(items: Sequence[Item]) -> list[Row | Reject]:
         rows: list[Row | Reject] = []
-        for item in items:  # one at a time: a row must not depend on its batch, and a CPU gains nothing from larger ones
+        for item in items:  # one at a time: a row must not depend on its batch; a CPU loses nothing by it
             x = pictures.to_tensor(pictures.decode(item["images.image"], ctx.profile.align.size)).to(ctx.device)
             latent = invert(x)
             distance = lpips(invert.generator(latent).clamp(-1, 1), x)

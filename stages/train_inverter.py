@@ -80,8 +80,9 @@ def save_state(path: Path, net: Inverter, optimiser: torch.optim.Optimizer, step
 
 
 def train_step(net: Inverter, generator: MobileStyleGAN, lpips: LPIPS, optimiser: torch.optim.Optimizer,
-               photos: np.ndarray, mean_face: Tensor, rng: np.random.Generator, drawn: int = 2, real: int = 4) -> dict[str, float]:
-    """One optimiser step over `drawn` generated faces and `real` pictures of `photos` [N, 256, 256, 3] u8; its losses."""
+               photos: np.ndarray, mean_face: Tensor, rng: np.random.Generator, drawn: int = 2,
+               real: int = 4) -> dict[str, float]:
+    """One optimiser step over `drawn` generated faces and `real` of `photos` [N, 256, 256, 3] u8; its losses."""
     optimiser.zero_grad()
     sums = {"latent": 0.0, "lpips": 0.0, "l2": 0.0}
     device = net.mean.device
