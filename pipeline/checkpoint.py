@@ -1,7 +1,6 @@
 """Training state that survives being killed: safetensors and JSON, written under a temporary name and renamed."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import Fault
+from pipeline.files import replacing
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write tensors and a JSON-able `meta` to one safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     try:
-        save_file(plain, temporary, metadata={"meta": json.dumps(meta, sort_keys=True)})
-        with open(temporary, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise Fault(f"{path}: cannot be written ({e.strerror or e}); free disk space or choose another folder") from e
+        with replacing(path) as temporary:
+            save_file(plain, temporary, metadata={"meta": json.dumps(meta, sort_keys=True)})
+    except (OSError, SafetensorError) as e:
+        raise Fault(f"{path}: cannot be written ({e}); free disk space or choose another folder") from e
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -33,7 +28,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as f:
             meta = json.loads((f.metadata() or {}).get("meta", "{}"))
-            return {name: f.get_tensor(name) for name in f.keys()}, meta
+            return {name: f.get_tensor(name) for name in f.keys()}, meta  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as e:
         raise Fault(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
 

@@ -17,7 +17,7 @@ def decode(data: bytes, size: int | None = None) -> np.ndarray:
 
     Raises: Fault when the bytes are no picture.
     """
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if bgr is None:
         raise Fault(f"{len(data)} bytes are not a picture; expected an encoded JPEG, PNG or WebP")
     if size is not None and bgr.shape[:2] != (size, size):
@@ -35,12 +35,18 @@ def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
 def load_folder(folder: Path, size: int) -> np.ndarray:
     """Read every picture under `folder`, in order of path: [N, size, size, 3] u8.
 
-    Raises: Fault when there is none.
+    Raises: Fault when there is none, or one cannot be decoded.
     """
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
         raise Fault(f"{folder} holds no pictures; expected {', '.join(SUFFIXES)}", 2)
-    return np.stack([decode(p.read_bytes(), size) for p in files])
+    found = []
+    for file in files:
+        try:
+            found.append(decode(file.read_bytes(), size))
+        except Fault as fault:
+            raise Fault(f"{file}: {fault}") from fault
+    return np.stack(found)
 
 
 def to_tensor(rgb: np.ndarray) -> Tensor:
