@@ -7,6 +7,7 @@ gradient descent only has to learn what is left.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -45,22 +46,11 @@ class Residual(nn.Module):
         return F.leaky_relu(x + self.body(x), 0.1)
 
 
-class Inverter(nn.Module):
-    """Predict the W+ latent of aligned pictures.
+class Refiner(nn.Module):
+    """The convolutional path: feature maps to a base change of all slots and an offset a slot (e4e's form)."""
 
-    `mean` [512] and `deviation` [512] are those of the generator's mapped latents: outputs are in units of them.
-    e4e's form: one base latent for all slots, and an offset a slot that starts at zero.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, width: int = 256) -> None:
+    def __init__(self, width: int = 256) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
-        self.register_buffer("deviation", torch.ones(512) if deviation is None else deviation.clone())
-        self.squeeze = nn.Linear(POOLED, RANK, bias=False)
-        self.expand = nn.Linear(RANK, 512, bias=False)
         self.detail = nn.Conv2d(_ALEX[0] + 3, 96, 5, 4)
         self.merge = nn.Conv2d(2 * (96 + sum(_ALEX[1:])), width, 1)
         self.body = nn.Sequential(
@@ -73,35 +63,71 @@ class Inverter(nn.Module):
         for layer in (self.base, self.offsets):
             nn.init.normal_(layer.weight, 0, 1e-3)
             nn.init.zeros_(layer.bias)
+
+    def look(self, seen: "Seen") -> Tensor:
+        """Feature map [N, C, 15, 15]."""
+        first, second, *deep = seen.features
+        small = F.interpolate(seen.picture, first.shape[-2:], mode="bilinear", antialias=True)
+        detail = F.leaky_relu(self.detail(torch.cat([first, small], 1)), 0.1)
+        return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1)
+
+    def forward(self, target: "Seen", current: "Seen") -> Tensor:
+        """Change of the latent, [N, 18, 512]."""
+        a, b = self.look(target), self.look(current)
+        h = self.hidden(self.body(self.merge(torch.cat([a, a - b], 1))))
+        return self.base(h)[:, None] + self.offsets(h).reshape(-1, SLOTS, 512)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture [N, 3, 256, 256], the trunk's features of it, and these pooled to [N, POOLED]."""
+
+    picture: Tensor
+    features: Sequence[Tensor]
+    pooled: Tensor
+
+
+def look(trunk: Trunk, x: Tensor) -> Seen:
+    """Look at pictures [N, 3, 256, 256] in [-1, 1]. Raises: ValueError for another size."""
+    if x.shape[-2:] != (256, 256):
+        raise ValueError(f"the inverter reads 256 x 256 pictures, got {tuple(x.shape)}")
+    features = trunk(x)
+    return Seen(x, features, pool(x, features))
+
+
+class Inverter(nn.Module):
+    """Predict the W+ latent of aligned pictures.
+
+    `mean` [512] and `deviation` [512] are those of the generator's mapped latents: outputs are in units of them.
+    Without `refine` only the linear path is there, and all slots share one latent.
+    """
+
+    def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, *, refine: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
+        self.register_buffer("deviation", torch.ones(512) if deviation is None else deviation.clone())
+        self.squeeze = nn.Linear(POOLED, RANK, bias=False)
+        self.expand = nn.Linear(RANK, 512, bias=False)
+        self.refiner = Refiner() if refine else None
         nn.init.zeros_(self.expand.weight)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> "Inverter":
         """Build from saved tensors, frozen."""
-        net = cls()
+        net = cls(refine=any(name.startswith("refiner.") for name in tensors))
         net.load_state_dict({name: t.float() for name, t in tensors.items()})
         return net.requires_grad_(False).eval()
 
-    def look(self, trunk: Trunk, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature map [N, C, 15, 15] and pooled features [N, POOLED] of pictures [N, 3, 256, 256] in [-1, 1]."""
-        if x.shape[-2:] != (256, 256):
-            raise ValueError(f"the inverter reads 256 x 256 pictures, got {tuple(x.shape)}")
-        features = trunk(x)
-        first, second, *deep = features
-        small = F.interpolate(x, first.shape[-2:], mode="bilinear", antialias=True)
-        detail = F.leaky_relu(self.detail(torch.cat([first, small], 1)), 0.1)
-        return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1), pool(x, features)
-
-    def step(self, seen: tuple[Tensor, Tensor], current: tuple[Tensor, Tensor], latent: Tensor) -> Tensor:
-        """Refine `latent` [N, 18, 512] by comparing what `look` says of the picture and of its current inversion."""
-        linear = self.expand(self.squeeze(seen[1] - current[1]))
-        h = self.hidden(self.body(self.merge(torch.cat([seen[0], seen[0] - current[0]], 1))))
-        change = (self.base(h) + linear)[:, None] + self.offsets(h).reshape(-1, SLOTS, 512)
+    def step(self, target: Seen, current: Seen, latent: Tensor) -> Tensor:
+        """Refine `latent` [N, 18, 512] by comparing the picture with its current inversion."""
+        change = self.expand(self.squeeze(target.pooled - current.pooled))[:, None]
+        if self.refiner is not None:
+            change = change + self.refiner(target, current)
         return latent + change * self.deviation
 
-    def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2) -> Tensor:
+    def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2, start: Tensor | None = None) -> Tensor:
         """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
-        return self.passes(x, trunk, generator, passes)[-1]
+        return self.passes(x, trunk, generator, passes, start)[-1]
 
     def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int,
                start: Tensor | None = None) -> list[Tensor]:
@@ -109,13 +135,13 @@ class Inverter(nn.Module):
 
         `start` is the mean face [1, 3, 256, 256] if the caller has it already.
         """
-        seen, found = self.look(trunk, x), []
+        target, found = look(trunk, x), []
         latent = self.mean.expand(x.shape[0], SLOTS, -1)
         for i in range(count):
             latent = latent.detach()
             with torch.no_grad():
                 current = start if i == 0 and start is not None else generator(latent).clamp(-1, 1)
-            latent = self.step(seen, self.look(trunk, current), latent)
+            latent = self.step(target, look(trunk, current), latent)
             found.append(latent)
         return found
 

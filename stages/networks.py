@@ -32,10 +32,12 @@ class Inversion:
         self.trunk = Trunk("alex", weights.tensors("lpips-alex")).to(ctx.device)
         self.net = Inverter.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
         self.passes = ctx.profile.inverter.passes
+        with torch.no_grad():
+            self.start = self.generator(self.net.mean[None]).clamp(-1, 1)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        return self.net(x, self.trunk, self.generator, self.passes)
+        return self.net(x, self.trunk, self.generator, self.passes, self.start)
 
 
 def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:

@@ -28,7 +28,7 @@ LPIPS_WEIGHT, LATENT_WEIGHT, OFFSET_WEIGHT = 0.8, 0.5, 0.02
 
 def run(ctx: Context, *, data: Path, minutes: float = 60, faces: int = 2500,
         resume: bool = True, output: Path = OUTPUT) -> int:
-    """Train for `minutes` on the square pictures of folder `data` after solving the linear path on `faces` drawn ones.
+    """Solve the linear path on `faces` drawn faces, then train with the pictures of folder `data` for `minutes`; 0: no more.
 
     Resumes from the checkpoint in `ctx.run`; saves `output`.
     """
@@ -36,7 +36,7 @@ def run(ctx: Context, *, data: Path, minutes: float = 60, faces: int = 2500,
     generator = networks.generator(ctx)
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
     mapped = generator.map(torch.randn(20000, 512, generator=torch.Generator().manual_seed(0)).to(ctx.device))
-    net = Inverter(mapped.mean(0), mapped.std(0)).to(ctx.device)
+    net = Inverter(mapped.mean(0), mapped.std(0), refine=minutes > 0).to(ctx.device)
     optimiser = torch.optim.Adam(net.parameters(), lr=5e-4, betas=(0.9, 0.99))
     state_file = ctx.run / "train-inverter.safetensors"
     with torch.no_grad():
@@ -49,7 +49,6 @@ def run(ctx: Context, *, data: Path, minutes: float = 60, faces: int = 2500,
         done, spent = meta["step"], meta["seconds"]
     else:
         solve(net, generator, lpips, faces)
-        checkpoint.save(output, checkpoint.half(net.state_dict()), {"what": "the inverter's linear path alone"})
     photos = pictures.load_folder(data, 256)
     start, log = time.monotonic() - spent, []
     while (elapsed := time.monotonic() - start) < minutes * 60:
