@@ -125,7 +125,8 @@ class Inverter(nn.Module):
             change = change + self.refiner(target, current)
         return latent + change * self.deviation
 
-    def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2, start: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2,
+                start: Tensor | None = None) -> Tensor:
         """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
         return self.passes(x, trunk, generator, passes, start)[-1]
 

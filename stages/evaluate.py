@@ -75,6 +75,12 @@ class Metrics:
         return {channels: sifid.gaussian(features[0].cpu()) for channels, features in maps.items()}
 
     @torch.inference_mode()
+    def lpips(self, a: np.ndarray, b: np.ndarray) -> float:
+        """LPIPS-alex of two pictures."""
+        x, y = (pictures.to_tensor(image).to(self.device) for image in (a, b))
+        return float(self.alex(x, y))
+
+    @torch.inference_mode()
     def features(self, image: np.ndarray) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """LPIPS features, AlexNet's and VGG's."""
         x = pictures.to_tensor(image).to(self.device)
@@ -108,7 +114,7 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
     if not faces or not styles:
         raise Fault(f"eval: {len(faces)} contents and {len(styles)} styles in {ctx.cache}; expected some of both")
     recipe = describe(ctx, list(methods), faces, styles)
-    stamp = files.short_hash(json.dumps(recipe, sort_keys=True))
+    stamp = stamp_of(recipe)
     out = folder(ctx)
     if (out / "results.json").exists() and json.loads((out / "results.json").read_text()).get("stamp") == stamp:
         say(f"eval: up to date, {out / 'table.md'}")
@@ -122,6 +128,11 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
     files.write_atomic(out / "results.json", json.dumps(report, indent=1).encode())
     say(f"eval: {out / 'index.html'}\n{table(results)}")
     return 0
+
+
+def stamp_of(recipe: Mapping[str, Any]) -> str:
+    """What a result is recognised by: a hash of all that decided it."""
+    return files.short_hash(json.dumps(recipe, sort_keys=True))
 
 
 def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: list[Portrait]) -> dict[str, Any]:

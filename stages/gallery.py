@@ -11,6 +11,7 @@ from pipeline import pictures
 from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.report import Progress
+from stages import evaluate
 from stages.portraits import Portrait, Stylist, cached
 
 CELL, GAP, LABEL = 160, 4, 20
@@ -19,9 +20,13 @@ COLUMNS = ("photo", "regions", "inversion", "reconstruction")
 
 
 def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
-    """Draw sheet.png and index.html into `folder` from the caches; returns their paths, index first."""
+    """Draw index.html and sheet.png into `folder` from the caches, unless they are up to date; returns their paths."""
     faces = list(cached(ctx, "content", contents))
     chosen = list(cached(ctx, "style", styles))
+    sheet, page, mark = folder / "sheet.png", folder / "index.html", folder / "gallery.stamp"
+    stamp = evaluate.stamp_of(evaluate.describe(ctx, [], faces, chosen))
+    if sheet.exists() and page.exists() and mark.exists() and mark.read_text() == stamp:
+        return page, sheet
     stylist = Stylist(ctx)
     progress = Progress("gallery", len(faces) * len(chosen))
     rows = []
@@ -33,10 +38,9 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
         rows.append(row)
     progress.close()
     folder.mkdir(parents=True, exist_ok=True)
-    sheet = folder / "sheet.png"
     write_atomic(sheet, pictures.encode(compose(rows, chosen)))
-    page = folder / "index.html"
     write_atomic(page, _page(ctx, rows, faces, chosen, folder).encode())
+    write_atomic(mark, stamp.encode())
     return page, sheet
 
 
@@ -66,7 +70,8 @@ def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
 def _labels(columns: int) -> np.ndarray:
     strip = np.full((LABEL, columns * (CELL + GAP), 3), 255, np.uint8)
     for i, name in enumerate((*COLUMNS, "in the styles above")):
-        cv2.putText(strip, name, (i * (CELL + GAP) + 2, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
+        place = (i * (CELL + GAP) + 2, 14)
+        cv2.putText(strip, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
     return strip
 
 
@@ -85,8 +90,9 @@ def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Po
     body = []
     for i, (row, face) in enumerate(zip(rows, faces, strict=True)):
         titles = [f"{face.key}: {name}" for name in COLUMNS] + [f"{face.key} in {s.key}" for s in styles]
-        body.append("<tr>" + "".join(cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True))) + "</tr>")
-    table = (ctx.run / "eval" / "table.md")
+        cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
+        body.append(f"<tr>{''.join(cells_of_row)}</tr>")
+    table = (evaluate.folder(ctx) / "table.md")
     numbers = f"<pre>{html.escape(table.read_text())}</pre>" if table.exists() else ""
     return f"""<!doctype html><meta charset="utf-8"><title>HyperNST: {html.escape(folder.name)}</title>
 <style>body{{font:14px system-ui;margin:2em}}img{{width:128px;display:block}}th{{font-weight:normal;color:#555}}</style>

@@ -10,20 +10,16 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import numpy as np
 import torch
 
 from models import sifid
-from models.adain import AdaIN
-from models.inception import InceptionStem
-from models.lpips import LPIPS
 from models.parser import PortraitParser
 from pipeline import pictures, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
 from pipeline.report import Progress, say
-from stages import aladin_codes, gallery, train_aladin, train_parser
+from stages import aladin_codes, evaluate, gallery, train_aladin, train_parser
 from stages.portraits import Portrait, Reader, Stylist
 
 WARM_UP, TIMED = 2, 10
@@ -44,68 +40,43 @@ def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, 
     faces = _read(read, _files(portraits / "content"), "content")
     chosen = _read(read, _spaced(_files(portraits / "style"), styles), "style")
     stylist = Stylist(ctx)
-    measure = Measures(ctx)
-    figure("inverter_lpips_alex", mean(measure.lpips(stylist.invert(f), f.image) for f in faces), len(faces))
-    own = [measure.lpips(stylist.render(f, f.codes), f.image) for f in faces]
+    metrics = evaluate.Metrics(ctx)
+    figure("inverter_lpips_alex", mean(metrics.lpips(stylist.invert(f), f.image) for f in faces), len(faces))
+    own = [metrics.lpips(stylist.render(f, f.codes), f.image) for f in faces]
     figure("reconstruction_lpips_alex", mean(own), len(own))
-    compare(ctx, stylist, measure, _spaced(faces, contents), chosen, sheet)
+    compare(ctx, metrics, _spaced(faces, contents), chosen, sheet)
     figure("seconds_per_image", seconds(lambda: stylist.stylise(faces[0], chosen[0])), TIMED)
     return 0
 
 
-def compare(ctx: Context, stylist: Stylist, measure: "Measures", faces: list[Portrait], styles: list[Portrait],
+def compare(ctx: Context, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],
             sheet: Path | None) -> None:
-    """Style and content distance of every pair for the plain photo, AdaIN and this network."""
-    baseline = AdaIN(weights.tensors("adain-vgg19"), weights.tensors("adain-decoder")).to(ctx.device)
-    targets = [measure.gaussian(s.image) for s in styles]
+    """SIFID-64 to the style and LPIPS-alex to the content of every pair, for each method of the evaluation."""
+    methods = {name: make(ctx) for name, make in evaluate.METHODS.items()}
+    targets = [metrics.summary(s.image)[64] for s in styles]
     found: dict[str, list[float]] = {}
     rows = []
     progress = Progress("pairs", len(faces) * len(styles))
     for face in faces:
-        plain = measure.gaussian(face.image)
-        row = [face.image, gallery.overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
+        row = [face.image, gallery.overlay(face)]
         for style, target in zip(styles, targets, strict=True):
-            with torch.no_grad():
-                painted = baseline(measure.tensor(face.image), measure.tensor(style.image))
-            ours, theirs = stylist.stylise(face, style), pictures.to_arrays(painted)[0]
-            row.append(ours)
-            for name, value in (
-                ("sifid64_unstylised", sifid.frechet(plain, target)),
-                ("sifid64_hypernst", sifid.frechet(measure.gaussian(ours), target)),
-                ("sifid64_adain", sifid.frechet(measure.gaussian(theirs), target)),
-                ("lpips_alex_hypernst", measure.lpips(ours, face.image)),
-                ("lpips_alex_adain", measure.lpips(theirs, face.image)),
-            ):
-                found.setdefault(name, []).append(value)
+            for name, method in methods.items():
+                image = method(face, style)
+                found.setdefault(f"sifid64_{name}", []).append(sifid.frechet(metrics.summary(image)[64], target))
+                found.setdefault(f"lpips_alex_{name}", []).append(metrics.lpips(image, face.image))
+            row.append(image)
             progress.add(1)
         rows.append(row)
     progress.close()
     for name, values in found.items():
-        figure(name, mean(values), len(values))
+        if name != "lpips_alex_unstylised":  # 0 by definition
+            figure(name, mean(values), len(values))
     if sheet:
+        stylist = Stylist(ctx)
+        for face, row in zip(faces, rows, strict=True):
+            row[2:2] = [stylist.invert(face), stylist.render(face, face.codes)]
         write_atomic(sheet, pictures.encode(gallery.compose(rows, styles)))
         say(f"quality: {sheet}")
-
-
-class Measures:
-    """The networks that pictures u8 [256, 256, 3] are compared by."""
-
-    def __init__(self, ctx: Context) -> None:
-        self.device = ctx.device
-        self.alex = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
-        self.inception = InceptionStem(weights.tensors("inception-fid")).to(ctx.device)
-
-    def tensor(self, image: np.ndarray) -> torch.Tensor:
-        return pictures.to_tensor(image).to(self.device)
-
-    @torch.no_grad()
-    def lpips(self, a: np.ndarray, b: np.ndarray) -> float:
-        return float(self.alex(self.tensor(a), self.tensor(b)))
-
-    @torch.no_grad()
-    def gaussian(self, image: np.ndarray) -> sifid.Gaussian:
-        """SIFID-64's summary of a picture."""
-        return sifid.gaussian(self.inception(self.tensor(image))[64][0])
 
 
 def figure(name: str, value: float, n: int) -> None:

@@ -28,9 +28,9 @@ LPIPS_WEIGHT, LATENT_WEIGHT, OFFSET_WEIGHT = 0.8, 0.5, 0.02
 
 def run(ctx: Context, *, data: Path, minutes: float = 60, faces: int = 2500,
         resume: bool = True, output: Path = OUTPUT) -> int:
-    """Solve the linear path on `faces` drawn faces, then train with the pictures of folder `data` for `minutes`; 0: no more.
+    """Solve the linear path on `faces` drawn faces, then train for `minutes` with the pictures of folder `data`.
 
-    Resumes from the checkpoint in `ctx.run`; saves `output`.
+    0 minutes saves the linear path alone. Resumes from the checkpoint in `ctx.run`; saves `output`.
     """
     torch.manual_seed(ctx.profile.seed)
     generator = networks.generator(ctx)
