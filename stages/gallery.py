@@ -92,10 +92,11 @@ def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Po
         titles = [f"{face.key}: {name}" for name in COLUMNS] + [f"{face.key} in {s.key}" for s in styles]
         cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
         body.append(f"<tr>{''.join(cells_of_row)}</tr>")
-    table = (evaluate.folder(ctx) / "table.md")
+    table = evaluate.folder(ctx) / "table.md"
     numbers = f"<pre>{html.escape(table.read_text())}</pre>" if table.exists() else ""
     return f"""<!doctype html><meta charset="utf-8"><title>HyperNST: {html.escape(folder.name)}</title>
 <style>body{{font:14px system-ui;margin:2em}}img{{width:128px;display:block}}th{{font-weight:normal;color:#555}}</style>
-<h1>HyperNST</h1><p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column.</p>
+<h1>HyperNST</h1>
+<p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column.</p>
 <table><tr>{head}</tr>{"".join(body)}</table>{numbers}<p><img src="sheet.png" style="width:100%"></p>
 """
