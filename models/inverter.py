@@ -102,6 +102,9 @@ class Inverter(nn.Module):
     Without `refine` only the linear path is there, and all slots share one latent.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, *, refine: bool = False) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())

@@ -1,6 +1,6 @@
 """Train the hypernetwork on the shards: reconstruction of both collections, then stylisation (paper section 3.3-3.5).
 
-Every random draw is a function of (seed, step), so a run that was killed goes on from its checkpoint by the same command.
+Every random draw is a function of (seed, step), so the same command continues a killed run exactly.
 """
 
 import itertools
@@ -8,7 +8,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from models.vgg import Trunk
 from pipeline import checkpoint, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
+from pipeline.files import write_atomic
 from pipeline.profile import Train
 from pipeline.stream import Loader, Samples
 from stages import networks
@@ -49,11 +50,11 @@ class State:
     step: int = 0
     phase: str = "reconstruct"
     skipped: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """The networks by the prefix of their tensors in a checkpoint."""
-        return {"hyper": self.hyper, "ema": self.ema, "image_critic": self.image_critic, "patch_critic": self.patch_critic}
+        return {"hyper": self.hyper, "ema": self.ema,
+                "image_critic": self.image_critic, "patch_critic": self.patch_critic}
 
 
 def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export: Path | None = None,
@@ -67,18 +68,22 @@ def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export:
     content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
     generator = networks.generator(ctx)
     state = _start(ctx, generator, shipped)
-    pairs = _pairs(content, style, ctx, state.step)
     total = steps if steps is not None else settings.reconstruction_steps + settings.stylisation_steps
+    if state.step >= total and not export:
+        print(f"train: {state.step} steps in {ctx.run}, nothing left to do")
+        return 0
+    pairs = _pairs(content, style, ctx, state.step)
     passes = _passes(ctx, state)
-    stop = _Stop()
+    _trim_log(ctx.run / "log.jsonl", state.step)
     deadline = time.monotonic() + minutes * 60 if minutes else float("inf")
-    with tqdm(total=total, initial=state.step, desc="train", unit="step", mininterval=1) as bar, \
-            open(ctx.run / "log.jsonl", "a") as log:
+    with _Stop() as stop, open(ctx.run / "log.jsonl", "a") as log, \
+            tqdm(total=total, initial=state.step, desc="train", unit="step", mininterval=1) as bar:
         while state.step < total and not stop.asked and time.monotonic() < deadline:
             _enter_phase(state, settings)
             terms = train_step(state, generator, passes, pairs, settings, ctx)
             state.step += 1
-            log.write(json.dumps({"step": state.step, "phase": state.phase, "time": round(time.time(), 1)} | terms) + "\n")
+            row = {"step": state.step, "phase": state.phase, "time": round(time.time(), 1), **terms}
+            log.write(json.dumps(row) + "\n")
             log.flush()
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in terms.items()}, refresh=False)
@@ -89,20 +94,37 @@ def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export:
         meta = {"what": "hypernetwork for MobileStyleGAN's 256 px cut", "steps": state.step, "phase": state.phase,
                 "contents": len(content), "styles": len(style), "command": "hypernst train"}
         checkpoint.save(export, checkpoint.half(state.ema.state_dict()), meta)
-    print(f"train: {state.step} steps in {ctx.run}" + (f", {state.skipped} skipped as not finite" if state.skipped else ""))
+    if stop.asked:
+        raise Fault(f"train: stopped after step {state.step} of {total}; run the same command again to go on")
+    skipped = f", {state.skipped} skipped as not finite" if state.skipped else ""
+    print(f"train: {state.step} steps in {ctx.run}{skipped}")
     return 0
 
 
 class _Stop:
-    """Turns Ctrl-C and SIGTERM into a wish to save and leave after the current step."""
+    """Turns Ctrl-C and SIGTERM into a wish to save and leave after the current step, while it is entered."""
 
     def __init__(self) -> None:
         self.asked = False
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, self._ask)
+
+    def __enter__(self) -> "_Stop":
+        self._former = {name: signal.signal(name, self._ask) for name in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, handler in self._former.items():
+            signal.signal(name, handler)
 
     def _ask(self, *_: object) -> None:
         self.asked = True
+
+
+def _trim_log(path: Path, step: int) -> None:
+    """Drop what a killed run logged after its last checkpoint: those steps are taken again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        write_atomic(path, "".join(kept).encode())
 
 
 def _start(ctx: Context, generator: MobileStyleGAN, shipped: bool) -> State:
@@ -111,7 +133,8 @@ def _start(ctx: Context, generator: MobileStyleGAN, shipped: bool) -> State:
     torch.manual_seed(ctx.profile.seed)
     table = generator.layer_table()
     hyper, ema = (networks.new_hypernetwork(ctx, table).to(ctx.device) for _ in range(2))
-    image_critic = ImageDiscriminator(ctx.profile.generator.size, base=settings.image_critic_base, top=128).to(ctx.device)
+    size, base = ctx.profile.generator.size, settings.image_critic_base
+    image_critic = ImageDiscriminator(size, base=base, top=128).to(ctx.device)
     patch_critic = PatchDiscriminator(width=settings.patch_critic_width).to(ctx.device)
     critics = [*image_critic.parameters(), *patch_critic.parameters()]
     state = State(hyper, ema.requires_grad_(False), image_critic, patch_critic,
@@ -195,7 +218,7 @@ def train_step(state: State, generator: MobileStyleGAN, passes: Passes, pairs: I
     if not all(np.isfinite(v) for v in means.values()):
         state.skipped += 1
         if state.skipped > 100:
-            raise Fault(f"train: {state.skipped} steps were not finite; lower train.learning_rate or go back to a checkpoint")
+            raise Fault(f"train: {state.skipped} steps were not finite; lower train.learning_rate or start anew")
         return means
     torch.nn.utils.clip_grad_norm_([p for p in state.hyper.parameters() if p.grad is not None], 1.0)
     state.optimiser.step()
@@ -273,5 +296,6 @@ def _pairs(content: Samples, style: Samples, ctx: Context, step: int) -> Iterato
 
 def to_batch(rows: Mapping[str, Any], count: int, device: str) -> Batch:
     """The first `count` rows of a loader's batch on the device; pictures are normalised there."""
-    image, latent, region, codes = (rows[n][:count].to(device, non_blocking=True) for n in ("image", "latent", "region", "codes"))
+    names = ("image", "latent", "region", "codes")
+    image, latent, region, codes = (rows[name][:count].to(device, non_blocking=True) for name in names)
     return Batch(image.permute(0, 3, 1, 2).float().div(127.5).sub(1), latent.float(), region, codes.float())
