@@ -16,7 +16,9 @@ from models import hypernetwork
 from pipeline import pictures, store
 from pipeline.context import Context
 from pipeline.errors import Fault
+from pipeline.plan import WRITERS
 from pipeline.runner import Item, Reject, Worker
+from pipeline.sources import key_of
 from stages import aladin_codes, align, latents, masks, networks
 
 PIXELS = {"images": ("image",), "masks": ("region",), "latents": ("latent",), "aladin": ("code", "valid", "image_code")}
@@ -24,7 +26,7 @@ PIXELS = {"images": ("image",), "masks": ("region",), "latents": ("latent",), "a
 
 @dataclass(frozen=True)
 class Portrait:
-    """One aligned picture: image u8 [256, 256, 3], region u8 [256, 256], latent [18, 512], codes [4, 256], valid [3]."""
+    """An aligned picture: image u8 [256, 256, 3], region u8 [256, 256], latent [18, 512], codes [4, 256], valid [3]."""
 
     key: str
     image: np.ndarray
@@ -46,7 +48,7 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
     files = {name: ctx.file(collection, name) for name in PIXELS}
     for name, path in files.items():
         if not path.exists():
-            raise Fault(f"{path}: missing; run `make {({'images': 'align', 'aladin': 'aladin-codes'}).get(name, name)}`", 2)
+            raise Fault(f"{path}: missing; run `hypernst {WRITERS[name]}` first", 2)
     shared = sorted(set.intersection(*(set(store.keys(path)) for path in files.values())))
     for key in shared[:limit]:
         row: dict[str, Any] = {}
@@ -73,11 +75,14 @@ class Reader:
             data = path.read_bytes()
         except OSError as e:
             raise Fault(f"{path}: {e.strerror}", 2) from e
-        known = {f"images.{n}": v for n, v in _one(self.detect[collection], Item(path.stem, {"source": data}, path.name)).items()}
+        key = key_of(path.name)  # decides, among other things, where style windows are drawn
+        found = _one(self.detect[collection], Item(key, {"source": data}, path.name))
+        known = {f"images.{n}": v for n, v in found.items()}
         for name, worker in self.workers.items():
-            known |= {f"{name}.{n}": v for n, v in _one(worker, Item(path.stem, known, path.name)).items()}
-        row = {n: np.asarray(known[f"{f}.{n}"]) if n != "image" else known["images.image"] for f, c in PIXELS.items() for n in c}
-        return assemble(path.stem, row, self.ctx.profile.align.size)
+            known |= {f"{name}.{n}": v for n, v in _one(worker, Item(key, known, path.name)).items()}
+        row = {name: known[f"{file}.{name}"] for file, columns in PIXELS.items() for name in columns}
+        row |= {name: np.asarray(value) for name, value in row.items() if name != "image"}
+        return assemble(key, row, self.ctx.profile.align.size)
 
 
 def _one(worker: Worker, item: Item) -> Mapping[str, Any]:

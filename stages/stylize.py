@@ -12,18 +12,25 @@ from stages.portraits import Portrait, Reader, Stylist
 REGIONS = ("hair", "face", "background")
 
 
-def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0, hair: Path | None = None,
-        face: Path | None = None, background: Path | None = None) -> int:
+def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0,
+        hair: Path | None = None, face: Path | None = None, background: Path | None = None, **edits: float) -> int:
     """Write the stylised portrait; `hair`, `face` and `background` overrule `style` in their region.
 
-    Raises: Fault(2) for a strength outside 0..1 or when some region has no style, Fault(1) for an unusable picture.
+    Raises: Fault(2) for wrong use (nothing is loaded before that is known), Fault(1) for an unusable picture.
     """
+    if edits:
+        raise Fault(f"--{next(iter(edits))}: semantic edits are not available yet; leave it out", 2)
+    if output.suffix.lower() not in pictures.SUFFIXES:
+        raise Fault(f"{output}: expected a picture's name, ending in {', '.join(pictures.SUFFIXES)}", 2)
     if not 0 <= strength <= 1:
         raise Fault(f"--strength is {strength:g}; expected 0 (the content's own style) to 1", 2)
     chosen = {name: path for name, path in zip(REGIONS, (hair, face, background), strict=True) if path is not None}
     if style is None and len(chosen) < len(REGIONS):
         missing = ", ".join(f"--{n}" for n in REGIONS if n not in chosen)
         raise Fault(f"no style for {missing}; give --style or all three regions", 2)
+    for path in filter(None, (content, style, *chosen.values())):
+        if not path.is_file():
+            raise Fault(f"{path}: no such file", 2)
     read = Reader(ctx)
     portrait = read(content, "content")
     target = read(style, "style") if style else read(chosen["face"], "style")
@@ -31,7 +38,7 @@ def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None,
         target = _with_region(target, REGIONS.index(name), read(path, "style"))
     picture = Stylist(ctx).stylise(portrait, target, strength)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, pictures.encode(picture, output.suffix.lower() or ".png"))
+    write_atomic(output, pictures.encode(picture, output.suffix.lower()))
     print(output)
     return 0
 
