@@ -1,13 +1,15 @@
 """Pictures between files, arrays and tensors: uint8 RGB HWC on one side, float32 NCHW in [-1, 1] on the other."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipeline.errors import Fault
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -49,13 +51,15 @@ def load_folder(folder: Path, size: int) -> np.ndarray:
     return np.stack(found)
 
 
-def to_tensor(rgb: np.ndarray) -> Tensor:
+def to_tensor(rgb: np.ndarray) -> "Tensor":
     """RGB u8 [N, H, W, 3] or [H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
+    import torch  # here, since coding files needs none of it and importing it takes seconds
+
     batch = rgb[None] if rgb.ndim == 3 else rgb
     return torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def to_arrays(x: Tensor) -> np.ndarray:
+def to_arrays(x: "Tensor") -> np.ndarray:
     """float32 [N, 3, H, W] in [-1, 1] -> RGB u8 [N, H, W, 3], rounded and clipped."""
     values = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round()
-    return values.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return values.byte().permute(0, 2, 3, 1).cpu().numpy()
