@@ -185,9 +185,6 @@ for _entry in STAGES:
 @click.option("--hair", type=FILE, help="Another style picture for the hair.")
 @click.option("--face", type=FILE, help="Another style picture for the face.")
 @click.option("--background", type=FILE, help="Another style picture for the background.")
-@click.option("--age", type=float, help="Semantic edit: older (+) or younger (-).")
-@click.option("--smile", type=float, help="Semantic edit: more (+) or less (-) of a smile.")
-@click.option("--pose", type=float, help="Semantic edit: turn the head.")
 @_settings
 def stylize(**options: Any) -> None:
     """Stylise one portrait by one picture, portrait or not."""
@@ -227,16 +224,15 @@ def verify(repair: bool, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes"]))
+@click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]))
 @_common
 def explain(stage: str, **options: Any) -> None:
     """Say which input, parameter or weight would make STAGE compute again."""
     from pipeline import explain as module
-    from pipeline.context import COLLECTIONS
 
     ctx = _context(options, resolve=False)
-    spec = importlib.import_module(f"stages.{stage.replace('-', '_')}").spec(ctx)
-    _finish("\n".join(module.explain(spec, name, ctx) for name in COLLECTIONS))
+    found = importlib.import_module(f"stages.{stage.replace('-', '_')}")
+    _finish(found.explain(ctx) if stage == "shards" else module.run(found.spec(ctx), ctx))
 
 
 @cli.command()

@@ -52,7 +52,7 @@ def windows(image: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
     out = image.copy()
     for region, found in enumerate(boxes):
         for box in found:
-            x0, y0, x1, y1 = (int(v * SIDE / side) for v in box)
+            x0, y0, x1, y1 = (int(v) * SIDE // side for v in box)  # int: boxes are int16
             if x1 > x0:
                 cv2.rectangle(out, (x0, y0), (x1 - 1, y1 - 1), COLOURS[region], 1)
     return out
