@@ -32,7 +32,7 @@ METRICS = ("lpips_alex", "lpips_vgg", "sifid_64", "sifid_192")
 METRIC_WEIGHTS = ("lpips-alex", "lpips-vgg", "inception-fid")
 SHOWN = 8  # contents and styles in the page's grid
 TITLES = {"unstylised": "Content, unstylised", "adain": "AdaIN", "hypernst": "HyperNST (ours)"}
-ABILITIES = {"adain": ("yes", "no"), "hypernst": ("yes", "yes")}  # interpolation, editing
+ABILITIES = {"adain": ("yes", "no"), "hypernst": ("yes", "no")}  # interpolation, editing
 
 
 def unstylised(ctx: Context) -> Method:
