@@ -1,4 +1,4 @@
-"""What a stylised portrait costs: the generator at 1024 px against the 256 px cut, and the core forward with cached inputs.
+"""What a stylised portrait costs: the generator at 1024 px and its 256 px cut, and the core forward from the caches.
 
 Run: `make bench`, or `python bench/forward.py`. Times are medians in one process; compare by ratio.
 """
