@@ -49,6 +49,8 @@ def run(ctx: Context, *, data: Path, minutes: float = 60, faces: int = 2500,
         done, spent = meta["step"], meta["seconds"]
     else:
         solve(net, generator, lpips, faces)
+        if net.refiner is not None:
+            save_state(state_file, net, optimiser, 0, 0.0)
     photos = pictures.load_folder(data, 256)
     start, log = time.monotonic() - spent, []
     while (elapsed := time.monotonic() - start) < minutes * 60:
@@ -63,7 +65,8 @@ def run(ctx: Context, *, data: Path, minutes: float = 60, faces: int = 2500,
             log.clear()
         if done % SAVE_EVERY == 0:
             save_state(state_file, net, optimiser, done, time.monotonic() - start)
-    save_state(state_file, net, optimiser, done, time.monotonic() - start)
+    if net.refiner is not None:
+        save_state(state_file, net, optimiser, done, time.monotonic() - start)
     meta = {"what": "e4e-style inverter for MobileStyleGAN", "steps": done, "minutes": round(minutes, 1),
             "data": f"{len(photos)} pictures of {data.name}, and faces drawn from the generator",
             "command": f"hypernst train-inverter --data {data.name} --minutes {minutes:g}"}
