@@ -13,13 +13,11 @@ REGIONS = ("hair", "face", "background")
 
 
 def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0,
-        hair: Path | None = None, face: Path | None = None, background: Path | None = None, **edits: float) -> int:
+        hair: Path | None = None, face: Path | None = None, background: Path | None = None) -> int:
     """Write the stylised portrait; `hair`, `face` and `background` overrule `style` in their region.
 
     Raises: Fault(2) for wrong use (nothing is loaded before that is known), Fault(1) for an unusable picture.
     """
-    if edits:
-        raise Fault(f"--{next(iter(edits))}: semantic edits are not available yet; leave it out", 2)
     if output.suffix.lower() not in pictures.SUFFIXES:
         raise Fault(f"{output}: expected a picture's name, ending in {', '.join(pictures.SUFFIXES)}", 2)
     if not 0 <= strength <= 1:
