@@ -138,7 +138,9 @@ def stamp_of(recipe: Mapping[str, Any]) -> str:
 def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: list[Portrait]) -> dict[str, Any]:
     """All that decides the numbers: metrics and their weights, the methods' weights, the pictures, the profile."""
     profile = ctx.profile
-    names = ["adain-vgg19", "adain-decoder", profile.generator.weights, profile.generator.head, profile.train.weights]
+    names = ["adain-vgg19", "adain-decoder", profile.generator.weights, *filter(None, [profile.generator.head])]
+    if profile.train.weights and weights.local(profile.train.weights):
+        names.append(profile.train.weights)
     checkpoint = ctx.run / "checkpoint.safetensors"
     digest = files.short_hash("".join(_digest(p) for p in (*faces, *styles)))
     return {
@@ -150,7 +152,7 @@ def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: li
             "size": profile.align.size,
             "seconds": f"core forward on {ctx.device}, inputs cached, median after one warm-up",
         },
-        "weights": {n: weights.sha256(n) for n in names if n and weights.local(n)}
+        "weights": {name: weights.sha256(name) for name in names}
         | ({"checkpoint": files.sha256(checkpoint)} if checkpoint.exists() else {}),
         "pictures": {"contents": [p.key for p in faces], "styles": [p.key for p in styles], "digest": digest},
         "compared": methods,
