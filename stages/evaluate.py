@@ -138,7 +138,8 @@ def stamp_of(recipe: Mapping[str, Any]) -> str:
 def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: list[Portrait]) -> dict[str, Any]:
     """All that decides the numbers: metrics and their weights, the methods' weights, the pictures, the profile."""
     profile = ctx.profile
-    names = ["adain-vgg19", "adain-decoder", profile.generator.weights, *filter(None, [profile.generator.head])]
+    generator = profile.generator
+    names = [name for name in ("adain-vgg19", "adain-decoder", generator.weights, generator.head) if name]
     if profile.train.weights and weights.local(profile.train.weights):
         names.append(profile.train.weights)
     checkpoint = ctx.run / "checkpoint.safetensors"
