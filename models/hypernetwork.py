@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.mobilestylegan import LayerEntry, MobileStyleGAN
+from models.windows import UNKNOWN
 
 CELLS = 16  # the grid heads work on
 CODE = 256
 REGIONS = 3
-UNKNOWN = 255
 
 
 def arrange(codes: Tensor, region: Tensor) -> Tensor:

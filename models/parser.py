@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.windows import REGIONS, UNKNOWN
+
 SIZE = 256
-REGIONS = ("hair", "face", "background")
-UNKNOWN = 255
 
 
 class Convolution(nn.Module):

@@ -7,7 +7,8 @@ ratio is tiny, so it is read as coverage, |mask in patch| / |patch| (section 3.2
 import numpy as np
 from numpy.typing import NDArray
 
-REGIONS = ("hair", "face", "background")
+REGIONS = ("hair", "face", "background")  # the labels 0, 1, 2 of a region map
+UNKNOWN = 255
 
 Boxes = NDArray[np.int64]
 

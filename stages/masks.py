@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.windows import UNKNOWN
 from pipeline import weights
 from pipeline.context import Context
 from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_collections
 
 SIZE = 256
-UNKNOWN = 255
 
 
 def spec(ctx: Context) -> StageSpec:

@@ -10,7 +10,7 @@ from models.hypernetwork import HyperNetwork
 from models.inverter import Inverter
 from models.mobilestylegan import LayerEntry, MobileStyleGAN
 from models.vgg import Trunk
-from pipeline import weights
+from pipeline import checkpoint, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 
@@ -48,8 +48,6 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
 
 def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
     """The run's averaged weights if the run has a checkpoint, else the shipped ones; frozen."""
-    from pipeline import checkpoint
-
     path = ctx.run / "checkpoint.safetensors"
     if path.exists():
         tensors = {n.removeprefix("ema."): t for n, t in checkpoint.load(path)[0].items() if n.startswith("ema.")}

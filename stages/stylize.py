@@ -3,13 +3,12 @@
 import dataclasses
 from pathlib import Path
 
+from models.windows import REGIONS
 from pipeline import pictures
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
 from stages.portraits import Portrait, Reader, Stylist
-
-REGIONS = ("hair", "face", "background")
 
 
 def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0,
