@@ -49,13 +49,37 @@ class Case:
                 out[spec["key"]] = torch.from_numpy(fill(self.case["salt"], spec["key"], spec))
         return out
 
-    def input(self, name: str) -> np.ndarray:
-        """One named input."""
+    def published(self) -> dict[str, object]:
+        """The file's contents as its author publishes them: nested under the root, keys prefixed, extras beside it."""
+        layout, tensors = self.case["checkpoint_layout"], self.tensors()
+        extra = {name: tensors.pop(name) for name in layout["extra"]}
+        state = {layout["prefix"] + name: tensor for name, tensor in tensors.items()}
+        if layout["root"] is None:
+            return state | extra
+        return {layout["root"]: state, **extra, **({"opts": layout["opts"]} if "opts" in layout else {})}
+
+    def input(self, name: str) -> Any:
+        """One named input; None where the call passes None."""
         spec = next(s for s in self.case["inputs"] if s["name"] == name)
+        if spec["kind"] in ("none", "stored"):
+            return None if spec["kind"] == "none" else self.npz[f"input/{name}"]
         return fill(self.case["salt"], f"input:{name}", spec)
 
     def check(self, name: str, got: torch.Tensor | np.ndarray | float) -> None:
-        """Compare a fully stored output within the case's own tolerance."""
-        spec = next(s for s in self.case["outputs"] if s["name"] == name)
-        value = got.detach().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
-        np.testing.assert_allclose(value, self.npz[name], atol=spec["atol"], rtol=spec["rtol"])
+        """Compare every stored part of an output within the case's own tolerance."""
+        parts = [spec for spec in self.case["outputs"] if spec["of"] == name]
+        if not parts:
+            raise KeyError(f"{self.case['case']} has no output {name!r}")
+        full = got.detach().cpu().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
+        for spec in parts:
+            assert list(full.shape) == spec["shape"], (name, full.shape, spec["shape"])
+            value, want = _view(full, spec["stored"]), self.npz[spec["name"]]
+            np.testing.assert_allclose(value, want, atol=spec["atol"], rtol=spec["rtol"], err_msg=spec["name"])
+
+
+def _view(full: np.ndarray, stored: dict[str, Any]) -> np.ndarray:
+    if stored["op"] == "full":
+        return full
+    if stored["op"] == "slice":
+        return full[(..., *(slice(*part) for part in stored["trailing"]))]
+    return getattr(np.asarray(full, np.float64), stored["op"])(axis=tuple(stored["axes"]))
