@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
 from pipeline.lock import lock, sweep
-from pipeline.plan import Plan
+from pipeline.plan import Inputs, Plan
 from pipeline.report import Progress, say
 from pipeline.sources import UNREADABLE
 from pipeline.spec import Column, Item, Reject, Row, StageSpec, Worker
@@ -54,8 +54,6 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context) -> Summary:
 
     Raises: Fault when a parent cache is missing (2), the cache is in use by another run (1), or the worker fails (1).
     """
-    if ctx.engine != "local":
-        raise Fault(f"engine {ctx.engine!r} is unknown; expected 'local'", 2)
     with lock(ctx.cache, f"{stage.name} ({collection})"):
         plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected)
         todo = len(plan.todo)
@@ -66,7 +64,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context) -> Summary:
                 raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
                             f"the first is {plan.todo[0]!r}; run it again")
         if plan.dirty:
-            store.compact(plan.path, plan.files, plan.entries, stage.columns, _width(stage),
+            store.compact(plan.path, plan.files, plan.entries, stage.columns, width(stage),
                           planning.provenance(stage, ctx, plan.inputs))
         _clear_parts(plan)
         plan.inputs.fingerprints.save()
@@ -78,34 +76,58 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context) -> Summary:
 
 def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:
     """Run the worker over `plan.todo` and write what it makes as parts; what is done when it fails stays done."""
-    path = plan.path
-    sweep(store.part_folder(path))
-    provenance = planning.provenance(stage, ctx, plan.inputs)
-    batch = Batch.empty()
-    opened = time.monotonic()
+    sweep(store.part_folder(plan.path))
     progress = Progress(f"{stage.name} {collection}", len(plan.todo))
-    worker = stage.open(ctx)
+    compute = _engine(ctx.engine)
     try:
-        for items, made, unreadable in _items(stage, collection, ctx, plan):
-            batch.rejects += unreadable
-            results = _work(stage, worker, items)
-            for item, inputs, result in zip(items, made, results, strict=True):
-                if isinstance(result, Reject):
-                    batch.rejects.append((item.key, result.reason, inputs))
-                else:
-                    batch.add(item.key, stage.check(result, item.key), inputs)
-            progress.add(len(items) + len(unreadable), len(unreadable) + sum(isinstance(r, Reject) for r in results))
-            if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
-                store.write_part(path, batch, stage.columns, _width(stage), provenance)
-                batch, opened = Batch.empty(), time.monotonic()
+        compute(stage, collection, ctx, plan, progress)
     finally:
         progress.close()
-        if batch.keys or batch.rejects:
-            store.write_part(path, batch, stage.columns, _width(stage), provenance)
         plan.inputs.fingerprints.save()
 
 
-def _work(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequence[Row | Reject]:
+def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], None]:
+    """What computes `plan.todo` into parts: this process, or Ray's actors."""
+    if name == "local":
+        return _here
+    if name == "ray":
+        from pipeline.engine_ray import compute
+
+        return compute
+    raise Fault(f"engine {name!r} is unknown; expected 'local' or 'ray'", 2)
+
+
+def _here(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
+    provenance = planning.provenance(stage, ctx, plan.inputs)
+    batch = Batch.empty()
+    opened = time.monotonic()
+    try:
+        for made in work(stage, stage.open(ctx), collection, ctx, plan.inputs, plan.todo):
+            batch.extend(made)
+            progress.add(len(made), len(made.rejects))
+            if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
+                store.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+                batch, opened = Batch.empty(), time.monotonic()
+    finally:
+        if len(batch):
+            store.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+
+
+def work(stage: StageSpec, worker: Worker, collection: str, ctx: Context, inputs: Inputs,
+         keys: Sequence[str]) -> Iterator[Batch]:
+    """What the worker makes of `keys`, rows and rejects, a `stage.batch` at a time."""
+    for items, made, unreadable in _items(stage, collection, ctx, inputs, keys):
+        batch = Batch.empty()
+        batch.rejects += unreadable
+        for item, of, result in zip(items, made, _results(stage, worker, items), strict=True):
+            if isinstance(result, Reject):
+                batch.rejects.append((item.key, result.reason, of))
+            else:
+                batch.add(item.key, stage.check(result, item.key), of)
+        yield batch
+
+
+def _results(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequence[Row | Reject]:
     if not items:
         return []
     try:
@@ -120,39 +142,39 @@ def _work(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequence[R
     return results
 
 
-def _items(stage: StageSpec, collection: str, ctx: Context,
-           plan: Plan) -> Iterator[tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]]:
+def _items(stage: StageSpec, collection: str, ctx: Context, inputs: Inputs, todo: Sequence[str],
+           ) -> Iterator[tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]]:
     """Batches of items, the digests of their inputs, and the files that could not be read."""
     with ExitStack() as stack:
         caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
-        for start in range(0, len(plan.todo), stage.batch):
-            keys = plan.todo[start:start + stage.batch]
+        for start in range(0, len(todo), stage.batch):
+            keys = todo[start:start + stage.batch]
             if not stage.parents:
-                yield _read_sources(plan, keys)
+                yield _read_sources(inputs, keys)
                 continue
             data: list[dict] = [{} for _ in keys]
             for parent, columns in stage.parents.items():
                 for d, row in zip(data, caches[parent].rows(keys, columns), strict=True):
                     d.update((f"{parent}.{name}", value) for name, value in row.items())
-            made = [plan.inputs.made[key] or b"" for key in keys]
+            made = [inputs.made[key] or b"" for key in keys]
             yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
 
 
-def _read_sources(plan: Plan, keys: Sequence[str]) -> tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]:
+def _read_sources(inputs: Inputs, keys: Sequence[str]) -> tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]:
     items, made, unreadable = [], [], []
     for key in keys:
-        source = plan.inputs.sources[key]
+        source = inputs.sources[key]
         try:
             data = source.read()
         except OSError as e:
             unreadable.append((key, f"cannot be read: {e.strerror}", UNREADABLE))
             continue
         items.append(Item(key, {"source": data}, source.path))
-        made.append(plan.inputs.fingerprints.put(source, data))
+        made.append(inputs.fingerprints.put(source, data))
     return items, made, unreadable
 
 
-def _width(stage: StageSpec) -> int:
+def width(stage: StageSpec) -> int:
     """How many inputs a row has."""
     return max(1, len(stage.parents))
 

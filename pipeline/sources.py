@@ -100,7 +100,7 @@ class Fingerprints:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._changed = False
+        self.news: dict[str, list] = {}  # what was noted since the last save
         try:
             self._known: dict[str, list] = json.loads(path.read_text())
         except (OSError, ValueError):  # only a shortcut: without it files are read
@@ -114,9 +114,13 @@ class Fingerprints:
     def put(self, source: Source, data: bytes) -> bytes:
         """Note and return the digest of `data`, the bytes of `source`."""
         content = digest(data)
-        self._known[source.key] = [source.size, source.mtime_ns, content.hex()]
-        self._changed = True
+        self.learn({source.key: [source.size, source.mtime_ns, content.hex()]})
         return content
+
+    def learn(self, news: dict[str, list]) -> None:
+        """Take over what another process noted."""
+        self._known |= news
+        self.news |= news
 
     def read(self, source: Source) -> bytes:
         """The digest of the file, read if need be; UNREADABLE if it cannot be."""
@@ -130,6 +134,6 @@ class Fingerprints:
 
     def save(self) -> None:
         """Write the notes beside the collection's caches."""
-        if self._changed:
+        if self.news:
             write_atomic(self._path, json.dumps(self._known, sort_keys=True).encode())
-            self._changed = False
+            self.news = {}

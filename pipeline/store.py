@@ -6,9 +6,9 @@ A cache `images.h5` and its parts `images.parts/000001.h5` have the same shape:
 Fletcher32 guards every chunk. HDF5 cannot guard values of any length (bytes, text) that way: there `digest` does.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -26,6 +26,8 @@ KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")
 CHUNK = 1 << 16  # bytes; one row a chunk when a row is larger
 BLOCK = 1 << 23  # bytes moved at once while compacting
+OPEN = 64  # files read at once while compacting
+_VARYING = ("bytes", "text")
 
 
 class Entry(NamedTuple):
@@ -56,6 +58,15 @@ class Batch:
         self.keys.append(key)
         self.rows.append(row)
         self.inputs.append(inputs)
+
+    def extend(self, other: "Batch") -> None:
+        """Take in all of another batch."""
+        for mine, more in ((self.keys, other.keys), (self.rows, other.rows), (self.inputs, other.inputs),
+                           (self.rejects, other.rejects)):
+            mine += more  # type: ignore[operator]
+
+    def __len__(self) -> int:
+        return len(self.keys) + len(self.rejects)
 
     @property
     def nbytes(self) -> int:
@@ -177,10 +188,15 @@ def parts(path: Path) -> list[Path]:
     return sorted(p for p in part_folder(path).glob("*.h5") if p.stem.isdigit())
 
 
-def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents: int, provenance: dict) -> Path:
-    """Write `batch` as the next part of the cache file `path`; it exists whole or not at all."""
-    number = max((int(p.stem) for p in parts(path)), default=0) + 1
-    part = part_folder(path) / f"{number:06d}.h5"
+def next_part(path: Path) -> int:
+    """The number of the next part of a cache file."""
+    return max((int(p.stem) for p in parts(path)), default=0) + 1
+
+
+def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents: int, provenance: dict,
+               number: int | None = None) -> Path:
+    """Write `batch` as a part of the cache file `path`, the next one or `number`; it exists whole or not at all."""
+    part = part_folder(path) / f"{number or next_part(path):06d}.h5"
     with replacing(part) as temporary, h5py.File(temporary, "w") as f:
         _create(f, columns, len(batch.keys), parents, provenance)
         f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
@@ -196,21 +212,48 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
             parents: int, provenance: dict) -> None:
     """Write `entries` (rows and rejects of `files`, by number) as the cache file `path`, sorted by key."""
     order = [(key, entries[key]) for key in sorted(entries) if entries[key].row >= 0]
+    places = [(e.file, e.row) for _, e in order]
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
-    with replacing(path) as temporary, h5py.File(temporary, "w") as f, ExitStack() as stack:
-        sources = [stack.enter_context(Cache(p)) for p in files]
+    with replacing(path) as temporary, h5py.File(temporary, "w") as f, _Files(files) as opened:
         _create(f, columns, len(order), parents, provenance)
         f["key"][:] = np.array([key.encode() for key, _ in order], KEY.dtype)
         f["inputs"][:] = _undigest([e.inputs for _, e in order], parents)
         f["digest"][:] = _undigest([e.digest for _, e in order])
         _put_rejects(f, rejects, parents)
-        at = 0
-        for number, start, stop in stretches([(e.file, e.row) for _, e in order]):
-            for name, column in columns.items():
-                step = max(1, BLOCK // _row_bytes(column))
-                for i in range(start, stop, step):
-                    _put(f[name], at + i - start, sources[number].block(name, i, min(i + step, stop)))
-            at += stop - start
+        for name, column in columns.items():
+            # Blocks of the new file, whole chunks each: how the rows lay in the parts leaves no trace in its bytes.
+            chunk = f[name].chunks[0]
+            step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in _VARYING else 64
+            for start in range(0, len(order), step):
+                blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places[start:start + step])]
+                _put(f[name], start, _joined(blocks))
+
+
+def _joined(blocks: Sequence[Any]) -> Any:
+    arrays = isinstance(blocks[0], np.ndarray)
+    return np.concatenate(blocks) if arrays else list(itertools.chain.from_iterable(blocks))
+
+
+class _Files:
+    """Caches by their number among `files`; only a few are open at a time, as a long run leaves thousands of parts."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._open: dict[int, Cache] = {}
+
+    def __getitem__(self, number: int) -> Cache:
+        if number not in self._open:
+            if len(self._open) >= OPEN:
+                self._open.pop(next(iter(self._open))).h5.close()
+            self._open[number] = Cache(self._files[number])
+        return self._open[number]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for cache in self._open.values():
+            cache.h5.close()
 
 
 def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
