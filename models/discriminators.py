@@ -2,58 +2,19 @@
 
 Both are StyleGAN2 residual networks. The image critic leaves minibatch deviation out, so that batch 1 is safe; the
 patch critic is the Swapping Autoencoder's co-occurrence discriminator, rewritten from its published shapes. `width`
-and `base` narrow them for training without a GPU; at their defaults they load the published files (`from_published`).
+and `base` narrow them for training without a GPU; `load` builds the published networks from their files' tensors.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-GAIN = math.sqrt(2.0)
-
-
-class EqualConv(nn.Module):
-    """A convolution whose weight is kept at unit variance and scaled in use (equalised learning rate)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
-        self.scale, self.stride, self.padding = 1 / math.sqrt(inputs * kernel**2), stride, padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (N, C, H, W)."""
-        return F.conv2d(x, self.weight * self.scale, None, self.stride, self.padding)
-
-
-class EqualLinear(nn.Module):
-    """A linear layer with equalised learning rate and, if `active`, the scaled leaky rectifier."""
-
-    def __init__(self, inputs: int, outputs: int, *, active: bool = False) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs)), nn.Parameter(torch.zeros(outputs))
-        self.scale, self.active = 1 / math.sqrt(inputs), active
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., inputs) to (..., outputs)."""
-        x = F.linear(x, self.weight * self.scale, self.bias)
-        return F.leaky_relu(x, 0.2) * GAIN if self.active else x
-
-
-class Bias(nn.Module):
-    """Adds a bias a channel, then the leaky rectifier times sqrt 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Activate x (N, C, H, W)."""
-        return F.leaky_relu(x + self.bias.view(1, -1, 1, 1), 0.2) * GAIN
+from models import published
+from models.ops import GAIN, Bias, EqualConv, EqualLinear, fir, upfirdn
 
 
 class ConvLayer(nn.Module):
@@ -64,8 +25,7 @@ class ConvLayer(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, *, down: bool = False, active: bool = True,
                  padded: bool = True) -> None:
         super().__init__()
-        blur = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("blur", (blur[:, None] * blur / blur.sum() ** 2)[None, None], persistent=False)
+        self.register_buffer("blur", fir(), persistent=False)
         self.down, self.border = down, ((kernel + 2) // 2, (kernel + 1) // 2)
         padding = kernel // 2 if padded and not down else 0
         self.conv = EqualConv(inputs, outputs, kernel, stride=2 if down else 1, padding=padding)
@@ -74,9 +34,7 @@ class ConvLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W), halving its sides if this layer does."""
         if self.down:
-            x = F.pad(x, self.border * 2)
-            channels = x.shape[1]
-            x = F.conv2d(x, self.blur.expand(channels, 1, 4, 4), groups=channels)
+            x = upfirdn(x, self.blur, pad=self.border)
         y: Tensor = self.act(self.conv(x))
         return y
 
@@ -100,57 +58,105 @@ class ImageDiscriminator(nn.Module):
     """Scores images (N, 3, size, size) in [-1, 1] with one logit each, (N, 1).
 
     Channels at resolution r are min(top, base / r); base 32768 and top 512 are the published network, base 4096 and
-    top 128 one that trains on a CPU. `stddev` adds minibatch deviation, which only published StyleGAN2 files need.
+    top 128 one that trains on a CPU; `channels` lists them instead, from `size` down to 4. `stddev` adds minibatch
+    deviation, which only published StyleGAN2 files need.
     """
 
-    def __init__(self, size: int = 256, *, base: int = 32768, top: int = 512, stddev: bool = False) -> None:
+    def __init__(self, size: int = 256, *, base: int = 32768, top: int = 512, stddev: bool = False,
+                 channels: Sequence[int] | None = None) -> None:
         super().__init__()
         if size < 8 or size & (size - 1):
             raise ValueError(f"image discriminator size has to be a power of two from 8, got {size}")
-        self.stddev = stddev
+        self.size, self.stddev = size, stddev
         sides = [size >> i for i in range(int(math.log2(size)) - 1)]
-        channels = [min(top, base // side) for side in sides]
+        channels = [min(top, base // side) for side in sides] if channels is None else channels
         self.convs = nn.Sequential(ConvLayer(3, channels[0], 1), *(Residual(a, b) for a, b in pairwise(channels)))
         self.final_conv = ConvLayer(channels[-1] + int(stddev), channels[-1], 3)
         self.final_linear = nn.Sequential(
             EqualLinear(channels[-1] * 16, channels[-1], active=True), EqualLinear(channels[-1], 1)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, 1) of x (N, 3, size, size)."""
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor]) -> "ImageDiscriminator":
+        """Build from rosinality's `d` or the Swapping Autoencoder's `D.*` tensors; sizes are inferred.
+
+        Raises: ValueError, one line, when they are not those of such a network.
+        """
+        state = from_published(tensors)
+        depth = len(published.numbers(state, "convs.")) - 1
+        what = f"a StyleGAN2 image discriminator for {4 << max(depth, 0)} px"
+        widths = _widths(state, ["convs.0.conv", *(f"convs.{i + 1}.skip.conv" for i in range(depth))], what)
+        if depth < 1 or "final_conv.conv.weight" not in state:
+            raise ValueError(f"not {what}: no convs.* and final_conv.* among {len(state)} tensors")
+        stddev = state["final_conv.conv.weight"].shape[1] == widths[-1] + 1
+        net = cls(4 << depth, stddev=stddev, channels=widths)
+        published.check(published.shapes(net), state, what)
+        net.load_state_dict({name: t.float() for name, t in state.items()})
+        return net.eval()
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layers judge: (N, C, 4, 4)."""
         x = self.convs(x)
         if self.stddev:
             n, _, h, w = x.shape
-            group = min(n, 4)
-            spread = (x.view(group, n // group, -1).var(0, unbiased=False) + 1e-8).sqrt().mean(1)
+            group = next(g for g in (4, 3, 2, 1) if n % g == 0)
+            spread = (x.reshape(group, n // group, -1).var(0, unbiased=False) + 1e-8).sqrt().mean(1)
             x = torch.cat([x, spread.view(-1, 1, 1, 1).repeat(group, 1, h, w)], 1)
-        logits: Tensor = self.final_linear(self.final_conv(x).flatten(1))
+        found: Tensor = self.final_conv(x)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, 1) of x (N, 3, size, size)."""
+        logits: Tensor = self.final_linear(self.features(x).flatten(1))
         return logits
 
 
 class PatchDiscriminator(nn.Module):
-    """Scores whether 32 px patches share the style of reference patches (paper section 3.5, equation 4).
+    """Scores whether patches of `size` px share the style of reference patches (paper section 3.5, equation 4).
 
-    `width` scales every channel count; 1 is the published 24.4M network, 0.3 about 2.2M.
+    `width` scales every channel count; 1 is the published 24.4M network, 0.3 about 2.2M. `channels` lists them
+    instead, from `size` down to 4 px, then those of the widest layer.
     """
 
-    def __init__(self, *, width: float = 1.0) -> None:
+    def __init__(self, *, size: int = 32, width: float = 1.0, channels: Sequence[int] | None = None,
+                 hidden: int | None = None) -> None:
         super().__init__()
-        c32, c16, c8, top, hidden = (max(8, round(c * width)) for c in (128, 256, 384, 768, 2048))
-        self.convs = nn.ModuleDict({
-            "0": ConvLayer(3, c32, 3),
-            "2": Residual(c32, c16),
-            "3": Residual(c16, c8),
-            "4": Residual(c8, c8),
-            "5": Residual(c8, top, down=False),
-            "6": ConvLayer(top, c8, 3, padded=False),
-        })
-        sizes = (c8 * 8, hidden, hidden, hidden // 2)
+        if size < 8 or size & (size - 1):
+            raise ValueError(f"patch discriminator size has to be a power of two from 8, got {size}")
+        self.size = size
+        sides = [size >> i for i in range(int(math.log2(size)) - 1)]
+        if channels is None:
+            channels = [*(max(8, round(min(384, 4096 // side) * width)) for side in sides), max(8, round(768 * width))]
+        hidden = max(8, round(2048 * width)) if hidden is None else hidden
+        *inner, top = channels
+        layers: dict[str, nn.Module] = {"0": ConvLayer(3, inner[0], 3)}
+        for side, (a, b) in zip(sides, pairwise(inner), strict=False):
+            layers[level(side)] = Residual(a, b)
+        layers |= {"5": Residual(inner[-1], top, down=False), "6": ConvLayer(top, inner[-1], 3, padded=False)}
+        self.convs = nn.ModuleDict(layers)
+        sizes = (inner[-1] * 8, hidden, hidden, hidden // 2)
         hiddens = (EqualLinear(a, b, active=True) for a, b in pairwise(sizes))
         self.pairlinear = nn.Sequential(*hiddens, EqualLinear(sizes[-1], 1))
 
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor]) -> "PatchDiscriminator":
+        """Build from the Swapping Autoencoder's `Dpatch.*` tensors; patch size and channels are inferred.
+
+        Raises: ValueError, one line, when they are not those of such a network.
+        """
+        state = from_published(tensors)
+        sides = [s for s in (1024, 512, 256, 128, 64, 32, 16, 8) if f"convs.{level(s)}.skip.conv.weight" in state]
+        what = f"a patch co-occurrence discriminator for {sides[0] if sides else 32} px"
+        names = ["convs.0.conv", *(f"convs.{level(side)}.skip.conv" for side in sides), "convs.5.skip.conv"]
+        widths = _widths(state, names, what)
+        hidden = _widths(state, ["pairlinear.0"], what)[0]
+        net = cls(size=sides[0] if sides else 32, channels=widths, hidden=hidden)
+        published.check(published.shapes(net), state, what)
+        net.load_state_dict({name: t.float() for name, t in state.items()})
+        return net.eval()
+
     def features(self, patches: Tensor) -> Tensor:
-        """Features (..., C, 2, 2) of patches (..., 3, 32, 32) in [-1, 1]."""
+        """Features (..., C, 2, 2) of patches (..., 3, size, size) in [-1, 1]."""
         x = patches.flatten(0, -4)
         for layer in self.convs.values():
             x = layer(x)
@@ -162,20 +168,28 @@ class PatchDiscriminator(nn.Module):
         return logits.squeeze(-1)
 
     def forward(self, reference: Tensor, patches: Tensor) -> Tensor:
-        """Logits (G, P) of patches (G, P, 3, 32, 32), each against its group's mean reference (G, R, 3, 32, 32)."""
+        """Logits (G, P) of patches (G, P, 3, s, s), each against its group's mean reference (G, R, 3, s, s)."""
         mean = self.features(reference).mean(1, keepdim=True)
         features = self.features(patches)
         return self.score(mean.expand_as(features), features)
 
 
+def level(side: int) -> str:
+    """The published name of the patch discriminator's layer that halves `side` px."""
+    return f"{side}x{side}" if side > 64 else str(7 - int(math.log2(side)))
+
+
 def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a published state dict (Swapping Autoencoder, or rosinality's StyleGAN2 under `d`) to this module's keys.
 
-    The blur kernels are constants here and are left out; so are prefixes up to `convs.`, `final_` and `pairlinear.`.
+    Prefixes before `convs.`, `final_` and `pairlinear.` go. Blur kernels are constants here and are left out.
+    Raises: ValueError when a file's blur kernel is another one.
     """
     out: dict[str, Tensor] = {}
     for key, value in tensors.items():
         if key.endswith("kernel"):
+            if value.shape != (4, 4) or not torch.allclose(value.float(), fir(), atol=1e-6):
+                raise ValueError(f"{key} is not the blur [1, 3, 3, 1] this discriminator uses")
             continue
         key = re.sub(r"^(Dpatch|D)\.", "", key).removeprefix("stylegan2_D.")
         key = key.replace(".Conv.", ".conv.").replace(".Act.", ".act.")
@@ -184,3 +198,11 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = re.sub(r"\.[12]\.bias$", ".act.bias", key)
         out[key] = value
     return out
+
+
+def _widths(state: Mapping[str, Tensor], names: Sequence[str], what: str) -> list[int]:
+    """Output channels of the named layers. Raises: ValueError when one is missing."""
+    missing = [name for name in names if f"{name}.weight" not in state]
+    if missing:
+        raise ValueError(f"not {what}: no {published.some(missing)} among {len(state)} tensors")
+    return [state[f"{name}.weight"].shape[0] for name in names]

@@ -6,29 +6,16 @@ at 128 px (`Head256`) gives 256 px for about half the multiply-adds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import Deltas, LayerEntry
+
 SLOTS = 18
 WIDTHS = (512, 512, 512, 512, 256, 128, 64)
 SLOPE = 0.2
-
-
-@dataclass(frozen=True)
-class LayerEntry:
-    """A row of the layer table: one kernel that weight deltas may be predicted for."""
-
-    index: int
-    name: str
-    resolution: int
-    kind: str  # "conv3x3", "pointwise" or "to_img"
-    shape: tuple[int, ...]
-
-
-Deltas = Sequence[Tensor | None]
 
 
 def slot_of(layer: str) -> int:
@@ -182,7 +169,7 @@ class MobileStyleGAN(nn.Module):
         super().__init__()
         if size not in (256, 1024):
             raise ValueError(f"generator size is {size}; MobileStyleGAN gives 256 or 1024")
-        self.size = size
+        self.size, self.slots = size, SLOTS
         self.mapping = nn.ModuleList(nn.Linear(512, 512) for _ in range(8))
         self.constant = nn.Parameter(torch.zeros(1, 512, 4, 4))
         self.conv1 = FirstConv(512)

@@ -8,33 +8,60 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import gan, windows
-from models.discriminators import ImageDiscriminator, PatchDiscriminator, from_published
+from models.discriminators import ImageDiscriminator, PatchDiscriminator
 
 
-def test_patch_critic_equals_the_published_one() -> None:
-    case = Case("sae_dpatch32")
-    net = PatchDiscriminator().eval()
-    net.load_state_dict(from_published(case.tensors()))
+@pytest.mark.parametrize("size", [32, 128])
+def test_patch_critic_equals_the_published_one(size: int) -> None:
+    case = Case(f"sae_dpatch{size}")
+    net = PatchDiscriminator.load({f"Dpatch.{name}": t for name, t in case.tensors().items()})
+    assert net.size == size
     with torch.inference_mode():
-        ref = net.features(torch.from_numpy(case.input("ref")))
-        fake = net.features(torch.from_numpy(case.input("fake")))
-        case.check("features_ref", ref[0])
-        case.check("pred_plain", net.score(ref, fake).T)
-        mean = net(torch.from_numpy(case.input("ref")), torch.from_numpy(case.input("fake")))
-        case.check("pred_aggregated", mean.T)
+        ref, fake = (net.features(torch.from_numpy(case.input(name))) for name in ("ref", "fake"))
+        mean = ref.mean(1, keepdim=True).expand_as(ref)
+        case.check("features_ref", ref.flatten(0, 1))
+        case.check("features_ref_aggregated", mean.flatten(0, 1))
+        case.check("pred_plain", net.score(ref, fake).reshape(-1, 1))
+        case.check("pred_aggregated", net.score(mean, fake).reshape(-1, 1))
+        both = net(torch.from_numpy(case.input("ref")), torch.from_numpy(case.input("fake")))
+        case.check("pred_aggregated", both.reshape(-1, 1))
 
 
-@pytest.mark.parametrize(("name", "stddev", "images"), [
-    ("sae_imaged256", False, {"image": "pred"}),
-    ("sg2_disc256", True, {"image1": "score1", "image4": "score4"}),
+@pytest.mark.parametrize(("name", "images"), [
+    ("sae_imaged256", {"image": "pred"}),
+    ("sg2_disc256", {"image1": "score1", "image4": "score4"}),
 ])
-def test_image_critic_equals_the_published_ones(name: str, stddev: bool, images: dict[str, str]) -> None:
+def test_image_critic_equals_the_published_ones(name: str, images: dict[str, str]) -> None:
     case = Case(name)
-    net = ImageDiscriminator(256, stddev=stddev).eval()
-    net.load_state_dict(from_published(case.tensors()))
+    net = ImageDiscriminator.load(case.tensors())
+    assert net.size == 256
     with torch.inference_mode():
         for image, output in images.items():
             case.check(output, net(torch.from_numpy(case.input(image))))
+        if name == "sae_imaged256":
+            case.check("features", net.features(torch.from_numpy(case.input("image"))))
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_critics_of_other_sizes_load_what_they_save(size: int) -> None:
+    torch.manual_seed(size)
+    for net in (ImageDiscriminator(size, base=512, top=24, stddev=True), PatchDiscriminator(size=size, width=0.05)):
+        again = type(net).load(net.state_dict())
+        x = torch.randn(1, 3, 3, size, size)
+        one, two = ((n(x[0]) if isinstance(n, ImageDiscriminator) else n(x, x)) for n in (net.eval(), again))
+        assert torch.equal(one, two)
+
+
+def test_wrong_critics_are_told_apart() -> None:
+    state = PatchDiscriminator(width=0.05).state_dict()
+    with pytest.raises(ValueError, match="not a StyleGAN2 image discriminator"):
+        ImageDiscriminator.load(state)
+    with pytest.raises(ValueError, match=r"not a patch co-occurrence discriminator.*no convs.5"):
+        PatchDiscriminator.load(ImageDiscriminator(16, base=512, top=24).state_dict())
+    with pytest.raises(ValueError, match=r"1 of 32 tensors are missing .pairlinear.3.bias"):
+        PatchDiscriminator.load({n: t for n, t in state.items() if n != "pairlinear.3.bias"})
+    with pytest.raises(ValueError, match="blur"):
+        PatchDiscriminator.load(state | {"convs.2.skip.Blur.kernel": torch.ones(4, 4)})
 
 
 def test_narrow_critics_are_small_and_learn() -> None:

@@ -1,0 +1,132 @@
+"""Encoders of a portrait into a published StyleGAN2's latents: e4e (Tov et al. 2021) and HyperStyle's W-encoder.
+
+Modules carry the published names, so the state dict is the file's `encoder.*`.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import published
+from models.irse import Backbone
+from models.ops import EqualLinear
+
+STYLES = range(4, 19, 2)  # of generators from 8 to 1024 px
+COARSE, MIDDLE = 3, 7  # styles before these read 16 x 16 and 32 x 32 features, the others 64 x 64
+
+
+class StyleHead(nn.Module):
+    """Halving 3x3 convolutions down to one cell, then an equalised linear layer: [N, 512, s, s] -> [N, 512]."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        halvings = int(math.log2(side))
+        self.convs = nn.Sequential(*(layer for _ in range(halvings)
+                                     for layer in (nn.Conv2d(512, 512, 3, 2, 1), nn.LeakyReLU(0.01))))
+        self.linear = EqualLinear(512, 512)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One style of features x [N, 512, s, s]."""
+        return self.linear(self.convs(x).flatten(1))
+
+
+class Encoder(Backbone):
+    """What both encoders share: a start latent that `forward` adds to what `codes` predicts."""
+
+    latent_avg: Tensor | None = None
+    slots: int
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """W+ latents [N, slots, 512]. Raises: ValueError when there is no average latent."""
+        if self.latent_avg is None:
+            raise ValueError("the encoder's file has no latent_avg; set it to the generator's, see mean_latent")
+        return self.codes(x) + self.latent_avg
+
+    def _start(self, average: Tensor | None, what: str) -> None:
+        if average is None:
+            return
+        if average.numel() not in (512, self.slots * 512):
+            raise ValueError(f"not {what}: latent_avg is {list(average.shape)}; expected [{self.slots}, 512] or [512]")
+        self.latent_avg = average.float().reshape(-1, 512)
+
+
+class Encoder4Editing(Encoder):
+    """e4e: one style for all slots and an offset a slot, off a feature pyramid."""
+
+    def __init__(self, styles: int = 18) -> None:
+        super().__init__()
+        self.slots = styles
+        sides = (16 if i < COARSE else 32 if i < MIDDLE else 64 for i in range(styles))
+        self.styles = nn.ModuleList(StyleHead(side) for side in sides)
+        self.latlayer1, self.latlayer2 = nn.Conv2d(256, 512, 1), nn.Conv2d(128, 512, 1)
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor]) -> "Encoder4Editing":
+        """Build from the file's `encoder.*` tensors without that prefix, and `latent_avg` if it is there.
+
+        The number of styles is inferred. Raises: ValueError, one line, when they are not those of an e4e encoder.
+        """
+        state = dict(tensors)
+        average = state.pop("latent_avg", None)
+        styles = len(published.numbers(state, "styles."))
+        if styles not in STYLES:
+            raise ValueError(f"not an e4e encoder: {styles} styles among {len(state)} tensors "
+                             f"({published.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) slots")
+        what = f"an e4e encoder of {styles} styles"
+        net = published.fill(published.build(cls, styles), state, what)
+        net._start(average, what)
+        return net
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        fine, middle, coarse = self.look(x, (6, 20, 23))
+        middle = self._merge(coarse, self.latlayer1(middle))
+        fine = self._merge(middle, self.latlayer2(fine))
+        seen = [coarse] * COARSE + [middle] * (MIDDLE - COARSE) + [fine] * max(0, self.slots - MIDDLE)
+        first, *offsets = [head(features) for head, features in zip(self.styles, seen, strict=False)]
+        return torch.stack([first, *(first + offset for offset in offsets)], 1)
+
+    @staticmethod
+    def _merge(above: Tensor, beside: Tensor) -> Tensor:
+        return F.interpolate(above, beside.shape[-2:], mode="bilinear", align_corners=True) + beside
+
+
+class WEncoder(Encoder):
+    """HyperStyle's first guess: one style, repeated over the slots."""
+
+    def __init__(self, styles: int = 18) -> None:
+        super().__init__()
+        self.slots = styles
+        self.linear = EqualLinear(512, 512)
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor], *, styles: int | None = None) -> "WEncoder":
+        """Build from the file's `encoder.*` tensors without that prefix, and `latent_avg` if it is there.
+
+        `styles` is, if not given, latent_avg's length, or 18. Raises: ValueError, one line, when they do not fit.
+        """
+        state = dict(tensors)
+        average = state.pop("latent_avg", None)
+        if styles is None:
+            styles = len(average) if average is not None and average.ndim == 2 and len(average) > 1 else STYLES[-1]
+        what = f"a W-encoder for {styles} styles"
+        net = published.fill(published.build(cls, styles), state, what)
+        net._start(average, what)
+        return net
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Offsets [N, slots, 512] from the average latent, all slots alike."""
+        return self.linear(self.look(x)[0].mean((2, 3)))[:, None].repeat(1, self.slots, 1)
+
+
+def load(tensors: Mapping[str, Tensor]) -> Encoder:
+    """Build whichever of the encoders the tensors are. Raises: ValueError when they are neither."""
+    kind = WEncoder if "linear.weight" in tensors else Encoder4Editing
+    return kind.load(tensors)

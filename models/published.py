@@ -1,0 +1,59 @@
+"""Strict loading of published tensors: every one is consumed, none is invented, and what does not fit is named."""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def build(kind: type[Module], *args: object, **options: object) -> Module:
+    """Construct a module without memory for its tensors; `fill` brings them."""
+    with torch.device("meta"):
+        return kind(*args, **options)
+
+
+def fill(net: Module, tensors: Mapping[str, Tensor], what: str) -> Module:
+    """Give `net` (built on the meta device) the tensors as they are, in float32, frozen and in evaluation mode.
+
+    Raises: ValueError, one line in the user's words, when tensors are missing, unexpected or of another shape.
+    """
+    own = net.state_dict()
+    check(shapes(net), tensors, what)
+    state = {name: tensors[name].to(t.dtype) for name, t in own.items()}
+    net.load_state_dict(state, strict=True, assign=True)
+    return net.requires_grad_(False).eval()
+
+
+def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a module's state."""
+    return {name: tuple(t.shape) for name, t in net.state_dict().items()}
+
+
+def check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], what: str) -> None:
+    """Compare names and shapes. Raises: ValueError naming up to three of each kind that differ."""
+    faults = []
+    if missing := expected.keys() - tensors.keys():
+        faults.append(f"{len(missing)} of {len(expected)} tensors are missing ({some(missing)})")
+    if extra := tensors.keys() - expected.keys():
+        faults.append(f"{len(extra)} tensors are unexpected ({some(extra)})")
+    differ = [f"{name} is {list(tensors[name].shape)} instead of {list(shape)}" for name, shape in expected.items()
+              if name in tensors and tuple(tensors[name].shape) != shape]
+    if differ:
+        faults.append(f"{len(differ)} have another shape ({some(differ)})")
+    if faults:
+        raise ValueError(f"not {what}: {'; '.join(faults)}")
+
+
+def some(names: Iterable[str], count: int = 3) -> str:
+    """A few of the names, in order, and how many more there are."""
+    listed = sorted(names)
+    return ", ".join(listed[:count]) + (f" and {len(listed) - count} more" if len(listed) > count else "")
+
+
+def numbers(tensors: Iterable[str], prefix: str) -> list[int]:
+    """The numbers n that occur in names `<prefix>n.…`, ascending."""
+    found = {name.removeprefix(prefix).split(".", 1)[0] for name in tensors if name.startswith(prefix)}
+    return sorted(int(n) for n in found if n.isdecimal())
