@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.published import check
 from models.vgg import LAYOUTS, Trunk
 
 STATISTICS = 2 * sum(conv.outputs for conv in LAYOUTS["vgg16"])
 CODE = 256
+CONV = "enc_style.model.conv_"
+UNUSED = ("enc_content.", "dec.")  # the published file also holds what it was trained with
 SMALLEST = 32  # below this the last layers hold a single pixel, which has no deviation
 
 
@@ -47,9 +50,8 @@ class Head(nn.Module):
 class Aladin(nn.Module):
     """Images to unit-length style codes, frozen.
 
-    `tensors` holds `proj_head.fc{1,2}.{weight,bias}` and, in the published file, `enc_style.model.conv_{i}.*`; then
-    `trunk` stays None. None for both leaves random weights, which only tests want. `size` is the side that images are
-    resized to before the trunk sees them.
+    `tensors` holds `proj_head.fc{1,2}.{weight,bias}`; the trunk is another file's. None for both leaves random weights,
+    which only tests want. `size` is what the shorter side of images is resized to before the trunk sees them.
     """
 
     def __init__(
@@ -57,9 +59,6 @@ class Aladin(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.slope = size, 0.0
-        if tensors is not None and trunk is None:
-            own = {f"trunk.{k.removeprefix('enc_style.model.conv_')}": v for k, v in tensors.items()}
-            trunk, self.slope = Trunk("vgg16", own, normalise=False), 0.01
         self.trunk = trunk or Trunk("vgg16")
         self.head = Head(512)
         if tensors is not None:
@@ -70,14 +69,43 @@ class Aladin(nn.Module):
             self.head.load_state_dict(head)
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor], size: int = 256) -> "Aladin":
+        """The published network with its own trunk, from keys `enc_style.model.conv_{i}.*` and `proj_head.*`.
+
+        The file's content encoder and decoder are known but not used. Raises: ValueError naming tensors that are
+        missing, unexpected or of another shape.
+        """
+        own = {name: t for name, t in tensors.items() if not name.startswith(UNUSED)}
+        hidden = own.get("proj_head.fc1.bias", torch.zeros(1024)).shape[0]
+        what = "an ALADIN on VGG16"
+        check(_published_shapes(hidden), own, what)
+        trunk = Trunk("vgg16", {name.replace(CONV, "trunk."): t for name, t in own.items()}, normalise=False)
+        net = cls({name: t for name, t in own.items() if name.startswith("proj_head.")}, trunk=trunk, size=size)
+        net.slope = 0.01
+        return net
+
     def statistics(self, images: Tensor, size: int | None = None) -> Tensor:
-        """Raw statistics (N, 8448) of images (N, 3, H, W) in [-1, 1], resized to `size` or this network's own side."""
-        side = size or self.size
+        """Raw statistics (N, 8448) of images (N, 3, H, W) in [-1, 1], their shorter side resized to `size` or own."""
+        side, (height, width) = size or self.size, images.shape[-2:]
         x = images.clamp(-1, 1)
-        if x.shape[-2:] != (side, side):
-            x = F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        if min(height, width) != side:
+            shorter = min(height, width)
+            shape = side * height // shorter, side * width // shorter
+            x = F.interpolate(x, shape, mode="bilinear", antialias=True)
         return statistics(self.trunk, x.contiguous(memory_format=torch.channels_last), slope=self.slope)
 
     def forward(self, images: Tensor, size: int | None = None) -> Tensor:
         """Codes (N, 256) of length 1 of images (N, 3, H, W) in [-1, 1], seen at `size` or this network's own side."""
         return F.normalize(self.head(self.statistics(images, size)))
+
+
+def _published_shapes(hidden: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, conv in enumerate(LAYOUTS["vgg16"]):
+        shapes[f"{CONV}{i}.weight"] = (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
+        shapes[f"{CONV}{i}.bias"] = (conv.outputs,)
+    for name, outputs, inputs in (("fc1", hidden, STATISTICS), ("fc2", CODE, hidden)):
+        shapes[f"proj_head.{name}.weight"] = (outputs, inputs)
+        shapes[f"proj_head.{name}.bias"] = (outputs,)
+    return shapes

@@ -1,9 +1,9 @@
-"""Faces and their five points: YuNet through OpenCV, or facexlib's RetinaFace where its weights are present."""
+"""Faces and their five points, by YuNet through OpenCV; `models.retinaface` is another detector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -103,32 +103,6 @@ class YuNet:
             w, h = row[2:4] * ratio
             points = ((row[4:14].reshape(5, 2) - pad) * ratio).astype(np.float32)
             faces.append(Face((float(x), float(y), float(w), float(h)), points, float(row[14])))
-        return sorted(faces, key=lambda face: -face.score)
-
-
-class RetinaFace:
-    """facexlib's RetinaFace behind the same interface, from its own weights file."""
-
-    def __init__(self, model: Path, score: float = 0.9, device: str = "cpu") -> None:
-        import torch
-        from facexlib.detection.retinaface import RetinaFace as Network
-
-        self.score = score
-        self._net: Any = Network(network_name="resnet50", half=False, device=torch.device(device))
-        state = torch.load(model, map_location=device, weights_only=True)
-        self._net.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
-        self._net.to(device).eval()
-
-    def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        """Faces, best first; an empty list when there is none."""
-        import torch
-
-        with torch.no_grad():
-            rows = self._net.detect_faces(np.ascontiguousarray(rgb[:, :, ::-1]), self.score)
-        faces = []
-        for row in np.asarray(rows, np.float32).reshape(-1, 15):
-            x0, y0, x1, y1 = (float(v) for v in row[:4])
-            faces.append(Face((x0, y0, x1 - x0, y1 - y0), row[5:15].reshape(5, 2), float(row[4])))
         return sorted(faces, key=lambda face: -face.score)
 
 

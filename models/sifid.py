@@ -40,4 +40,6 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
 
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    # below this an eigenvalue is rounding error, whose root would be far larger than it
+    floor = values[-1] * len(values) * torch.finfo(values.dtype).eps
+    return (vectors * torch.where(values > floor, values, 0).sqrt()) @ vectors.T

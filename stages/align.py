@@ -81,16 +81,21 @@ def open_worker(ctx: Context, keep: bool) -> Worker:
 
 def open_detector(ctx: Context) -> "FaceDetector":
     """The profile's face detector. Raises: Fault for a detector that does not exist or lacks its weights."""
-    from models.detector import NoDetector, RetinaFace, YuNet
+    from models.detector import NoDetector, YuNet
+    from models.retinaface import RetinaFace
 
     name = ctx.profile.align.detector
     if name == "none":
         return NoDetector()
     if name == "yunet":
         return YuNet(weights.path(name))
-    if name == "retinaface":
-        return RetinaFace(weights.path(name), device=ctx.device)
-    raise Fault(f"profile {ctx.profile.name}: align.detector is {name!r}; expected 'yunet', 'retinaface' or 'none'", 2)
+    if name in ("retinaface", "retinaface-mobilenet"):
+        try:
+            return RetinaFace(weights.tensors(name), device=ctx.device)
+        except ValueError as error:
+            raise Fault(f"weights {name}: {error}") from error
+    known = "'yunet', 'retinaface', 'retinaface-mobilenet' or 'none'"
+    raise Fault(f"profile {ctx.profile.name}: align.detector is {name!r}; expected {known}", 2)
 
 
 def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Align, keep: bool) -> Aligned | None:

@@ -5,16 +5,46 @@ import torch
 from goldens import Case
 
 from models.aladin import STATISTICS, Aladin, Head, statistics
+from models.aladin_vit import AladinViT
 from models.vgg import Trunk
 
 
 def test_equals_the_published_network() -> None:
     case = Case("aladin_vgg")
-    net = Aladin(case.tensors())
+    net = Aladin.load(case.tensors())
+    image = torch.from_numpy(case.input("image"))
     with torch.inference_mode():
-        stats = net.statistics(torch.from_numpy(case.input("image")))
+        stats = net.statistics(image)
         case.check("stats", stats)
         case.check("embedding", net.head(stats))
+        case.check("embedding_unit", net(image))
+
+
+def test_the_transformer_equals_the_published_one() -> None:
+    case = Case("aladin_vit")
+    tensors = case.tensors()
+    net = AladinViT.load(tensors)
+    image = torch.from_numpy(case.input("image"))
+    with torch.inference_mode():
+        code = net.code(image)
+        case.check("code", code)
+        case.check("embedding", net.head(code))
+        case.check("embedding_unit", net(image))
+    assert sum(p.numel() for p in net.parameters()) == sum(t.numel() for t in tensors.values())
+
+
+def test_loading_names_what_does_not_fit() -> None:
+    case = Case("aladin_vgg")
+    tensors = case.tensors()
+    without = {name: t for name, t in tensors.items() if name != "enc_style.model.conv_3.bias"}
+    with pytest.raises(ValueError, match=r"1 of 30 tensors are missing \(enc_style\.model\.conv_3\.bias\)"):
+        Aladin.load(without)
+    with pytest.raises(ValueError, match=r"proj_head\.fc2\.weight is \[128, 1024\] instead of \[256, 1024\]"):
+        Aladin.load(tensors | {"proj_head.fc2.weight": torch.zeros(128, 1024)})
+    with pytest.raises(ValueError, match=r"1 tensors are unexpected \(style_mlp\.weight\)"):
+        Aladin.load(tensors | {"style_mlp.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="not an ALADIN ViT"):
+        AladinViT.load(tensors)
 
 
 def test_codes_have_unit_length_even_for_a_flat_picture() -> None:

@@ -1,0 +1,109 @@
+"""Semantic directions of a latent space (Shen et al. 2020, InterFaceGAN): unit normals of linear boundaries.
+
+A boundary separates the latents that score highest on an attribute from those that score lowest; a latent moves along
+its normal, w + a d. The machine is the soft-margin one with C = 1, solved to the optimum by an interior-point method
+whose systems have the size of the latent, however many latents there are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+STEPS = 100
+GAP = 1e-11  # mean complementarity at which the solution is taken
+SUPPORT = 1e-6  # a multiplier above this belongs to a support vector
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A direction [1,D] of length 1, the share of its training latents on the right side, how many support it."""
+
+    direction: Floats
+    accuracy: float
+    supports: int
+
+
+def fit(latents: NDArray[np.floating], scores: NDArray[np.floating], share: float = 0.02) -> Boundary:
+    """Separate the `share` (at most a half) of latents [N,D] with the highest scores [N] from that with the lowest.
+
+    Raises: ValueError for other shapes, for values that are not finite, and where a side would be empty.
+    """
+    x, s = np.asarray(latents, np.float64), np.asarray(scores, np.float64).reshape(-1)
+    if x.ndim != 2 or len(x) != len(s) or not np.isfinite(x).all() or not np.isfinite(s).all():
+        raise ValueError(f"a boundary needs finite latents [N,D] and scores [N], got {x.shape} and {s.shape}")
+    count = min(int(len(x) * share), len(x) // 2)
+    if count < 1:
+        raise ValueError(f"a boundary needs latents on both sides, got {share:g} of {len(x)}")
+    order = np.argsort(s, kind="stable")
+    picked = np.concatenate([x[order[-count:]], x[order[:count]]])
+    labels = np.repeat([1.0, -1.0], count)
+    normal, offset, multipliers = _machine(picked, labels)
+    length = np.linalg.norm(normal)
+    if length < 1e-12:
+        raise ValueError("a boundary needs latents that differ between the two sides")
+    right = float(((picked @ normal + offset > 0) == (labels > 0)).mean())
+    return Boundary(normal[None] / length, right, int((multipliers > SUPPORT).sum()))
+
+
+def project(direction: NDArray[np.floating], *others: NDArray[np.floating]) -> Floats:
+    """The direction [1,D] without what it shares with the others [1,D], of length 1.
+
+    Raises: ValueError where nothing is left of it.
+    """
+    rest = np.asarray(direction, np.float64)
+    if others:
+        basis, _ = np.linalg.qr(np.concatenate([np.asarray(o, np.float64) for o in others]).T)
+        rest = rest - rest @ basis @ basis.T
+    length = np.linalg.norm(rest)
+    if length < 1e-9:
+        raise ValueError("the direction lies within those it is to be independent of")
+    return rest / length
+
+
+def place(latents: NDArray[np.floating], direction: NDArray[np.floating], distances: NDArray[np.floating]) -> Floats:
+    """Latent [1,D] brought to each of the signed distances [K] from the boundary: [K,D]; W+ [1,L,D] by as much: [K,L,D]."""
+    w, d, a = (np.asarray(v, np.float64) for v in (latents, direction, distances))
+    if w.ndim == 2:
+        return w + (a - w @ d[0])[:, None] * d
+    return w + a[:, None, None] * d
+
+
+def _machine(x: Floats, y: Floats, cost: float = 1.0) -> tuple[Floats, float, Floats]:
+    """Normal [D], offset and multipliers [N] of the soft-margin machine for x [N,D], y [N] of 1 and -1.
+
+    Mehrotra's predictor and corrector. The plane is kept beside the multipliers, though they imply it: their rounding
+    errors are corrected then, instead of adding up. Its last entry is the offset, which has no norm to be kept small.
+    """
+    z = np.concatenate([x, np.ones((len(y), 1))], 1) * y[:, None]
+    norm = np.append(np.ones(x.shape[1]), 0.0)
+    plane, a = np.zeros(z.shape[1]), np.full(len(y), cost / 2)
+    low, high = np.ones(len(y)), np.ones(len(y))
+    for _ in range(STEPS):
+        slack = cost - a
+        gap = (a @ low + slack @ high) / (2 * len(y))
+        margin, pull = z @ plane - 1 - low + high, norm * plane - z.T @ a
+        if gap < GAP:
+            break
+        theta = low / a + high / slack
+        scaled = z / theta[:, None]
+        system = np.diag(norm) + z.T @ scaled
+        reach, da, dl, dh = 0.0, np.zeros_like(a), np.zeros_like(a), np.zeros_like(a)
+        for corrected in (False, True):
+            after = ((a + reach * da) @ (low + reach * dl) + (slack - reach * da) @ (high + reach * dh)) / (2 * len(y))
+            centre = gap * (after / gap) ** 3 if corrected else 0.0
+            first, second = centre - a * low - da * dl, centre - slack * high + da * dh
+            right = first / a - second / slack - margin
+            dplane = np.linalg.solve(system, scaled.T @ right - pull)
+            da = (right - z @ dplane) / theta
+            dl, dh = (first - low * da) / a, (second + high * da) / slack
+            reach = _reach((a, da), (slack, -da), (low, dl), (high, dh))
+        reach *= 0.995
+        a, low, high, plane = a + reach * da, low + reach * dl, high + reach * dh, plane + reach * dplane
+    return plane[:-1], float(plane[-1]), a
+
+
+def _reach(*pairs: tuple[Floats, Floats]) -> float:
+    """How far, up to 1, all values stay positive along their steps."""
+    return min([1.0, *(float((-v[d < 0] / d[d < 0]).min()) for v, d in pairs if (d < 0).any())])
