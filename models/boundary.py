@@ -63,7 +63,7 @@ def project(direction: NDArray[np.floating], *others: NDArray[np.floating]) -> F
 
 
 def place(latents: NDArray[np.floating], direction: NDArray[np.floating], distances: NDArray[np.floating]) -> Floats:
-    """Latent [1,D] brought to each of the signed distances [K] from the boundary: [K,D]; W+ [1,L,D] by as much: [K,L,D]."""
+    """Latent [1,D] brought to signed distances [K] from the boundary: [K,D]; W+ [1,L,D] moved by them: [K,L,D]."""
     w, d, a = (np.asarray(v, np.float64) for v in (latents, direction, distances))
     if w.ndim == 2:
         return w + (a - w @ d[0])[:, None] * d

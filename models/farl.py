@@ -45,7 +45,8 @@ class Warp:
 
     def scaled(self, scale: float) -> "Warp":
         """The warp of the same picture resized by `scale`."""
-        return Warp(self.matrix @ torch.diag(torch.tensor([1 / scale, 1 / scale, 1.0], dtype=torch.float64)), self.factor)
+        shrink = torch.diag(torch.tensor([1 / scale, 1 / scale, 1.0], dtype=torch.float64))
+        return Warp(self.matrix @ shrink, self.factor)
 
 
 def lapa(points: Points) -> Warp:

@@ -44,7 +44,7 @@ class RetinaFace:
 
     @torch.inference_mode()
     def raw(self, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Box offsets [N,A,4], softmaxed scores [N,A,2] (background, face) and point offsets [N,A,10] of BGR less MEAN."""
+        """Of BGR less MEAN: box offsets [N,A,4], scores [N,A,2] of background and face, point offsets [N,A,10]."""
         offsets, scores, points = self.network(bgr)
         return offsets, scores, points
 

@@ -96,9 +96,7 @@ def network(ctx: Context) -> "Aladin":
         torch.manual_seed(ctx.profile.seed)
         return Aladin(size=section.input_size).to(ctx.device)
     tensors = weights.tensors(section.weights)
-    published = any(key.startswith("enc_style.") for key in tensors)
-    trunk = None if published else Trunk("vgg16", weights.tensors(TRUNK))
-    return Aladin(tensors, trunk=trunk, size=section.input_size).to(ctx.device)
+    return Aladin(tensors, trunk=Trunk("vgg16", weights.tensors(TRUNK)), size=section.input_size).to(ctx.device)
 
 
 def choose(

@@ -13,7 +13,9 @@ from models.segmenters import BiSeNet, ParseNet, Segmenter
     ("bisenet19", BiSeNet, ("out", "out16", "out32")),
     ("parsenet", ParseNet, ("mask", "image")),
 ])
-def test_segmenters_equal_the_published_ones(name: str, kind: type[BiSeNet | ParseNet], outputs: tuple[str, ...]) -> None:
+def test_segmenters_equal_the_published_ones(
+    name: str, kind: type[BiSeNet | ParseNet], outputs: tuple[str, ...]
+) -> None:
     case = Case(name)
     tensors = case.tensors()
     net = kind.load(tensors)
