@@ -11,6 +11,7 @@ from pipeline.errors import Fault
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+PLACE = click.Path(path_type=Path)  # a folder or an archive
 DEBUG = "hypernst.debug"
 
 # Options that a few commands share; a stage is given only those the user wrote.
@@ -76,8 +77,8 @@ _DEBUG_OPTION = click.option(
     "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_debug, help="Show tracebacks."
 )
 _FOLDERS = (
-    click.option("--content", "content_dir", type=FOLDER, help="Content portraits [default: CACHE/samples/content]."),
-    click.option("--style", "style_dir", type=FOLDER, help="Style pictures [default: CACHE/samples/style]."),
+    click.option("--content", "content_dir", type=PLACE, help="Content portraits [default: CACHE/samples/content]."),
+    click.option("--style", "style_dir", type=PLACE, help="Style pictures [default: CACHE/samples/style]."),
 )
 _SETTINGS = (
     click.option("--profile", default="portable", show_default=True, help="A name in profiles/, or a .toml file."),

@@ -7,6 +7,7 @@ that an actor died on is computed again by its successor, under the same number.
 import dataclasses
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline import plan as planning
@@ -15,7 +16,7 @@ from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.plan import Inputs, Plan
 from pipeline.report import Progress
-from pipeline.sources import Fingerprints
+from pipeline.sources import Fingerprints, Source
 from pipeline.spec import StageSpec, Worker
 from pipeline.store import Batch
 
@@ -45,7 +46,7 @@ class Hand:
         self.worker = self.worker or self.stage.open(self.ctx)
         start = time.monotonic()
         path = self.ctx.file(self.collection, self.stage.output)
-        inputs = Inputs(made, sources, self.parents, Fingerprints(path.with_suffix(".unsaved")))
+        inputs = Inputs(made, sources, self.parents, Fingerprints(None))
         batch = Batch.empty()
         for some in runner.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
             batch.extend(some)
@@ -125,5 +126,5 @@ def _absolute(ctx: Context) -> Context:
     return dataclasses.replace(ctx, **folders, device="cuda" if ctx.device.startswith("cuda") else ctx.device)
 
 
-def _at_home(source: Any) -> Any:
-    return dataclasses.replace(source, file=source.file.absolute())
+def _at_home(source: Source) -> Source:
+    return source._replace(file=str(Path(source.file).absolute()))

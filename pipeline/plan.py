@@ -6,15 +6,15 @@ parent's row, or of the user's file) are what they were when it was made.
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline import __version__, store
 from pipeline.context import Context
 from pipeline.errors import Fault
-from pipeline.sources import Fingerprints, Source, scan
-from pipeline.spec import StageSpec
+from pipeline.sources import UNREADABLE, Fingerprints, Reader, Source, reading_order, scan
+from pipeline.spec import StageSpec, digest
 from pipeline.store import Cache, Entry
 
 WRITERS = {"images": "align", "latents": "latents", "masks": "masks", "aladin": "aladin-codes"}
@@ -22,12 +22,26 @@ WRITERS = {"images": "align", "latents": "latents", "masks": "masks", "aladin": 
 
 @dataclass
 class Inputs:
-    """The inputs of a stage: `made[key]` joins its parents' row digests, by name; None for a file not read so far."""
+    """The inputs of a stage: `made[key]` joins its parents' row digests, by name; None for a file not read so far.
+
+    Of the user's files, `refused` are those that are rejects already, with the reason; `firsts` maps the content of
+    the others, as far as it is known, to its first key.
+    """
 
     made: dict[str, bytes | None]
     sources: dict[str, Source]
     parents: dict[str, str]  # parent -> digest of the whole file
     fingerprints: Fingerprints
+    refused: dict[str, str] = field(default_factory=dict)
+    firsts: dict[bytes, str] = field(default_factory=dict)
+
+    def duplicate(self, key: str, content: bytes) -> str:
+        """Why the file `key` is refused, having this content: an earlier key has the same; "" if it is the first."""
+        first = self.firsts.get(content, key)
+        if first >= key:
+            self.firsts[content] = key
+            return ""
+        return f"the same file as {self.sources[first].path!r}"
 
 
 @dataclass
@@ -83,6 +97,8 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False)
     stale = Counter(cause for key, cause in causes.items() if cause and key not in entries)
     wanted = list(itertools.islice(sorted(inputs.made), ctx.limit))
     todo = [key for key in wanted if key not in entries]
+    if not stage.parents:
+        todo.sort(key=lambda key: reading_order(inputs.sources[key]))
     dirty = len(files) != 1 or files[0] != path or set(entries) != known or any(
         difference({k: provenance.get(k) for k in recipe}, recipe) for provenance, _ in opened)
     fresh = sum(key not in causes for key in todo)
@@ -102,9 +118,27 @@ def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, Entry]]:
 def _sources(collection: str, ctx: Context, known: set[str]) -> Inputs:
     """The user's files; only those some row was made from are read here, and only if they look touched."""
     prints = Fingerprints(ctx.cache / collection / ".sources.json")
-    sources = {source.key: source for source in scan(ctx.source(collection))}
-    made = {key: prints.read(s) if key in known else prints.get(s) for key, s in sources.items()}
-    return Inputs(made, sources, {}, prints)
+    inputs = Inputs({}, {}, {}, prints)
+    found = scan(ctx.source(collection), prints)
+    reader = Reader()
+    touched = [s for s in found if s.key in known and not s.problem and prints.get(s) is None]
+    again = {s.key: prints.read(s, reader) for s in sorted(touched, key=reading_order)}
+    for source in found:  # in order of key, so that the first of two equal files wins
+        key = source.key
+        inputs.sources[key] = source
+        content = again.get(key) or prints.get(source)
+        why = source.problem
+        if content is not None and content != UNREADABLE:
+            why = why or inputs.duplicate(key, content)
+        if why:
+            inputs.refused[key], content = why, refusal(content or UNREADABLE, why)
+        inputs.made[key] = content
+    return inputs
+
+
+def refusal(content: bytes, reason: str) -> bytes:
+    """What a refused file's reject is made from: it holds as long as the content and the reason do."""
+    return digest(b"refused", content, reason.encode())
 
 
 def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
@@ -122,7 +156,7 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
         parents[parent] = store.file_digest(rows)
     shared = set(found[0]).intersection(*found[1:])
     made: dict[str, bytes | None] = {key: b"".join(rows[key].digest for rows in found) for key in shared}
-    return Inputs(made, {}, parents, Fingerprints(ctx.cache / collection / ".sources.json"))
+    return Inputs(made, {}, parents, Fingerprints(None))
 
 
 def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:

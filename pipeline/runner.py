@@ -14,7 +14,7 @@ from pipeline.files import write_atomic
 from pipeline.lock import lock, sweep
 from pipeline.plan import Inputs, Plan
 from pipeline.report import Progress, say
-from pipeline.sources import UNREADABLE
+from pipeline.sources import UNREADABLE, Reader
 from pipeline.spec import Column, Item, Reject, Row, StageSpec, Worker
 from pipeline.store import Batch, Cache
 
@@ -22,6 +22,7 @@ __all__ = ["Column", "Item", "Reject", "Row", "StageSpec", "Summary", "Worker", 
 
 PART_BYTES = 1 << 25  # a part is closed when it holds this much,
 PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
+PASSES = 3  # a file may change while it is read, or prove the same as one read later
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context) -> Summary:
     with lock(ctx.cache, f"{stage.name} ({collection})"):
         plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected)
         todo = len(plan.todo)
-        if todo:
-            _compute(stage, collection, ctx, plan)
-            plan = planning.survey(stage, collection, ctx)
+        for _ in range(PASSES):
             if plan.todo:
-                raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
-                            f"the first is {plan.todo[0]!r}; run it again")
+                _compute(stage, collection, ctx, plan)
+                plan = planning.survey(stage, collection, ctx)
+        if plan.todo:
+            raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
+                        f"the first is {plan.todo[0]!r}; run it again")
         if plan.dirty:
             store.compact(plan.path, plan.files, plan.entries, stage.columns, width(stage),
                           planning.provenance(stage, ctx, plan.inputs))
@@ -79,11 +81,25 @@ def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> Non
     sweep(store.part_folder(plan.path))
     progress = Progress(f"{stage.name} {collection}", len(plan.todo))
     compute = _engine(ctx.engine)
+    refused = _refused(plan)
+    plan.todo = [key for key in plan.todo if key not in plan.inputs.refused]
     try:
-        compute(stage, collection, ctx, plan, progress)
+        if len(refused):
+            store.write_part(plan.path, refused, stage.columns, width(stage),
+                             planning.provenance(stage, ctx, plan.inputs))
+            progress.add(len(refused), len(refused))
+        if plan.todo:
+            compute(stage, collection, ctx, plan, progress)
     finally:
         progress.close()
         plan.inputs.fingerprints.save()
+
+
+def _refused(plan: Plan) -> Batch:
+    """The rejects among what is to do that need no computing."""
+    batch, inputs = Batch.empty(), plan.inputs
+    batch.rejects += [(k, inputs.refused[k], inputs.made[k] or b"") for k in plan.todo if k in inputs.refused]
+    return batch
 
 
 def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], None]:
@@ -107,6 +123,7 @@ def _here(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress:
             progress.add(len(made), len(made.rejects))
             if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
                 store.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+                plan.inputs.fingerprints.save()
                 batch, opened = Batch.empty(), time.monotonic()
     finally:
         if len(batch):
@@ -147,10 +164,11 @@ def _items(stage: StageSpec, collection: str, ctx: Context, inputs: Inputs, todo
     """Batches of items, the digests of their inputs, and the files that could not be read."""
     with ExitStack() as stack:
         caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
+        reader = Reader()
         for start in range(0, len(todo), stage.batch):
             keys = todo[start:start + stage.batch]
             if not stage.parents:
-                yield _read_sources(inputs, keys)
+                yield _read_sources(inputs, keys, reader)
                 continue
             data: list[dict] = [{} for _ in keys]
             for parent, columns in stage.parents.items():
@@ -160,18 +178,23 @@ def _items(stage: StageSpec, collection: str, ctx: Context, inputs: Inputs, todo
             yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
 
 
-def _read_sources(inputs: Inputs, keys: Sequence[str]) -> tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]:
-    items, made, unreadable = [], [], []
+def _read_sources(inputs: Inputs, keys: Sequence[str], reader: Reader) -> tuple[
+        list[Item], list[bytes], list[tuple[str, str, bytes]]]:
+    items, made, refused = [], [], []
     for key in keys:
         source = inputs.sources[key]
         try:
-            data = source.read()
+            data = reader.read(source)
         except OSError as e:
-            unreadable.append((key, f"cannot be read: {e.strerror}", UNREADABLE))
+            refused.append((key, f"cannot be read: {e.strerror}", UNREADABLE))
+            continue
+        content = inputs.fingerprints.put(source, data)
+        if why := inputs.duplicate(key, content):
+            refused.append((key, why, planning.refusal(content, why)))
             continue
         items.append(Item(key, {"source": data}, source.path))
-        made.append(inputs.fingerprints.put(source, data))
-    return items, made, unreadable
+        made.append(content)
+    return items, made, refused
 
 
 def width(stage: StageSpec) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 MAX_PIXELS = 120_000_000
 MIN_SIDE = 64
 
@@ -34,12 +34,13 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
                 image.load()
                 return _plain(_upright(image))
         except UnidentifiedImageError:
-            raise UnusableError("not a picture in a known format") from None
+            raise UnusableError(f"not a picture in a known format ({', '.join(FORMATS)})") from None
         except Image.DecompressionBombError:
             raise UnusableError(f"more than {max_pixels / 1e6:.0f} million pixels") from None
         except MemoryError:
             raise UnusableError("too large for this machine's memory") from None
-        except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, OverflowError) as error:
+        except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, OverflowError,
+                RuntimeError) as error:
             # what Pillow's decoders raise for damaged files varies by format; none of it concerns the program
             raise UnusableError(f"damaged or truncated picture ({str(error)[:80] or type(error).__name__})") from None
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_only_rows_of_changed_inputs_are_stale(ctx: Context) -> None:
     (ctx.content / "n001.jpg").write_text("77")
     (ctx.content / "n002.jpg").unlink()
     os.utime(ctx.content / "n003.jpg", (1, 1))  # touched, same content
-    (ctx.content / "n500.jpg").write_text("5")
+    (ctx.content / "n500.jpg").write_text("500")
     told = explain(READ, "content", ctx)
     assert "1 rows stale: input changed (source)" in told and "1 rows stale: input gone (source)" in told
     assert run(READ, ctx).cached == 10 and computed() == 2
@@ -136,6 +137,33 @@ def test_only_rows_of_changed_inputs_are_stale(ctx: Context) -> None:
     assert run(SQUARE, ctx).computed == 2
     assert store.read_rows(ctx.file("content", "latents"), ["n001"], ["square"])[0]["square"][0] == 77**2
     assert "n002" not in store.keys(ctx.file("content", "latents"))
+
+
+def test_of_equal_files_the_first_is_kept_and_follows_changes(ctx: Context) -> None:
+    for name in ("n003b", "n099"):
+        (ctx.content / f"{name}.jpg").write_text("3")
+    told = (ctx.cache / "content/rejects.jsonl").read_text
+    assert run(READ, ctx).rejected == 2
+    assert told().count("the same file as 'n003.jpg'") == 2
+    computed()
+    assert run(READ, ctx).rejected == 2 and computed() == 0
+    (ctx.content / "n003.jpg").unlink()
+    assert run(READ, ctx).rejected == 1 and computed() == 1, "the next one takes its place"
+    assert "n003b" in store.keys(ctx.file("content", "images"))
+    (ctx.content / "a.jpg").write_text("3")
+    assert run(READ, ctx).cached == 10
+    assert {"n003b", "n099"} <= {json.loads(x)["key"] for x in told().splitlines()}
+
+
+def test_sources_in_a_gzipped_tar_are_read_in_one_pass(ctx: Context, tmp_path: Path) -> None:
+    for i in range(30):  # stored in reverse, the first two the same
+        (ctx.content / f"n{i:03d}.jpg").write_text(str(max(i, 1)))
+    with tarfile.open(tmp_path / "in.tar.gz", "w:gz") as archive:
+        for i in reversed(range(30)):
+            archive.add(ctx.content / f"n{i:03d}.jpg", f"n{i:03d}.jpg")
+    packed = dataclasses.replace(ctx, content=tmp_path / "in.tar.gz", cache=tmp_path / "packed")
+    assert run(READ, packed).rejected == run(READ, ctx).rejected == 1
+    assert contents(packed.file("content", "images")) == contents(ctx.file("content", "images"))
 
 
 def test_a_limit_keeps_what_lies_beyond(ctx: Context) -> None:
@@ -170,7 +198,7 @@ def test_faults_say_what_to_do(ctx: Context, tmp_path: Path) -> None:
     with pytest.raises(Fault, match="run `hypernst align` first") as fault:
         run(SQUARE, ctx)
     assert fault.value.status == 2
-    with pytest.raises(Fault, match="no such folder"):
+    with pytest.raises(Fault, match="no such folder or file"):
         run(READ, dataclasses.replace(ctx, content=tmp_path / "nowhere"))
 
 

@@ -1,0 +1,146 @@
+"""Archives of pictures: tars (plain or gzipped, webdataset's included) and zips, listed and read, never unpacked."""
+
+import gzip
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+TARS = (".tar", ".tar.gz", ".tgz")
+SUFFIXES = (*TARS, ".zip")
+MAX_BYTES = 1 << 28  # of one picture's file
+BLOCK = 512  # of a tar
+DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, ValueError, NotImplementedError)
+
+
+class BadArchiveError(Exception):
+    """An archive that is refused whole; the message says why, in a few words."""
+
+
+class Member(NamedTuple):
+    """One file of an archive: `at` is its offset in a tar's (unzipped) bytes, its number in a zip.
+
+    `problem` says why it cannot be used, if that is plain without reading it.
+    """
+
+    name: str
+    at: int
+    size: int
+    problem: str = ""
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is read as an archive."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def listing(path: str) -> list[Member]:
+    """Every file in an archive, in its order, its name without leading `./`.
+
+    Raises: BadArchiveError when it is cut, damaged or none, a name in it leads out of it, or is there twice.
+    """
+    try:
+        found = list(_zip_members(path) if path.lower().endswith(".zip") else _tar_members(path))
+    except DAMAGE as error:
+        raise BadArchiveError(f"damaged or cut archive ({_brief(error)})") from None
+    seen = set()
+    for member in found:
+        if member.name in seen:
+            raise BadArchiveError(f"archive holds {member.name!r} twice")
+        seen.add(member.name)
+    return found
+
+
+def main_pictures(members: list[Member], suffixes: set[str]) -> dict[str, str]:
+    """Webdataset's grouping of a tar: sample (the name up to its first dot) -> the picture it is about."""
+    mains = {}
+    for member in members:
+        sample, ending = split(member.name)
+        if f".{ending.lower()}" in suffixes:
+            mains[sample] = member.name
+    return mains
+
+
+def split(name: str) -> tuple[str, str]:
+    """A member's sample and the rest of its name: `a/7.region.png` -> `a/7`, `region.png`."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return folder + slash + stem, ending
+
+
+class Reader:
+    """Reads members; keeps the last archive open, so that reading in the archive's order costs one pass."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._file: BinaryIO | gzip.GzipFile | None = None
+        self._zip: zipfile.ZipFile | None = None
+
+    def read(self, path: str, at: int, size: int) -> bytes:
+        """The bytes of one member. Raises: OSError with the reason as its text when they cannot be had."""
+        try:
+            if path != self._path:
+                self.close()
+                self._path = path
+                if path.lower().endswith(".zip"):
+                    self._zip = zipfile.ZipFile(path)
+                else:
+                    opened = open if path.lower().endswith(".tar") else gzip.open
+                    self._file = opened(path, "rb")
+            if self._zip is not None:
+                data = self._zip.read(self._zip.infolist()[at])
+            else:
+                assert self._file is not None
+                self._file.seek(at)
+                data = self._file.read(size)
+        except (*DAMAGE, RuntimeError, IndexError) as error:  # zipfile's word for encryption is RuntimeError
+            self.close()
+            raise OSError(0, f"damaged in the archive ({_brief(error)})") from None
+        if len(data) != size:
+            raise OSError(0, f"damaged in the archive ({len(data)} bytes, expected {size})")
+        return data
+
+    def close(self) -> None:
+        """Let go of the archive that is open."""
+        for handle in (self._file, self._zip):
+            if handle is not None:
+                handle.close()
+        self._path, self._file, self._zip = "", None, None
+
+
+def _tar_members(path: str) -> Iterator[Member]:
+    with tarfile.open(path, "r:" if path.lower().endswith(".tar") else "r:gz") as tar:
+        while (info := tar.next()) is not None:
+            vars(tar)["members"].clear()  # or the whole list would be kept twice
+            if info.isdir():
+                continue
+            problem = "" if info.isreg() else "a link inside an archive" if info.islnk() or info.issym() else "no file"
+            yield Member(_inside(info.name), info.offset_data, info.size, problem)
+        assert tar.fileobj is not None
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(BLOCK) != bytes(BLOCK):  # tarfile takes a tar cut between two members for a whole one
+            raise ValueError("its end is missing, or a header is damaged")
+
+
+def _zip_members(path: str) -> Iterator[Member]:
+    with zipfile.ZipFile(path) as archive:
+        for number, info in enumerate(archive.infolist()):
+            if info.is_dir():
+                continue
+            problem = "a link inside an archive" if stat.S_ISLNK(info.external_attr >> 16) else ""
+            problem = "encrypted" if info.flag_bits & 1 else problem
+            yield Member(_inside(info.filename), number, info.file_size, problem)
+
+
+def _inside(name: str) -> str:
+    """The name without `.` steps; an archive with one that leads elsewhere is not to be trusted."""
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", name) or ".." in re.split(r"[/\\]", name):
+        raise BadArchiveError(f"a name in the archive leads out of it: {name!r}; pack it anew without")
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "strerror", "") or error).split())[:80] or type(error).__name__
