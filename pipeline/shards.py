@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,11 +15,13 @@ import numpy as np
 from pipeline import SCHEMA, __version__
 from pipeline.errors import Fault
 from pipeline.files import replacing, write_atomic
+from pipeline.sources import KEY
 from pipeline.spec import digest
 
 MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # of every sample, in this order
 SPLITS = ("train", "test")
 BLOCK = 512  # of a tar
+NAME = re.compile(r"[0-9a-z_-]+\.tar")
 Sample = Mapping[str, bytes]  # member -> content
 
 
@@ -95,12 +98,29 @@ def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
         if index["schema"] != SCHEMA or tuple(index["members"]) != MEMBERS:
             raise Fault(f"{where}/index.json: schema {index['schema']}, expected {SCHEMA}; run `hypernst shards` again")
         shards = [Shard(**s) for s in index["shards"]]
-    except (ValueError, KeyError, TypeError) as e:
+        wrong = next(filter(None, map(_wrong, shards)), "")
+        provenance = dict(index["provenance"])
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise Fault(f"{where}/index.json: not an index of shards ({e}); run `hypernst shards` again") from e
-    for shard in shards:
-        if Path(shard.name).name != shard.name or not shard.name.endswith(".tar"):
-            raise Fault(f"{where}/index.json: shard name {shard.name!r}; expected a plain name ending in .tar")
-    return index["provenance"], shards
+    if wrong:
+        raise Fault(f"{where}/index.json: {wrong}; run `hypernst shards` again")
+    return provenance, shards
+
+
+def _wrong(shard: Shard) -> str:
+    """What is wrong with a shard's entry. Names are checked as they become parts of paths and of commands of gopen."""
+    if not NAME.fullmatch(shard.name):
+        return f"shard name {shard.name!r}; expected {NAME.pattern}"
+    for key in shard.keys:
+        if not KEY.fullmatch(key):
+            return f"{shard.name}: key {key!r}; expected {KEY.pattern}"
+    sizes = np.array(shard.sizes, np.int64).reshape(-1, len(MEMBERS))
+    ends = np.cumsum((BLOCK + -(-sizes // BLOCK) * BLOCK).sum(1))
+    if not len(shard.keys) == len(sizes) == len(shard.offsets) == shard.samples or sizes.min(initial=0) < 0:
+        return f"{shard.name}: {len(shard.keys)} keys, {len(sizes)} sizes, {shard.samples} samples; expected as many"
+    if shard.offsets != [0, *ends[:-1].tolist()][:shard.samples] or shard.bytes != 2 * BLOCK + ends[-1:].sum():
+        return f"{shard.name}: its offsets do not follow from its sizes"
+    return ""
 
 
 def is_current(folder: Path, provenance: dict[str, Any]) -> bool:

@@ -1,21 +1,21 @@
-"""Shards are reproducible to the byte; readers give every sample once, resume exactly and refuse damaged tars."""
+"""Shards are reproducible to the byte, appear whole or not at all, and hold what the caches hold."""
 
 import dataclasses
 import hashlib
-import itertools
-import json
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline import profile, shards, store
 from pipeline.context import Context
 from pipeline.errors import Fault
-from pipeline.stream import Loader, Samples, stream
+from pipeline.stream import Samples
 from stages import shards as stage
 from tests.caches import fill
 
@@ -32,11 +32,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Context:
     fill(ctx, "style", 8)
     assert stage.run(ctx) == 0
     return ctx
-
-
-@pytest.fixture
-def copied(packed: Context, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(packed.shards, tmp_path / "shards"))
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -82,80 +77,58 @@ def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
     assert not set(train) & set(samples.keys()) and len(train) + len(samples) == COUNT
 
 
-@pytest.mark.parametrize("ranks, workers", [(1, 0), (2, 1), (3, 2), (1, 4)])
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_every_sample_once_an_epoch_and_exact_resume(packed: Context, ranks: int, workers: int) -> None:
-    samples = Samples(packed.shards, "content")
-    whole = []
-    for rank in range(ranks):
-        loader = Loader(samples, 4, 7, rank=rank, ranks=ranks, workers=workers)
-        first = [b["key"] for b in loader.epoch()]
-        assert len(first) == loader.steps
-        plain = [b["key"] for b in itertools.islice(Loader(samples, 4, 7, rank=rank, ranks=ranks), loader.steps + 3)]
-        assert first == plain[:loader.steps]
-        resumed = Loader(samples, 4, 7, rank=rank, ranks=ranks, workers=workers)
-        resumed.restore(json.loads(json.dumps({**loader.state(), "step": 5})))
-        assert [b["key"] for b in itertools.islice(resumed, loader.steps - 2)] == plain[5:]
-        whole += itertools.chain.from_iterable(first)
-    assert sorted(whole) == sorted(samples.keys())
 
 
-def test_a_batch_is_tensors_and_epochs_differ(packed: Context) -> None:
-    loader = Loader(Samples(packed.shards, "content"), 100, 0)
-    one, two = itertools.islice(loader, 2)
-    assert one["key"] != two["key"] and sorted(one["key"]) == sorted(two["key"])
-    n = len(one["key"])
-    assert one["image"].shape == (n, 32, 32, 3) and one["image"].dtype == torch.uint8
-    assert one["codes"].shape == (n, 4, 256) and one["latent"].dtype == torch.float32
+def test_other_caches_of_the_same_pictures_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:
+    other = dataclasses.replace(packed, cache=tmp_path / "cache")
+    fill(dataclasses.replace(other, limit=10), "content", COUNT)  # computed in two goes, in another folder
+    fill(other, "content", COUNT)
+    fill(other, "style", 8)
+    stage.run(other)
+    assert sums(other.shards) == sums(packed.shards)
 
 
-def test_streaming_gives_the_same_samples(packed: Context) -> None:
-    samples = Samples(packed.shards, "content")
-    indexed = {s["key"]: s for s in map(samples.__getitem__, range(len(samples)))}
-    streamed = [s for r in range(2) for s in stream(str(packed.shards), "content", reader=r, readers=2, buffer=8)]
-    assert sorted(s["key"] for s in streamed) == sorted(indexed)
-    for s in streamed:
-        for name in ("image", "region", "latent", "codes"):
-            assert np.array_equal(s[name], indexed[s["key"]][name])
-        assert s["meta"] == indexed[s["key"]]["meta"]
+def test_killed_while_packing_leaves_no_index_and_the_rerun_the_same_bytes(packed: Context, tmp_path: Path) -> None:
+    """The third rename of a file is the end of the process: two tars are there, the third is not."""
+    cache = shutil.copytree(packed.cache, tmp_path / "cache")
+    shutil.rmtree(cache / "shards")
+    code = ("import os, pathlib, signal, sys, dataclasses\nfrom pipeline import profile\n"
+            "from pipeline.context import Context\nfrom stages import shards\n"
+            "replace, left = pathlib.Path.replace, 3\n"
+            "def killing(self, target):\n    global left\n    left -= 1\n"
+            "    return replace(self, target) if left else os.kill(os.getpid(), signal.SIGKILL)\n"
+            "pathlib.Path.replace = killing\n"
+            "tiny = profile.load('tiny')\n"
+            "tiny = dataclasses.replace(tiny, shards=dataclasses.replace(tiny.shards, max_mb=0.15))\n"
+            "shards.run(Context(tiny, cache=pathlib.Path(sys.argv[1])))")
+    root = Path(stage.__file__).parent.parent
+    killed = subprocess.run([sys.executable, "-c", code, str(cache)], cwd=root, stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = sorted(p.name for p in (cache / "shards").iterdir())
+    assert len([n for n in left if n.endswith(".tar")]) == 2 and "index.json" not in left
+    with pytest.raises(Fault, match="no finished shards"):
+        shards.read_index(cache / "shards")
+    again = dataclasses.replace(packed, cache=cache)
+    stage.run(again)
+    assert sums(again.shards) == sums(packed.shards)
 
 
-def test_wrong_numbers_fail_early(packed: Context) -> None:
-    with pytest.raises(Fault, match="shards of style-train for 9 readers"):
-        next(stream(str(packed.shards), "style", readers=9))
-    with pytest.raises(Fault, match="samples for 99 ranks"):
-        Loader(Samples(packed.shards, "content"), 4, 0, ranks=99)
-    with pytest.raises(Fault, match="no samples of other-train"):
-        Samples(packed.shards, "other")
-    loader = Loader(Samples(packed.shards, "content"), 4, 0)
-    with pytest.raises(Fault, match="cannot resume"):
-        loader.restore({**loader.state(), "seed": 1})
+def test_the_split_is_by_key_alone_and_recorded(packed: Context) -> None:
+    for fraction in (0.1, 0.25, 0.5):
+        found = [shards.split_of(f"picture-{i}", fraction) for i in range(2000)]
+        assert abs(found.count("test") / 2000 - fraction) < 0.04
+    provenance, listed = shards.read_index(packed.shards)
+    assert provenance["params"]["test_fraction"] == 0.25
+    for shard in listed:
+        assert shard.name.startswith(f"{shard.collection}-{shard.split}-")
+        assert {shards.split_of(key, 0.25) for key in shard.keys} == {shard.split}
 
 
-def test_a_cut_tar_is_refused(copied: Path) -> None:
-    shard = shards.read_index(copied)[1][0]
-    path = copied / shard.name
-    path.write_bytes(path.read_bytes()[:shard.offsets[-1]] + bytes(1024))
-    with pytest.raises(Fault, match=rf"{shard.name}: \d+ bytes, but index.json says"):
-        Samples(copied, shard.collection, shard.split)
-    with pytest.raises(Fault, match=f"{shard.samples - 1} samples, but index.json says {shard.samples}"):
-        list(stream(str(copied), shard.collection, shard.split))
+@pytest.mark.parametrize("name", ["portable", "paper"])
+def test_shards_are_of_a_size_that_streams_well(name: str) -> None:
+    if (profile.FOLDER / f"{name}.toml").exists():
+        assert 64 <= profile.load(name).shards.max_mb <= 256
 
 
-def test_a_swapped_member_is_refused(copied: Path) -> None:
-    shard = shards.read_index(copied)[1][0]
-    path = copied / shard.name
-    path.write_bytes(path.read_bytes().replace(shard.keys[0].encode(), b"x" * len(shard.keys[0])))
-    samples = Samples(copied, shard.collection, shard.split)
-    with pytest.raises(Fault, match=r"but index\.json says"):
-        samples.raw(samples.keys().index(shard.keys[0]))
-    with pytest.raises(Fault, match=r"index\.json says|bad checksum"):
-        list(stream(str(copied), shard.collection, shard.split))
-
-
-def test_a_shard_outside_the_folder_is_refused(copied: Path) -> None:
-    index = json.loads((copied / "index.json").read_text())
-    index["shards"][0]["name"] = "../evil.tar"
-    (copied / "index.json").write_text(json.dumps(index))
-    with pytest.raises(Fault, match=r"shard name '../evil.tar'"):
-        Samples(copied, "content")
+def test_no_shard_is_larger_than_asked(packed: Context) -> None:
+    assert all(s.bytes <= 150_000 for s in shards.read_index(packed.shards)[1])
