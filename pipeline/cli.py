@@ -206,13 +206,13 @@ def quality(**options: Any) -> None:
 @cli.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
 @click.option("--key", help="Show this row.")
+@click.option("--full", is_flag=True, help="Read everything for the ranges, not only evenly spread rows.")
 @click.option("--html", type=FILE, help="Write a page with pictures of rows.")
 @click.option("--png", type=FILE, help="Write a picture of rows.")
 @_DEBUG_OPTION
-def inspect_file(file: Path, key: str | None, html: Path | None, png: Path | None) -> None:
-    """Say what is in a cache file or shard: datasets, ranges, NaNs, provenance."""
-    module = importlib.import_module("pipeline.inspect")
-    _finish(module.run(file, key=key, html=html, png=png))
+def inspect_file(file: Path, **options: Any) -> None:
+    """Say what is in a cache file, a part or shards: datasets, ranges, NaNs, provenance."""
+    _finish(importlib.import_module("stages.inspect").run(file, **options))
 
 
 @cli.command()

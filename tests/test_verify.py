@@ -1,14 +1,13 @@
-"""Damage is found and named, and repair costs no more than what was damaged; inspect reads all kinds of files."""
+"""Damage is found and named, and repair costs no more than what was damaged."""
 
 import dataclasses
 import os
 from pathlib import Path
 
-import cv2
 import h5py
 import pytest
 
-from pipeline import inspect, profile, store, verify
+from pipeline import profile, store, verify
 from pipeline.context import Context
 from pipeline.errors import Fault
 from stages import shards
@@ -105,29 +104,6 @@ def test_a_damaged_shard_is_found(ctx: Context, capsys: pytest.CaptureFixture) -
     assert verify.run(ctx, repair=True) == 0
     shards.run(ctx)
     assert tar.read_bytes() == whole and verify.run(ctx) == 0
-
-
-def test_inspect_tells_what_is_in_a_file(ctx: Context, tmp_path: Path) -> None:
-    text = inspect.run(ctx.file("content", "latents"))
-    assert "20 rows, 0 rejects" in text and "stage    latents" in text
-    assert ["latent", "20x4x16", "f4", "256x4x16", "fletcher32"] in [line.split()[:5] for line in text.splitlines()]
-    png, html = tmp_path / "a.png", tmp_path / "a.html"
-    one = inspect.run(ctx.file("content", "aladin"), key="content0002", png=png, html=html)
-    assert "image_code" in one and cv2.imread(str(png)).shape[1] > 4 * 192
-    assert "data:image/png" in html.read_text()
-    inspect.run(ctx.shards, png=tmp_path / "s.png")
-    tar = min(ctx.shards.glob("style-*.tar"))
-    assert tar.name in inspect.run(tar)
-    with pytest.raises(Fault, match="no key 'nobody'"):
-        inspect.run(ctx.file("content", "masks"), key="nobody")
-
-
-def test_inspect_of_an_empty_cache(ctx: Context, tmp_path: Path) -> None:
-    path = ctx.file("content", "masks")
-    verify._drop(path, set(store.keys(path)))
-    assert "0 rows" in inspect.run(path)
-    with pytest.raises(Fault, match="no rows to draw"):
-        inspect.run(path, png=tmp_path / "x.png")
 
 
 def test_limits_and_rejects_reach_the_shards(ctx: Context, capsys: pytest.CaptureFixture) -> None:

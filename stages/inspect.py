@@ -1,0 +1,37 @@
+"""What `hypernst inspect` draws latents with: the generator they were made for."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import inspect, profile
+from pipeline.context import Context
+
+
+def run(file: Path, **options: Any) -> str:
+    """See `pipeline.inspect.run`."""
+    return inspect.run(file, **options, generate=generate)
+
+
+def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
+    """The pictures of latents [N,L,D], RGB u8 [N,H,W,3], by the generator that `made`, their file's provenance, names.
+
+    Raises: Fault when its profile or weights are not to be had.
+    """
+    import torch
+
+    from pipeline import pictures
+    from stages import networks
+
+    settings = made["params"].get("generator")
+    # A file made with a profile of the user's own keeps the generator's settings; shards keep the profile's name only.
+    found = profile.load("portable" if settings else made["profile"])
+    if settings:
+        found = dataclasses.replace(found, generator=profile.Generator(**settings))
+    generator = networks.generator(Context(found))
+    with torch.inference_mode():
+        drawn = [pictures.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
+    return np.stack(drawn)
