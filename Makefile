@@ -13,7 +13,9 @@ option = $(if $($1),--$2 '$($1)')
 COMMON := $(strip $(call option,PROFILE,profile) $(call option,CACHE,cache) $(call option,RUN,run) \
 	$(call option,LIMIT,limit) $(call option,ENGINE,engine) $(call option,DEVICE,device))
 SOURCES := $(strip $(call option,CONTENT,content) $(call option,STYLE,style))
-STAGES := samples align latents masks aladin-codes shards train eval
+NO_FACES := $(call option,NO_FACE,no-face)
+CACHED := samples align latents masks aladin-codes shards
+STAGES := $(CACHED) train eval
 TRAININGS := fit-head train-inverter train-parser train-aladin
 
 .DEFAULT_GOAL := help
@@ -32,7 +34,7 @@ help: ## this text
 			for (i = 1; i <= n; i++) if (system("test -e " each[i]) == 0) have++; \
 			state = have == n ? "made" : have ? "partly" : "-" } \
 		printf "  %-15s %-7s %s\n", $$1, state, text }' $(firstword $(MAKEFILE_LIST))
-	@echo 'Settings: PROFILE= CONTENT= STYLE= CACHE= RUN= LIMIT= ENGINE= DEVICE= VENV= PYTHON='
+	@echo 'Settings: PROFILE= CONTENT= STYLE= CACHE= RUN= NO_FACE= LIMIT= ENGINE= DEVICE= VENV= PYTHON='
 
 setup: $(READY) ## make the virtual environment [VENV/.hypernst-ready]
 
@@ -54,6 +56,13 @@ $(READY): pyproject.toml constraints.txt
 weights: $(READY) ## fetch the published weights the profile needs
 	$(BIN)/hypernst weights $(COMMON) fetch
 
+# Asked once, before anything is run: the stages with something to do, so that `make -n` and `make -q` tell the truth
+# and nothing is started for the others. Where that cannot be told, all of them.
+ifneq ($(filter $(STAGES),$(MAKECMDGOALS)),)
+UNFINISHED := $(shell test -e $(READY) && $(BIN)/hypernst explain --names $(COMMON) $(SOURCES) $(NO_FACES) 2>/dev/null || \
+	echo $(CACHED))
+endif
+
 # Sample pictures are made only when they are what the run reads.
 ifeq ($(CONTENT)$(STYLE),)
 align: samples
@@ -74,7 +83,9 @@ train: ## train the hypernetwork
 eval: ## compare the methods
 
 $(STAGES): $(READY)
-	$(BIN)/hypernst $@ $(COMMON) $(SOURCES)
+
+$(filter $(UNFINISHED),$(CACHED)) train eval:
+	$(strip $(BIN)/hypernst $@ $(COMMON) $(SOURCES) $(if $(filter align,$@),$(NO_FACES)))
 
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
 	$(BIN)/hypernst demo $(COMMON) $(SOURCES)
@@ -90,8 +101,8 @@ inspect: $(READY) ## say what is in FILE=cache/.../x.h5
 verify: $(READY) ## check every cache file and shard
 	@$(BIN)/hypernst verify $(COMMON) $(SOURCES)
 
-explain: $(READY) ## say what would make STAGE=align compute again
-	@$(BIN)/hypernst explain $(COMMON) $(SOURCES) $(STAGE)
+explain: $(READY) ## say what would make STAGE=align (or all) compute again
+	@$(BIN)/hypernst explain $(COMMON) $(SOURCES) $(NO_FACES) $(STAGE)
 
 doctor: $(READY) ## versions, weights, disk, memory, GPU
 	@$(BIN)/hypernst doctor $(COMMON)

@@ -38,6 +38,7 @@ STAGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("eval", "evaluate", (), "Compare the methods over content x style pairs."),
     ("demo", "demo", (), "Run every stage on the sample pictures and draw a gallery."),
 )
+LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # look for a GPU only when there is work
 TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("fit-head", "fit_head", ("minutes", "output"), "Fit the generator's 256 px output head."),
     ("train-inverter", "train_inverter", ("data", "minutes", "output"), "Train the encoder from a portrait to W+."),
@@ -105,25 +106,13 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return _settings(command)
 
 
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise Fault(f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use cpu or auto", 2) from error
-    return name
-
-
 def _context(options: dict[str, Any], run: str = "default", resolve: bool = True) -> Any:
     """Take the common options out of `options` and make the Context of them; `resolve` looks for the GPU."""
-    from pipeline import profile
+    from pipeline import device, profile
     from pipeline.context import Context
 
     cache = options.pop("cache")
-    device = options.pop("device")
+    name = options.pop("device")
     return Context(
         profile=profile.load(options.pop("profile")),
         cache=cache,
@@ -134,7 +123,7 @@ def _context(options: dict[str, Any], run: str = "default", resolve: bool = True
         max_rejects=options.pop("max_rejects"),
         retry_rejected=options.pop("retry_rejected"),
         engine=options.pop("engine"),
-        device=_device(device) if resolve else device,
+        device=device.resolve(name) if resolve else device.check(name),
         debug=bool(click.get_current_context().meta.get(DEBUG)),
     )
 
@@ -149,7 +138,7 @@ def _finish(result: int | str | None) -> None:
 
 def _run(module: str, options: dict[str, Any], run: str = "default") -> None:
     """Call `stages.<module>.run` with those options that were given."""
-    ctx = _context(options, run)
+    ctx = _context(options, run, resolve=module not in LAZY)
     stage = importlib.import_module(f"stages.{module}")
     _finish(stage.run(ctx, **{name: value for name, value in options.items() if value is not None}))
 
@@ -225,15 +214,18 @@ def verify(repair: bool, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]))
+@click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]), required=False)
+@click.option("--names", is_flag=True, help="Only the names of the stages that have something to do.")
+@OPTIONS["no_face"]
 @_common
-def explain(stage: str, **options: Any) -> None:
-    """Say which input, parameter or weight would make STAGE compute again."""
-    from pipeline import explain as module
-
-    ctx = _context(options, resolve=False)
-    found = importlib.import_module(f"stages.{stage.replace('-', '_')}")
-    _finish(found.explain(ctx) if stage == "shards" else module.run(found.spec(ctx), ctx))
+def explain(stage: str | None, names: bool, no_face: str | None, **options: Any) -> None:
+    """Say which input, parameter or weight would make STAGE (all of them) compute again; computes nothing."""
+    module = importlib.import_module("stages.chain")
+    ctx = module.align.with_no_face(_context(options, resolve=False), no_face)
+    if names:
+        _finish(" ".join(module.unfinished(ctx)))
+    else:
+        _finish(module.explain(stage, ctx) if stage else module.explain_all(ctx))
 
 
 @cli.command()

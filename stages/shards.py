@@ -27,11 +27,7 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
     Raises: Fault(2) when a cache is missing.
     """
     with lock(ctx.cache, "shards"):
-        keys, parents, rejected = {}, {}, {}
-        for name in collections:
-            keys[name], found, rejected[name] = _join(name, ctx)
-            parents.update(found)
-        provenance = _provenance(ctx, parents, keys)
+        keys, rejected, provenance = _survey(ctx, collections)
         current = shards.is_current(ctx.shards, provenance)
         if not current:
             ctx.shards.mkdir(parents=True, exist_ok=True)
@@ -43,15 +39,17 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
     return 0
 
 
+def is_current(ctx: Context) -> bool:
+    """Whether the shards are what the caches would be packed into."""
+    return shards.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])
+
+
 def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
     """What made the shards stale, in a few lines."""
     from pipeline.plan import difference
 
-    keys, parents = {}, {}
-    for name in collections:
-        keys[name], found, _ = _join(name, ctx)
-        parents.update(found)
-    wanted = json.loads(json.dumps(_provenance(ctx, parents, keys)))
+    keys, _, provenance = _survey(ctx, collections)
+    wanted = json.loads(json.dumps(provenance))
     count = sum(map(len, keys.values()))
     if shards.is_current(ctx.shards, wanted):
         return f"shards: {count} samples packed; nothing to compute"
@@ -60,6 +58,15 @@ def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
     except Fault as fault:
         cause = str(fault)
     return f"shards: {count} samples to pack\n  stale: {cause}"
+
+
+def _survey(ctx: Context, collections: tuple[str, ...]) -> tuple[dict[str, list[str]], dict[str, int], dict[str, Any]]:
+    """By collection the keys to pack and how many images are left out; the provenance the shards should have."""
+    keys, parents, rejected = {}, {}, {}
+    for name in collections:
+        keys[name], found, rejected[name] = _join(name, ctx)
+        parents.update(found)
+    return keys, rejected, _provenance(ctx, parents, keys)
 
 
 def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int]:

@@ -1,10 +1,15 @@
 """Small caches of random content, for tests of what comes after them."""
 
+import dataclasses
+import functools
+import zlib
+
 import numpy as np
 
 from pipeline import pictures
 from pipeline.context import Context
 from pipeline.runner import Column, Row, StageSpec, Worker, run_stage
+from stages import chain
 
 SPECS = {
     "images": {"image": Column("bytes"), "path": Column("text"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
@@ -50,3 +55,26 @@ def _row(name: str, key: str, path: str) -> Row:
         else:
             row[column] = rng.random(kind.shape) * (255 if kind.dtype == "u1" else 1)
     return row
+
+
+def fill_in_place_of_networks(ctx: Context, collection: str, count: int) -> None:
+    """Write `count` source files and the four caches as the profile's own stages would describe them: the real specs,
+    whose workers make flat rows at once."""
+    folder = ctx.source(collection)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (folder / f"{collection}{i:05d}.jpg").write_text(str(i))
+    for name in chain.CACHED:
+        spec = chain.spec(name, collection, ctx)
+        run_stage(dataclasses.replace(spec, open=functools.partial(_flat, spec), batch=64), collection, ctx)
+
+
+def _flat(spec: StageSpec, ctx: Context) -> Worker:
+    jpeg = pictures.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
+    plain = {"bytes": jpeg, "text": ""}
+
+    def row(key: str) -> Row:
+        level = zlib.crc32(key.encode()) % 3
+        return {name: plain.get(c.dtype, np.full(c.shape, level)) for name, c in spec.columns.items()}
+
+    return lambda items: [row(item.key) for item in items]

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from pipeline import cli, weights
+from pipeline import cli, profile, weights
+from pipeline.context import Context
 from pipeline.errors import Fault
+from tests import caches
 
 ROOT = Path(cli.__file__).parent.parent
 TARGETS = (
@@ -106,6 +108,13 @@ class TestMakefile:
         env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
         return subprocess.run(["make", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
 
+    def status(self, *words: str) -> int:
+        try:
+            self.make(*words)
+        except subprocess.CalledProcessError as error:
+            return error.returncode
+        return 0
+
     def test_help_lists_the_targets(self):
         listed = [line.split()[0] for line in self.make().splitlines() if line.startswith("  ")]
         assert set(TARGETS) <= set(listed)
@@ -115,6 +124,36 @@ class TestMakefile:
         common = "--profile 'tiny' --cache 'c' --limit '3' --content 'my faces'"
         commands = [line.split("/")[-1] for line in text.splitlines()[-2:]]
         assert commands == [f"hypernst align {common}", f"hypernst latents {common}"]
+
+    @pytest.mark.weights
+    def test_what_would_run_is_told_and_nothing_else_is_run(self, tmp_path):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / ".hypernst-ready").touch()
+        command = tmp_path / "bin" / "hypernst"
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n')
+        command.chmod(0o755)
+        places = {"content": tmp_path / "c", "style": tmp_path / "s", "cache": tmp_path / "cache"}
+        ctx = Context(profile.load("portable"), **places)
+        words = [f"VENV={tmp_path}", *(f"{name.upper()}={place}" for name, place in places.items())]
+
+        def told(*more: str) -> list[str]:
+            lines = self.make("-n", "shards", *words, *more).splitlines()
+            return [line.split("hypernst ")[1].split()[0] for line in lines if "hypernst " in line]
+
+        everything = ["align", "latents", "masks", "aladin-codes", "shards"]
+        assert told() == everything
+        for collection in ("content", "style"):
+            caches.fill_in_place_of_networks(ctx, collection, 4)
+        assert told() == ["shards"]
+        assert self.status("-q", "shards", *words) == 1
+        self.make("shards", *words)
+        assert told() == [] and self.status("-q", "shards", *words) == 0
+        assert "Nothing to be done" in self.make("shards", *words)
+        own = tmp_path / "own.toml"
+        own.write_text((profile.FOLDER / "portable.toml").read_text().replace("\npatches = 8", "\npatches = 6", 1))
+        assert told(f"PROFILE={own}") == ["aladin-codes", "shards"]
+        (ctx.style / "style00001.jpg").write_text("another")
+        assert told() == everything
 
     def test_an_unchanged_environment_is_not_made_again(self, tmp_path):
         venv = tmp_path / "venv"

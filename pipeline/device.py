@@ -1,0 +1,31 @@
+"""Where tensors live: the device a run was asked for, looked up only once there is something to compute."""
+
+import re
+from pathlib import Path
+
+from pipeline.errors import Fault
+
+NAMES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
+GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # without any of these there is none
+
+
+def check(name: str) -> str:
+    """The name, if it is one at all. Raises: Fault(2)."""
+    if not NAMES.fullmatch(name):
+        raise Fault(f"--device {name}: no such device; use auto, cpu, cuda or cuda:1", 2)
+    return name
+
+
+def resolve(name: str) -> str:
+    """The device to use for `name`, "auto" being a GPU if there is one. Raises: Fault(2) when it cannot be used."""
+    if check(name) == "cpu" or (name == "auto" and not any(Path(node).exists() for node in GPU_NODES)):
+        return "cpu"
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise Fault(f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use cpu or auto", 2) from error
+    return name

@@ -1,0 +1,82 @@
+"""The preprocessing stages in the order data flows: what each would compute, and which have anything to do."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+
+from pipeline import weights
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.explain import explain as explain_one
+from pipeline.plan import survey
+from pipeline.spec import StageSpec
+from stages import align, samples, shards
+
+CACHED = ("align", "latents", "masks", "aladin-codes")  # one cache file a collection each
+STAGES = (*CACHED, "shards")
+
+
+def spec(name: str, collection: str, ctx: Context) -> StageSpec:
+    """The stage `name` as it runs over `collection`."""
+    if name == "align":
+        return align.spec(ctx, collection)
+    return importlib.import_module(f"stages.{name.replace('-', '_')}").spec(ctx)
+
+
+def explain(name: str, ctx: Context) -> str:
+    """What the stage `name` would compute and why, a few lines a collection; computes, fetches and writes nothing."""
+    with weights.no_fetching():
+        if name == "shards":
+            told = shards.explain(ctx)
+        else:
+            told = "\n".join(explain_one(spec(name, collection, ctx), collection, ctx) for collection in COLLECTIONS)
+    first = [other for other in unfinished(ctx, before=name) if name == "shards" or other in _sources_of(name)]
+    return told + (f"\n  {', '.join(first)} first: something is to do there as well" if first else "")
+
+
+def explain_all(ctx: Context) -> str:
+    """`explain` of every stage, or what keeps it from being told."""
+    told = []
+    for name in STAGES:
+        try:
+            told.append(explain(name, ctx))
+        except Fault as fault:
+            told.append(f"{name}: {fault}")
+    return "\n".join(told)
+
+
+def unfinished(ctx: Context, before: str = "") -> list[str]:
+    """The stages that have something to do, in order, the samples included if they are what the run reads.
+
+    One that reads what another is going to change counts, as it may have to follow; so does one that cannot be told.
+    """
+    stages = STAGES[: STAGES.index(before)] if before else STAGES
+    found: list[str] = []
+    with weights.no_fetching():
+        own = ctx.content == ctx.cache / "samples" / "content" or ctx.style == ctx.cache / "samples" / "style"
+        if own and not _holds(lambda: samples.is_current(ctx)):
+            return ["samples", *stages]
+        for name in stages:
+            if set(found) & _sources_of(name) or not _holds(partial(_up_to_date, name, ctx)):
+                found.append(name)
+    return found
+
+
+def _sources_of(name: str) -> set[str]:
+    """The stages whose caches the stage `name` reads, at first hand or further back."""
+    return {"align": set(), "aladin-codes": {"align", "masks"}, "shards": set(CACHED)}.get(name, {"align"})
+
+
+def _up_to_date(name: str, ctx: Context) -> bool:
+    if name == "shards":
+        return shards.is_current(ctx)
+    plans = (survey(spec(name, collection, ctx), collection, ctx) for collection in COLLECTIONS)
+    return not any(plan.todo or plan.dirty for plan in plans)
+
+
+def _holds(told: Callable[[], bool]) -> bool:
+    """What `told` says; false where it cannot tell, as the stage itself will say why when it runs."""
+    try:
+        return told()
+    except Fault:
+        return False
