@@ -9,6 +9,9 @@ from models.detector import Face
 # The recipe uses dlib's 68 landmarks; it only needs the eyes' centres and the mouth's corners, which detectors of
 # five points give, too. EYES and MOUTH scale the square, DOWN moves its centre from the eyes towards the mouth.
 EYES, MOUTH, DOWN = 2.0, 1.8, 0.1
+# Where the five points of an aligned face lie on average, as shares of the square.
+POINTS = np.array([[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043],
+                   [313.08905, 371.15118]], np.float32) / 512  # fmt: skip
 
 
 def quad_of(points: NDArray[np.float32]) -> NDArray[np.float64]:

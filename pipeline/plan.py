@@ -17,7 +17,7 @@ from pipeline.sources import UNREADABLE, Fingerprints, Reader, Source, reading_o
 from pipeline.spec import StageSpec, digest
 from pipeline.store import Cache, Entry
 
-WRITERS = {"images": "align", "latents": "latents", "masks": "masks", "aladin": "aladin-codes"}
+WRITERS = {"images": "align", "latents": "latents", "parses": "masks", "masks": "masks", "aladin": "aladin-codes"}
 
 
 @dataclass

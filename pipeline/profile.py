@@ -42,18 +42,23 @@ class Inverter:
 
 @dataclass(frozen=True)
 class Parser:
-    """The segmenter into hair, face and background."""
+    """The segmenter: `kind` of network, and which of its labels, by name, are hair and face; the rest is background."""
 
+    kind: str
     weights: str
+    hair: tuple[str, ...]
+    face: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Aladin:
     """Style codes: `patches` windows of `patch` px a region whose coverage is at least `coverage`, else `relaxed`.
 
-    The network sees a window at `input_size` px and the whole picture at `whole_size`.
+    The network sees a window at `input_size` px and the whole picture at `whole_size`; its `kind` is "imagenet" (a head
+    on the VGG16 that LPIPS reads), "vgg16" or "vit", the published ones.
     """
 
+    kind: str
     weights: str
     patch: int
     patches: int
@@ -171,6 +176,10 @@ def _convert(kind: Any, value: Any, key: str, path: Path) -> Any:
         if not isinstance(value, dict):
             raise Fault(f"{path}: {key!r} is {value!r}; expected a [{key}] section", 2)
         return _build(kind, value, f"{key}.", path)
+    if kind == tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise Fault(f"{path}: {key!r} is {value!r}; expected a list of names", 2)
+        return tuple(value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

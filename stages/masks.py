@@ -1,59 +1,109 @@
-"""Region masks: which pixel of an aligned picture is hair, face or background."""
+"""Region masks: which pixel of an aligned picture is hair, face or background.
+
+The segmenter's raw label map has a cache of its own, so that another grouping of its labels does not run it again.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from models.labels import LABELS, grouping
 from models.windows import UNKNOWN
+from pipeline import explain as plans
 from pipeline import weights
-from pipeline.context import Context
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
 from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_collections
 
 SIZE = 256
 
 
+def parse_spec(ctx: Context) -> StageSpec:
+    """The parse stage: the segmenter's own labels. FaRL's warp needs points, so what detects them counts, too."""
+    section = ctx.profile.parser
+    names = [section.weights]
+    detector = ctx.profile.align.detector
+    if section.kind.startswith("farl-") and detector != "none":
+        names.append(detector)
+    return StageSpec(
+        name="parse",
+        output="parses",
+        parents={"images": ("image",)},
+        columns={"parse": Column("u1", (SIZE, SIZE))},
+        params={"kind": section.kind},
+        weights={name: weights.sha256(name) for name in names},
+        version=1,
+        batch=8,
+        open=open_parser,
+    )
+
+
 def spec(ctx: Context) -> StageSpec:
     """The masks stage: region (what to use), parse (the parser's own answer) and each region's share of the picture."""
-    name = ctx.profile.parser.weights
+    _regions(ctx)
+    section = ctx.profile.parser
     return StageSpec(
         name="masks",
         output="masks",
-        parents={"images": ("image", "score")},
+        parents={"images": ("score",), "parses": ("parse",)},
         columns={
             "region": Column("u1", (SIZE, SIZE)),
             "parse": Column("u1", (SIZE, SIZE)),
             "coverage": Column("f4", (3,)),
         },
-        params=ctx.profile.section_dict("parser"),
-        weights={name: weights.sha256(name)},
-        version=1,
-        batch=8,
+        params={"kind": section.kind, "hair": list(section.hair), "face": list(section.face)},
+        version=2,
+        batch=64,
         open=open_worker,
     )
 
 
 def run(ctx: Context) -> int:
     """Segment both collections."""
-    return run_collections(spec(ctx), ctx)
+    stage = spec(ctx)  # a grouping that cannot be is told before the network runs
+    return max(run_collections(parse_spec(ctx), ctx), run_collections(stage, ctx))
+
+
+def explain(ctx: Context) -> str:
+    """What both steps would compute and why."""
+    text = plans.run(parse_spec(ctx), ctx)
+    if not all(ctx.file(name, "parses").exists() for name in COLLECTIONS):
+        return f"{text}\nmasks: made from what parse makes"
+    return f"{text}\n{plans.run(spec(ctx), ctx)}"
+
+
+def open_parser(ctx: Context) -> Worker:
+    """The worker that labels aligned pictures, one at a time: in another batch the last bits of logits may differ."""
+    from stages.parsers import labeller
+
+    label = labeller(ctx)
+    return lambda items: [{"parse": label(item["images.image"])} for item in items]
 
 
 def open_worker(ctx: Context) -> Worker:
-    """The worker that parses aligned pictures; in one without a face every pixel's region is unknown (255)."""
-    from models.parser import PortraitParser
-    from pipeline import pictures
-
-    parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
+    """The worker that groups labels; in a picture without a face every pixel's region is unknown (255)."""
+    regions = _regions(ctx)
 
     def work(items: Sequence[Item]) -> list[Row | Reject]:
-        # one picture at a time: in a batch of another size the last bits of the logits may differ
         rows: list[Row | Reject] = []
         for item in items:
-            image = pictures.to_tensor(pictures.decode(item["images.image"], SIZE)).to(ctx.device)
-            parse = parser.parse(image)[0].cpu().numpy()
+            parse = item["parses.parse"]
             portrait = float(item["images.score"]) > 0
-            region = parse if portrait else np.full_like(parse, UNKNOWN)
+            region = regions[parse] if portrait else np.full_like(parse, UNKNOWN)
             share = np.bincount(region.ravel(), minlength=UNKNOWN + 1)[:3] / region.size
             rows.append({"region": region, "parse": parse, "coverage": share})
         return rows
 
     return work
+
+
+def _regions(ctx: Context) -> np.ndarray:
+    """The region of each label of the profile's segmenter. Raises: Fault(2) for a kind or label that does not exist."""
+    section, name = ctx.profile.parser, ctx.profile.name
+    if section.kind not in LABELS:
+        raise Fault(f"profile {name}: parser.kind is {section.kind!r}; expected one of {', '.join(LABELS)}", 2)
+    try:
+        return grouping(LABELS[section.kind], section.hair, section.face)
+    except ValueError as error:
+        wrong = f"parser.hair and parser.face group {section.kind}'s labels, but {error}"
+        raise Fault(f"profile {name}: {wrong}", 2) from error

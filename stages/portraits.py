@@ -49,6 +49,7 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
     for name, path in files.items():
         if not path.exists():
             raise Fault(f"{path}: missing; run `hypernst {WRITERS[name]}` first", 2)
+    aladin_codes.one_encoder(ctx)
     shared = sorted(set.intersection(*(set(store.keys(path)) for path in files.values())))
     for key in shared[:limit]:
         row: dict[str, Any] = {}
@@ -64,6 +65,7 @@ class Reader:
         self.ctx = ctx
         self.detect = {name: align.spec(ctx, name).open(ctx) for name in ("content", "style")}
         self.workers: dict[str, Worker] = {
+            "parses": masks.parse_spec(ctx).open(ctx),
             "masks": masks.spec(ctx).open(ctx),
             "latents": latents.spec(ctx).open(ctx),
             "aladin": aladin_codes.spec(ctx).open(ctx),

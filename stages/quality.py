@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from models import sifid
+from models.aladin import Aladin
 from models.parser import PortraitParser
 from pipeline import pictures, weights
 from pipeline.context import Context
@@ -33,7 +34,10 @@ def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, 
     parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
     figure("parser_miou", *train_parser.measure(parser, portraits / "seg"))
     works = _files(portraits / "style") + _files(portraits / "nonportrait")
-    raw, coded = train_aladin.retrieval(aladin_codes.network(ctx), works)
+    encoder = aladin_codes.network(ctx)
+    if not isinstance(encoder, Aladin):
+        raise Fault(f"profile {ctx.profile.name}: aladin.kind is {ctx.profile.aladin.kind!r}; quality needs a VGG16", 2)
+    raw, coded = train_aladin.retrieval(encoder, works)
     figure("aladin_top1", coded, len(works))
     figure("aladin_top1_raw", raw, len(works))
     read = Reader(ctx)

@@ -15,6 +15,7 @@ from pipeline.lock import lock, sweep
 from pipeline.plan import WRITERS
 from pipeline.report import Progress, say
 from pipeline.store import Cache
+from stages import aladin_codes
 
 PARENTS = ("images", "latents", "masks", "aladin")
 PACKED = {"image", "region", "parse", "latent", "code", "image_code"}  # the other columns go into .json
@@ -24,7 +25,7 @@ VERSION = 1
 def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
     """Bring shards/ up to date with the caches; a rerun with nothing changed only compares digests.
 
-    Raises: Fault(2) when a cache is missing.
+    Raises: Fault(2) when a cache is missing, or when the collections' codes are of two encoders.
     """
     with lock(ctx.cache, "shards"):
         keys, rejected, provenance = _survey(ctx, collections)
@@ -91,6 +92,7 @@ def _provenance(ctx: Context, parents: dict[str, str], keys: dict[str, list[str]
     align = ctx.profile.align
     params = {**ctx.profile.section_dict("shards"), "size": align.size, "jpeg_quality": align.jpeg_quality}
     return {"stage": "shards", "version": VERSION, "schema": SCHEMA, "params": params, "parents": parents,
+            "encoder": aladin_codes.one_encoder(ctx),
             "samples": {name: len(k) for name, k in keys.items()}, "program": __version__, "profile": ctx.profile.name}
 
 

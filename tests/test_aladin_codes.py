@@ -4,11 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from pipeline import pictures, profile
 from pipeline.context import Context
-from pipeline.runner import Item
+from pipeline.errors import Fault
+from pipeline.runner import Column, Item, StageSpec, run_stage
 from stages import aladin_codes
 
 
@@ -67,3 +69,29 @@ def test_windows_are_cut_at_the_pictures_own_resolution() -> None:
     image = torch.stack([x, y, x])[None]
     cut = aladin_codes.crops(image, np.array([[10, 20, 74, 84]]), 128)
     assert cut.shape == (1, 3, 128, 128) and cut[0, 0, 0, 0] == 20 and cut[0, 1, 0, 0] == 40
+
+
+def test_codes_of_two_encoders_are_not_mixed(tmp_path: Path) -> None:
+    ctx = dataclasses.replace(context(), cache=tmp_path)
+    for collection, kind in (("content", "vgg16"), ("style", "vit")):
+        stage = StageSpec(name="aladin-codes", output="aladin", columns={"code": Column("f4")}, params={"kind": kind},
+                          weights={kind: "ab" * 32}, open=lambda ctx: lambda items: [{"code": 0.0} for _ in items])
+        source = dataclasses.replace(ctx, content=tmp_path / "in", style=tmp_path / "in")
+        source.content.mkdir(exist_ok=True)
+        (source.content / "a.png").write_text("")
+        run_stage(stage, collection, source)
+        if collection == "content":
+            assert aladin_codes.one_encoder(ctx) == "vgg16 (vgg16 abababababab)"
+    with pytest.raises(Fault, match=r"content/aladin\.h5 holds codes of vgg16 .*style/aladin\.h5 holds codes of vit"):
+        aladin_codes.one_encoder(ctx)
+
+
+def test_the_profile_names_the_encoder() -> None:
+    def of(**changes: object) -> Context:
+        section = dataclasses.replace(context().profile.aladin, **changes)
+        return dataclasses.replace(context(), profile=dataclasses.replace(context().profile, aladin=section))
+
+    with pytest.raises(Fault, match="expected one of imagenet, vgg16, vit"):
+        aladin_codes.spec(of(kind="vgg19"))
+    with pytest.raises(Fault, match="'vit' needs input_size and whole_size of 224"):
+        aladin_codes.spec(of(kind="vit"))
