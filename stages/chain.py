@@ -10,17 +10,19 @@ from pipeline.errors import Fault
 from pipeline.explain import explain as explain_one
 from pipeline.plan import survey
 from pipeline.spec import StageSpec
-from stages import align, samples, shards
+from stages import align, masks, samples, shards
 
 CACHED = ("align", "latents", "masks", "aladin-codes")  # one cache file a collection each
 STAGES = (*CACHED, "shards")
 
 
-def spec(name: str, collection: str, ctx: Context) -> StageSpec:
-    """The stage `name` as it runs over `collection`."""
+def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
+    """What the stage `name` runs over `collection`, in order; most have one step."""
     if name == "align":
-        return align.spec(ctx, collection)
-    return importlib.import_module(f"stages.{name.replace('-', '_')}").spec(ctx)
+        return (align.spec(ctx, collection),)
+    if name == "masks":
+        return masks.parse_spec(ctx), masks.spec(ctx)
+    return (importlib.import_module(f"stages.{name.replace('-', '_')}").spec(ctx),)
 
 
 def explain(name: str, ctx: Context) -> str:
@@ -29,9 +31,19 @@ def explain(name: str, ctx: Context) -> str:
         if name == "shards":
             told = shards.explain(ctx)
         else:
-            told = "\n".join(explain_one(spec(name, collection, ctx), collection, ctx) for collection in COLLECTIONS)
+            told = "\n".join(_explain(name, collection, ctx) for collection in COLLECTIONS)
     first = [other for other in unfinished(ctx, before=name) if name == "shards" or other in _sources_of(name)]
     return told + (f"\n  {', '.join(first)} first: something is to do there as well" if first else "")
+
+
+def _explain(name: str, collection: str, ctx: Context) -> str:
+    lines, made = [], set[str]()
+    for step in steps(name, collection, ctx):
+        unmade = [parent for parent in step.parents if parent in made and not ctx.file(collection, parent).exists()]
+        waits = f"{step.name} {collection}: follows, once {', '.join(unmade)} are made"
+        lines.append(waits if unmade else explain_one(step, collection, ctx))
+        made.add(step.output)
+    return "\n".join(lines)
 
 
 def explain_all(ctx: Context) -> str:
@@ -70,7 +82,7 @@ def _sources_of(name: str) -> set[str]:
 def _up_to_date(name: str, ctx: Context) -> bool:
     if name == "shards":
         return shards.is_current(ctx)
-    plans = (survey(spec(name, collection, ctx), collection, ctx) for collection in COLLECTIONS)
+    plans = (survey(step, collection, ctx) for collection in COLLECTIONS for step in steps(name, collection, ctx))
     return not any(plan.todo or plan.dirty for plan in plans)
 
 

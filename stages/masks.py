@@ -9,9 +9,8 @@ import numpy as np
 
 from models.labels import LABELS, grouping
 from models.windows import UNKNOWN
-from pipeline import explain as plans
 from pipeline import weights
-from pipeline.context import COLLECTIONS, Context
+from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_collections
 
@@ -62,14 +61,6 @@ def run(ctx: Context) -> int:
     """Segment both collections."""
     stage = spec(ctx)  # a grouping that cannot be is told before the network runs
     return max(run_collections(parse_spec(ctx), ctx), run_collections(stage, ctx))
-
-
-def explain(ctx: Context) -> str:
-    """What both steps would compute and why."""
-    text = plans.run(parse_spec(ctx), ctx)
-    if not all(ctx.file(name, "parses").exists() for name in COLLECTIONS):
-        return f"{text}\nmasks: made from what parse makes"
-    return f"{text}\n{plans.run(spec(ctx), ctx)}"
 
 
 def open_parser(ctx: Context) -> Worker:

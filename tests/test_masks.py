@@ -18,7 +18,7 @@ from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.profile import Parser
 from pipeline.runner import Column, Item, StageSpec, run_stage
-from stages import masks, parsers
+from stages import chain, masks, parsers
 
 
 class Bands(nn.Module):
@@ -79,6 +79,7 @@ def test_another_grouping_does_not_run_the_network_again(
     fill_images(ctx)
     assert masks.run(ctx) == 0
     first = rows(ctx)
+    assert chain._up_to_date("masks", ctx)
     labels = LABELS[kind]
     expected = np.array([0 if label == "hair" else 1 if label in face else 2 for label in labels])
     assert len(np.unique(first["a"]["parse"])) > len(labels) // 2
@@ -90,9 +91,10 @@ def test_another_grouping_does_not_run_the_network_again(
     monkeypatch.setattr(parsers, "labeller", lambda ctx: pytest.fail("the network was opened"))
     bald = dataclasses.replace(ctx.profile.parser, hair=(), face=("nose",))
     other = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, parser=bald))
-    told = masks.explain(other)
+    told = chain.explain("masks", other)
     assert "parse content: 3 inputs, 3 cached, 0 rejected; nothing to compute" in told
     assert "params.hair" in told and "masks content: 3 inputs, 0 cached" in told
+    assert not chain._up_to_date("masks", other)
     assert masks.run(other) == 0
     second = rows(other)
     assert (second["a"]["parse"] == first["a"]["parse"]).all()
