@@ -4,6 +4,8 @@ The paper keeps random patches whose "mean IoU" with the region is high. For a s
 ratio is tiny, so it is read as coverage, |mask in patch| / |patch| (section 3.2 and 3.5).
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,13 +20,7 @@ def coverage(mask: NDArray[np.bool_], size: int) -> NDArray[np.float64]:
 
     A mask smaller than the window gives an empty array.
     """
-    height, width = mask.shape
-    if min(height, width) < size:
-        return np.zeros((0, 0))
-    total = np.zeros((height + 1, width + 1), np.int64)
-    np.cumsum(np.cumsum(mask, 0, dtype=np.int64), 1, out=total[1:, 1:])
-    inside = total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
-    return inside / float(size * size)
+    return _inside(mask, size) / float(size * size)
 
 
 def draw(
@@ -36,9 +32,10 @@ def draw(
     there are fewer than `count` of them. Returns boxes (count, 4) and their coverage (count,), or None where the
     region is missing.
     """
-    share = coverage(mask, size)
+    inside, area = _inside(mask, size), size * size
     for threshold in thresholds:
-        positions = np.flatnonzero(share >= threshold)
+        least = next(n for n in range(math.ceil(threshold * area) - 1, area + 2) if n / area >= threshold)
+        positions = np.flatnonzero(inside >= least)
         if positions.size:
             break
     else:
@@ -47,5 +44,16 @@ def draw(
         picked = rng.choice(positions, count, replace=False)
     else:
         picked = np.concatenate([rng.permutation(positions), rng.choice(positions, count - positions.size)])
-    y, x = np.unravel_index(picked, share.shape)
-    return np.stack([x, y, x + size, y + size], 1).astype(np.int64), share[y, x]
+    y, x = np.unravel_index(picked, inside.shape)
+    return np.stack([x, y, x + size, y + size], 1).astype(np.int64), inside[y, x] / area
+
+
+def _inside(mask: NDArray[np.bool_], size: int) -> NDArray[np.int32]:
+    """How many pixels of `mask` lie in each window."""
+    import cv2  # here, as a command without work imports this module for its names
+
+    if min(mask.shape) < size:
+        return np.zeros((0, 0), np.int32)
+    total = cv2.integral(np.ascontiguousarray(mask).view(np.uint8))
+    rows = total[size:] - total[:-size]
+    return rows[:, size:] - rows[:, :-size]
