@@ -32,7 +32,7 @@ def clock(work: Callable[[], object]) -> float:
 def main() -> None:
     """Print a table of seconds and ratios to the 256 px cut."""
     ctx = Context(profile=profile.load("portable"))
-    cut, full = networks.generator(ctx), networks.generator(ctx, 1024)
+    cut, full = networks.generator(ctx), networks.generator(ctx, full=True)
     hyper = networks.trained_hypernetwork(ctx, cut.layer_table())
     latent = cut.mean_latent()[None, None].expand(1, 18, -1)
     x, codes, region = cut(latent).clamp(-1, 1), torch.randn(1, 4, 256), torch.randint(0, 3, (1, 256, 256)).byte()

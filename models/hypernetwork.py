@@ -5,14 +5,14 @@ are 16 x 16 x 256 and every row of the generator's layer table has a head of its
 stylisation can train late heads while early ones keep giving exactly the deltas they gave.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.mobilestylegan import LayerEntry, MobileStyleGAN
+from models.layers import Generator, LayerEntry
 from models.windows import UNKNOWN
 
 CELLS = 16  # the grid heads work on
@@ -143,9 +143,9 @@ def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]
 
 
 @torch.no_grad()
-def render(hyper: HyperNetwork, generator: MobileStyleGAN, x: Tensor, latent: Tensor, codes: Tensor, region: Tensor,
+def render(hyper: HyperNetwork, generator: Generator, x: Tensor, latent: Tensor, codes: Tensor, region: Tensor,
            refinements: int, inversion: Tensor | None = None) -> Tensor:
-    """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, 18, 512], codes [N, 4, 256], region [N, 256, 256]."""
+    """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, slots, 512], codes [N, 4, 256], region [N, 256, 256]."""
     y_hat, deltas = generator(latent) if inversion is None else inversion, None
     for _ in range(refinements):
         deltas = add(deltas, hyper(x, y_hat.clamp(-1, 1), codes, region))
@@ -156,10 +156,3 @@ def render(hyper: HyperNetwork, generator: MobileStyleGAN, x: Tensor, latent: Te
 def mix_codes(own: Tensor, style: Tensor, strength: float | Tensor) -> Tensor:
     """Walk from the content's own codes to the style's on the unit sphere's chord: [N, 4, 256], unit length."""
     return F.normalize(own + strength * (style - own), dim=-1)
-
-
-def load(tensors: Mapping[str, Tensor], table: Sequence[LayerEntry], **options: int | bool) -> HyperNetwork:
-    """Build from saved tensors, frozen. Raises: RuntimeError when they belong to another generator's table."""
-    net = HyperNetwork(table, **options)  # type: ignore[arg-type]
-    net.load_state_dict({name: t.float() for name, t in tensors.items()})
-    return net.requires_grad_(False).eval()

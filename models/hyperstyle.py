@@ -143,21 +143,21 @@ class HyperStyle(Trunk):
         what = f"a HyperStyle hypernetwork for {len(tuned)} of {len(table)} layers"
         return published.fill(published.build(cls, table, tuned), state, what)
 
-    def deltas(self, features: Tensor) -> list[Tensor | None]:
-        """Deltas [N, out, in, k, k] or [N, out, in, 1, 1] from features, in the table's order; None: not tuned."""
-        found: list[Tensor | None] = [None] * len(self.table)
-        for name, head in self.refinement_blocks.items():
-            delta = head(features)
-            if isinstance(head, SharedHead) and self.shared_weight_hypernet is not None:
-                delta = self.shared_weight_hypernet(delta)
-            found[int(name)] = delta
-        return found
+    def delta(self, index: int, features: Tensor) -> Tensor:
+        """Deltas of one tuned layer: [N, 512, 512, 3, 3] of a shared head, [N, out, in, 1, 1] of another."""
+        head = self.refinement_blocks[str(index)]
+        delta: Tensor = head(features)
+        if isinstance(head, SharedHead) and self.shared_weight_hypernet is not None:
+            delta = self.shared_weight_hypernet(delta)
+        return delta
 
     def forward(self, x: Tensor) -> list[Tensor | None]:
-        """Deltas in the kernels' own shapes, of pictures and their current renderings x [N, 6, 256, 256] in [-1, 1]."""
-        found = self.deltas(self.look(x))
-        return [None if d is None else d.expand(-1, -1, -1, *entry.shape[2:])
-                for d, entry in zip(found, self.table, strict=True)]
+        """Deltas in the kernels' own shapes of pictures and their renderings x [N, 6, 256, 256]; None: not tuned."""
+        features, found = self.look(x), []
+        for i, entry in enumerate(self.table):
+            tuned = str(i) in self.refinement_blocks
+            found.append(self.delta(i, features).expand(-1, -1, -1, *entry.shape[2:]) if tuned else None)
+        return found
 
 
 def without_aliases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

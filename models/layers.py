@@ -35,3 +35,6 @@ class Generator(Protocol):
 
     def map(self, z: Tensor) -> Tensor:
         """Map z [N, 512] to w [N, 512]."""
+
+    def mean_latent(self, samples: int = ..., seed: int = 0) -> Tensor:
+        """The mean of `samples` mapped z, [512]; the same for the same seed."""

@@ -15,7 +15,13 @@ from pipeline.files import replacing
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write tensors and a JSON-able `meta` to one safetensors file, atomically."""
-    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():  # copies only what must be: a state may fill half the memory
+        own = tensor.detach().cpu().contiguous()
+        shared = own.untyped_storage().nbytes() != own.nbytes
+        plain[name] = own.clone() if shared or own.data_ptr() in places else own
+        places.add(own.data_ptr())
     try:
         with replacing(path) as temporary:
             save_file(plain, temporary, metadata={"meta": json.dumps(meta, sort_keys=True)})
@@ -23,12 +29,16 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         raise Fault(f"{path}: cannot be written ({e}); free disk space or choose another folder") from e
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save` wrote. Raises: Fault if the file is not a whole safetensors file."""
+def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save` wrote: the tensors under `prefix`, named without it, and the meta.
+
+    Raises: Fault if the file is not a whole safetensors file.
+    """
     try:
         with safe_open(path, "pt") as f:
             meta = json.loads((f.metadata() or {}).get("meta", "{}"))
-            return {name: f.get_tensor(name) for name in f.keys()}, meta  # noqa: SIM118
+            names = [name for name in f.keys() if name.startswith(prefix)]  # noqa: SIM118
+            return {name.removeprefix(prefix): f.get_tensor(name) for name in names}, meta
     except (SafetensorError, OSError, ValueError) as e:
         raise Fault(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
 

@@ -80,12 +80,15 @@ class Shards:
 class Train:
     """The hypernetwork and its training (paper section 3).
 
+    `heads` are "channel" (a shift a channel, the paper's), "separable" (that and `rank` separable terms) or
+    "hyperstyle" (HyperStyle's trunk and heads, without `width` and `rank`; its published `weights` are a start).
     `start_layer` is the row of the generator's layer table from which stylisation trains; `losses_at` "each" takes the
     losses after every refinement (the paper's), "one" after one drawn a step; `style` and `content` weight the
     auxiliary VGG16 term (0: off, the paper's); `micro_batch` samples go through the networks at once.
     """
 
     weights: str
+    heads: str
     width: int
     rank: int
     refinements: int

@@ -73,6 +73,7 @@ _OURS = "this project's; trained on outputs of research models, see weights/READ
 _NVIDIA = "Apache-2.0 in the package; presumably distilled from NVIDIA's FFHQ StyleGAN2 (non-commercial)"
 _LPIPS_TERMS = "BSD-2-Clause (LPIPS); ImageNet-trained trunk"
 _ADAIN_TERMS = "MIT in the package; weights of naoto0804/pytorch-AdaIN (MIT), ImageNet- and COCO-trained"
+_NC = "NVIDIA Source Code License (non-commercial)"
 _DATA = "random_face/data"
 _TFJS = "package/resources/bisenetv2-celebamask"
 
@@ -109,6 +110,22 @@ REGISTRY: dict[str, Weight] = {
         Weight("parser", "three-region portrait parser", "shipped", _OURS, "parser.safetensors"),
         Weight("aladin", "projection head of the 256-D ALADIN style code", "shipped", _OURS, "aladin.safetensors"),
         Weight("hypernet", "the hypernetwork", "shipped", _OURS, "hypernet.safetensors"),
+        Weight("stylegan2-ffhq-256", "StyleGAN2, FFHQ faces at 256 px", "https://github.com/rosinality/stylegan2-pytorch",
+               _NC, "stylegan2-ffhq-256.safetensors", optional=True),
+        Weight("stylegan2-ffhq-1024", "StyleGAN2, FFHQ faces at 1024 px (config f)",
+               "https://github.com/rosinality/stylegan2-pytorch", _NC, "stylegan2-ffhq-1024.safetensors",
+               optional=True),
+        Weight("e4e-ffhq-256", "e4e encoder for a 256 px generator (14 styles)",
+               "https://github.com/omertov/encoder4editing, to be trained for your 256 px generator", "MIT",
+               "e4e-ffhq-256.safetensors", optional=True),
+        Weight("e4e-ffhq-1024", "e4e encoder for the 1024 px generator (18 styles)",
+               "https://github.com/omertov/encoder4editing", "MIT", "e4e-ffhq-1024.safetensors", optional=True),
+        Weight("hyperstyle-ffhq-1024", "HyperStyle's hypernetwork for the 1024 px generator",
+               "https://github.com/yuval-alaluf/hyperstyle", "MIT", "hyperstyle-ffhq-1024.safetensors", optional=True),
+        Weight("farl-lapa", "FaRL face parsing, LaPa's 11 labels (facer's TorchScript)",
+               "https://github.com/FacePerceiver/facer/releases/tag/models-v1", "MIT", "farl-lapa.pt", optional=True),
+        Weight("aladin-vgg", "ALADIN, the VGG16 style encoder", "https://github.com/cusuh/CoGS", "none stated",
+               "aladin-vgg.safetensors", optional=True),
         Weight("retinaface", "RetinaFace-R50 face detector for facexlib",
                "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth", "MIT",
                "detection_Resnet50_Final.pth", optional=True),
@@ -201,6 +218,18 @@ def tensors(name: str) -> "dict[str, torch.Tensor]":
     place = path(name)
     try:
         return load_file(place)
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+
+
+def names(name: str) -> list[str]:
+    """Return the names of the weights' tensors, from the header alone; raises Fault as `tensors`."""
+    from safetensors import SafetensorError, safe_open
+
+    place = path(name)
+    try:
+        with safe_open(place, framework="numpy") as file:
+            return list(file.keys())
     except (SafetensorError, OSError) as error:
         raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
 

@@ -1,31 +1,61 @@
-"""The profile's frozen networks, loaded: where the weights registry and the models meet."""
+"""The profile's networks, loaded: where the weights registry and the models meet, and `kind` is looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from models import hypernetwork
+from models import e4e
 from models.hypernetwork import HyperNetwork
 from models.inverter import Inverter
-from models.mobilestylegan import LayerEntry, MobileStyleGAN
+from models.layers import Generator, LayerEntry
+from models.mobilestylegan import MobileStyleGAN
+from models.region_hyperstyle import RegionHyperStyle
+from models.stylegan2 import StyleGAN2
 from models.vgg import Trunk
 from pipeline import checkpoint, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 
+AVERAGED = 100_000  # mapped z behind the average latent of a file that has none
+Loaded = TypeVar("Loaded")
 
-def generator(ctx: Context, size: int | None = None) -> MobileStyleGAN:
-    """The frozen generator at the profile's size, or at 1024 px."""
+
+class Invert(Protocol):
+    """Turns pictures [N, 3, 256, 256] in [-1, 1] into latents [N, slots, 512] of its `generator`."""
+
+    generator: Generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Latents of pictures."""
+
+
+def generator(ctx: Context, *, full: bool = False) -> Generator:
+    """The frozen generator, with pictures of the profile's size or, `full`, of its own."""
+    return _kind(ctx)[0](ctx, full)
+
+
+def inversion(ctx: Context) -> Invert:
+    """The inverter that belongs to the profile's kind of generator."""
+    return _kind(ctx)[1](ctx)
+
+
+def _mobilestylegan(ctx: Context, full: bool) -> Generator:
     settings = ctx.profile.generator
-    if settings.kind != "mobilestylegan":
-        raise Fault(f"generator.kind is {settings.kind!r}; expected 'mobilestylegan'", 2)
-    head = None if size == 1024 else weights.tensors(settings.head)
+    head = None if full else weights.tensors(settings.head)
     return MobileStyleGAN.load(weights.tensors(settings.weights), head).to(ctx.device)
 
 
-class Inversion:
-    """The inverter with all it needs: call it on pictures [N, 3, 256, 256] for latents [N, 18, 512]."""
+def _stylegan2(ctx: Context, full: bool) -> Generator:
+    settings = ctx.profile.generator
+    size = None if full else settings.size
+    return _load(settings.weights, lambda tensors: StyleGAN2.load(tensors, size=size, seed=ctx.profile.seed)).to(
+        ctx.device)
+
+
+class Refining:
+    """The portable inverter with all it needs."""
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)
@@ -40,18 +70,96 @@ class Inversion:
         return self.net(x, self.trunk, self.generator, self.passes, self.start)
 
 
+class Encoding:
+    """A published encoder, e4e or the W-encoder, with its generator."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.generator = generator(ctx)
+        names = ctx.profile.inverter.weights, ctx.profile.generator.weights
+        self.net = _load(names[0], e4e.load)
+        if self.net.slots != self.generator.slots:
+            raise Fault(f"encoder {names[0]} gives {self.net.slots} latents but generator {names[1]} takes "
+                        f"{self.generator.slots}; name a pair of one size in the profile", 2)
+        if self.net.latent_avg is None:
+            self.net.latent_avg = average_latent(ctx, self.generator)
+        self.net.to(ctx.device)
+        self.net.latent_avg = self.net.latent_avg.to(ctx.device)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def average_latent(ctx: Context, net: Generator) -> Tensor:
+    """The generator's average latent: its file's, else the mean of AVERAGED mapped z, stored with its seed."""
+    own = getattr(net, "latent_avg", None)
+    if own is not None:
+        return own
+    digest, seed = weights.sha256(ctx.profile.generator.weights), ctx.profile.seed
+    place = weights.folder() / "latent_avg" / f"{digest[:16]}-{seed}.safetensors"
+    if place.exists():
+        return checkpoint.load(place)[0]["latent_avg"]
+    average = net.mean_latent(AVERAGED, seed).cpu()
+    meta = {"generator": ctx.profile.generator.weights, "sha256": digest, "samples": AVERAGED, "seed": seed}
+    checkpoint.save(place, {"latent_avg": average}, meta)
+    return average
+
+
+KINDS: dict[str, tuple[Callable[[Context, bool], Generator], Callable[[Context], Invert]]] = {
+    "mobilestylegan": (_mobilestylegan, Refining),
+    "stylegan2": (_stylegan2, Encoding),
+}
+
+
+def _kind(ctx: Context) -> tuple[Callable[[Context, bool], Generator], Callable[[Context], Invert]]:
+    kind = ctx.profile.generator.kind
+    if kind not in KINDS:
+        raise Fault(f"generator.kind is {kind!r}; expected one of {', '.join(KINDS)}", 2)
+    return KINDS[kind]
+
+
 def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
-    """An untrained hypernetwork of the profile's shape."""
+    """An untrained hypernetwork of the profile's shape, with the profile's kind of heads."""
     s = ctx.profile.train
-    return HyperNetwork(table, width=s.width, rank=s.rank, checkpointing=s.checkpointing)
+    ranks = {"channel": 0, "separable": s.rank}
+    if s.heads == "hyperstyle":
+        return RegionHyperStyle(table, checkpointing=s.checkpointing)
+    if s.heads not in ranks:
+        raise Fault(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
+    return HyperNetwork(table, width=s.width, rank=ranks[s.heads], checkpointing=s.checkpointing)
+
+
+def start(ctx: Context, hyper: HyperNetwork) -> str:
+    """Give a new hypernetwork the profile's weights, if it names any; returns the phase that training starts in.
+
+    HyperStyle's published weights know nothing of styles yet: training starts with reconstruction.
+    """
+    name = ctx.profile.train.weights
+    if not name:
+        return "reconstruct"
+    if isinstance(hyper, RegionHyperStyle) and any(n.startswith("refinement_blocks.") for n in weights.names(name)):
+        _load(name, hyper.initialise)
+        return "reconstruct"
+    _load(name, lambda tensors: hyper.load_state_dict({n: t.float() for n, t in tensors.items()}))
+    return "stylize"
 
 
 def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
-    """The run's averaged weights if the run has a checkpoint, else the shipped ones; frozen."""
-    path = ctx.run / "checkpoint.safetensors"
+    """The run's averaged weights if the run has a checkpoint, else the profile's; frozen."""
+    path, hyper = ctx.run / "checkpoint.safetensors", new_hypernetwork(ctx, table)
     if path.exists():
-        tensors = {n.removeprefix("ema."): t for n, t in checkpoint.load(path)[0].items() if n.startswith("ema.")}
+        hyper.load_state_dict(checkpoint.load(path, "ema.")[0])
+    elif ctx.profile.train.weights:
+        start(ctx, hyper)
     else:
-        tensors = weights.tensors(ctx.profile.train.weights)
-    s = ctx.profile.train
-    return hypernetwork.load(tensors, table, width=s.width, rank=s.rank).to(ctx.device)
+        raise Fault(f"{path}: missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first")
+    return hyper.requires_grad_(False).eval().to(ctx.device)
+
+
+def _load(name: str, loader: Callable[[dict[str, Tensor]], Loaded]) -> Loaded:
+    """Load registered weights; what does not fit is told with the weights' name."""
+    try:
+        return loader(weights.tensors(name))
+    except (ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:500]
+        raise Fault(f"{name}: {said}; name other weights in the profile") from error

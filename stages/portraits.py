@@ -26,7 +26,7 @@ PIXELS = {"images": ("image",), "masks": ("region",), "latents": ("latent",), "a
 
 @dataclass(frozen=True)
 class Portrait:
-    """An aligned picture: image u8 [256, 256, 3], region u8 [256, 256], latent [18, 512], codes [4, 256], valid [3]."""
+    """An aligned picture: image u8 [256, 256, 3], region u8 [256, 256], latent [S, 512], codes [4, 256], valid [3]."""
 
     key: str
     image: np.ndarray
@@ -50,6 +50,8 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
         if not path.exists():
             raise Fault(f"{path}: missing; run `hypernst {WRITERS[name]}` first", 2)
     aladin_codes.one_encoder(ctx)
+    with store.Cache(files["latents"]) as cache:
+        latents.refuse_others(ctx, cache.provenance, files["latents"])
     shared = sorted(set.intersection(*(set(store.keys(path)) for path in files.values())))
     for key in shared[:limit]:
         row: dict[str, Any] = {}

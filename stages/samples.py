@@ -73,11 +73,11 @@ def draw_faces(ctx: Context, folder: Path) -> None:
     import torch
     import torch.nn.functional as F
 
-    from models.mobilestylegan import MobileStyleGAN
     from pipeline import pictures
+    from stages import networks
 
     # at its full size, like a camera's picture, and not with the fitted head that the other stages use
-    generator = MobileStyleGAN.load(weights.tensors(ctx.profile.generator.weights)).to(ctx.device)
+    generator = networks.generator(ctx, full=True)
     random = torch.Generator().manual_seed(ctx.profile.seed)
     with torch.no_grad():
         middle = generator.map(torch.randn(4096, 512, generator=random).to(ctx.device)).mean(0)[None]

@@ -15,7 +15,7 @@ from pipeline.lock import lock, sweep
 from pipeline.plan import WRITERS
 from pipeline.report import Progress, say
 from pipeline.store import Cache
-from stages import aladin_codes
+from stages import aladin_codes, latents
 
 PARENTS = ("images", "latents", "masks", "aladin")
 PACKED = {"image", "region", "parse", "latent", "code", "image_code"}  # the other columns go into .json
@@ -81,6 +81,8 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
             raise Fault(f"{path}: missing, but shards are made from it; run `hypernst {WRITERS[name]}` first", 2)
         with Cache(path) as cache:
             rows = {key: entry for key, entry in cache.entries().items() if entry.row >= 0}
+            if name == "latents":
+                latents.refuse_others(ctx, cache.provenance, path)
         images = images or len(rows)
         shared = set(rows) if shared is None else shared & set(rows)
         digests[f"{collection}/{name}"] = store.file_digest(rows)
@@ -90,9 +92,11 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
 
 def _provenance(ctx: Context, parents: dict[str, str], keys: dict[str, list[str]]) -> dict[str, Any]:
     align = ctx.profile.align
+    with Cache(ctx.file(next(iter(keys)), "latents")) as cache:
+        made = latents.made_with(cache.provenance)
     params = {**ctx.profile.section_dict("shards"), "size": align.size, "jpeg_quality": align.jpeg_quality}
     return {"stage": "shards", "version": VERSION, "schema": SCHEMA, "params": params, "parents": parents,
-            "encoder": aladin_codes.one_encoder(ctx),
+            "encoder": aladin_codes.one_encoder(ctx), "latents": made,
             "samples": {name: len(k) for name, k in keys.items()}, "program": __version__, "profile": ctx.profile.name}
 
 

@@ -20,18 +20,18 @@ from tqdm import tqdm
 from models import hypernetwork
 from models.discriminators import ImageDiscriminator, PatchDiscriminator
 from models.hypernetwork import HyperNetwork
+from models.layers import Generator
 from models.lpips import LPIPS
-from models.mobilestylegan import MobileStyleGAN
 from models.objective import Batch, Reconstruction, Stylisation, Weights
 from models.style_term import StyleTerm
 from models.vgg import Trunk
-from pipeline import checkpoint, weights
+from pipeline import checkpoint, shards, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
 from pipeline.profile import Train
 from pipeline.stream import Loader, Samples
-from stages import networks
+from stages import latents, networks
 
 SAVE_EVERY = 50
 PENALTY_EVERY = 16
@@ -66,6 +66,7 @@ def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export:
     """
     settings = ctx.profile.train
     content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
+    latents.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
     generator = networks.generator(ctx)
     state = _start(ctx, generator, shipped)
     total = steps if steps is not None else settings.reconstruction_steps + settings.stylisation_steps
@@ -91,7 +92,8 @@ def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export:
                 save(ctx, state)
     save(ctx, state)
     if export:
-        meta = {"what": "hypernetwork for MobileStyleGAN's 256 px cut", "steps": state.step, "phase": state.phase,
+        what = f"hypernetwork for {ctx.profile.generator.kind}, {ctx.profile.generator.size} px"
+        meta = {"what": what, "steps": state.step, "phase": state.phase,
                 "contents": len(content), "styles": len(style), "command": "hypernst train"}
         checkpoint.save(export, checkpoint.half(state.ema.state_dict()), meta)
     if stop.asked:
@@ -127,14 +129,14 @@ def _trim_log(path: Path, step: int) -> None:
         write_atomic(path, "".join(kept).encode())
 
 
-def _start(ctx: Context, generator: MobileStyleGAN, shipped: bool) -> State:
+def _start(ctx: Context, generator: Generator, shipped: bool) -> State:
     """The run's checkpoint if there is one, else the shipped or fresh weights."""
     settings = ctx.profile.train
     torch.manual_seed(ctx.profile.seed)
     table = generator.layer_table()
     hyper, ema = (networks.new_hypernetwork(ctx, table).to(ctx.device) for _ in range(2))
     size, base = ctx.profile.generator.size, settings.image_critic_base
-    image_critic = ImageDiscriminator(size, base=base, top=128).to(ctx.device)
+    image_critic = ImageDiscriminator(size, base=base, top=max(128, base // 64)).to(ctx.device)
     patch_critic = PatchDiscriminator(width=settings.patch_critic_width).to(ctx.device)
     critics = [*image_critic.parameters(), *patch_critic.parameters()]
     state = State(hyper, ema.requires_grad_(False), image_critic, patch_critic,
@@ -150,9 +152,8 @@ def _start(ctx: Context, generator: MobileStyleGAN, shipped: bool) -> State:
         checkpoint.restore_optimiser(state.critic_optimiser, tensors, "critic_adam")
         state.step, state.phase, state.skipped = meta["step"], meta["phase"], meta["skipped"]
         return state
-    if shipped and settings.weights:
-        hyper.load_state_dict({n: t.float() for n, t in weights.tensors(settings.weights).items()})
-        state.phase = "stylize"
+    if shipped:
+        state.phase = networks.start(ctx, hyper)
     ema.load_state_dict(hyper.state_dict())
     ctx.run.mkdir(parents=True, exist_ok=True)
     return state
@@ -196,7 +197,7 @@ def _passes(ctx: Context, state: State) -> Passes:
     return Passes(Reconstruction(lpips, factors), stylisation)
 
 
-def train_step(state: State, generator: MobileStyleGAN, passes: Passes, pairs: Iterator[tuple[Batch, Batch]],
+def train_step(state: State, generator: Generator, passes: Passes, pairs: Iterator[tuple[Batch, Batch]],
                settings: Train, ctx: Context) -> dict[str, float]:
     """One optimiser step of the current phase over `settings.batch` samples; the mean of its loss terms."""
     rng = np.random.default_rng([ctx.profile.seed, state.step])
@@ -230,7 +231,7 @@ def train_step(state: State, generator: MobileStyleGAN, passes: Passes, pairs: I
     return means
 
 
-def refine(state: State, generator: MobileStyleGAN, content: Batch, codes: Tensor, settings: Train,
+def refine(state: State, generator: Generator, content: Batch, codes: Tensor, settings: Train,
            rng: np.random.Generator) -> Iterator[Tensor]:
     """Yield the renderings whose loss is taken, of `settings.refinements` with deltas adding up, detached between."""
     chosen = int(rng.integers(settings.refinements)) if settings.losses_at == "one" else None
@@ -247,7 +248,7 @@ def refine(state: State, generator: MobileStyleGAN, content: Batch, codes: Tenso
         y_hat = y.detach().clamp(-1, 1)
 
 
-def _reconstruct(state: State, generator: MobileStyleGAN, passes: Passes, own: Batch, settings: Train,
+def _reconstruct(state: State, generator: Generator, passes: Passes, own: Batch, settings: Train,
                  rng: np.random.Generator, share: int) -> dict[str, float]:
     terms: dict[str, Tensor] = {}
     for y in refine(state, generator, own, own.codes, settings, rng):
@@ -256,7 +257,7 @@ def _reconstruct(state: State, generator: MobileStyleGAN, passes: Passes, own: B
     return {name: float(t.detach()) for name, t in terms.items()}
 
 
-def _stylise(state: State, generator: MobileStyleGAN, passes: Passes, content: Batch, style: Batch, settings: Train,
+def _stylise(state: State, generator: Generator, passes: Passes, content: Batch, style: Batch, settings: Train,
              rng: np.random.Generator, share: int) -> dict[str, float]:
     critics = [*state.image_critic.parameters(), *state.patch_critic.parameters()]
     found: dict[str, Tensor] = {}

@@ -19,6 +19,7 @@ from models.lpips import LPIPS
 from models.mobilestylegan import SLOTS, MobileStyleGAN
 from pipeline import checkpoint, pictures, weights
 from pipeline.context import Context
+from pipeline.errors import Fault
 from stages import networks
 
 OUTPUT = Path("weights/portable/inverter.safetensors")
@@ -34,6 +35,9 @@ def run(ctx: Context, *, data: Path, minutes: float = 60, faces: int = 2500,
     """
     torch.manual_seed(ctx.profile.seed)
     generator = networks.generator(ctx)
+    if not isinstance(generator, MobileStyleGAN):
+        raise Fault(f"train-inverter trains for MobileStyleGAN; profile {ctx.profile.name} has "
+                    f"{ctx.profile.generator.kind}, whose encoder is e4e", 2)
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
     mapped = generator.map(torch.randn(20000, 512, generator=torch.Generator().manual_seed(0)).to(ctx.device))
     net = Inverter(mapped.mean(0), mapped.std(0), refine=minutes > 0).to(ctx.device)

@@ -38,7 +38,7 @@ def install() -> None:
     hypernetwork.Head = functools.partial(hypernetwork.Head, width=8, hidden=8)  # type: ignore[misc, assignment]
 
 
-def generator(ctx: Context, size: int | None = None) -> MobileStyleGAN:
+def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:
     """The 256 px cut with few channels and random weights."""
     full, mobilestylegan.WIDTHS = mobilestylegan.WIDTHS, WIDTHS
     try:
