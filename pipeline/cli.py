@@ -205,12 +205,13 @@ def inspect_file(file: Path, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--repair", is_flag=True, help="Set damaged files aside, so that the next run makes them again.")
+@click.option("--repair", is_flag=True, help="Compute just what is bad or missing again.")
 @_common
 def verify(repair: bool, **options: Any) -> None:
-    """Check every cache file and shard against its checksums."""
+    """Check every cache file and shard against its checksums, and the caches against each other."""
     module = importlib.import_module("pipeline.verify")
-    _finish(module.run(_context(options, resolve=False), repair=repair))
+    rebuild = importlib.import_module("stages.chain").rebuild if repair else None
+    _finish(module.run(_context(options, resolve=False), repair=repair, rebuild=rebuild))
 
 
 @cli.command()

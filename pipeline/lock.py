@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import Fault
+from pipeline.files import disk_fault, remove
 
 
 @contextmanager
@@ -17,8 +18,12 @@ def lock(cache: Path, stage: str) -> Iterator[None]:
 
     Raises: Fault at once when another run holds it, naming its stage, pid and host.
     """
-    cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / ".lock", "a+") as f:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        handle = open(cache / ".lock", "a+")  # noqa: SIM115
+    except OSError as error:
+        raise disk_fault(error, cache / ".lock") from error
+    with handle as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -35,7 +40,7 @@ def lock(cache: Path, stage: str) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove what killed runs left half-written in `folder`; only the holder of the lock may."""
     for stray in folder.glob(".*.tmp"):
-        stray.unlink(missing_ok=True)
+        remove(stray)
 
 
 def _holder(handle: int) -> str:

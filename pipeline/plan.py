@@ -6,6 +6,7 @@ parent's row, or of the user's file) are what they were when it was made.
 
 import itertools
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,9 @@ class Plan:
         return sum(key in self.entries and self.entries[key].row < 0 for key in self.wanted)
 
 
-def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False) -> Plan:
-    """Compare a stage's cache file and parts with its inputs; `retry` forgets rejects.
+def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False,
+           only: Collection[str] | None = None) -> Plan:
+    """Compare a stage's cache file and parts with its inputs; `retry` forgets rejects, `only` leaves others undone.
 
     Raises: Fault(2) when a parent cache is missing; Fault when a file is damaged.
     """
@@ -83,12 +85,11 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False)
     opened = [_read(file, number) for number, file in enumerate(files)]
     known = set().union(*(entries for _, entries in opened))
     inputs = _sources(collection, ctx, known) if not stage.parents else _join(stage, collection, ctx)
-    recipe = stage.recipe()
 
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file's word on a key replaces an earlier one's
     for provenance, found in opened:
-        changed = difference({k: provenance.get(k) for k in recipe}, recipe)
+        changed = change(provenance, stage)
         for key, entry in found.items():
             cause = changed or _input_cause(stage, key, entry, inputs)
             if not cause and not (retry and entry.row < 0):
@@ -96,13 +97,19 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False)
             causes[key] = cause
     stale = Counter(cause for key, cause in causes.items() if cause and key not in entries)
     wanted = list(itertools.islice(sorted(inputs.made), ctx.limit))
-    todo = [key for key in wanted if key not in entries]
+    todo = [key for key in wanted if key not in entries and (only is None or key in only)]
     if not stage.parents:
         todo.sort(key=lambda key: reading_order(inputs.sources[key]))
     dirty = len(files) != 1 or files[0] != path or set(entries) != known or any(
-        difference({k: provenance.get(k) for k in recipe}, recipe) for provenance, _ in opened)
+        change(provenance, stage) for provenance, _ in opened)
     fresh = sum(key not in causes for key in todo)
     return Plan(path, inputs, files, entries, wanted, todo, stale, fresh, dirty)
+
+
+def change(provenance: dict[str, Any], stage: StageSpec) -> str:
+    """How the recipe a file was made by differs from the stage's; "" if it does not."""
+    recipe = stage.recipe()
+    return difference({name: provenance.get(name) for name in recipe}, recipe)
 
 
 def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]:

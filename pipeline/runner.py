@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -50,18 +50,18 @@ def run_collections(stage: StageSpec, ctx: Context, collections: Sequence[str] =
     return max(run_stage(stage, name, ctx).status(ctx.max_rejects) for name in collections)
 
 
-def run_stage(stage: StageSpec, collection: str, ctx: Context) -> Summary:
-    """Bring cache/<collection>/<stage.output>.h5 up to date, computing only what is missing or stale.
+def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[str] | None = None) -> Summary:
+    """Bring cache/<collection>/<stage.output>.h5 up to date, computing only what is missing or stale, and `only` these.
 
     Raises: Fault when a parent cache is missing (2), the cache is in use by another run (1), or the worker fails (1).
     """
     with lock(ctx.cache, f"{stage.name} ({collection})"):
-        plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected)
+        plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected, only=only)
         todo = len(plan.todo)
         for _ in range(PASSES):
             if plan.todo:
                 _compute(stage, collection, ctx, plan)
-                plan = planning.survey(stage, collection, ctx)
+                plan = planning.survey(stage, collection, ctx, only=only)
         if plan.todo:
             raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
                         f"the first is {plan.todo[0]!r}; run it again")

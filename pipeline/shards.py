@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -71,6 +72,13 @@ def write(folder: Path, groups: Iterable[tuple[str, str, Iterable[tuple[str, Sam
     index = {"schema": SCHEMA, "provenance": provenance, "members": MEMBERS, "shards": [asdict(s) for s in shards]}
     write_atomic(folder / "index.json", json.dumps(index, sort_keys=True).encode())
     return shards
+
+
+def refill(folder: Path, shard: Shard, samples: Iterable[tuple[str, Sample]]) -> bool:
+    """Pack one shard of the index again; whether it came out as the index says."""
+    made = Shard(shard.name, shard.collection, shard.split, 0, 0, "", [], [], [])
+    with replacing(folder / shard.name) as temporary, temporary.open("wb") as f:
+        return _fill(f, made, _Peekable(samples), sys.maxsize) == shard
 
 
 def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:

@@ -26,6 +26,7 @@ KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")
 CHUNK = 1 << 16  # bytes; one row a chunk when a row is larger
 BLOCK = 1 << 23  # bytes moved at once while compacting
+FORMAT = ("v110", "v110")  # the first whose own structures carry checksums, too
 OPEN = 64  # files read at once while compacting
 _VARYING = ("bytes", "text")
 
@@ -101,17 +102,37 @@ class Cache:
         """All keys, in the file's order."""
         return _strings(self._read("key"))
 
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self.length("key")
+
+    def length(self, name: str) -> int:
+        """Rows of one dataset."""
+        return len(self._dataset(name))
+
+    @property
+    def width(self) -> int:
+        """How many inputs a row has."""
+        return int(self._dataset("inputs").shape[1])
+
     def entries(self, number: int = 0) -> dict[str, Entry]:
         """Key -> Entry of every row and reject; `number` is put in as the entry's file."""
-        out = {}
-        for i, (key, made, content) in enumerate(
-                zip(self.keys(), _digests(self._read("inputs")), _digests(self._read("digest")), strict=True)):
-            out[key] = Entry(number, i, made, content)
-        reasons = self._read("rejects/reason", text=True)
-        for key, made, reason in zip(_strings(self._read("rejects/key")), _digests(self._read("rejects/inputs")),
-                                     reasons, strict=True):
-            out[key] = Entry(number, -1, made, b"", reason)
-        return out
+        return self.row_entries(0, len(self), number) | self.reject_entries(number)
+
+    def row_entries(self, start: int, stop: int, number: int = 0) -> dict[str, Entry]:
+        """Key -> Entry of some rows."""
+        some = slice(start, stop)
+        found = zip(_strings(self._read("key", some)), range(start, stop), _digests(self._read("inputs", some)),
+                    _digests(self._read("digest", some)), strict=True)
+        return {key: Entry(number, row, made, content) for key, row, made, content in found}
+
+    def reject_entries(self, number: int = 0) -> dict[str, Entry]:
+        """Key -> Entry of the rejects. Raises: Fault when they are not what was written."""
+        found = [*zip(_strings(self._read("rejects/key")), self._read("rejects/reason", text=True),
+                      _digests(self._read("rejects/inputs")), strict=True)]
+        if self.h5.attrs.get("rejects") not in (None, _rejects_digest(found).encode()):
+            raise _damaged(self.path, ValueError("not the digest it should have"), "rejects")
+        return {key: Entry(number, -1, made, b"", reason) for key, reason, made in found}
 
     def rows(self, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
         """The rows of `keys` with the datasets `columns`.
@@ -149,10 +170,17 @@ class Cache:
 
     def _read(self, name: str, where: slice = slice(None), text: bool = False) -> Any:
         try:
-            dataset = self._datasets[name] = self._datasets.get(name) or self.h5[name]
+            dataset = self._dataset(name)
             return list(dataset.asstr()[where]) if text else dataset[where]
-        except (OSError, KeyError, ValueError) as e:
+        except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as e:  # what damage looks like to HDF5
             raise _damaged(self.path, e, name) from e
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        try:
+            found = self._datasets[name] = self._datasets.get(name) or self.h5[name]
+        except (KeyError, RuntimeError) as e:
+            raise _damaged(self.path, e, name) from e
+        return found
 
 
 def read_rows(path: Path, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
@@ -197,7 +225,7 @@ def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents:
                number: int | None = None) -> Path:
     """Write `batch` as a part of the cache file `path`, the next one or `number`; it exists whole or not at all."""
     part = part_folder(path) / f"{number or next_part(path):06d}.h5"
-    with replacing(part) as temporary, h5py.File(temporary, "w") as f:
+    with replacing(part) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f:
         _create(f, columns, len(batch.keys), parents, provenance)
         f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
         f["inputs"][:] = _undigest(batch.inputs, parents)
@@ -214,7 +242,7 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
     order = [(key, entries[key]) for key in sorted(entries) if entries[key].row >= 0]
     places = [(e.file, e.row) for _, e in order]
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
-    with replacing(path) as temporary, h5py.File(temporary, "w") as f, _Files(files) as opened:
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f, _Files(files) as opened:
         _create(f, columns, len(order), parents, provenance)
         f["key"][:] = np.array([key.encode() for key, _ in order], KEY.dtype)
         f["inputs"][:] = _undigest([e.inputs for _, e in order], parents)
@@ -268,7 +296,7 @@ def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def _create(f: h5py.File, columns: Mapping[str, Column], rows: int, parents: int, provenance: dict) -> None:
-    f.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+    f.attrs["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))  # of fixed length: those have a checksum
     f.attrs["schema"] = SCHEMA
     fixed = {"key": KEY, "inputs": Column("u1", (parents, 16)), "digest": Column("u1", (16,))}
     for name, column in {**columns, **fixed}.items():
@@ -279,8 +307,14 @@ def _put_rejects(f: h5py.File, rejects: Sequence[tuple[str, str, bytes]], parent
     for name, column in {"key": KEY, "reason": REASON, "inputs": Column("u1", (parents, 16))}.items():
         _dataset(f, f"rejects/{name}", column, len(rejects))
     f["rejects/key"][:] = np.array([key.encode() for key, _, _ in rejects], KEY.dtype)
-    _put(f["rejects/reason"], 0, [reason.replace("\0", " ") for _, reason, _ in rejects])
+    rejects = [(key, reason.replace("\0", " "), made) for key, reason, made in rejects]
+    _put(f["rejects/reason"], 0, [reason for _, reason, _ in rejects])
     f["rejects/inputs"][:] = _undigest([made for _, _, made in rejects], parents)
+    f.attrs["rejects"] = np.bytes_(_rejects_digest(rejects))
+
+
+def _rejects_digest(rejects: Sequence[tuple[str, str, bytes]]) -> str:
+    return digest(*(part for key, reason, made in rejects for part in (key.encode(), reason.encode(), made))).hex()
 
 
 def _dataset(f: h5py.File, name: str, column: Column, rows: int) -> None:
@@ -322,7 +356,8 @@ def _strings(values: np.ndarray) -> list[str]:
 
 
 def _digests(values: np.ndarray) -> list[bytes]:
-    return [v.tobytes() for v in values]
+    data, width = values.tobytes(), values[:1].nbytes
+    return [data[i : i + width] for i in range(0, len(data), width)] if width else []
 
 
 def _undigest(values: Sequence[bytes], parents: int | None = None) -> np.ndarray:

@@ -1,99 +1,145 @@
 """Checks every cache file, part and shard against its checksums, and the caches of a collection against each other."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline import files, shards, store
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.lock import lock, sweep
-from pipeline.plan import WRITERS
 from pipeline.report import say
 from pipeline.store import Cache, Entry
 
 ROWS = 64  # checked at once
+Wanted = dict[tuple[str, str], set[str] | None]
+Rebuild = Callable[[Context, Wanted], None]
 
 
 @dataclass
 class Problem:
     """Something wrong with a file: its text for the user, and the keys it is about; no keys: the whole file.
 
-    `fatal` is false when what it is about may hold again once something else is repaired.
+    `fatal` is false when nothing is to be removed: once something else is repaired it may hold again, or it is not
+    there. `partial`: the keys are not known, but the rest of the file is good.
     """
 
     path: Path
     text: str
     keys: list[str] = field(default_factory=list)
     fatal: bool = True
+    partial: bool = False
 
     def __str__(self) -> str:
         shown = ", ".join(self.keys[:5]) + (f" and {len(self.keys) - 5} more" if len(self.keys) > 5 else "")
         return f"{self.path}: {self.text}" + (f": {shown}" if self.keys else "")
 
 
-def run(ctx: Context, *, repair: bool = False) -> int:
+def run(ctx: Context, *, repair: bool = False, rebuild: Rebuild | None = None) -> int:
     """Report every problem, one a line; 1 if there are any left.
 
-    `repair` removes just what is bad (rows, or a file that cannot be opened), so that the stages compute it again.
+    `repair` removes just what is bad (rows, or a file that cannot be opened) and what killed runs left half-written,
+    and has `rebuild` compute just that again; without `rebuild` the stages do when they run.
     """
     with lock(ctx.cache, "verify --repair") if repair else nullcontext():
-        found = [p for collection in COLLECTIONS for p in check_collection(ctx.cache / collection)]
-        found += check_shards(ctx.shards)
-        for problem in found:
-            say(str(problem))
+        found = check(ctx)
         if repair:
-            _repair(ctx, found)
+            _remove(ctx, found)
     checked = f"{ctx.cache}: {len(found)} problems"
     if not found:
         say(f"{checked}; all checksums hold")
-    elif repair:
-        again = sorted({WRITERS.get(_cache_name(p.path), "shards") for p in found})
-        say(f"{checked}, removed; run {', '.join(f'`hypernst {stage}`' for stage in again)} to compute them again")
+    elif not repair:
+        say(f"{checked}; `hypernst verify --repair` computes again just what is bad")
+    elif rebuild is None:
+        say(f"{checked}, removed; the stages compute them again")
     else:
-        say(f"{checked}; `hypernst verify --repair` removes what is bad, so that the stages compute it again")
+        rebuild(ctx, _wanted(found))
+        say(f"{checked} repaired; checking again")
+        found = check(ctx)
+        say(f"{ctx.cache}: {len(found)} problems left" if found else f"{ctx.cache}: all checksums hold")
+        return 1 if found else 0
     return 1 if found and not repair else 0
 
 
-def check_collection(folder: Path) -> Iterator[Problem]:
+def check(ctx: Context) -> list[Problem]:
+    """Every problem of the caches and shards, each told as it is found."""
+    found = []
+    caches = (check_collection(ctx.cache / name, ctx.limit) for name in COLLECTIONS)
+    for problem in itertools.chain(*caches, check_shards(ctx.shards)):
+        say(str(problem))
+        found.append(problem)
+    return found
+
+
+def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem]:
     """Every problem of one collection's caches and parts."""
-    mains: dict[str, tuple[Cache, dict[str, Entry]]] = {}
+    mains: dict[str, tuple[dict[str, Any], dict[str, Entry]]] = {}
     for path in [*sorted(folder.glob("*.h5")), *sorted(folder.glob("*.parts/*.h5"))]:
         try:
             with Cache(path) as cache:
-                entries = cache.entries()
-                yield from check_rows(cache)
+                entries, problems = readable(cache)
+                yield from problems
+                yield from check_rows(cache, entries)
+                if path.parent == folder:
+                    mains[path.stem] = cache.provenance, entries
         except Fault as fault:
             yield Problem(path, f"cannot be opened ({fault})")
-            continue
-        if path.parent == folder:
-            mains[path.stem] = (cache, entries)
-    for cache, entries in mains.values():
-        yield from _check_parents(cache, entries, {name: found for name, (_, found) in mains.items()})
+    for parts in sorted(folder.glob("*.parts")):
+        there = {int(part.stem) for part in store.parts(parts.with_suffix(".h5"))}
+        for number in sorted(set(range(1, max(there, default=0))) - there):
+            yield Problem(parts / f"{number:06d}.h5", "part of an unfinished run is missing", fatal=False)
+    for name, (provenance, entries) in mains.items():
+        rows = {parent: found for parent, (_, found) in mains.items()}
+        yield from _check_parents(folder / f"{name}.h5", provenance, entries, rows, limit)
 
 
-def check_rows(cache: Cache) -> Iterator[Problem]:
+def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
+    """The entries that can be read, and a problem for each dataset about them that is damaged."""
+    try:
+        return cache.entries(), []
+    except Fault:
+        pass
+    entries: dict[str, Entry] = {}
+    lost: dict[str, list[str]] = {}
+    for start in range(0, len(cache), ROWS):
+        stop = min(start + ROWS, len(cache))
+        try:
+            entries |= cache.row_entries(start, stop)
+        except Fault as fault:
+            lost.setdefault(str(fault), []).append(f"{start}-{stop - 1}")
+    try:
+        entries |= cache.reject_entries()
+    except Fault as fault:
+        lost[str(fault)] = []
+    return entries, [Problem(cache.path, f"{text}{', rows ' * bool(rows)}{', '.join(rows)}", partial=True)
+                     for text, rows in lost.items()]
+
+
+def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
     """Rows with a bad checksum, by dataset, or whose content does not have the digest it should; keys out of order."""
-    keys = cache.keys()
-    if cache.path.parent.suffix != ".parts" and keys != sorted(set(keys)):
+    rows = {e.row: (key, e.digest) for key, e in entries.items() if e.row >= 0}
+    keys = [key for key, _ in rows.values()]
+    if cache.path.parent.suffix != ".parts" and keys != sorted(keys):
         yield Problem(cache.path, "keys are not sorted and unique")
-    lengths = {name: len(cache.h5[name]) for name in (*cache.columns, "inputs", "digest")}
-    if set(lengths.values()) != {len(keys)}:
-        yield Problem(cache.path, f"datasets of unequal length: {lengths}, {len(keys)} keys")
+    lengths = {name: cache.length(name) for name in (*cache.columns, "inputs", "digest")}
+    if set(lengths.values()) != {len(cache)}:
+        yield Problem(cache.path, f"datasets of unequal length: {lengths}, {len(cache)} keys")
         return
-    digests = [e.digest for e in cache.entries().values() if e.row >= 0]
     bad: dict[str, list[str]] = {}
-    for start in range(0, len(keys), ROWS):
-        stop = min(start + ROWS, len(keys))
+    for start in range(0, len(cache), ROWS):
+        stop = min(start + ROWS, len(cache))
         for i in range(start, stop) if not _readable(cache, start, stop) else ():
             for name in cache.columns:
-                if not _readable(cache, i, i + 1, name):
-                    bad.setdefault(name, []).append(keys[i])
+                if i in rows and not _readable(cache, i, i + 1, name):
+                    bad.setdefault(name, []).append(rows[i][0])
         broken = set().union(*bad.values())
         for i in range(start, stop):
-            if keys[i] not in broken and store.row_digest(_row(cache, i)) != digests[i]:
-                bad.setdefault("any (the row's digest differs)", []).append(keys[i])
+            key, digest = rows.get(i, ("", b""))
+            if key and key not in broken and store.row_digest(_row(cache, i)) != digest:
+                bad.setdefault("any (the row's digest differs)", []).append(key)
     for name, which in bad.items():
         yield Problem(cache.path, f"dataset {name} is damaged at", which)
 
@@ -104,10 +150,13 @@ def check_shards(folder: Path) -> Iterator[Problem]:
         return
     try:
         data = (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b""
-        listed = shards.parse_index(data, str(folder))[1]
+        provenance, listed = shards.parse_index(data, str(folder))
     except Fault as fault:
         yield Problem(folder / "index.json", str(fault))
         return
+    for parent in provenance.get("parents", ()):
+        if not (folder.parent / f"{parent}.h5").exists():
+            yield Problem(folder.parent / f"{parent}.h5", "is missing, but the shards were made from it", fatal=False)
     for shard in listed:
         path = folder / shard.name
         if not path.exists():
@@ -120,40 +169,59 @@ def check_shards(folder: Path) -> Iterator[Problem]:
         yield Problem(stray, "not in index.json")
 
 
-def _check_parents(cache: Cache, entries: dict[str, Entry], mains: dict[str, dict[str, Entry]]) -> Iterator[Problem]:
-    """Rows made from rows that their parent no longer holds."""
-    for i, parent in enumerate(sorted(cache.provenance["parents"])):
+def _check_parents(path: Path, provenance: dict[str, Any], entries: dict[str, Entry],
+                   mains: dict[str, dict[str, Entry]], limit: int | None) -> Iterator[Problem]:
+    """Rows made from rows that their parent no longer holds; keys that all parents have and this one lacks."""
+    parents = sorted(provenance["parents"])
+    for i, parent in enumerate(parents):
         if parent not in mains:
-            text = f"was made from {parent}.h5, which is missing or damaged"
-            yield Problem(cache.path, text, sorted(entries), fatal=False)
-            continue
+            lost = path.with_name(f"{parent}.h5")
+            yield Problem(path, f"was made from {lost.name}, which is missing or damaged", sorted(entries), fatal=False)
+            if not lost.exists():
+                yield Problem(lost, "is missing", fatal=False)
+            return
         rows = mains[parent]
         gone = [k for k, e in entries.items() if k not in rows or rows[k].digest != e.inputs[16 * i:16 * i + 16]]
         if gone:
-            yield Problem(cache.path, f"was made from other rows than {parent}.h5 holds, at", gone)
+            yield Problem(path, f"was made from other rows than {parent}.h5 holds, at", gone, fatal=False)
+    held = [{key for key, e in mains[parent].items() if e.row >= 0} for parent in parents]
+    lacking = [key for key in sorted(set.intersection(*held))[:limit] if key not in entries] if held else []
+    if lacking:
+        yield Problem(path, f"lacks keys that {' and '.join(parents)} have", lacking, fatal=False)
 
 
-def _repair(ctx: Context, found: list[Problem]) -> None:
-    """Remove whole files, or rewrite them without the bad rows."""
-    for path in sorted({p.path for p in found}):
-        problems = [p for p in found if p.path == path]
-        if path.parent == ctx.shards:
-            (ctx.shards / "index.json").unlink(missing_ok=True)  # so that it is packed anew
-            path.unlink(missing_ok=True)
-        elif any(not p.keys for p in problems):
-            path.unlink(missing_ok=True)
+def _remove(ctx: Context, found: list[Problem]) -> None:
+    """Remove whole files, or rewrite them without the bad rows; sweep up after killed runs."""
+    for path in sorted({p.path for p in found if p.fatal}):
+        problems = [p for p in found if p.path == path and p.fatal]
+        if path.name == "index.json" or path.parent != ctx.shards:
+            whole = any(not p.keys and not p.partial for p in problems)
+            path.unlink() if whole else _drop(path, {key for p in problems for key in p.keys})
         else:
-            _drop(path, {key for p in problems for key in p.keys if p.fatal})
-    for folder in [ctx.shards, *ctx.cache.glob("*/"), *ctx.cache.glob("*/*.parts")]:
+            path.unlink(missing_ok=True)
+    for folder in [ctx.cache, *ctx.cache.glob("*/"), *ctx.cache.glob("*/*.parts")]:
         sweep(folder)
+        if folder.suffix == ".parts" and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _wanted(found: list[Problem]) -> Wanted:
+    """What is to be computed again: (cache or "shards", collection) -> its keys, or None where they are not known."""
+    wanted: Wanted = {}
+    for problem in found:
+        name, folder = _cache_name(problem.path), problem.path.parent
+        collection = (folder.parent if folder.suffix == ".parts" else folder).name
+        keys = {problem.path.name} if name == "shards" else set(problem.keys)
+        former = wanted.get((name, collection), set())
+        wanted[name, collection] = None if former is None or not keys else former | keys
+    return wanted
 
 
 def _drop(path: Path, keys: set[str]) -> None:
-    """Rewrite a cache file without the rows of `keys`."""
+    """Rewrite a cache file without the rows of `keys` and without what cannot be read."""
     with Cache(path) as cache:
-        entries = {key: e for key, e in cache.entries().items() if key not in keys}
-        width = cache.h5["inputs"].shape[1]
-        store.compact(path, [path], entries, cache.columns, width, cache.provenance)
+        entries = {key: e for key, e in readable(cache)[0].items() if key not in keys}
+        store.compact(path, [path], entries, cache.columns, cache.width, cache.provenance)
 
 
 def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:
@@ -170,5 +238,7 @@ def _row(cache: Cache, i: int) -> dict:
 
 
 def _cache_name(path: Path) -> str:
-    """`images` for images.h5 and for a part of it."""
+    """`images` for images.h5 and for a part of it; `shards` for any of them."""
+    if path.suffix != ".h5":
+        return "shards"
     return path.parent.stem if path.parent.suffix == ".parts" else path.stem

@@ -1,15 +1,19 @@
 """The preprocessing stages in the order data flows: what each would compute, and which have anything to do."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from pipeline import weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.explain import explain as explain_one
-from pipeline.plan import survey
+from pipeline.plan import change, survey
+from pipeline.report import say
+from pipeline.runner import run_stage
 from pipeline.spec import StageSpec
+from pipeline.store import Cache
+from pipeline.verify import Wanted
 from stages import align, masks, samples, shards
 
 CACHED = ("align", "latents", "masks", "aladin-codes")  # one cache file a collection each
@@ -92,3 +96,34 @@ def _holds(told: Callable[[], bool]) -> bool:
         return told()
     except Fault:
         return False
+
+
+def rebuild(ctx: Context, wanted: Wanted) -> None:
+    """Compute just these keys of caches (None: whatever is missing) and these shards again, in the stages' order.
+
+    A collection whose caches were made by another recipe than the profile's is left to its stages, and it is said so.
+    """
+    other = {name: _made_otherwise(ctx, name) for name in COLLECTIONS}
+    for collection in {c for _, c in wanted if other.get(c)}:
+        say(f"{collection}: {other[collection]}; name the profile it was made with, or run the stages")
+    for collection in (name for name in COLLECTIONS if not other[name]):
+        for step in _all_steps(collection, ctx):
+            if (step.output, collection) in wanted:
+                run_stage(step, collection, ctx, wanted[step.output, collection])
+    if any(name == "shards" for name, _ in wanted) and not any(other.values()):
+        shards.repack(ctx, wanted["shards", ctx.shards.name] or set())
+
+
+def _all_steps(collection: str, ctx: Context) -> Iterator[StageSpec]:
+    return (step for name in CACHED for step in steps(name, collection, ctx))
+
+
+def _made_otherwise(ctx: Context, collection: str) -> str:
+    """How the first cache that was made by another recipe differs; "" if there is none."""
+    for step in _all_steps(collection, ctx):
+        path = ctx.file(collection, step.output)
+        if path.exists():
+            with Cache(path) as cache:
+                if changed := change(cache.provenance, step):
+                    return f"{path.name} was made with another recipe ({changed})"
+    return ""

@@ -40,6 +40,30 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
     return 0
 
 
+def repack(ctx: Context, names: set[str]) -> None:
+    """Pack just the shards `names` of the index again; all of them if the caches no longer are what it was made from.
+
+    Raises: Fault as `run` does.
+    """
+    with lock(ctx.cache, "shards"):
+        folder, index = ctx.shards, ctx.shards / "index.json"
+        sound = index.exists()
+        if sound:
+            provenance, listed = shards.parse_index(index.read_bytes(), str(folder))
+            wanted = json.loads(json.dumps(_survey(ctx, COLLECTIONS)[2]))
+            sound = {**provenance, "program": __version__} == wanted
+        for shard in (s for s in listed if s.name in names) if sound else ():
+            progress = Progress(f"shards {shard.name}", shard.samples)
+            with ExitStack() as stack:
+                caches = {p: stack.enter_context(Cache(ctx.file(shard.collection, p))) for p in PARENTS}
+                samples = _samples(ctx, shard.collection, shard.split, caches, shard.keys, progress)
+                sound = shards.refill(folder, shard, samples) and sound
+        if not sound:
+            index.unlink(missing_ok=True)
+    if not sound:
+        run(ctx)
+
+
 def is_current(ctx: Context) -> bool:
     """Whether the shards are what the caches would be packed into."""
     return shards.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])

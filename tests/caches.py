@@ -64,9 +64,13 @@ def fill_in_place_of_networks(ctx: Context, collection: str, count: int) -> None
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         (folder / f"{collection}{i:05d}.jpg").write_text(str(i))
-    for name in chain.CACHED:
-        spec = chain.spec(name, collection, ctx)
-        run_stage(dataclasses.replace(spec, open=functools.partial(_flat, spec), batch=64), collection, ctx)
+    for step in (step for name in chain.CACHED for step in chain.steps(name, collection, ctx)):
+        run_stage(in_place_of_networks(step), collection, ctx)
+
+
+def in_place_of_networks(step: StageSpec) -> StageSpec:
+    """The step with a worker that makes flat rows at once."""
+    return dataclasses.replace(step, open=functools.partial(_flat, step), batch=64)
 
 
 def _flat(spec: StageSpec, ctx: Context) -> Worker:

@@ -5,13 +5,14 @@ import os
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from pipeline import profile, store, verify
 from pipeline.context import Context
 from pipeline.errors import Fault
-from stages import shards
-from tests.caches import fill
+from stages import chain, shards
+from tests.caches import fill, fill_in_place_of_networks, in_place_of_networks
 
 COUNT = 20
 
@@ -38,6 +39,20 @@ def chunk(path: Path, name: str) -> int:
     """Where in the file the first chunk of a dataset lies."""
     with h5py.File(path) as f:
         return f[name].id.get_chunk_info(0).byte_offset
+
+
+def snapshot(ctx: Context) -> dict[str, object]:
+    """What every file under the cache holds: a cache's rows and rejects, the bytes of others."""
+    held: dict[str, object] = {}
+    for path in sorted(ctx.cache.rglob("*")):
+        if path.suffix == ".h5":
+            with store.Cache(path) as cache:
+                rows = cache.rows(cache.keys(), list(cache.columns))
+                held[str(path)] = cache.provenance, cache.entries(), [
+                    {name: np.asarray(value).tobytes() for name, value in row.items()} for row in rows]
+        elif path.name not in (".lock", ".sources.json"):
+            held[str(path)] = path.read_bytes() if path.is_file() else "folder"
+    return held
 
 
 def test_sound_caches_pass(ctx: Context, capsys: pytest.CaptureFixture) -> None:
@@ -93,6 +108,86 @@ def test_caches_that_differ_are_found(ctx: Context, capsys: pytest.CaptureFixtur
     verify._drop(path, {"content0003"})
     assert verify.run(ctx) == 1
     assert "masks.h5: was made from other rows than images.h5 holds, at: content0003\n" in capsys.readouterr().err
+
+
+class TestRepair:
+    """verify --repair with the stages at hand computes just what is bad."""
+
+    @pytest.fixture
+    def made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Context:
+        """Caches as the profile's stages would describe them, whose workers are replaced for repair as well."""
+        ctx = Context(profile.load("portable"), cache=tmp_path / "k", content=tmp_path / "c", style=tmp_path / "s")
+        fill_in_place_of_networks(ctx, "content", COUNT)
+        fill_in_place_of_networks(ctx, "style", 3)
+        shards.run(ctx)
+        whole = chain.steps
+        monkeypatch.setattr(chain, "steps", lambda *words: tuple(map(in_place_of_networks, whole(*words))))
+        capsys.readouterr()
+        return ctx
+
+    def repaired(self, ctx: Context, before: dict, capsys: pytest.CaptureFixture) -> str:
+        assert verify.run(ctx, repair=True, rebuild=chain.rebuild) == 0
+        assert snapshot(ctx) == before
+        return capsys.readouterr().err
+
+    @pytest.mark.weights
+    def test_only_the_rows_that_are_bad(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        before = snapshot(made)
+        assert self.repaired(made, before, capsys).endswith("all checksums hold\n")
+        path = made.file("content", "latents")  # a chunk is one row
+        flip(path, chunk(path, "latent") + 5)
+        verify._drop(made.file("content", "masks"), {"content00007", "content00008"})
+        told = self.repaired(made, before, capsys)
+        assert f"{path}: dataset latent is damaged at: content00000\n" in told
+        assert "masks.h5: lacks keys that images and parses have: content00007, content00008\n" in told
+        assert "latents content: 20 inputs = 20 cached + 0 rejected (1 computed now)" in told
+        assert "masks content: 20 inputs = 20 cached + 0 rejected (2 computed now)" in told
+        assert "aladin-codes content: 20 inputs = 20 cached + 0 rejected (0 computed now)" in told
+        assert "style" not in told and "align" not in told
+
+    @pytest.mark.weights
+    def test_files_parts_and_shards(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        before = snapshot(made)
+        os.truncate(made.file("style", "images"), 3000)
+        made.file("content", "aladin").unlink()
+        tar = min(made.shards.glob("content-*.tar"))
+        flip(tar, 700)
+        (made.cache / "content/.masks.h5.77.tmp").touch()
+        (made.cache / "content/masks.parts").mkdir()
+        told = self.repaired(made, before, capsys)
+        assert "align style: 3 inputs = 3 cached + 0 rejected (3 computed now)" in told
+        assert "align content" not in told and "latents content" not in told and f"{tar}: its sha256" in told
+        assert "aladin-codes content: 20 inputs = 20 cached + 0 rejected (20 computed now)" in told
+
+    @pytest.mark.weights
+    @pytest.mark.parametrize("name", ["key", "digest", "inputs"])
+    def test_what_tells_the_rows_apart(self, made: Context, name: str, capsys: pytest.CaptureFixture) -> None:
+        before = snapshot(made)
+        path = made.file("content", "masks")
+        flip(path, chunk(path, name) + 50)
+        assert f"{path}, dataset {name}: damaged" in self.repaired(made, before, capsys)
+
+    @pytest.mark.weights
+    def test_never_with_another_profile(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        path = made.file("content", "latents")
+        verify._drop(path, {"content00002"})
+        other = dataclasses.replace(made.profile, aladin=dataclasses.replace(made.profile.aladin, patches=5))
+        assert verify.run(dataclasses.replace(made, profile=other), repair=True, rebuild=chain.rebuild) == 1
+        told = capsys.readouterr().err
+        assert "content: aladin.h5 was made with another recipe (columns.boxes" in told and "computed now" not in told
+
+
+@pytest.mark.parametrize("name", ["images", "aladin"])
+def test_any_flipped_bit_is_found_or_harmless(ctx: Context, name: str) -> None:
+    path = ctx.file("style", name)
+    whole, rows = path.read_bytes(), snapshot(ctx)
+    random = np.random.default_rng(0)
+    places = {*random.integers(len(whole), size=60), *random.integers(4000, size=60)}  # its own structures come first
+    for place in map(int, places):
+        flip(path, place)
+        found = list(verify.check_collection(path.parent))
+        assert found or snapshot(ctx) == rows, place
+        path.write_bytes(whole)
 
 
 def test_a_damaged_shard_is_found(ctx: Context, capsys: pytest.CaptureFixture) -> None:
