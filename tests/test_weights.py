@@ -133,7 +133,7 @@ def test_two_at_once_fetch_once(index, capfd):
 
 def test_interrupted_conversion_is_swept(index):
     weights.folder().mkdir(parents=True)
-    (weights.folder() / f".{weights._cached(weights.find('toy')).name}.1.tmp").write_bytes(b"half")
+    (weights.folder() / f".{weights.cached(weights.find('toy')).name}.1.tmp").write_bytes(b"half")
     weights.path("toy")
     assert not any(name.startswith(".") for name in leftovers())
 

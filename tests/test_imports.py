@@ -1,0 +1,287 @@
+"""Importing published weights: every layout is known and kept whole; nothing in a hostile file runs or is written."""
+
+import argparse
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import published
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from test_masks import save_bands
+from torch import Tensor
+
+from models import hyperstyle, stylegan2
+from models.discriminators import ImageDiscriminator, PatchDiscriminator
+from models.e4e import Encoder4Editing, WEncoder
+from models.stylegan2 import StyleGAN2
+from pipeline import files, imports, recognise, weights
+from pipeline.errors import Fault
+from stages.weights_check import structure
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
+    return tmp_path / "cache"
+
+
+def take(path: Path, name: str | Path = "", **options: Any) -> imports.Imported:
+    return imports.import_file(path, str(name), structure, **options)
+
+
+def refused(path: Path, name: str | Path = "") -> str:
+    """The one line about a file that is not taken; nothing of it is left."""
+    before = kept()
+    with pytest.raises(Fault) as caught:
+        take(path, name)
+    told = str(caught.value)
+    assert "\n" not in told and str(path) in told
+    assert kept() == before and not Path(name).is_file()
+    return told.replace(str(path), "FILE")
+
+
+def kept() -> set[Path]:
+    """The files in the cache folder."""
+    return {item for item in weights.folder().rglob("*") if item.is_file() and "locks" not in item.parts}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k].float(), b[k].float()) for k in a)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_trained_generator(tmp_path: Path, legacy: bool) -> None:
+    state = published.generator()
+    path = published.trained(tmp_path / "550000.pt", state, legacy)
+    done = take(path, tmp_path / "mine.safetensors")
+    assert same(load_file(tmp_path / "mine.safetensors"), state)
+    assert "StyleGAN2 generator (size 8, mapping layers 2)" in str(done)
+    assert "no latent_avg" in str(done) and done.sha256 == files.sha256(path) and done.sha256 in str(done)
+    with safe_open(tmp_path / "mine.safetensors", framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+    assert about["source_sha256"] == done.sha256 and about["source"] == "550000.pt"
+    assert StyleGAN2.load(weights.tensors(str(tmp_path / "mine.safetensors"))).native == 8
+
+
+def test_a_converted_generator_keeps_its_average(tmp_path: Path) -> None:
+    state = published.generator()
+    take(published.converted(tmp_path / "g.pt", state), tmp_path / "mine.safetensors")
+    assert same(load_file(tmp_path / "mine.safetensors"), state | {"latent_avg": torch.arange(512.0)})
+
+
+def test_nvidias_pickle_is_read_without_running_its_source(tmp_path: Path) -> None:
+    state = published.generator(64, 1)
+    trap = tmp_path / "ran"
+    path = published.nvidia(tmp_path / "ffhq.pkl", state, trap)
+    done = take(path, tmp_path / "mine.safetensors")
+    assert same(load_file(tmp_path / "mine.safetensors"), state | {"latent_avg": torch.arange(512.0)})
+    assert "size 64, multiplier 1, mapping layers 2" in str(done) and not trap.exists()
+    odd = {"synthesis.b8.conv2.weight": torch.zeros(1)}
+    path = published.nvidia(tmp_path / "odd.pkl", state, trap, **odd)
+    assert "1 tensors are unexpected (synthesis.b8.conv2.weight" in refused(path, tmp_path / "odd.safetensors")
+    path = published.nvidia(tmp_path / "sg3.pkl", state, trap, **{"synthesis.L0_36_512.weight": torch.zeros(1)})
+    assert "FILE: is a StyleGAN3 generator" in refused(path)
+
+
+@pytest.mark.parametrize("namespace", [False, True])
+def test_an_encoder_brings_its_generator(tmp_path: Path, namespace: bool) -> None:
+    encoder = shapes(Encoder4Editing, 14)
+    decoder = published.generator()
+    parts = {"encoder": encoder, "decoder": decoder}
+    path = published.psp(tmp_path / "e4e.pt", parts, "Encoder4Editing", namespace, 14)
+    parts_found = recognise.read(path)
+    assert [str(part) for part in parts_found] == [
+        "e4e encoder (styles 14)", "StyleGAN2 generator (size 8, mapping layers 2)"]
+    structure("e4e", parts_found[0].tensors)
+    assert parts_found[0].tensors.keys() == encoder.keys() | {"latent_avg"}
+    assert same(parts_found[1].tensors, decoder | {"latent_avg": torch.zeros(14, 512)})
+    assert "is a e4e encoder (styles 14); expected styles 18 for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
+    other = published.psp(tmp_path / "psp.pt", parts, "GradualStyleEncoder", namespace)
+    assert "is a pSp encoder (styles 14)" in refused(other, "e4e-ffhq-1024")
+    with pytest.raises(Fault, match="no use for"):
+        structure("psp", {})
+
+
+def test_a_w_encoder(tmp_path: Path) -> None:
+    state = shapes(WEncoder, 18)
+    path = published.psp(tmp_path / "w.pt", {"encoder": state, "decoder": published.generator()}, "WEncoder")
+    part = recognise.read(path)[0]
+    assert part.kind == "w-encoder" and part.tensors.keys() == state.keys() | {"latent_avg"}
+    structure("w-encoder", part.tensors)
+
+
+def test_hyperstyle_without_its_aliases(tmp_path: Path) -> None:
+    table = stylegan2.layer_table(1024, 2)
+    with torch.device("meta"):
+        meta = hyperstyle.HyperStyle(table, [0, 2, 12, 13, 25]).state_dict()
+    one = torch.zeros(1)
+    state = {name: one.expand(t.shape) if t.is_floating_point() else one[0].long() for name, t in meta.items()}
+    shared = {name: t for name, t in state.items() if name.startswith("shared_weight_hypernet.")}
+    aliases = {f"refinement_blocks.{i}.hypernet.{name.split('.')[1]}": t
+               for i in (0, 2, 12) for name, t in shared.items()}
+    opts = argparse.Namespace(layers_to_tune="0,2,12,13,25", output_size=1024)
+    found = recognise.of_state({"state_dict": {f"hypernet.{n}": t for n, t in (state | aliases).items()},
+                                "latent_avg": torch.zeros(512), "opts": opts})
+    assert str(found[0]) == "HyperStyle hypernetwork (layers 5 up to 25)" and found[0].tensors.keys() == state.keys()
+    structure("hyperstyle", found[0].tensors)
+    with pytest.raises(ValueError, match="HyperStyle"):
+        structure("hyperstyle", {n: t for n, t in found[0].tensors.items() if n != "conv1.weight"})
+
+
+def test_the_swapping_autoencoders_critics_are_two_networks(tmp_path: Path) -> None:
+    patch = PatchDiscriminator(width=0.05).state_dict()
+    image = ImageDiscriminator(16, base=256, top=32).state_dict()
+    path = tmp_path / "latest_checkpoint.pth"
+    named = {"Dpatch": theirs(patch), "D": theirs(image, "stylegan2_D.")}
+    torch.save({f"{p}.{name}": t for p, own in named.items() for name, t in own.items()}
+               | {"num_discriminator_iters": torch.zeros(1), "E.x": torch.zeros(1)}, path)
+    done = take(path, "sae-patch")
+    assert "the file also holds: Swapping Autoencoder image discriminator" in str(done)
+    assert same(PatchDiscriminator.load(weights.tensors("sae-patch")).state_dict(), patch)
+    take(path, "sae-image")
+    assert same(ImageDiscriminator.load(weights.tensors("sae-image")).state_dict(), image)
+
+
+def test_facers_network_is_kept_as_it_is(tmp_path: Path) -> None:
+    path = Path(save_bands(tmp_path / "parser.pt", 19))
+    done = take(path)
+    assert done.name == "farl-celebm" and "classes 19" in str(done)
+    assert weights.path("farl-celebm").read_bytes() == path.read_bytes()
+    path = Path(save_bands(tmp_path / "other.pt", 11))
+    with pytest.raises(Fault, match=r"classes 11.*expected classes 19 for farl-celebm"):
+        take(path, "farl-celebm")
+
+
+def test_a_boundary(tmp_path: Path) -> None:
+    direction = np.eye(1, 512, dtype=np.float32)
+    np.save(tmp_path / "age.npy", direction)
+    take(tmp_path / "age.npy", tmp_path / "age.safetensors")
+    assert torch.equal(load_file(tmp_path / "age.safetensors")["direction"], torch.from_numpy(direction))
+    np.save(tmp_path / "long.npy", 3 * direction)
+    told = refused(tmp_path / "long.npy", tmp_path / "long.safetensors")
+    assert "length 3.000; expected a direction of length 1" in told
+
+
+def test_another_file_under_a_known_name_is_taken_only_on_demand(tmp_path: Path) -> None:
+    name = str(tmp_path / "mine.safetensors")
+    take(published.converted(tmp_path / "a.pt", published.generator(seed=1)), name)
+    first = files.sha256(Path(name))
+    other = published.converted(tmp_path / "b.pt", published.generator(seed=2))
+    with pytest.raises(Fault, match=r"another file than .* was first imported from .*--replace"):
+        take(other, name)
+    assert files.sha256(Path(name)) == first
+    take(other, name, replace=True)
+    assert imports.verify(name, structure).endswith("…")
+    Path(name).write_bytes(Path(name).read_bytes() + b" ")
+    with pytest.raises(Fault, match=r"has changed since .*import b\.pt again"):
+        imports.verify(name, structure)
+
+
+def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
+    path = published.converted(tmp_path / "g.pt", published.generator())
+    told = refused(path)
+    assert "is a StyleGAN2 generator (size 8" in told and "stylegan2-ffhq-256, stylegan2-ffhq-256-nvidia" in told
+    assert "expected size 256 for stylegan2-ffhq-256" in refused(path, "stylegan2-ffhq-256")
+    assert "expected a e4e encoder for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
+    narrow = published.converted(tmp_path / "narrow.pt", published.generator(256, 1))
+    assert "multiplier 1, mapping layers 2); expected multiplier 2 for stylegan2-ffhq-256" in refused(
+        narrow, "stylegan2-ffhq-256")
+    assert take(narrow).name == "stylegan2-ffhq-256-nvidia"
+    assert "as it should be" in imports.verify("stylegan2-ffhq-256-nvidia", structure)
+    with pytest.raises(Fault, match="unknown weights 'stylegan9'"):
+        take(path, "stylegan9")
+    with pytest.raises(Fault, match=r"get 550000\.pt from https://drive\.google\.com/.*weights import FILE --as"):
+        weights.path("stylegan2-ffhq-256")
+
+
+class Evil:
+    """Asks, as every hostile pickle does, for a function to be called."""
+
+    def __init__(self, trap: Path) -> None:
+        self.trap = trap
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.trap),)
+
+
+def test_hostile_files_are_told_in_one_line_and_nothing_runs(tmp_path: Path) -> None:
+    state, trap = published.generator(), tmp_path / "ran"
+    good = published.converted(tmp_path / "good.pt", state)
+    file, kept = tmp_path / "bad.pt", tmp_path / "kept.safetensors"
+
+    torch.save({"g_ema": state, "args": Evil(trap)}, file)
+    assert "asks for posix.mkdir" in refused(file, kept)
+    torch.save({"g_ema": state, "args": Evil(trap)}, file, _use_new_zipfile_serialization=False)
+    assert "asks for posix.mkdir" in refused(file, kept)
+    file.write_bytes(pickle.dumps({"G_ema": Evil(trap)}, 4))
+    assert "asks for posix.mkdir" in refused(file, kept) and "nothing in it was run" in refused(file, kept)
+    file.write_bytes(b"\x80\x04c__builtin__\neval\n(V1\ntR.")
+    assert "asks for __builtin__.eval" in refused(file, kept)
+    assert not trap.exists()
+
+    for cut in (0, 3, 1000, len(good.read_bytes()) // 2, len(good.read_bytes()) - 10):
+        file.write_bytes(good.read_bytes()[:cut])
+        told = refused(file, kept)
+        assert "empty" in told or "truncated" in told or "no weights file" in told, told
+    for whole in (published.trained(tmp_path / "old.pt", state, True), published.nvidia(tmp_path / "n.pkl", state)):
+        file.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        assert "truncated or damaged" in refused(file, kept)
+    data = bytearray(good.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert "damaged" in refused(file, kept) and "another checksum" in refused(file, kept)
+
+    file.write_text("<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>")
+    assert "a web page saying that the download quota is exceeded, not weights" in refused(file, kept)
+    file.write_text("<html><title>Sign in</title></html>")
+    assert "a web page (Sign in), not weights" in refused(file, kept)
+    file.write_bytes(b"\xff\xd8\xff\xe0 a picture")
+    assert "no weights file that is known here" in refused(file, kept)
+    torch.save([1, 2], file)
+    assert "a PyTorch file of a list" in refused(file, kept)
+    torch.save({"epoch": 3, "model": {"x": torch.zeros(1)}}, file)
+    assert "none of the known layouts" in refused(file, kept)
+    torch.save({"layer.weight": torch.zeros(1)}, file)
+    assert "none of the known networks: StyleGAN2 generator" in refused(file, kept)
+
+
+@pytest.mark.parametrize(("size", "change", "told"), [
+    (8, {"conv1.conv.weight": torch.zeros(512, 512, 3)}, "conv1.conv.weight is [512, 512, 3] instead of [1, 512, 512"),
+    (64, {"convs.7.conv.weight": torch.zeros(1, 9, 9, 3, 3)}, "convs.7.conv.weight is [1, 9, 9, 3, 3] instead of"),
+    (64, {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 256, 1, 1)}, "not a 64 px StyleGAN2 generator of channel multi"),
+    (64, {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 300, 1, 1)}, "300 channels at 64 px; expected 256 times"),
+    (8, {"style.1.bias": torch.full((512,), torch.nan)}, "512 of 512 values of style.1.bias are NaN or infinite"),
+    (8, {"extra.weight": torch.zeros(1)}, "1 tensors are unexpected (extra.weight)"),
+    (8, {"latent_avg": torch.zeros(3)}, "latent_avg is [3]"),
+])
+def test_tensors_that_do_not_fit_are_named(tmp_path: Path, size: int, change: dict[str, Tensor], told: str) -> None:
+    file = tmp_path / "g.pt"
+    torch.save({"g_ema": published.generator(size) | change}, file)
+    assert told in refused(file, tmp_path / "kept.safetensors")
+
+
+def test_a_state_dict_with_other_things_in_it(tmp_path: Path) -> None:
+    torch.save({"g_ema": published.generator() | {"step": 3}}, tmp_path / "g.pt")
+    assert "whose step is no tensor" in refused(tmp_path / "g.pt", tmp_path / "kept.safetensors")
+    partial = {name: t for name, t in published.generator().items() if name != "noises.noise_2"}
+    torch.save({"g_ema": partial}, tmp_path / "g.pt")
+    assert "tensors are missing (noises.noise_2)" in refused(tmp_path / "g.pt", tmp_path / "kept.safetensors")
+
+
+def shapes(network: Any, *arguments: Any) -> dict[str, Tensor]:
+    """A state dict of zeros that takes no memory."""
+    with torch.device("meta"):
+        meta = network(*arguments).state_dict()
+    return {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in meta.items()}
+
+
+def theirs(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """A critic's tensors under the Swapping Autoencoder's names."""
+    return {prefix + name.replace(".conv.", ".Conv.").replace(".bias.", ".Act."): t for name, t in state.items()}
