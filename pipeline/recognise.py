@@ -41,6 +41,11 @@ class Part:
         return f"{NAMES[self.kind]}" + (f" ({told})" if told else "")
 
 
+def article(name: object) -> str:
+    """A network's name, as part of a sentence."""
+    return f"{'an' if str(name)[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def read(path: Path) -> list[Part]:
     """The networks of a file, the one it is published for first. A TorchScript network has no tensors here.
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).resolve().parent.parent / "weights" / "portable"
 
 
-
 def find(name: str) -> Weight:
     """Return the registry entry `name`; raises Fault(status 2) naming the known ones."""
     if name not in REGISTRY:

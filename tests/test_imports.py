@@ -102,7 +102,7 @@ def test_an_encoder_brings_its_generator(tmp_path: Path, namespace: bool) -> Non
     structure("e4e", parts_found[0].tensors)
     assert parts_found[0].tensors.keys() == encoder.keys() | {"latent_avg"}
     assert same(parts_found[1].tensors, decoder | {"latent_avg": torch.zeros(14, 512)})
-    assert "is a e4e encoder (styles 14); expected styles 18 for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
+    assert "is an e4e encoder (styles 14); expected styles 18 for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
     other = published.psp(tmp_path / "psp.pt", parts, "GradualStyleEncoder", namespace)
     assert "is a pSp encoder (styles 14)" in refused(other, "e4e-ffhq-1024")
     with pytest.raises(Fault, match="no use for"):
@@ -189,7 +189,7 @@ def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
     told = refused(path)
     assert "is a StyleGAN2 generator (size 8" in told and "stylegan2-ffhq-256, stylegan2-ffhq-256-nvidia" in told
     assert "expected size 256 for stylegan2-ffhq-256" in refused(path, "stylegan2-ffhq-256")
-    assert "expected a e4e encoder for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
+    assert "expected an e4e encoder for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
     narrow = published.converted(tmp_path / "narrow.pt", published.generator(256, 1))
     assert "multiplier 1, mapping layers 2); expected multiplier 2 for stylegan2-ffhq-256" in refused(
         narrow, "stylegan2-ffhq-256")
