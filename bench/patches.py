@@ -59,7 +59,8 @@ def main() -> None:
     print("| patch selection, a picture | ms, mean | ms, median |\n|---|---|---|")
     for name, times in (("integral image", at_once), ("rejection sampling", drawn)):
         print(f"| {name} | {np.mean(times) * 1e3:.2f} | {median(times) * 1e3:.2f} |")
-    print(f"\n{ratio:.0f} x as fast over all {MAPS} maps (goal: 20 x), {median(np.divide(drawn, at_once)):.0f} x on the "
+    print(f"\n{ratio:.0f} x as fast over all {MAPS} maps (goal: 20 x), "
+          f"{median(np.divide(drawn, at_once)):.0f} x on the "
           f"median map; rejection sampling gave up on {given_up} of {3 * MAPS} regions.")
 
 

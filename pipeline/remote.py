@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from pipeline import shards
 from pipeline.errors import Fault
 from pipeline.shards import Shard
-from pipeline.stream import Batches, Decoded, collate, decode, order, piece, single_thread, steps
+from pipeline.stream import Batches, Decoded, as_is, collate, decode, order, piece, single_thread, steps
 
 Raw = tuple[str, dict[str, bytes]]
 
@@ -93,8 +93,8 @@ class StreamLoader(Batches):
     def loader(self) -> DataLoader:
         """See `Batches`."""
         self._dealt.start = self.step
-        return DataLoader(self._dealt, batch_size=None, num_workers=self._workers, pin_memory=self._pin,
-                          worker_init_fn=single_thread)
+        return DataLoader(self._dealt, batch_size=None, num_workers=self._workers, collate_fn=as_is,
+                          pin_memory=self._pin, worker_init_fn=single_thread)
 
 
 class _Dealt(IterableDataset):
@@ -114,7 +114,7 @@ class _Dealt(IterableDataset):
             places = [piece(end - begin, self.each, i) for i in range(begun, self.each)]
             left = self.stream.samples(number, self.first + hand, places[0][0]) if places else iter(())
             for start, stop in places:
-                yield collate(list(itertools.islice(left, stop - start)))
+                yield collate(itertools.islice(left, stop - start), stop - start)
             begun = 0
 
 

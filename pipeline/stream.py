@@ -4,13 +4,14 @@ Step s of a run is always the same batch for the same seed, batch size and numbe
 workers, so resuming means continuing at a step. `pipeline.remote` reads in sequence what does not lie on a disk.
 """
 
+import bisect
 import functools
 import io
 import itertools
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 Decoded = dict[str, Any]
+Buffer = bytes | memoryview
+ALIGNED = 64  # bytes between the tensors of a batch
 REPAIR = "run `hypernst verify --repair`, then `hypernst shards`"
 
 
-def decode(sample: Mapping[str, bytes], key: str) -> Decoded:
+def decode(sample: Mapping[str, Buffer], key: str) -> Decoded:
     """A sample's members as arrays: key, image u8 [H,W,3], region u8 [H,W], latent f32 [L,D], codes f32 [4,256], meta.
 
     Raises: Fault when a member is missing, of another sample, or not what its name says.
@@ -35,7 +38,7 @@ def decode(sample: Mapping[str, bytes], key: str) -> Decoded:
     import cv2
 
     try:
-        meta = json.loads(sample["json"])
+        meta = json.loads(str(sample["json"], "utf-8"))
         if meta["key"] != key:
             raise ValueError(f"its json is that of {meta['key']!r}")
         image = cv2.imdecode(np.frombuffer(sample["jpg"], np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -60,35 +63,41 @@ class Samples:
         self.folder = folder
         _, listed = shards.read_index(folder)
         self.shards = [s for s in listed if (s.collection, s.split) == (collection, split)]
-        self._ends = np.cumsum([s.samples for s in self.shards])
+        self._ends = [*itertools.accumulate(s.samples for s in self.shards)]
         self._files: dict[int, FileIO] = {}
+        self._buffer = bytearray()
         if not self.shards:
             have = sorted({f"{s.collection}-{s.split}" for s in listed})
             raise Fault(f"{folder}: no samples of {collection}-{split}; there are {', '.join(have) or 'none'}")
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_files": {}, "_buffer": bytearray()}
 
     def keys(self) -> list[str]:
         """All keys, in the order of the tars."""
         return [key for shard in self.shards for key in shard.keys]
 
-    def raw(self, number: int) -> tuple[str, dict[str, bytes]]:
-        """Key and encoded members of a sample; raises Fault when the tar holds something else at that place."""
-        n = int(np.searchsorted(self._ends, number, "right"))
-        i = number - (int(self._ends[n - 1]) if n else 0)
+    def raw(self, number: int) -> tuple[str, dict[str, memoryview]]:
+        """Key and encoded members of a sample, which the next call overwrites.
+
+        Raises: Fault when the tar holds something else at that place.
+        """
+        n = bisect.bisect_right(self._ends, number)
+        i = number - (self._ends[n - 1] if n else 0)
         shard = self.shards[n]
         places = list(shards.members(shard, i))
         start, length = places[0][1], places[-1][1] + shards.BLOCK + places[-1][2] - places[0][1]
-        data = os.pread(self._file(n), length, start)
-        if len(data) != length:
+        if len(self._buffer) < length:
+            self._buffer = bytearray(length)
+        data = memoryview(self._buffer)[:length]
+        if os.preadv(self._file(n), [data], start) != length:
             raise Fault(f"{self.folder / shard.name}: ends within sample {shard.keys[i]!r}; {REPAIR}")
         out = {}
         for member, (name, at, size) in zip(shards.MEMBERS, places, strict=True):
-            found = data[at - start:at - start + 100].rstrip(b"\0")
+            found = bytes(data[at - start:at - start + 100]).rstrip(b"\0")
             if found != name.encode():
                 raise Fault(f"{self.folder / shard.name}, offset {at}: holds {found[:40]!r}, "
                             f"but index.json says {name!r}; {REPAIR}")
@@ -162,7 +171,7 @@ class Loader(Batches):
 
         batches: Any = self._batches  # map-style, but endless
         return DataLoader(batches, batch_size=None, sampler=_From(self.step), num_workers=self._workers,
-                          pin_memory=self._pin, worker_init_fn=single_thread)
+                          collate_fn=as_is, pin_memory=self._pin, worker_init_fn=single_thread)
 
 
 class _From:
@@ -187,7 +196,7 @@ class _Numbered:
         if self._order[0] != epoch:
             self._order = (epoch, order(len(self.samples), self.seed, epoch))
         start, stop = piece(len(self.samples), self.steps * self.ranks, k * self.ranks + self.rank)
-        return collate([self.samples[int(n)] for n in self._order[1][start:stop]])
+        return collate((self.samples[int(n)] for n in self._order[1][start:stop]), stop - start)
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -212,13 +221,36 @@ def steps(count: int, batch: int, readers: int, where: str) -> int:
     return min(-(-count // (batch * readers)), count // readers)
 
 
-def collate(samples: Sequence[Decoded]) -> dict[str, Any]:
-    """Samples as one batch: tensors with N in front; key and meta stay lists."""
+def collate(samples: Iterable[Decoded], count: int) -> dict[str, Any]:
+    """The `count` samples as one batch: tensors with N in front; key and meta stay lists.
+
+    Fresh memory comes page by page and costs as much as reading. So each sample is let go before the next is decoded,
+    and the tensors share one buffer, which numpy asks huge pages for when it is large.
+    """
     import torch
 
-    stacked = {name: torch.from_numpy(np.stack([s[name] for s in samples]))
-               for name in ("image", "region", "latent", "codes")}
-    return {"key": [s["key"] for s in samples], "meta": [s["meta"] for s in samples], **stacked}
+    batch: dict[str, Any] = {"key": [], "meta": []}
+    for i, sample in enumerate(samples):
+        if i == 0:
+            arrays = {name: value for name, value in sample.items() if isinstance(value, np.ndarray)}
+            lengths = [-(-count * value.nbytes // ALIGNED) * ALIGNED for value in arrays.values()]
+            buffer = np.empty(sum(lengths), np.uint8)
+            for (name, value), end in zip(arrays.items(), itertools.accumulate(lengths), strict=True):
+                start = end - lengths[len(batch) - 2]
+                batch[name] = buffer[start:start + count * value.nbytes].view(value.dtype).reshape(count, *value.shape)
+            del arrays
+        for name, value in sample.items():
+            if isinstance(value, np.ndarray):
+                batch[name][i] = value
+            else:
+                batch[name].append(value)
+        del sample, value
+    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in batch.items()}
+
+
+def as_is(batch: Any) -> Any:
+    """Instead of DataLoader's own conversion, which would look at every number in meta."""
+    return batch
 
 
 def single_thread(_: int) -> None:
@@ -228,11 +260,11 @@ def single_thread(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _array(data: bytes) -> np.ndarray:
+def _array(data: Buffer) -> np.ndarray:
     """What a .npy file holds; raises ValueError for anything that would need unpickling."""
     start = 10 + int.from_bytes(data[8:10], "little")
-    dtype, shape = _header(data[:start])
-    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+    dtype, shape = _header(bytes(data[:start]))
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).copy()
 
 
 @functools.lru_cache(64)
