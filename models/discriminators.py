@@ -9,12 +9,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from models import published
 from models.ops import GAIN, Bias, EqualConv, EqualLinear, fir, upfirdn
+
+Critic = TypeVar("Critic", bound=nn.Module)
 
 
 class ConvLayer(nn.Module):
@@ -25,11 +28,17 @@ class ConvLayer(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, *, down: bool = False, active: bool = True,
                  padded: bool = True) -> None:
         super().__init__()
-        self.register_buffer("blur", fir(), persistent=False)
-        self.down, self.border = down, ((kernel + 2) // 2, (kernel + 1) // 2)
+        self.down, self.kernel = down, kernel
+        self.filter_by(fir())
         padding = kernel // 2 if padded and not down else 0
         self.conv = EqualConv(inputs, outputs, kernel, stride=2 if down else 1, padding=padding)
         self.act: nn.Module = Bias(outputs) if active else nn.Identity()
+
+    def filter_by(self, blur: Tensor) -> None:
+        """Blur with the kernel `blur` [K, K]; the border is what then halves the sides."""
+        self.register_buffer("blur", blur, persistent=False)
+        pad = len(blur) + self.kernel - 3
+        self.border = ((pad + 1) // 2, pad // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (N, C, H, W), halving its sides if this layer does."""
@@ -82,7 +91,7 @@ class ImageDiscriminator(nn.Module):
 
         Raises: ValueError, one line, when they are not those of such a network.
         """
-        state = from_published(tensors)
+        state, blur = from_published(tensors)
         depth = len(published.numbers(state, "convs.")) - 1
         what = f"a StyleGAN2 image discriminator for {4 << max(depth, 0)} px"
         widths = _widths(state, ["convs.0.conv", *(f"convs.{i + 1}.skip.conv" for i in range(depth))], what)
@@ -90,9 +99,7 @@ class ImageDiscriminator(nn.Module):
             raise ValueError(f"not {what}: no convs.* and final_conv.* among {len(state)} tensors")
         stddev = state["final_conv.conv.weight"].shape[1] == widths[-1] + 1
         net = cls(4 << depth, stddev=stddev, channels=widths)
-        published.check(published.shapes(net), state, what)
-        net.load_state_dict({name: t.float() for name, t in state.items()})
-        return net.eval()
+        return _fill(net, state, blur, what)
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layers judge: (N, C, 4, 4)."""
@@ -144,16 +151,14 @@ class PatchDiscriminator(nn.Module):
 
         Raises: ValueError, one line, when they are not those of such a network.
         """
-        state = from_published(tensors)
+        state, blur = from_published(tensors)
         sides = [s for s in (1024, 512, 256, 128, 64, 32, 16, 8) if f"convs.{level(s)}.skip.conv.weight" in state]
         what = f"a patch co-occurrence discriminator for {sides[0] if sides else 32} px"
         names = ["convs.0.conv", *(f"convs.{level(side)}.skip.conv" for side in sides), "convs.5.skip.conv"]
         widths = _widths(state, names, what)
         hidden = _widths(state, ["pairlinear.0"], what)[0]
         net = cls(size=sides[0] if sides else 32, channels=widths, hidden=hidden)
-        published.check(published.shapes(net), state, what)
-        net.load_state_dict({name: t.float() for name, t in state.items()})
-        return net.eval()
+        return _fill(net, state, blur, what)
 
     def features(self, patches: Tensor) -> Tensor:
         """Features (..., C, 2, 2) of patches (..., 3, size, size) in [-1, 1]."""
@@ -179,17 +184,19 @@ def level(side: int) -> str:
     return f"{side}x{side}" if side > 64 else str(7 - int(math.log2(side)))
 
 
-def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_published(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
     """Rename a published state dict (Swapping Autoencoder, or rosinality's StyleGAN2 under `d`) to this module's keys.
 
-    Prefixes before `convs.`, `final_` and `pairlinear.` go. Blur kernels are constants here and are left out.
-    Raises: ValueError when a file's blur kernel is another one.
+    Prefixes before `convs.`, `final_` and `pairlinear.` go. Also returns the blur kernel, which files repeat a layer.
+    Raises: ValueError when the copies differ or are no square.
     """
     out: dict[str, Tensor] = {}
+    blur: Tensor | None = None
     for key, value in tensors.items():
         if key.endswith("kernel"):
-            if value.shape != (4, 4) or not torch.allclose(value.float(), fir(), atol=1e-6):
-                raise ValueError(f"{key} is not the blur [1, 3, 3, 1] this discriminator uses")
+            blur = value.float() if blur is None else blur
+            if value.ndim != 2 or value.shape[0] != value.shape[1] or not torch.equal(value.float(), blur):
+                raise ValueError(f"{key} is not the square blur kernel of the other layers")
             continue
         key = re.sub(r"^(Dpatch|D)\.", "", key).removeprefix("stylegan2_D.")
         key = key.replace(".Conv.", ".conv.").replace(".Act.", ".act.")
@@ -197,7 +204,16 @@ def from_published(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = re.sub(r"\.[01]\.weight$", ".conv.weight", key)
             key = re.sub(r"\.[12]\.bias$", ".act.bias", key)
         out[key] = value
-    return out
+    return out, fir() if blur is None else blur
+
+
+def _fill(net: Critic, state: Mapping[str, Tensor], blur: Tensor, what: str) -> Critic:
+    published.check(published.shapes(net), state, what)
+    net.load_state_dict({name: t.float() for name, t in state.items()})
+    for layer in net.modules():
+        if isinstance(layer, ConvLayer):
+            layer.filter_by(blur)
+    return net.eval()
 
 
 def _widths(state: Mapping[str, Tensor], names: Sequence[str], what: str) -> list[int]:

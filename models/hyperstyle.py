@@ -114,15 +114,18 @@ def shares(entry: LayerEntry) -> bool:
 
 
 class HyperStyle(Trunk):
-    """The published network for the layers `tuned` of a generator's table."""
+    """The published network for the layers `tuned` of a generator's table.
 
-    def __init__(self, table: Sequence[LayerEntry], tuned: Iterable[int]) -> None:
+    `expansion`: have the shared matrices even if no tuned layer uses them, as published files do.
+    """
+
+    def __init__(self, table: Sequence[LayerEntry], tuned: Iterable[int], *, expansion: bool = False) -> None:
         super().__init__()
         self.table = list(table)
         rows = {i: table[i] for i in sorted(tuned)}
         self.refinement_blocks = nn.ModuleDict(
             {str(i): SharedHead() if shares(entry) else OwnHead(entry) for i, entry in rows.items()})
-        self.shared_weight_hypernet = Expansion() if any(map(shares, rows.values())) else None
+        self.shared_weight_hypernet = Expansion() if expansion or any(map(shares, rows.values())) else None
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor], table: Sequence[LayerEntry] | None = None) -> "HyperStyle":
@@ -141,7 +144,8 @@ class HyperStyle(Trunk):
             raise ValueError(f"a HyperStyle hypernetwork with layer {tuned[-1]} belongs to a larger generator; "
                              f"this one's layers end at {len(table) - 1}")
         what = f"a HyperStyle hypernetwork for {len(tuned)} of {len(table)} layers"
-        return published.fill(published.build(cls, table, tuned), state, what)
+        spare = "shared_weight_hypernet.w1" in state
+        return published.fill(published.build(cls, table, tuned, expansion=spare), state, what)
 
     def delta(self, index: int, features: Tensor) -> Tensor:
         """Deltas of one tuned layer: [N, 512, 512, 3, 3] of a shared head, [N, out, in, 1, 1] of another."""

@@ -75,6 +75,8 @@ class RegionHyperStyle(HyperNetwork):
             raise ValueError(f"a HyperStyle hypernetwork that tunes only some of the layers that share their matrices; "
                              f"layers {', '.join(map(str, silent))} could not start at zero deltas")
         shapes = published.shapes(self.net)
+        if "shared_weight_hypernet.w1" not in shapes:
+            state = {n: t for n, t in state.items() if not n.startswith("shared_weight_hypernet.")}
         missing = {n for n in shapes if n.startswith("refinement_blocks.") and int(n.split(".")[1]) not in tuned}
         if "shared_weight_hypernet.w1" not in state:
             missing |= {n for n in shapes if n.startswith("shared_weight_hypernet.")}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from models import gan, windows
 from models.discriminators import ImageDiscriminator, PatchDiscriminator
+from models.ops import fir
 
 
 @pytest.mark.parametrize("size", [32, 128])
@@ -61,7 +62,20 @@ def test_wrong_critics_are_told_apart() -> None:
     with pytest.raises(ValueError, match=r"1 of 32 tensors are missing .pairlinear.3.bias"):
         PatchDiscriminator.load({n: t for n, t in state.items() if n != "pairlinear.3.bias"})
     with pytest.raises(ValueError, match="blur"):
-        PatchDiscriminator.load(state | {"convs.2.skip.Blur.kernel": torch.ones(4, 4)})
+        kernels = {"convs.2.skip.Blur.kernel": torch.ones(4, 4), "convs.3.skip.Blur.kernel": fir()}
+        PatchDiscriminator.load(state | kernels)
+
+
+def test_a_files_own_blur_is_used() -> None:
+    torch.manual_seed(0)
+    net = ImageDiscriminator(16, base=512, top=24).eval()
+    x = torch.randn(1, 3, 16, 16)
+    plain, blurred = (ImageDiscriminator.load(net.state_dict() | {"convs.1.skip.0.kernel": kernel})
+                      for kernel in (torch.ones(1, 1), fir()))
+    assert torch.equal(blurred(x), net(x)) and plain.convs(x).shape == net.convs(x).shape
+    first = plain.convs[0](x)
+    wanted = torch.nn.functional.conv2d(first, plain.convs[1].skip.conv.weight * first.shape[1] ** -0.5, stride=2)
+    torch.testing.assert_close(plain.convs[1].skip(first), wanted)  # every second position, unfiltered
 
 
 def test_narrow_critics_are_small_and_learn() -> None:
