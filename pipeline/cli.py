@@ -232,10 +232,12 @@ def explain(stage: str | None, names: bool, no_face: str | None, **options: Any)
 @cli.command()
 @_settings
 def doctor(**options: Any) -> None:
-    """Report versions, weights, disk, memory and GPU."""
+    """Report versions, and whether weights, disk, memory and GPU suffice for the profile."""
     from pipeline import doctor as module
 
-    _finish(module.report(_context(options, resolve=False)))
+    ctx = _context(options, resolve=False)
+    need = importlib.import_module("stages.needs").memory(ctx)
+    _finish(module.report(ctx, need.preprocessing, need.training))
 
 
 @cli.command()

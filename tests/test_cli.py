@@ -94,11 +94,18 @@ def test_wrong_use_is_status_2(words):
     assert status == 2 and "Traceback" not in stderr
 
 
-def test_weights_and_doctor_report():
+def test_weights_and_doctor_report(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
     status, text, _ = call("weights", "list")
     assert status == 0 and all(name in text for name in weights.REGISTRY)
     status, text, _ = call("doctor")
-    assert status == 0 and "torch" in text and "GB free" in text
+    assert status == 0 and "torch" in text and "GB free" in text and "that profile portable reads are here" in text
+    for name, weight in (("paper256", "stylegan2-ffhq-256"), ("paper1024", "hyperstyle-ffhq-1024")):
+        status, text, _ = call("doctor", "--profile", name)
+        assert status == 0 and f"missing: {weight}: get " in text and "import FILE --as" in text
+        assert "missing: farl-lapa: `hypernst weights fetch farl-lapa` brings it" in text
+        assert "enough" in text and "GB to train" in text
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")

@@ -1,9 +1,13 @@
 """Importing published weights: every layout is known and kept whole; nothing in a hostile file runs or is written."""
 
 import argparse
+import dataclasses
 import json
 import os
 import pickle
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import numpy as np
 import published
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_masks import save_bands
@@ -20,7 +25,7 @@ from models import hyperstyle, stylegan2
 from models.discriminators import ImageDiscriminator, PatchDiscriminator
 from models.e4e import Encoder4Editing, WEncoder
 from models.stylegan2 import StyleGAN2
-from pipeline import files, imports, recognise, weights
+from pipeline import cli, files, imports, recognise, weights
 from pipeline.errors import Fault
 from stages.weights_check import structure
 
@@ -273,6 +278,54 @@ def test_a_state_dict_with_other_things_in_it(tmp_path: Path) -> None:
     partial = {name: t for name, t in published.generator().items() if name != "noises.noise_2"}
     torch.save({"g_ema": partial}, tmp_path / "g.pt")
     assert "tensors are missing (noises.noise_2)" in refused(tmp_path / "g.pt", tmp_path / "kept.safetensors")
+
+
+def test_the_command_tells_what_it_did_or_one_line(tmp_path: Path) -> None:
+    path = published.converted(tmp_path / "g.pt", published.generator())
+
+    def call(*words: object) -> Any:
+        return CliRunner().invoke(cli.cli, ["weights", *map(str, words)], catch_exceptions=False)
+
+    done = call("import", path, "--as", tmp_path / "mine.safetensors")
+    assert done.exit_code == 0 and "none missing, none unexpected" in done.output and done.output.count("\n") == 3
+    wrong = call("import", path, "--as", "stylegan2-ffhq-1024")
+    assert wrong.exit_code == 1 and wrong.output.count("\n") == 1 and "expected size 1024" in wrong.output
+    assert call("import").exit_code == 2 and call("import", path, path).exit_code == 2
+    checked = call("check", tmp_path / "mine.safetensors")
+    assert checked.exit_code == 0 and "sha256" in checked.output
+    missing = call("check", "--profile", "paper1024")
+    assert missing.exit_code == 1 and "get e4e_ffhq_encode.pt from" in missing.output
+
+
+def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    save_bands(served / "face_parsing.pt", 11)
+    (served / "quota.pt").write_text("<html>Quota exceeded</html>")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    row = weights.REGISTRY["farl-lapa"]
+    try:
+        for file in ("gone.pt", "quota.pt", "face_parsing.pt"):
+            address = f"http://127.0.0.1:{server.server_port}/{file}"
+            there = dataclasses.replace(row, source=address, published=file)
+            monkeypatch.setitem(weights.REGISTRY, "farl-lapa", there)
+            if file == "face_parsing.pt":
+                place = imports.fetch_file("farl-lapa", structure)
+                assert place.read_bytes() == (served / file).read_bytes() and place == weights.path("farl-lapa")
+            else:
+                with pytest.raises(Fault, match="cannot be fetched" if file == "gone.pt" else "quota is exceeded"):
+                    imports.fetch_file("farl-lapa", structure)
+                assert kept() == set()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 def shapes(network: Any, *arguments: Any) -> dict[str, Tensor]:
