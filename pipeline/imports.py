@@ -73,8 +73,8 @@ def import_file(path: Path, name: str, check: Check, *, replace: bool = False) -
     if known.get("source_sha256", digest) != digest and not replace:
         raise Fault(f"{path}: is another file than {weight.name if weight else place} was first imported from "
                     f"(sha256 {known['source_sha256'][:16]}… then, {digest[:16]}… now); --replace takes this one")
-    about = {"name": weight.name if weight else place.stem, "what": str(part), "source": path.name.removesuffix(".part"),
-             "source_sha256": digest, "kind": part.kind, "facts": dict(part.facts)}
+    about = {"name": weight.name if weight else place.stem, "what": str(part), "kind": part.kind,
+             "source": path.name.removesuffix(".part"), "source_sha256": digest, "facts": dict(part.facts)}
     if weight is not None:
         about |= {"origin": weight.origin, "licence": weight.licence}
     _write(path, part, place, about)

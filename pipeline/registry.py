@@ -103,7 +103,7 @@ _PAPER = (
                "the best_model.pt of your training", "e4e", 839, styles=14),
     _published("w-encoder-ffhq-1024", "HyperStyle's encoder into W of FFHQ at 1024 px",
                _drive("1M-hsL3W_cJKs77xM1mwq2e9-J0_m7rHP"), "MIT; FFHQ is for non-commercial use",
-               "faces_w_encoder.pt", "w-encoder", 176),
+               "faces_w_encoder.pt", "w-encoder", 125),
     _published("hyperstyle-ffhq-1024", "HyperStyle's hypernetwork for FFHQ at 1024 px",
                _drive("1C3dEIIH1y8w1-zQMCyx7rDF0ndswSXh4"), "MIT; FFHQ is for non-commercial use",
                "hyperstyle_ffhq.pt", "hyperstyle", 1331),
