@@ -91,7 +91,9 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False,
     for provenance, found in opened:
         changed = change(provenance, stage)
         for key, entry in found.items():
-            cause = changed or _input_cause(stage, key, entry, inputs)
+            cause = changed
+            if not changed and inputs.made.get(key) != entry.inputs:
+                cause = _input_cause(stage, key, entry, inputs)
             if not cause and not (retry and entry.row < 0):
                 entries[key] = entry
             causes[key] = cause
@@ -158,12 +160,12 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
             raise Fault(f"{path}: missing, but stage {stage.name} reads it; "
                         f"run `hypernst {WRITERS.get(parent, parent)}` first", 2)
         with Cache(path) as cache:
-            rows = {key: e for key, e in cache.entries().items() if e.row >= 0}
-        found.append(rows)
-        parents[parent] = store.file_digest(rows)
-    shared = set(found[0]).intersection(*found[1:])
-    made: dict[str, bytes | None] = {key: b"".join(rows[key].digest for rows in found) for key in shared}
-    return Inputs(made, {}, parents, Fingerprints(None))
+            found.append(cache.digests())
+            parents[parent] = cache.rows_digest()
+    made = found[0]
+    for rows in found[1:]:
+        made = {key: made[key] + rows[key] for key in made.keys() & rows.keys()}
+    return Inputs({**made}, {}, parents, Fingerprints(None))
 
 
 def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:

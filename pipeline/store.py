@@ -126,6 +126,15 @@ class Cache:
                     _digests(self._read("digest", some)), strict=True)
         return {key: Entry(number, row, made, content) for key, row, made, content in found}
 
+    def digests(self) -> dict[str, bytes]:
+        """Key -> digest of every row: all that a stage has to know of what it reads."""
+        return dict(zip(self.keys(), _digests(self._read("digest")), strict=True))
+
+    def rows_digest(self) -> str:
+        """`file_digest` of the rows, noted when the file was written."""
+        noted = self.h5.attrs.get("rows")
+        return bytes(noted).decode() if noted is not None else file_digest(self.entries())
+
     def reject_entries(self, number: int = 0) -> dict[str, Entry]:
         """Key -> Entry of the rejects. Raises: Fault when they are not what was written."""
         found = [*zip(_strings(self._read("rejects/key")), self._read("rejects/reason", text=True),
@@ -248,6 +257,7 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
         f["inputs"][:] = _undigest([e.inputs for _, e in order], parents)
         f["digest"][:] = _undigest([e.digest for _, e in order])
         _put_rejects(f, rejects, parents)
+        f.attrs["rows"] = np.bytes_(file_digest(entries))
         for name, column in columns.items():
             # Blocks of the new file, whole chunks each: how the rows lay in the parts leaves no trace in its bytes.
             chunk = f[name].chunks[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import SCHEMA, __version__, shards, store
+from pipeline import SCHEMA, __version__, shards
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.lock import lock, sweep
@@ -104,12 +104,12 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
         if not path.exists():
             raise Fault(f"{path}: missing, but shards are made from it; run `hypernst {WRITERS[name]}` first", 2)
         with Cache(path) as cache:
-            rows = {key: entry for key, entry in cache.entries().items() if entry.row >= 0}
+            keys = set(cache.keys())
+            digests[f"{collection}/{name}"] = cache.rows_digest()
             if name == "latents":
                 latents.refuse_others(ctx, cache.provenance, path)
-        images = images or len(rows)
-        shared = set(rows) if shared is None else shared & set(rows)
-        digests[f"{collection}/{name}"] = store.file_digest(rows)
+        images = images or len(keys)
+        shared = keys if shared is None else shared & keys
     kept = sorted(shared or ())[: ctx.limit]
     return kept, digests, images - len(shared or ())
 

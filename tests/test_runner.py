@@ -232,3 +232,21 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
     again = contents(killed.file("content", "images"))
     assert [e[1:] for e in whole[0].values()] == [e[1:] for e in again[0].values()] and whole[1] == again[1]
     assert kills and not list(killed.cache.rglob(".*.tmp")) and not list(killed.cache.rglob("*.parts"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1000, 20_000):
+        folder, cache = tmp_path / f"in{count}", tmp_path / f"cache{count}"
+        make(folder, count)
+        code = ("import pathlib, resource; from pipeline import profile; from tests import test_runner as t\n"
+                f"ctx = t.Context(profile.load('tiny'), content=pathlib.Path({str(folder)!r}), "
+                f"cache=pathlib.Path({str(cache)!r}))\n"
+                "t.run(t.READ, ctx), t.run(t.SQUARE, ctx), t.run(t.READ, ctx)\n"
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)")
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                             cwd=Path(__file__).parent.parent)
+        peaks.append(int(out.stdout))
+    print(f"{peaks} MB")
+    assert peaks[1] - peaks[0] < 50
