@@ -47,7 +47,7 @@ class Encoder(Backbone):
         """W+ latents [N, slots, 512]. Raises: ValueError when there is no average latent."""
         if self.latent_avg is None:
             raise ValueError("the encoder's file has no latent_avg; set it to the generator's, see mean_latent")
-        return self.codes(x) + self.latent_avg
+        return self.codes(x) + self.latent_avg.to(x.device)
 
     def _start(self, average: Tensor | None, what: str) -> None:
         if average is None:

@@ -218,6 +218,7 @@ class StyleGAN2(nn.Module):
         centre = self.latent_avg if centre is None else centre
         if centre is None:
             raise ValueError("truncation needs a centre: the file has no latent_avg, see mean_latent")
+        centre = centre.to(w.device)
         return centre + psi * (w - centre)
 
     @torch.no_grad()

@@ -83,7 +83,6 @@ class Encoding:
         if self.net.latent_avg is None:
             self.net.latent_avg = average_latent(ctx, self.generator)
         self.net.to(ctx.device)
-        self.net.latent_avg = self.net.latent_avg.to(ctx.device)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
