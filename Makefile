@@ -122,8 +122,8 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) ## measure speeds
-	@for file in bench/*.py; do test ! -e $$file || $(BIN)/python $$file || exit 1; done
+bench: $(READY) ## measure speeds side by side [bench/results.md]
+	@$(BIN)/python bench/run.py
 
 clean: ## remove the cached artefacts; runs, weights and the environment stay
 	test ! -d '$(CACHE)' || find '$(CACHE)' -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -r {} +

@@ -1,0 +1,100 @@
+"""What a stage costs over its bare models (portable profile): reading, decoding, digests, parts and compaction.
+
+The bare time is that of the stage's own worker on the same pictures, decoded beforehand and held in memory. Times are
+of the processor.
+"""
+
+import functools
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from pipeline import pictures, profile
+from pipeline.context import Context
+from pipeline.runner import run_stage
+from pipeline.spec import Item, StageSpec, Worker
+from pipeline.store import Cache
+from stages import aladin_codes, align, latents, masks, networks
+
+FACES, COUNT = 4, 12
+INVERTED = 4  # pictures: about a second each
+
+
+def make_portraits(folder: Path, ctx: Context) -> None:
+    """COUNT pictures with a margin, of FACES faces of the generator."""
+    generator = networks.generator(ctx)
+    with torch.inference_mode():
+        w = generator.mean_latent()
+        drawn = generator.map(torch.randn(FACES, 512, generator=torch.Generator().manual_seed(0)))
+        faces = [pictures.to_arrays(generator((w + 0.6 * (d - w))[None, None].expand(1, 18, -1)))[0] for d in drawn]
+    for i in range(COUNT):
+        face = cv2.resize(faces[i % FACES], (480, 480), interpolation=cv2.INTER_CUBIC)
+        data = pictures.encode(np.roll(cv2.copyMakeBorder(face, *[80] * 4, cv2.BORDER_REPLICATE), i, 1), ".jpg")
+        (folder / f"face-{i:03d}.jpg").write_bytes(data)
+
+
+def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
+    """Seconds of the worker alone."""
+    if stage.parents:
+        data: list[dict] = []
+        for parent, columns in stage.parents.items():
+            with Cache(ctx.file("content", parent)) as cache:
+                keys = cache.keys()[:ctx.limit]
+                rows = cache.rows(keys, columns)
+            data = data or [{} for _ in keys]
+            for d, row in zip(data, rows, strict=True):
+                d.update({f"{parent}.{name}": value for name, value in row.items()})
+        items = [Item(key, d) for key, d in zip(keys, data, strict=True)]
+    else:
+        items = [Item(p.stem, {"source": p.read_bytes()}, p.name) for p in sorted(ctx.content.iterdir())]
+    decode, pictures.decode = pictures.decode, functools.cache(pictures.decode)
+    try:
+        if stage.parents:
+            for item in items:  # the first time decodes; align's decoding, of files, stays in
+                worker([item])
+        start = time.process_time()
+        for i in range(0, len(items), stage.batch):
+            worker(items[i:i + stage.batch])
+        return time.process_time() - start
+    finally:
+        pictures.decode = decode
+
+
+def main() -> None:
+    """Print each stage's seconds, its worker's, and the share that is not the worker's."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        (base / "in").mkdir()
+        ctx = Context(profile.load("portable"), cache=base / "cache", content=base / "in", style=base / "in")
+        make_portraits(ctx.content, ctx)
+        print("| stage | pictures | ms a picture, whole | bare | overhead |\n|---|---|---|---|---|")
+        stages = (align.spec(ctx), masks.parse_spec(ctx), masks.spec(ctx), aladin_codes.spec(ctx), latents.spec(ctx))
+        for stage in stages:
+            if stage.name == "masks":  # no model: it groups the labels
+                run_stage(stage, "content", ctx)
+                continue
+            few = replace(ctx, limit=INVERTED) if stage.name == "latents" else ctx
+            worker = stage.open(ctx)
+            ready = replace(stage, open=functools.partial(_give, worker))
+            start = time.process_time()
+            count = run_stage(ready, "content", few).cached
+            whole = time.process_time() - start
+            alone = bare(stage, worker, few)
+            print(f"| {stage.name} | {count} | {whole / count * 1e3:.1f} | {alone / count * 1e3:.1f} | "
+                  f"{whole / alone - 1:.1%} |", flush=True)
+        print("\nGoal: an overhead of 5 % or less.")
+
+
+def _give(worker: Worker, _: Context) -> Worker:
+    return worker
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What 20,000 pictures cost that 1,000 do not: peak memory of every kind of stage and reader; commands without work.
+
+The workers only draw random numbers, so that all memory that grows is the pipeline's own; a row is about 15 kB. Each
+figure is the peak of a process of its own.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import pictures, profile
+from pipeline.context import Context
+from pipeline.spec import Column, Item, Row, StageSpec, Worker
+
+FEW, MANY = 1000, 20_000
+COLUMNS = {
+    "images": {"image": Column("bytes"), "path": Column("text"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
+    "latents": {"latent": Column("f4", (18, 64)), "lpips": Column("f4")},
+    "masks": {"region": Column("u1", (32, 32)), "parse": Column("u1", (32, 32)), "coverage": Column("f4", (3,))},
+    "aladin": {"code": Column("f4", (3, 256)), "valid": Column("?", (3,)), "image_code": Column("f4", (256,)),
+               "boxes": Column("i2", (3, 2, 4)), "iou": Column("f4", (3, 2))},
+}
+STEPS = {"a stage that reads files": "images", "a stage that reads a cache": "latents", "masks": "masks",
+         "codes": "aladin", "packing shards": "shards", "indexed reader": "indexed", "streaming reader": "streamed"}
+
+
+def stage(name: str) -> StageSpec:
+    """A stage whose rows are cheap to make."""
+    rng = np.random.default_rng(0)
+    image = pictures.encode(rng.integers(0, 255, (32, 32, 3), np.uint8), ".jpg")
+
+    def work(items: Sequence[Item]) -> list[Row]:
+        rows: list[Row] = []
+        for item in items:
+            row: Row = {n: rng.random(c.shape) for n, c in COLUMNS[name].items() if c.dtype not in ("bytes", "text")}
+            rows.append(row | ({"image": image, "path": item.path} if name == "images" else {}))
+        return rows
+
+    def opened(_: Context) -> Worker:
+        return work
+
+    parents = {} if name == "images" else {"images": ("image",)}
+    return StageSpec(name=name, output=name, columns=COLUMNS[name], open=opened, parents=parents, batch=64)
+
+
+def step(name: str, ctx: Context) -> None:
+    """Do one step over everything in `ctx`."""
+    if name in COLUMNS:
+        from pipeline.runner import run_stage
+
+        run_stage(stage(name), "content", ctx)
+    elif name == "shards":
+        from stages import shards
+
+        shards.run(ctx, ("content",))
+    elif name == "indexed":
+        from pipeline.stream import Loader, Samples
+
+        sum(1 for _ in Loader(Samples(ctx.shards, "content"), 16, 0).epoch())
+    else:
+        from pipeline.remote import StreamLoader
+
+        sum(1 for _ in StreamLoader(str(ctx.shards), "content", "train", 16, 0).epoch())
+
+
+def context(base: Path) -> Context:
+    """Where the pictures of `base` are kept."""
+    return Context(profile.load("tiny"), cache=base / "cache", content=base / "in", style=base / "in")
+
+
+def peak(name: str, base: Path) -> float:
+    """Peak MB of a process that does one step."""
+    done = subprocess.run([sys.executable, __file__, name, str(base)], capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout))
+
+
+def cost(work: Callable[[], object]) -> float:
+    """Processor seconds of the processes that `work` starts; the least of three, as it is the same work each time."""
+    found = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        work()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
+
+
+def call(*words: object) -> None:
+    """Run a command of hypernst."""
+    subprocess.run([sys.executable, "-m", "pipeline.cli", *map(str, words)], check=True, capture_output=True)
+
+
+def main() -> None:
+    """Print what grows, and what no work costs."""
+    with tempfile.TemporaryDirectory() as name:
+        peaks: dict[str, list[float]] = {title: [] for title in STEPS}
+        for count in (FEW, MANY):
+            base = Path(name) / str(count)
+            (base / "in").mkdir(parents=True)
+            for i in range(count):
+                (base / "in" / f"k{i:06d}.jpg").write_text(str(i))
+            for title, what in STEPS.items():
+                peaks[title].append(peak(what, base))
+        print(f"| peak memory, MB | {FEW:,} pictures | {MANY:,} | growth |\n|---|---|---|---|")
+        for title, (few, many) in peaks.items():
+            print(f"| {title} | {few:.0f} | {many:.0f} | {many - few:.0f} |")
+        print("\nGoal: a growth under 50 MB.\n")
+        cache = context(base).file("content", "aladin")
+        commands = {"`hypernst --help`": ("--help",), "`hypernst inspect aladin.h5`": ("inspect", cache),
+                    "`hypernst inspect --full`": ("inspect", cache, "--full")}
+        print(f"| command, {MANY:,} pictures cached | processor seconds |\n|---|---|")
+        for title, words in commands.items():
+            print(f"| {title} | {cost(partial(call, *words)):.2f} |")
+        print(f"| packing shards, nothing to do | {cost(lambda: peak('shards', base)):.2f} |")
+        print("\nGoals: inspect under 1 s; nothing to do within 1 s of `--help`.")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        step(sys.argv[1], context(Path(sys.argv[2])))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    else:
+        main()
