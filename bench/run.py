@@ -22,8 +22,8 @@ def main() -> None:
         if script.name == Path(__file__).name:
             continue
         print(f"bench/{script.name}", file=sys.stderr, flush=True)
-        found = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                               check=True, env={"OMP_NUM_THREADS": "1", **os.environ})
+        found = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True,
+                               env={"OMP_NUM_THREADS": "1", **os.environ})
         text += [f"## {script.name}", "", found.stdout.strip(), ""]
     (FOLDER / "results.md").write_text("\n".join(text))
     print(FOLDER / "results.md")
