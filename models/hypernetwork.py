@@ -68,6 +68,7 @@ class MaskEncoder(nn.Module):
 class Head(nn.Module):
     """Deltas of one kernel: a shift a channel, out and in (the paper's), plus `rank` separable terms.
 
+    Besides the paper's features it sees the codes themselves, as a short way for the style.
     Starts at zero deltas: only the input factors of the separable terms are random.
     """
 
@@ -75,18 +76,20 @@ class Head(nn.Module):
         super().__init__()
         self.outputs, self.inputs, self.rank = entry.shape[0], entry.shape[1], rank
         self.neck = nn.Sequential(
-            _conv(512, width, 2), _conv(width, width, 2), nn.Flatten(), nn.Linear(width * 16, hidden), nn.LeakyReLU(0.2)
+            _conv(512, width, 2), _conv(width, width, 2), nn.Flatten(), nn.Linear(width * 16, hidden)
         )
+        self.style = nn.Linear((REGIONS + 1) * CODE, hidden)
         self.out = nn.Linear(hidden, (1 + rank) * (self.outputs + self.inputs))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
             self.out.bias[self.outputs + self.inputs + rank * self.outputs :].normal_(0, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 512, 16, 16] -> relative deltas [N, out, in]."""
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        """[N, 512, 16, 16] and codes [N, 4, 256] -> relative deltas [N, out, in]."""
         sizes = [self.outputs, self.inputs, self.rank * self.outputs, self.rank * self.inputs]
-        out, into, left, right = self.out(self.neck(x)).split(sizes, 1)
+        hidden = F.leaky_relu(self.neck(x) + self.style(codes.flatten(1) * CODE**0.5), 0.2)
+        out, into, left, right = self.out(hidden).split(sizes, 1)
         n = x.shape[0]
         separable = torch.bmm(left.reshape(n, self.outputs, self.rank), right.reshape(n, self.rank, self.inputs))
         return out[:, :, None] + into[:, None, :] + separable * max(self.rank, 1) ** -0.5
@@ -113,14 +116,14 @@ class HyperNetwork(nn.Module):
         x, y_hat [N, 3, 256, 256] in [-1, 1]; codes [N, 4, 256]; region [N, 256, 256] u8 of the content.
         """
         if not self.condition_on_regions:
-            region = torch.full_like(region, UNKNOWN)
+            region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
         seen = torch.cat([self._run(self.content, torch.cat([x, y_hat], 1)), self.mask(arrange(codes, region))], 1)
-        return [self._run(head, seen) for head in self.heads]
+        return [self._run(head, seen, codes) for head in self.heads]
 
-    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+    def _run(self, module: nn.Module, *inputs: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(module, x, use_reentrant=False)
-        return module(x)
+            return checkpoint(module, *inputs, use_reentrant=False)
+        return module(*inputs)
 
     def train_only(self, start_layer: int | None) -> list[nn.Parameter]:
         """Freeze what a phase must not touch and return the rest.

@@ -57,12 +57,12 @@ class Stylisation(nn.Module):
         self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
         self.weights, self.patches, self.patch = weights, patches, patch
 
-    def forward(self, y: Tensor, content: Batch, style: Batch,
-                rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss of renderings y of content i in style i, and its terms."""
+    def forward(self, y: Tensor, content: Batch, style: Batch, rng: np.random.Generator,
+                critics: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of renderings y of content i in style i, and its terms; `critics` scales lambda2."""
         terms: dict[str, Tensor] = {}
         loss = y.new_zeros(())
-        if self.weights.lambda2:
+        if self.weights.lambda2 * critics:
             terms["adversarial"] = gan.generator_loss(self.image_critic(y))
             matched = self.match(content, style, rng)
             if len(matched):
@@ -72,15 +72,14 @@ class Stylisation(nn.Module):
                     mean = self.patch_critic.features(reference).mean(1, keepdim=True)
                 features = self.patch_critic.features(fake)
                 terms["patch"] = gan.generator_loss(self.patch_critic.score(mean.expand_as(features), features))
-            loss = loss + self.weights.lambda2 * torch.stack(list(terms.values())).sum()
+            loss = loss + self.weights.lambda2 * critics * torch.stack(list(terms.values())).sum()
         if self.term is not None:
             ours, shape = self.term.features(y)
             with torch.no_grad():
-                theirs, _ = self.term.features(style.image)
+                theirs = self.term.targets(style.image, style.region)
                 wanted = self.term.shape(content.image)
             present = groups_present(content.region, style.region)
-            terms["style"] = self.term.style(
-                self.term.statistics(ours, content.region), self.term.statistics(theirs, style.region), present)
+            terms["style"] = self.term.style(self.term.statistics(ours, content.region), theirs, present)
             terms["content"] = F.mse_loss(shape, wanted)
             loss = loss + self.weights.style * terms["style"] + self.weights.content * terms["content"]
         return loss, terms

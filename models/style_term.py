@@ -33,6 +33,10 @@ class StyleTerm(nn.Module):
         """The content features alone."""
         return F.instance_norm(_taps(self.trunk, F.avg_pool2d(x, 2), (CONTENT,))[CONTENT])
 
+    def targets(self, x: Tensor, region: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The statistics of a style picture."""
+        return self.statistics(self.features(x)[0], region)
+
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation [N, 4, C] of each feature inside hair, face, background, and the whole picture."""
         masks = torch.stack([(region == r).float() for r in range(REGIONS)] + [torch.ones_like(region).float()], 1)

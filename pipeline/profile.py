@@ -84,7 +84,8 @@ class Train:
     "hyperstyle" (HyperStyle's trunk and heads, without `width` and `rank`; its published `weights` are a start).
     `start_layer` is the row of the generator's layer table from which stylisation trains; `losses_at` "each" takes the
     losses after every refinement (the paper's), "one" after one drawn a step; `style` and `content` weight the
-    auxiliary VGG16 term (0: off, the paper's); `micro_batch` samples go through the networks at once.
+    auxiliary VGG16 term (0: off, the paper's); the critics act in every `critics_every`-th step, with so many times the
+    weight; `micro_batch` samples go through the networks at once.
     """
 
     weights: str
@@ -100,6 +101,7 @@ class Train:
     stylisation_steps: int
     learning_rate: float
     critic_learning_rate: float
+    critics_every: int
     ema: float
     lambda1: float
     lambda2: float

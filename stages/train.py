@@ -223,7 +223,7 @@ def train_step(state: State, generator: Generator, passes: Passes, pairs: Iterat
         return means
     torch.nn.utils.clip_grad_norm_([p for p in state.hyper.parameters() if p.grad is not None], 1.0)
     state.optimiser.step()
-    if state.phase == "stylize" and settings.lambda2:
+    if "critic" in means:
         state.critic_optimiser.step()
     with torch.no_grad():
         for average, current in zip(state.ema.parameters(), state.hyper.parameters(), strict=True):
@@ -260,17 +260,18 @@ def _reconstruct(state: State, generator: Generator, passes: Passes, own: Batch,
 def _stylise(state: State, generator: Generator, passes: Passes, content: Batch, style: Batch, settings: Train,
              rng: np.random.Generator, share: int) -> dict[str, float]:
     critics = [*state.image_critic.parameters(), *state.patch_critic.parameters()]
+    due = settings.critics_every if settings.lambda2 and state.step % settings.critics_every == 0 else 0
     found: dict[str, Tensor] = {}
     for y in refine(state, generator, content, style.codes, settings, rng):
         for p in critics:
             p.requires_grad_(False)
-        loss, terms = passes.stylisation(y, content, style, rng)
+        loss, terms = passes.stylisation(y, content, style, rng, due)
         (loss / share).backward()
         for p in critics:
             p.requires_grad_(True)
         found |= terms
-    if settings.lambda2:
-        every = PENALTY_EVERY if state.step % PENALTY_EVERY == 0 else 0
+    if due:
+        every = PENALTY_EVERY if state.step // due % PENALTY_EVERY == 0 else 0
         loss, terms = passes.stylisation.critic(y, content, style, rng, every)
         (loss / share).backward()
         found |= terms

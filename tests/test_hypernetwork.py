@@ -64,15 +64,15 @@ def test_arranging_is_tiling_the_whole_map_then_averaging(seed: int, side: int, 
 @pytest.mark.parametrize("entry", TABLE[:2], ids=lambda e: e.name)
 def test_a_head_starts_at_zero_deltas_and_can_learn(entry: LayerEntry, rank: int) -> None:
     head = Head(entry, rank)
-    seen = torch.randn(2, 512, CELLS, CELLS)
-    deltas = head(seen)
+    seen, own = torch.randn(2, 512, CELLS, CELLS), codes(0, 2)
+    deltas = head(seen, own)
     assert deltas.shape == (2, *entry.shape[:2]) and not deltas.any()
     (deltas - 1).square().sum().backward()
     gradient = head.out.weight.grad
     assert gradient is not None and gradient.any()
     moved = -0.01 * gradient / gradient.abs().max()
     head.out.weight.data += moved
-    assert (head(seen) - 1).square().sum() < (deltas - 1).square().sum()
+    assert (head(seen, own) - 1).square().sum() < (deltas - 1).square().sum()
 
 
 def test_a_new_network_changes_nothing() -> None:
@@ -106,7 +106,7 @@ def test_without_region_conditioning_the_map_is_ignored(awake: HyperNetwork) -> 
     net.load_state_dict(awake.state_dict())
     x, y, own, region = inputs(3)
     plain, other = net(x, y, own, region), net(x, y, own, torch.zeros_like(region))
-    whole = awake(x, y, own, torch.full_like(region, UNKNOWN))
+    whole = awake(x, y, own[:, 3:].expand_as(own), torch.full_like(region, UNKNOWN))
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(plain, other, whole, strict=True))
 
 

@@ -91,6 +91,17 @@ def test_each_phase_moves_its_own_parameters(half: dict[str, Tensor], whole: dic
     assert {name.split(".")[0] for name in whole.keys() - half.keys()} == {"critic_adam"}  # critics had nothing to do
 
 
+def test_critics_act_every_so_many_steps(base: Path) -> None:
+    ctx = small.context(base, "lazy", critics_every=2, style=1.0)
+    train.run(ctx, shipped=False, steps=3)
+    after = state(ctx)
+    train.run(ctx)
+    critics = {"adversarial", "patch", "critic", "patch_critic"}
+    assert [critics & row.keys() for row in log(ctx)[2:]] == [critics, set()]
+    assert_same(*({n: t for n, t in s.items() if n.startswith(("image_critic.", "patch_critic.", "critic_adam."))}
+                  for s in (after, state(ctx))))
+
+
 def test_killed_in_mid_step_it_goes_on_from_the_checkpoint(base: Path, whole: dict[str, Tensor]) -> None:
     code = f"""
 import os, signal
