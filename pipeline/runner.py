@@ -61,6 +61,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         for _ in range(PASSES):
             if plan.todo:
                 _compute(stage, collection, ctx, plan)
+                del plan  # two of them would be twice the keys
                 plan = planning.survey(stage, collection, ctx, only=only)
         if plan.todo:
             raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "

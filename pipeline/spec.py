@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,11 @@ class StageSpec:
 
 def digest(*parts: bytes) -> bytes:
     """16 bytes of blake2b over length-prefixed `parts`."""
+    return digest_all(parts)
+
+
+def digest_all(parts: Iterable[bytes]) -> bytes:
+    """`digest` of parts that need not be in memory at once."""
     h = hashlib.blake2b(digest_size=16)
     for part in parts:
         h.update(len(part).to_bytes(8, "little"))

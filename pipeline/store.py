@@ -20,14 +20,15 @@ from pipeline import SCHEMA
 from pipeline.errors import Fault
 from pipeline.files import replacing
 from pipeline.sources import KEY_LENGTH
-from pipeline.spec import Column, Row, digest
+from pipeline.spec import Column, Row, digest, digest_all
 
 KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")
 CHUNK = 1 << 16  # bytes; one row a chunk when a row is larger
 BLOCK = 1 << 23  # bytes moved at once while compacting
 FORMAT = ("v110", "v110")  # the first whose own structures carry checksums, too
-OPEN = 64  # files read at once while compacting
+OVERHEAD = 1 << 14  # bytes that Python's objects add to a row, with room to spare
+OPEN = 4  # files read at once while compacting; HDF5 keeps some MB of each
 _VARYING = ("bytes", "text")
 
 
@@ -49,6 +50,7 @@ class Batch:
     rows: list[Row]
     inputs: list[bytes]
     rejects: list[tuple[str, str, bytes]]  # key, reason, inputs
+    nbytes: int = 0  # roughly what the rows hold in memory
 
     @classmethod
     def empty(cls) -> "Batch":
@@ -59,20 +61,17 @@ class Batch:
         self.keys.append(key)
         self.rows.append(row)
         self.inputs.append(inputs)
+        self.nbytes += OVERHEAD + sum(len(v) if isinstance(v, bytes | str) else v.nbytes for v in row.values())
 
     def extend(self, other: "Batch") -> None:
         """Take in all of another batch."""
         for mine, more in ((self.keys, other.keys), (self.rows, other.rows), (self.inputs, other.inputs),
                            (self.rejects, other.rejects)):
             mine += more  # type: ignore[operator]
+        self.nbytes += other.nbytes
 
     def __len__(self) -> int:
         return len(self.keys) + len(self.rejects)
-
-    @property
-    def nbytes(self) -> int:
-        """Roughly what the rows hold in memory."""
-        return sum(len(v) if isinstance(v, bytes | str) else v.nbytes for row in self.rows for v in row.values())
 
 
 class Cache:
@@ -212,7 +211,7 @@ def row_digest(row: Mapping[str, Any]) -> bytes:
 def file_digest(entries: Mapping[str, Entry]) -> str:
     """Hex digest of all rows of a file, by key."""
     rows = (part for key in sorted(entries) if entries[key].row >= 0 for part in (key.encode(), entries[key].digest))
-    return digest(*rows).hex()
+    return digest_all(rows).hex()
 
 
 def part_folder(path: Path) -> Path:
@@ -248,14 +247,13 @@ def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents:
 def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], columns: Mapping[str, Column],
             parents: int, provenance: dict) -> None:
     """Write `entries` (rows and rejects of `files`, by number) as the cache file `path`, sorted by key."""
-    order = [(key, entries[key]) for key in sorted(entries) if entries[key].row >= 0]
-    places = [(e.file, e.row) for _, e in order]
+    order = [key for key in sorted(entries) if entries[key].row >= 0]
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
     with replacing(path) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f, _Files(files) as opened:
         _create(f, columns, len(order), parents, provenance)
-        f["key"][:] = np.array([key.encode() for key, _ in order], KEY.dtype)
-        f["inputs"][:] = _undigest([e.inputs for _, e in order], parents)
-        f["digest"][:] = _undigest([e.digest for _, e in order])
+        f["key"][:] = np.fromiter((key.encode() for key in order), KEY.dtype, len(order))
+        f["inputs"][:] = _undigest([entries[key].inputs for key in order], parents)
+        f["digest"][:] = _undigest([entries[key].digest for key in order])
         _put_rejects(f, rejects, parents)
         f.attrs["rows"] = np.bytes_(file_digest(entries))
         for name, column in columns.items():
@@ -263,7 +261,8 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
             chunk = f[name].chunks[0]
             step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in _VARYING else 64
             for start in range(0, len(order), step):
-                blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places[start:start + step])]
+                places = [entries[key][:2] for key in order[start:start + step]]  # file, row
+                blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places)]
                 _put(f[name], start, _joined(blocks))
 
 
@@ -284,6 +283,7 @@ class _Files:
             if len(self._open) >= OPEN:
                 self._open.pop(next(iter(self._open))).h5.close()
             self._open[number] = Cache(self._files[number])
+        self._open[number] = self._open.pop(number)  # the first to be closed is the one not used for longest
         return self._open[number]
 
     def __enter__(self) -> Self:
