@@ -34,10 +34,11 @@ class Align:
 
 @dataclass(frozen=True)
 class Inverter:
-    """The encoder from an image to the generator's latent, refined in `passes`."""
+    """The encoder from an image to the generator's latent, refined in `passes`, then by `steps` of gradient descent."""
 
     weights: str
     passes: int
+    steps: int
 
 
 @dataclass(frozen=True)

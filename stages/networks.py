@@ -8,8 +8,9 @@ from torch import Tensor
 
 from models import e4e
 from models.hypernetwork import HyperNetwork
-from models.inverter import Inverter
+from models.inverter import Inverter, descend
 from models.layers import Generator, LayerEntry
+from models.lpips import LPIPS
 from models.mobilestylegan import MobileStyleGAN
 from models.region_hyperstyle import RegionHyperStyle
 from models.stylegan2 import StyleGAN2
@@ -55,19 +56,22 @@ def _stylegan2(ctx: Context, full: bool) -> Generator:
 
 
 class Refining:
-    """The portable inverter with all it needs."""
+    """The portable inverter with all it needs: its passes, then the profile's steps of descent, picture by picture."""
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)
         self.trunk = Trunk("alex", weights.tensors("lpips-alex")).to(ctx.device)
         self.net = Inverter.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
-        self.passes = ctx.profile.inverter.passes
+        self.lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
+        self.passes, self.steps = ctx.profile.inverter.passes, ctx.profile.inverter.steps
         with torch.no_grad():
             self.start = self.generator(self.net.mean[None]).clamp(-1, 1)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        return self.net(x, self.trunk, self.generator, self.passes, self.start)
+        latents = self.net(x, self.trunk, self.generator, self.passes, self.start)
+        return torch.cat([descend(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
+                          for latent, one in zip(latents.split(1), x.split(1), strict=True)])
 
 
 class Encoding:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import inverter
-from models.inverter import POOLED, Inverter, Refiner, look, pool, solve_linear
+from models.inverter import POOLED, Inverter, Refiner, descend, look, pool, solve_linear
+from models.lpips import LPIPS
 from models.mobilestylegan import SLOTS
 from models.vgg import Trunk
 
@@ -129,3 +130,19 @@ def test_saved_weights_load_frozen(net: Inverter) -> None:
     assert isinstance(loaded.refiner, Refiner) == isinstance(net.refiner, Refiner)
     for name, t in loaded.named_buffers():
         assert torch.allclose(t, net.get_buffer(name), atol=1e-2)
+
+
+def test_descent_brings_the_picture_nearer_and_keeps_the_latent_near() -> None:
+    torch.manual_seed(0)
+    lpips, sketch, deviation = LPIPS("alex"), Sketch(), torch.rand(512) + 0.5
+    start, wanted = torch.randn(2, 1, SLOTS, 512).unbind()
+    x = sketch(wanted)
+
+    def loss(latent: Tensor) -> float:
+        return float(F.mse_loss(sketch(latent), x) + 0.8 * lpips(sketch(latent), x))
+
+    found = [descend(start, x, sketch, lpips, deviation, steps) for steps in (0, 4, 12, 12)]
+    assert torch.equal(found[0], start) and torch.equal(found[2], found[3])
+    assert loss(found[2]) < 0.9 * loss(found[1]) < 0.9 * loss(start)
+    assert ((found[2] - start) / deviation).abs().max() < 1.3
+    assert not found[2].requires_grad
