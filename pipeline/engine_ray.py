@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline import parts, runner
 from pipeline import plan as planning
-from pipeline import runner, store
 from pipeline.context import Context
 from pipeline.errors import Fault
+from pipeline.parts import Batch
 from pipeline.plan import Inputs, Plan
 from pipeline.report import Progress
 from pipeline.sources import Fingerprints, Source
 from pipeline.spec import StageSpec, Worker
-from pipeline.store import Batch
 
 RETRIES = 3  # of one part: an input that kills whoever takes it must not go on for ever
 
@@ -51,7 +51,7 @@ class Hand:
         for some in runner.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
             batch.extend(some)
         provenance = planning.provenance(self.stage, self.ctx, inputs)
-        store.write_part(path, batch, self.stage.columns, runner.width(self.stage), provenance, number)
+        parts.write_part(path, batch, self.stage.columns, runner.width(self.stage), provenance, number)
         seconds = time.monotonic() - start
         return Done(len(keys), len(batch.rejects), batch.nbytes, seconds, inputs.fingerprints.news)
 
@@ -72,7 +72,7 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
                        for _ in range(min(hands, -(-len(plan.todo) // stage.batch)))]
     everyone = list(idle)
     busy: dict[Any, Any] = {}
-    at, number, size = 0, store.next_part(plan.path), stage.batch
+    at, number, size = 0, parts.next_number(plan.path), stage.batch
     try:
         while busy or at < len(plan.todo):
             while idle and at < len(plan.todo):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import __version__, store
+from pipeline import __version__, parts
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.sources import UNREADABLE, Fingerprints, Reader, Source, reading_order, scan
@@ -81,7 +81,7 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False,
     Raises: Fault(2) when a parent cache is missing; Fault when a file is damaged.
     """
     path = ctx.file(collection, stage.output)
-    files = [path] * path.exists() + store.parts(path)
+    files = [path] * path.exists() + parts.listed(path)
     opened = [_read(file, number) for number, file in enumerate(files)]
     known = set().union(*(entries for _, entries in opened))
     inputs = _sources(collection, ctx, known) if not stage.parents else _join(stage, collection, ctx)

@@ -6,17 +6,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from pipeline import device, store
+from pipeline import device, parts
 from pipeline import plan as planning
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
 from pipeline.lock import lock, sweep
+from pipeline.parts import Batch
 from pipeline.plan import Inputs, Plan
 from pipeline.report import Progress, say
 from pipeline.sources import UNREADABLE, Reader
 from pipeline.spec import Column, Item, Reject, Row, StageSpec, Worker
-from pipeline.store import Batch, Cache
+from pipeline.store import Cache
 
 __all__ = ["Column", "Item", "Reject", "Row", "StageSpec", "Summary", "Worker", "run_collections", "run_stage"]
 
@@ -67,7 +68,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
             raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
                         f"the first is {plan.todo[0]!r}; run it again")
         if plan.dirty:
-            store.compact(plan.path, plan.files, plan.entries, stage.columns, width(stage),
+            parts.compact(plan.path, plan.files, plan.entries, stage.columns, width(stage),
                           planning.provenance(stage, ctx, plan.inputs))
         _clear_parts(plan)
         plan.inputs.fingerprints.save()
@@ -79,14 +80,14 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
 
 def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:
     """Run the worker over `plan.todo` and write what it makes as parts; what is done when it fails stays done."""
-    sweep(store.part_folder(plan.path))
+    sweep(parts.folder(plan.path))
     progress = Progress(f"{stage.name} {collection}", len(plan.todo))
     compute = _engine(ctx.engine)
     refused = _refused(plan)
     plan.todo = [key for key in plan.todo if key not in plan.inputs.refused]
     try:
         if len(refused):
-            store.write_part(plan.path, refused, stage.columns, width(stage),
+            parts.write_part(plan.path, refused, stage.columns, width(stage),
                              planning.provenance(stage, ctx, plan.inputs))
             progress.add(len(refused), len(refused))
         if plan.todo:
@@ -123,12 +124,12 @@ def _here(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress:
             batch.extend(made)
             progress.add(len(made), len(made.rejects))
             if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
-                store.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+                parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
                 plan.inputs.fingerprints.save()
                 batch, opened = Batch.empty(), time.monotonic()
     finally:
         if len(batch):
-            store.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+            parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
 
 
 def work(stage: StageSpec, worker: Worker, collection: str, ctx: Context, inputs: Inputs,
@@ -205,10 +206,10 @@ def width(stage: StageSpec) -> int:
 
 def _clear_parts(plan: Plan) -> None:
     """Remove the parts, now that the compacted file holds their rows."""
-    folder = store.part_folder(plan.path)
+    folder = parts.folder(plan.path)
     if folder.exists():
         sweep(folder)
-        for part in store.parts(plan.path):
+        for part in parts.listed(plan.path):
             part.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()

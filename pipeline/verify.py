@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, shards, store
+from pipeline import files, parts, shards, store
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.lock import lock, sweep
@@ -87,10 +87,10 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
                     mains[path.stem] = cache.provenance, entries
         except Fault as fault:
             yield Problem(path, f"cannot be opened ({fault})")
-    for parts in sorted(folder.glob("*.parts")):
-        there = {int(part.stem) for part in store.parts(parts.with_suffix(".h5"))}
+    for unfinished in sorted(folder.glob("*.parts")):
+        there = {int(part.stem) for part in parts.listed(unfinished.with_suffix(".h5"))}
         for number in sorted(set(range(1, max(there, default=0))) - there):
-            yield Problem(parts / f"{number:06d}.h5", "part of an unfinished run is missing", fatal=False)
+            yield Problem(unfinished / f"{number:06d}.h5", "part of an unfinished run is missing", fatal=False)
     for name, (provenance, entries) in mains.items():
         rows = {parent: found for parent, (_, found) in mains.items()}
         yield from _check_parents(folder / f"{name}.h5", provenance, entries, rows, limit)
@@ -221,7 +221,7 @@ def _drop(path: Path, keys: set[str]) -> None:
     """Rewrite a cache file without the rows of `keys` and without what cannot be read."""
     with Cache(path) as cache:
         entries = {key: e for key, e in readable(cache)[0].items() if key not in keys}
-        store.compact(path, [path], entries, cache.columns, cache.width, cache.provenance)
+        parts.compact(path, [path], entries, cache.columns, cache.width, cache.provenance)
 
 
 def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:

@@ -14,7 +14,6 @@ from models.lpips import LPIPS
 from models.mobilestylegan import MobileStyleGAN
 from models.region_hyperstyle import RegionHyperStyle
 from models.stylegan2 import StyleGAN2
-from models.vgg import Trunk
 from pipeline import checkpoint, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
@@ -60,7 +59,6 @@ class Refining:
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)
-        self.trunk = Trunk("alex", weights.tensors("lpips-alex")).to(ctx.device)
         self.net = Inverter.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
         self.lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
         self.passes, self.steps = ctx.profile.inverter.passes, ctx.profile.inverter.steps
@@ -69,7 +67,7 @@ class Refining:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        latents = self.net(x, self.trunk, self.generator, self.passes, self.start)
+        latents = self.net(x, self.lpips.trunk, self.generator, self.passes, self.start)
         return torch.cat([descend(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
                           for latent, one in zip(latents.split(1), x.split(1), strict=True)])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import cli, profile, runner, store
+from pipeline import cli, parts, profile, runner
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_stage
@@ -80,7 +80,7 @@ def both(ctx: Context) -> list[bytes]:
 def test_bytes_do_not_depend_on_the_parts(ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = both(ctx)
     monkeypatch.setattr(runner, "PART_SECONDS", 0)
-    monkeypatch.setattr(store, "OPEN", 3)
+    monkeypatch.setattr(parts, "OPEN", 3)
     pieces = dataclasses.replace(ctx, cache=tmp_path / "pieces")
     for limit in (7, 100):
         run_stage(READ, "content", dataclasses.replace(pieces, limit=limit))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import draw, inspect, profile, runner, store, verify
+from pipeline import draw, inspect, parts, profile, runner, store, verify
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.spec import Column
@@ -58,11 +58,11 @@ def test_ranges_are_right_and_nans_counted(tmp_path: Path) -> None:
 
 
 def write(path: Path, columns: dict[str, Column], rows: list[dict]) -> None:
-    batch = store.Batch.empty()
+    batch = parts.Batch.empty()
     for i, row in enumerate(rows):
         batch.add(f"k{i:06d}", row, bytes(16))
     made = {"columns": {n: [c.dtype, *c.shape] for n, c in columns.items()}, "parents": {}, "params": {}}
-    store.write_part(path, batch, columns, 1, made).rename(path)
+    parts.write_part(path, batch, columns, 1, made).rename(path)
 
 
 def test_a_large_cache_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
