@@ -20,6 +20,7 @@ OPTIONS = {
     "data": click.option("--data", type=FOLDER, required=True, help="Folder of training pictures."),
     "check": click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on."),
     "minutes": click.option("--minutes", type=click.FloatRange(min=0), help="Stop after so long."),
+    "images": click.option("--images", type=click.IntRange(min=1), help="Draw so many faces to fit on."),
     "steps": click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps."),
     "shipped": click.option("--shipped/--from-scratch", default=None, help="Start from the shipped weights [default]."),
     "export": click.option("--export", type=FILE, help="Write the averaged weights in fp16."),
@@ -40,7 +41,7 @@ STAGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
 )
 LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # look for a GPU only when there is work
 TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("fit-head", "fit_head", ("minutes", "output"), "Fit the generator's 256 px output head."),
+    ("fit-head", "fit_head", ("images", "minutes", "shipped", "output"), "Fit the generator's 256 px output head."),
     ("train-inverter", "train_inverter", ("data", "minutes", "output"), "Train the encoder from a portrait to W+."),
     ("train-parser", "train_parser", ("data", "minutes", "check", "output"), "Distil the three-region parser."),
     ("train-aladin", "train_aladin", ("data", "steps", "check", "output"), "Train the style code's head."),
