@@ -5,13 +5,13 @@ are 16 x 16 x 256 and every row of the generator's layer table has a head of its
 stylisation can train late heads while early ones keep giving exactly the deltas they gave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from models import layers
 from models.layers import Generator, LayerEntry
 from models.windows import UNKNOWN
 
@@ -105,7 +105,7 @@ class HyperNetwork(nn.Module):
     def __init__(self, table: Sequence[LayerEntry], *, width: int = 32, rank: int = 6,
                  condition_on_regions: bool = True, checkpointing: bool = False) -> None:
         super().__init__()
-        self.condition_on_regions, self.checkpointing = condition_on_regions, checkpointing
+        self.condition_on_regions, self.checkpointing, self.table = condition_on_regions, checkpointing, list(table)
         self.content = ContentEncoder(width)
         self.mask = MaskEncoder()
         self.heads = nn.ModuleList(Head(entry, rank) for entry in table)
@@ -120,22 +120,19 @@ class HyperNetwork(nn.Module):
         seen = torch.cat([self._run(self.content, torch.cat([x, y_hat], 1)), self.mask(arrange(codes, region))], 1)
         return [self._run(head, seen, codes) for head in self.heads]
 
-    def _run(self, module: nn.Module, *inputs: Tensor) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(module, *inputs, use_reentrant=False)
-        return module(*inputs)
+    def _run(self, module: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        return layers.run(module, *inputs, again=self.checkpointing)
 
-    def train_only(self, start_layer: int | None) -> list[nn.Parameter]:
+    def train_only(self, start_layer: int | str | None) -> list[nn.Parameter]:
         """Freeze what a phase must not touch and return the rest.
 
-        None trains everything (reconstruction); a layer index trains the heads from it on (section 3.4).
-        Raises: ValueError when the layer is not in the table.
+        None trains everything (reconstruction); a row of the table, or a resolution, trains the heads from it on
+        (sections 3.5 and 4.3). Raises: ValueError when the table has no such row.
         """
-        if start_layer is not None and not 0 <= start_layer < len(self.heads):
-            raise ValueError(f"start layer {start_layer} is past the generator's {len(self.heads)} layers")
-        self.requires_grad_(start_layer is None)
-        if start_layer is not None:
-            for head in self.heads[start_layer:]:
+        start = None if start_layer is None else layers.start_row(self.table, start_layer)
+        self.requires_grad_(start is None)
+        if start is not None:
+            for head in self.heads[start:]:
                 head.requires_grad_(True)
         return [p for p in self.parameters() if p.requires_grad]
 

@@ -1,10 +1,14 @@
 """A generator's own list of the kernels that weight deltas may be predicted for; heads are built from it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,14 @@ Deltas = Sequence[Tensor | None]
 
 
 class Generator(Protocol):
-    """What the project needs of a frozen generator, whatever its kind; `slots` is the length of its W+ latents."""
+    """What the project needs of a frozen generator, whatever its kind; `slots` is the length of its W+ latents.
+
+    `checkpointing` has the backward pass compute each octave's activations again, so that only one octave's are held.
+    """
 
     size: int
     slots: int
+    checkpointing: bool
 
     def __call__(self, latent: Tensor, deltas: Deltas | None = None) -> Tensor:
         """Pictures [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, slots, 512]."""
@@ -38,3 +46,31 @@ class Generator(Protocol):
 
     def mean_latent(self, samples: int = ..., seed: int = 0) -> Tensor:
         """The mean of `samples` mapped z, [512]; the same for the same seed."""
+
+
+def start_row(table: Sequence[LayerEntry], start: int | str) -> int:
+    """The row that `start` names: a row's number, or the resolution of the first such row, as in "32px".
+
+    Raises: ValueError when it lies past the table's end or no row has that resolution.
+    """
+    if isinstance(start, int):
+        if not 0 <= start < len(table):
+            raise ValueError(f"start layer {start} is past the generator's {len(table)} layers")
+        return start
+    number = start.removesuffix("px")
+    sides = sorted({entry.resolution for entry in table})
+    if number == start or not number.isdecimal() or int(number) not in sides:
+        raise ValueError(f"start layer {start!r} is no resolution of the generator; expected a row's number or one of "
+                         + ", ".join(f"{side}px" for side in sides))
+    return next(entry.index for entry in table if entry.resolution == int(number))
+
+
+def run(function: Callable[..., Result], *inputs: object, again: bool) -> Result:
+    """Call `function`, computing it `again` in the backward pass instead of keeping its activations.
+
+    It must draw nothing at random: the second time would not draw the same.
+    """
+    if again and torch.is_grad_enabled():
+        found: Result = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return found
+    return function(*inputs)

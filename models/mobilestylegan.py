@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import layers
 from models.layers import Deltas, LayerEntry
 
 SLOTS = 18
@@ -169,7 +170,7 @@ class MobileStyleGAN(nn.Module):
         super().__init__()
         if size not in (256, 1024):
             raise ValueError(f"generator size is {size}; MobileStyleGAN gives 256 or 1024")
-        self.size, self.slots = size, SLOTS
+        self.size, self.slots, self.checkpointing = size, SLOTS, False
         self.mapping = nn.ModuleList(nn.Linear(512, 512) for _ in range(8))
         self.constant = nn.Parameter(torch.zeros(1, 512, 4, 4))
         self.conv1 = FirstConv(512)
@@ -225,7 +226,7 @@ class MobileStyleGAN(nn.Module):
         x = self.conv1(x, w[:, 0], d[0])
         for i, block in enumerate(self.layers[:depth]):
             slots = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
-            x = block(x, slots, d[2 * i + 1 : 2 * i + 3])
+            x = layers.run(block, x, slots, d[2 * i + 1 : 2 * i + 3], again=self.checkpointing)
         return x
 
     def forward(self, latent: Tensor, deltas: Deltas | None = None) -> Tensor:
@@ -234,7 +235,7 @@ class MobileStyleGAN(nn.Module):
         w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
         last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None] * 3
         if self.head is not None:
-            return self.head(x, w, last)
+            return layers.run(self.head, x, w, last, again=self.checkpointing)
         if self.to_img is None:
             raise RuntimeError("generator has no image head")
         return self.to_img(x, w[:, slot_of("to_img")], last[0])

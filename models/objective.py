@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import gan
+from models import gan, windows
 from models.discriminators import ImageDiscriminator, PatchDiscriminator
 from models.lpips import LPIPS
 from models.style_term import StyleTerm, groups_present
@@ -26,36 +26,45 @@ class Batch:
 
 @dataclass(frozen=True)
 class Weights:
-    """Factors of the terms: lambda1 scales reconstruction, lambda2 the critics; style and content are auxiliary."""
+    """Factors of the terms (Eq. 6): lambda1 scales reconstruction, lambda2 the critics; style, content are auxiliary."""
 
     lambda1: float
     lambda2: float
     lpips: float
+    identity: float
     style: float
     content: float
 
 
 class Reconstruction(nn.Module):
-    """Eq. 3 as L2 + LPIPS-alex between the rendering with its own codes and the picture."""
+    """Eq. 3 as L2 + LPIPS-alex between the rendering with its own codes and the picture, and if given the distance of
+    `identity`, a network of two pictures [N, 3, 256, 256] that answers [N]."""
 
-    def __init__(self, lpips: LPIPS, weights: Weights) -> None:
+    def __init__(self, lpips: LPIPS, weights: Weights, identity: nn.Module | None = None) -> None:
         super().__init__()
-        self.lpips, self.weights = lpips, weights
+        self.lpips, self.weights, self.identity = lpips, weights, identity
 
     def forward(self, y: Tensor, content: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss, and its terms."""
         terms = {"l2": F.mse_loss(y, content.image), "lpips": self.lpips(y, content.image).mean()}
-        return self.weights.lambda1 * (terms["l2"] + self.weights.lpips * terms["lpips"]), terms
+        loss = terms["l2"] + self.weights.lpips * terms["lpips"]
+        if self.identity is not None:
+            terms["identity"] = self.identity(y, content.image).mean()
+            loss = loss + self.weights.identity * terms["identity"]
+        return self.weights.lambda1 * loss, terms
 
 
 class Stylisation(nn.Module):
-    """Eqs. 4-5 for the generator's side: image critic, region-matched patch critic, the auxiliary term if weighted."""
+    """Eqs. 4-5 for the generator's side: image critic, region-matched patch critic, the auxiliary term if weighted.
+
+    `by_region` False compares patches from anywhere, as many of them (Table 4's "no mask loss").
+    """
 
     def __init__(self, image_critic: ImageDiscriminator, patch_critic: PatchDiscriminator, style: StyleTerm | None,
-                 weights: Weights, patches: int, patch: int) -> None:
+                 weights: Weights, patches: int, patch: int, by_region: bool = True) -> None:
         super().__init__()
         self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
-        self.weights, self.patches, self.patch = weights, patches, patch
+        self.weights, self.patches, self.patch, self.by_region = weights, patches, patch, by_region
 
     def forward(self, y: Tensor, content: Batch, style: Batch, rng: np.random.Generator,
                 critics: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
@@ -79,6 +88,7 @@ class Stylisation(nn.Module):
                 theirs = self.term.targets(style.image, style.region)
                 wanted = self.term.shape(content.image)
             present = groups_present(content.region, style.region)
+            present[:, :-1] &= self.by_region
             terms["style"] = self.term.style(self.term.statistics(ours, content.region), theirs, present)
             terms["content"] = F.mse_loss(shape, wanted)
             loss = loss + self.weights.style * terms["style"] + self.weights.content * terms["content"]
@@ -86,8 +96,11 @@ class Stylisation(nn.Module):
 
     def match(self, content: Batch, style: Batch, rng: np.random.Generator) -> gan.Matched:
         """Draw the patches of this batch's pairs."""
-        maps = (content.region.cpu().numpy(), style.region.cpu().numpy())
-        return gan.match(*maps, rng, size=self.patch, count=self.patches)
+        maps = [batch.region.cpu().numpy() for batch in (content, style)]
+        if not self.by_region:
+            maps = [np.zeros_like(m) for m in maps]
+        count = self.patches * (1 if self.by_region else len(windows.REGIONS))
+        return gan.match(*maps, rng, size=self.patch, count=count)
 
     def critic(self, y: Tensor, content: Batch, style: Batch, rng: np.random.Generator,
                penalty_every: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:

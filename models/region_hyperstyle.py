@@ -30,7 +30,7 @@ class RegionHyperStyle(HyperNetwork):
     def __init__(self, table: Sequence[LayerEntry], *, condition_on_regions: bool = True,
                  checkpointing: bool = False) -> None:
         nn.Module.__init__(self)
-        self.condition_on_regions, self.checkpointing = condition_on_regions, checkpointing
+        self.condition_on_regions, self.checkpointing, self.table = condition_on_regions, checkpointing, list(table)
         self.net = HyperStyle(table, range(len(table)))
         self.mask = MaskEncoder()
         self.fusion = nn.Conv2d(FEATURES + STYLE, FEATURES, 1)
@@ -91,10 +91,9 @@ class RegionHyperStyle(HyperNetwork):
         """
         if not self.condition_on_regions:
             region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
-        content = self._run(self.net.look, torch.cat([x, y_hat], 1))  # type: ignore[arg-type]
+        content = self._run(self.net.look, torch.cat([x, y_hat], 1))
         seen = self.fusion(torch.cat([content, self.mask(arrange(codes, region))], 1))
-        return [self._run(partial(self.net.delta, i), seen)  # type: ignore[arg-type]
-                for i in range(len(self.net.table))]
+        return [self._run(partial(self.net.delta, i), seen) for i in range(len(self.table))]
 
 
 def _silence(head: OwnHead) -> None:

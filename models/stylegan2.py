@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import published
+from models import layers, published
 from models.layers import Deltas, LayerEntry
 from models.ops import Bias, EqualLinear, fir, upfirdn
 
@@ -99,10 +99,8 @@ class Noise(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        """Add noise [1 or N, 1, H, W], or a fresh draw for None."""
-        if noise is None:
-            noise = torch.randn(len(x), 1, *x.shape[2:], device=x.device, dtype=x.dtype)
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Add noise [1 or N, 1, H, W]."""
         return x + (self.weight * noise).to(x.dtype)
 
 
@@ -115,7 +113,7 @@ class StyledConv(nn.Module):
         self.noise = Noise()
         self.activate = Bias(outputs)
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, delta: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor, delta: Tensor | None) -> Tensor:
         """Map x [N, in, H, W] by w [N, 512]."""
         return self.activate(self.noise(self.conv(x, w, delta), noise))
 
@@ -163,7 +161,7 @@ class StyleGAN2(nn.Module):
     def __init__(self, native: int, multiplier: float = 2, depth: int = 8, *, noises: bool = True) -> None:
         super().__init__()
         self.native = self.size = native
-        self.multiplier, self.latent_avg = multiplier, None
+        self.multiplier, self.latent_avg, self.checkpointing = multiplier, None, False
         self.slots = 2 * int(math.log2(native)) - 2
         mapping = (EqualLinear(LATENT, LATENT, active=True, rate=0.01) for _ in range(depth))
         self.style = nn.Sequential(PixelNorm(), *mapping)
@@ -248,20 +246,28 @@ class StyleGAN2(nn.Module):
         d = list(deltas) if deltas is not None else [None] * rows
         if len(d) != rows:
             raise ValueError(f"{len(d)} deltas for a generator of {self.native} px; expected {rows}")
-        maps = self._noise(noise)
+        maps = self._noise(noise, w)
         x = self.input.input.expand(len(w), -1, -1, -1)
         x = self.conv1(x, w[:, 0], maps[0], d[0])
         y = self.to_rgb1(x, w[:, 1], d[1])
-        for b, to_rgb in enumerate(self.to_rgbs):
-            for j in (0, 1):
-                x = self.convs[2 * b + j](x, w[:, 1 + 2 * b + j], maps[1 + 2 * b + j], d[2 + 3 * b + j])
-            y = to_rgb(x, w[:, 3 + 2 * b], d[4 + 3 * b], y)
+        for b in range(len(self.to_rgbs)):
+            own = slice(1 + 2 * b, 3 + 2 * b)
+            x, y = layers.run(self._octave, b, x, y, w[:, 1 + 2 * b : 4 + 2 * b], maps[own], d[2 + 3 * b : 5 + 3 * b],
+                              again=self.checkpointing)
         return y if self.size == self.native else F.avg_pool2d(y, self.native // self.size)
 
-    def _noise(self, noise: str | Sequence[Tensor]) -> list[Tensor | None]:
+    def _octave(self, b: int, x: Tensor, y: Tensor, w: Tensor, maps: Sequence[Tensor], d: Deltas,
+                ) -> tuple[Tensor, Tensor]:
+        """Features and picture of octave b from those at half its size."""
+        for j in (0, 1):
+            x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j])
+        return x, self.to_rgbs[b](x, w[:, 2], d[2], y)
+
+    def _noise(self, noise: str | Sequence[Tensor], w: Tensor) -> list[Tensor]:
         count = len(self.convs) + 1
         if noise == "random":
-            return [None] * count
+            sides = [2 ** ((i + 5) // 2) for i in range(count)]
+            return [torch.randn(len(w), 1, side, side, device=w.device) for side in sides]
         if noise == "fixed":
             return [getattr(self.noises, f"noise_{i}") for i in range(count)]
         if isinstance(noise, str) or len(noise) != count:

@@ -1,4 +1,4 @@
-"""What every training of this project does around its steps: one run at a time, a bar, a log, saving, stopping, resuming.
+"""What every training of this project does around its steps: one run at a time, a bar, a log, saving, resuming.
 
     with Loop("train", ctx.run, total, save=save, step=state.step) as loop:
         for step in loop:

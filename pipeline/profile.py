@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.errors import Fault
 
@@ -83,10 +83,14 @@ class Train:
 
     `heads` are "channel" (a shift a channel, the paper's), "separable" (that and `rank` separable terms) or
     "hyperstyle" (HyperStyle's trunk and heads, without `width` and `rank`; its published `weights` are a start).
-    `start_layer` is the row of the generator's layer table from which stylisation trains; `losses_at` "each" takes the
-    losses after every refinement (the paper's), "one" after one drawn a step; `style` and `content` weight the
-    auxiliary VGG16 term (0: off, the paper's); the critics act in every `critics_every`-th step, with so many times the
-    weight; `micro_batch` samples go through the networks at once.
+    `losses_at` "each" takes the losses after every refinement (the paper's), "one" after one drawn a step.
+    `start_layer` is the row of the generator's layer table from which stylisation trains, or the resolution of the
+    first such row ("32px"). `micro_batch` samples go through the networks at once; the rates rise over `warm_up` steps.
+    The critics act in every `critics_every`-th step, with so many times the weight lambda2. `identity` weights ArcFace's
+    distance in reconstruction; `style` and `content` the auxiliary VGG16 term (0: off, the paper's).
+    `mask_condition` and `mask_loss` are Table 4's switches: codes arranged by region, patches matched by region.
+    `precision` "bfloat16" runs hypernetwork and generator in it; `checkpointing` recomputes their activations.
+    Every `validate_every` steps (0: never) a fixed grid is drawn and measured.
     """
 
     weights: str
@@ -95,7 +99,7 @@ class Train:
     rank: int
     refinements: int
     losses_at: str
-    start_layer: int
+    start_layer: int | str
     batch: int
     micro_batch: int
     reconstruction_steps: int
@@ -107,13 +111,20 @@ class Train:
     lambda1: float
     lambda2: float
     lpips: float
+    identity: float
+    identity_weights: str
     style: float
     content: float
+    mask_condition: bool
+    mask_loss: bool
     patches: int
     patch: int
     patch_critic_width: float
     image_critic_base: int
     reconstruction_every: int
+    warm_up: int
+    validate_every: int
+    precision: str
     checkpointing: bool
 
 
@@ -188,6 +199,6 @@ def _convert(kind: Any, value: Any, key: str, path: Path) -> Any:
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not kind:
-        raise Fault(f"{path}: {key!r} is {value!r}; expected {kind.__name__}", 2)
+    if type(value) not in (get_args(kind) or (kind,)):
+        raise Fault(f"{path}: {key!r} is {value!r}; expected {getattr(kind, '__name__', kind)}", 2)
     return value

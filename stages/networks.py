@@ -124,10 +124,11 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
     s = ctx.profile.train
     ranks = {"channel": 0, "separable": s.rank}
     if s.heads == "hyperstyle":
-        return RegionHyperStyle(table, checkpointing=s.checkpointing)
+        return RegionHyperStyle(table, condition_on_regions=s.mask_condition, checkpointing=s.checkpointing)
     if s.heads not in ranks:
         raise Fault(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
-    return HyperNetwork(table, width=s.width, rank=ranks[s.heads], checkpointing=s.checkpointing)
+    return HyperNetwork(table, width=s.width, rank=ranks[s.heads], condition_on_regions=s.mask_condition,
+                        checkpointing=s.checkpointing)
 
 
 def start(ctx: Context, hyper: HyperNetwork) -> str:

@@ -190,7 +190,7 @@ class Passes:
 
 def _passes(ctx: Context, state: State) -> Passes:
     s = ctx.profile.train
-    factors = Weights(s.lambda1, s.lambda2, s.lpips, s.style, s.content)
+    factors = Weights(s.lambda1, s.lambda2, s.lpips, s.identity, s.style, s.content)
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
     term = StyleTerm(Trunk("vgg16", weights.tensors("lpips-vgg")).to(ctx.device)) if s.style or s.content else None
     stylisation = Stylisation(state.image_critic, state.patch_critic, term, factors, s.patches, s.patch)

@@ -80,7 +80,7 @@ def test_only_regions_on_both_sides_are_compared() -> None:
 
 def test_reconstruction_is_least_for_the_picture_itself() -> None:
     torch.manual_seed(0)
-    judge = Reconstruction(LPIPS("alex"), Weights(2.0, 0, 0.8, 0, 0))
+    judge = Reconstruction(LPIPS("alex"), Weights(2.0, 0, 0.8, 0, 0, 0))
     own = batch(1)
     loss, terms = judge(own.image, own)
     assert float(loss) == 0 and set(terms) == {"l2", "lpips"}
@@ -103,7 +103,7 @@ def rng() -> np.random.Generator:
 
 def test_each_term_is_weighted_and_reaches_the_rendering(term: StyleTerm) -> None:
     content, style = batch(2, 2, (1, 2)), batch(3, 2, (1, 2))
-    judge = stylisation(Weights(0, 0.5, 0, 3.0, 0.25), term)
+    judge = stylisation(Weights(0, 0.5, 0, 0, 3.0, 0.25), term)
     y = content.image.clone().requires_grad_()
     loss, terms = judge(y, content, style, rng())
     assert set(terms) == {"adversarial", "patch", "style", "content"}
@@ -119,7 +119,7 @@ def test_each_term_is_weighted_and_reaches_the_rendering(term: StyleTerm) -> Non
 @pytest.mark.parametrize("regions", [(0,), (255,)])
 def test_without_a_common_region_no_patch_is_compared(term: StyleTerm, regions: tuple[int, ...]) -> None:
     content, style = batch(2, regions=regions), batch(3, regions=(1, 2))
-    judge = stylisation(Weights(0, 1.0, 0, 1.0, 0), term)
+    judge = stylisation(Weights(0, 1.0, 0, 0, 1.0, 0), term)
     loss, terms = judge(content.image, content, style, rng())
     assert set(terms) == {"adversarial", "style", "content"} and bool(loss.isfinite())
     loss, found = judge.critic(content.image, content, style, rng(), 16)
@@ -127,14 +127,14 @@ def test_without_a_common_region_no_patch_is_compared(term: StyleTerm, regions: 
 
 
 def test_auxiliary_terms_alone_need_no_critics(term: StyleTerm) -> None:
-    judge = stylisation(Weights(0, 0, 0, 1.0, 1.0), term)
+    judge = stylisation(Weights(0, 0, 0, 0, 1.0, 1.0), term)
     content, style = batch(2), batch(3)
     _, terms = judge(content.image, content, style, rng())
     assert set(terms) == {"style", "content"}
 
 
 def test_critics_learn_from_detached_renderings(term: StyleTerm) -> None:
-    judge = stylisation(Weights(0, 1.0, 0, 0, 0), None)
+    judge = stylisation(Weights(0, 1.0, 0, 0, 0, 0), None)
     content, style = batch(2, 2, (1, 2)), batch(3, 2, (1, 2))
     y = content.image.clone().requires_grad_()
     plain, terms = judge.critic(y, content, style, rng())
