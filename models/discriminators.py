@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models import published
+from models import layers, published
 from models.ops import GAIN, Bias, EqualConv, EqualLinear, fir, upfirdn
 
 Critic = TypeVar("Critic", bound=nn.Module)
@@ -68,7 +68,7 @@ class ImageDiscriminator(nn.Module):
 
     Channels at resolution r are min(top, base / r); base 32768 and top 512 are the published network, base 4096 and
     top 128 one that trains on a CPU; `channels` lists them instead, from `size` down to 4. `stddev` adds minibatch
-    deviation, which only published StyleGAN2 files need.
+    deviation, which only published StyleGAN2 files need; `checkpointing` recomputes activations in the backward pass.
     """
 
     def __init__(self, size: int = 256, *, base: int = 32768, top: int = 512, stddev: bool = False,
@@ -76,7 +76,7 @@ class ImageDiscriminator(nn.Module):
         super().__init__()
         if size < 8 or size & (size - 1):
             raise ValueError(f"image discriminator size has to be a power of two from 8, got {size}")
-        self.size, self.stddev = size, stddev
+        self.size, self.stddev, self.checkpointing = size, stddev, False
         sides = [size >> i for i in range(int(math.log2(size)) - 1)]
         channels = [min(top, base // side) for side in sides] if channels is None else channels
         self.convs = nn.Sequential(ConvLayer(3, channels[0], 1), *(Residual(a, b) for a, b in pairwise(channels)))
@@ -103,7 +103,8 @@ class ImageDiscriminator(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layers judge: (N, C, 4, 4)."""
-        x = self.convs(x)
+        for layer in self.convs:
+            x = layers.run(layer, x, again=self.checkpointing)
         if self.stddev:
             n, _, h, w = x.shape
             group = next(g for g in (4, 3, 2, 1) if n % g == 0)
@@ -136,11 +137,11 @@ class PatchDiscriminator(nn.Module):
             channels = [*(max(8, round(min(384, 4096 // side) * width)) for side in sides), max(8, round(768 * width))]
         hidden = max(8, round(2048 * width)) if hidden is None else hidden
         *inner, top = channels
-        layers: dict[str, nn.Module] = {"0": ConvLayer(3, inner[0], 3)}
+        blocks: dict[str, nn.Module] = {"0": ConvLayer(3, inner[0], 3)}
         for side, (a, b) in zip(sides, pairwise(inner), strict=False):
-            layers[level(side)] = Residual(a, b)
-        layers |= {"5": Residual(inner[-1], top, down=False), "6": ConvLayer(top, inner[-1], 3, padded=False)}
-        self.convs = nn.ModuleDict(layers)
+            blocks[level(side)] = Residual(a, b)
+        blocks |= {"5": Residual(inner[-1], top, down=False), "6": ConvLayer(top, inner[-1], 3, padded=False)}
+        self.convs = nn.ModuleDict(blocks)
         sizes = (inner[-1] * 8, hidden, hidden, hidden // 2)
         hiddens = (EqualLinear(a, b, active=True) for a, b in pairwise(sizes))
         self.pairlinear = nn.Sequential(*hiddens, EqualLinear(sizes[-1], 1))

@@ -27,7 +27,7 @@ def arrange(codes: Tensor, region: Tensor) -> Tensor:
     Averaging before convolving equals a linear first layer on the full map, which is never built.
     """
     index = torch.where(region == UNKNOWN, REGIONS, region.clamp(max=REGIONS).long())
-    onehot = F.one_hot(index, REGIONS + 1).permute(0, 3, 1, 2).float()
+    onehot = F.one_hot(index, REGIONS + 1).permute(0, 3, 1, 2).to(codes.dtype)
     return torch.einsum("nrhw,nrc->nchw", F.adaptive_avg_pool2d(onehot, CELLS), codes)
 
 

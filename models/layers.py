@@ -1,6 +1,7 @@
 """A generator's own list of the kernels that weight deltas may be predicted for; heads are built from it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -74,3 +75,9 @@ def run(function: Callable[..., Result], *inputs: object, again: bool) -> Result
         found: Result = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
         return found
     return function(*inputs)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast on the device of x, where it has one."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -1,6 +1,6 @@
 """What a rendering is judged by in the two passes of training (paper section 3.3, Eqs. 3-6)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Weights:
-    """Factors of the terms (Eq. 6): lambda1 scales reconstruction, lambda2 the critics; style, content are auxiliary."""
+    """Factors of the terms (Eq. 6): lambda1 scales reconstruction, lambda2 the critics; the last two are auxiliary."""
 
     lambda1: float
     lambda2: float
@@ -66,14 +66,13 @@ class Stylisation(nn.Module):
         self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
         self.weights, self.patches, self.patch, self.by_region = weights, patches, patch, by_region
 
-    def forward(self, y: Tensor, content: Batch, style: Batch, rng: np.random.Generator,
+    def forward(self, y: Tensor, content: Batch, style: Batch, matched: gan.Matched,
                 critics: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of renderings y of content i in style i, and its terms; `critics` scales lambda2."""
         terms: dict[str, Tensor] = {}
         loss = y.new_zeros(())
         if self.weights.lambda2 * critics:
             terms["adversarial"] = gan.generator_loss(self.image_critic(y))
-            matched = self.match(content, style, rng)
             if len(matched):
                 fake = gan.crops(y, matched.sample, matched.fake)
                 reference = gan.crops(style.image, matched.sample, matched.reference)
@@ -96,28 +95,41 @@ class Stylisation(nn.Module):
 
     def match(self, content: Batch, style: Batch, rng: np.random.Generator) -> gan.Matched:
         """Draw the patches of this batch's pairs."""
-        maps = [batch.region.cpu().numpy() for batch in (content, style)]
+        ours, theirs = (batch.region.cpu().numpy() for batch in (content, style))
         if not self.by_region:
-            maps = [np.zeros_like(m) for m in maps]
+            ours, theirs = np.zeros_like(ours), np.zeros_like(theirs)
         count = self.patches * (1 if self.by_region else len(windows.REGIONS))
-        return gan.match(*maps, rng, size=self.patch, count=count)
+        return gan.match(ours, theirs, rng, size=self.patch, count=count)
 
-    def critic(self, y: Tensor, content: Batch, style: Batch, rng: np.random.Generator,
-               penalty_every: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The critics' own loss on detached renderings; R1 is added when `penalty_every` (taken lazily) is not 0."""
-        real = style.image.detach().requires_grad_(penalty_every > 0)
-        real_scores = self.image_critic(real)
-        terms = {"critic": gan.critic_loss(real_scores, self.image_critic(y.detach()))}
-        if penalty_every:
-            terms["r1"] = gan.r1(real_scores, [real], 10.0, every=penalty_every)
-        matched = self.match(content, style, rng)
+    def critic(self, y: Tensor, style: Batch, matched: gan.Matched) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critics' own loss on detached renderings, and its terms."""
+        y = y.detach()
+        terms = {"critic": gan.critic_loss(self.image_critic(style.image), self.image_critic(y))}
         if len(matched):
-            images = style.image.detach()
-            reference = gan.crops(images, matched.sample, matched.reference).requires_grad_(penalty_every > 0)
-            real_patches = gan.crops(images, matched.sample, matched.real).requires_grad_(penalty_every > 0)
-            fake_patches = gan.crops(y.detach(), matched.sample, matched.fake)
-            scores = self.patch_critic(reference, real_patches)
-            terms["patch_critic"] = gan.critic_loss(scores, self.patch_critic(reference, fake_patches))
-            if penalty_every:
-                terms["patch_r1"] = gan.r1(scores, [reference, real_patches], 0.5, every=penalty_every)
+            reference, real = self._real(style, matched)
+            fake = gan.crops(y, matched.sample, matched.fake)
+            terms["patch_critic"] = gan.critic_loss(self.patch_critic(reference, real),
+                                                    self.patch_critic(reference, fake))
         return torch.stack(list(terms.values())).sum(), terms
+
+    def penalties(self, style: Batch, matched: gan.Matched, every: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """R1 penalties of the critics, taken lazily `every` so many steps: one loss and its terms at a time.
+
+        Their second derivatives hold more than all else in a step, so a picture is penalised at a time, and a group of
+        patches; summed, the losses are those of the whole batch.
+        """
+        for image in style.image.detach().split(1):
+            real = image.requires_grad_()
+            penalty = gan.r1(self.image_critic(real), [real], 10.0, every=every) / len(style.image)
+            yield penalty, {"r1": penalty}
+        if len(matched):
+            for parts in zip(*(side.detach().split(1) for side in self._real(style, matched)), strict=True):
+                inputs = [part.requires_grad_() for part in parts]
+                penalty = gan.r1(self.patch_critic(*inputs), inputs, 0.5, every=every) / len(matched)
+                yield penalty, {"patch_r1": penalty}
+
+    @staticmethod
+    def _real(style: Batch, matched: gan.Matched) -> tuple[Tensor, Tensor]:
+        """Reference patches and others, both of the style picture."""
+        return (gan.crops(style.image, matched.sample, matched.reference),
+                gan.crops(style.image, matched.sample, matched.real))

@@ -60,7 +60,7 @@ class ModulatedConv(nn.Module):
             kernel = kernel * (1 + (delta[..., None, None] if delta.ndim == 3 else delta))
         x = self._convolve(x, kernel)
         if self.demodulate:
-            with torch.autocast(x.device.type, enabled=False):
+            with layers.full_precision(x):
                 power = torch.matmul(kernel.float().square().sum((3, 4)), style.float().square()[:, :, None])
                 x = x * (power + 1e-8).rsqrt()[..., None].to(x.dtype)
         return x if self.blur is None else self.blur(x, (1, 1))

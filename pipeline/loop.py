@@ -44,7 +44,6 @@ class Loop:
                  minutes: float | None = None, images: int = 1, spent: float = 0.0, save_every: int = SAVE_EVERY,
                  team: Team = ALONE) -> None:
         self.name, self.folder, self.total, self.step, self.images, self.team = name, folder, total, step, images, team
-        self.skipped = 0
         self._save, self._every, self._spent = save, save_every, spent
         self._minutes, self._asked, self._in_a_row = minutes, False, 0
         self._open = ExitStack()
@@ -97,7 +96,7 @@ class Loop:
         if not self.team.first:
             return
         finite = {name: round(value, 6) for name, value in terms.items() if math.isfinite(value)}
-        row = {"step": self.step + 1, **more, "time": round(time.time(), 1), **finite}
+        row: dict[str, Any] = {"step": self.step + 1, **more, "time": round(time.time(), 1), **finite}
         if len(finite) < len(terms):
             row["not_finite"] = sorted(terms.keys() - finite.keys())
         self._log.write(json.dumps(row) + "\n")
@@ -107,18 +106,14 @@ class Loop:
                 self._board.add_scalar(name, value, self.step + 1)
         self._show(finite)
 
-    def skip(self, why: str) -> None:
-        """Count a step that was not finite and changed nothing."""
-        self.skipped += 1
-        self._in_a_row += 1
+    def count(self, bad: str = "") -> None:
+        """Count a step: one that was not finite changed nothing and names what was `bad`."""
+        self._in_a_row = self._in_a_row + 1 if bad else 0
         if self._in_a_row >= SKIPS:
+            self.step += 1
             self.save()
-            raise Fault(f"{self.name}: {self._in_a_row} steps in a row were not finite (the last: {why}); the weights "
-                        f"before them are kept in {self.folder}: lower the learning rate, then run again")
-
-    def fine(self) -> None:
-        """A step was taken: the count of those in a row starts anew."""
-        self._in_a_row = 0
+            raise Fault(f"{self.name}: {self._in_a_row} steps in a row were not finite ({bad}); the weights before "
+                        f"them are kept in {self.folder}: lower the learning rate, then run again")
 
     def picture(self, name: str, rgb: Any) -> None:
         """Give TensorBoard a picture u8 [H, W, 3]."""

@@ -86,8 +86,8 @@ class Train:
     `losses_at` "each" takes the losses after every refinement (the paper's), "one" after one drawn a step.
     `start_layer` is the row of the generator's layer table from which stylisation trains, or the resolution of the
     first such row ("32px"). `micro_batch` samples go through the networks at once; the rates rise over `warm_up` steps.
-    The critics act in every `critics_every`-th step, with so many times the weight lambda2. `identity` weights ArcFace's
-    distance in reconstruction; `style` and `content` the auxiliary VGG16 term (0: off, the paper's).
+    The critics act in every `critics_every`-th step, with so many times the weight lambda2. `identity` weights the
+    distance in reconstruction by ArcFace; `style` and `content` the auxiliary VGG16 term (0: off, the paper's).
     `mask_condition` and `mask_loss` are Table 4's switches: codes arranged by region, patches matched by region.
     `precision` "bfloat16" runs hypernetwork and generator in it; `checkpointing` recomputes their activations.
     Every `validate_every` steps (0: never) a fixed grid is drawn and measured.

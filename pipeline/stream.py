@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,23 +165,27 @@ class Loader(Batches):
         self._batches = _Numbered(samples, seed, self.steps, rank, ranks)
         self._workers, self._pin = workers, pin
 
+    def numbers(self) -> Iterator[int]:
+        """The numbers of the batches to read, from `step` on."""
+        return itertools.count(self.step)
+
     def loader(self) -> "DataLoader":
         """See `Batches`."""
         from torch.utils.data import DataLoader
 
         batches: Any = self._batches  # map-style, but endless
-        return DataLoader(batches, batch_size=None, sampler=_From(self.step), num_workers=self._workers,
+        return DataLoader(batches, batch_size=None, sampler=_From(self.numbers), num_workers=self._workers,
                           collate_fn=as_is, pin_memory=self._pin, worker_init_fn=single_thread)
 
 
 class _From:
-    """The steps from `start` on, for ever."""
+    """What a DataLoader wants its numbers as."""
 
-    def __init__(self, start: int) -> None:
-        self.start = start
+    def __init__(self, numbers: Callable[[], Iterator[int]]) -> None:
+        self.numbers = numbers
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start)
+        return self.numbers()
 
 
 class _Numbered:

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from models import e4e
+from models import e4e, stylegan2
 from models.hypernetwork import HyperNetwork
 from models.inverter import Inverter, descend
 from models.layers import Generator, LayerEntry
@@ -117,6 +117,15 @@ def _kind(ctx: Context) -> tuple[Callable[[Context, bool], Generator], Callable[
     if kind not in KINDS:
         raise Fault(f"generator.kind is {kind!r}; expected one of {', '.join(KINDS)}", 2)
     return KINDS[kind]
+
+
+def stylegan2_size(ctx: Context) -> tuple[int, float]:
+    """Size and channel multiplier of the profile's StyleGAN2, from its file or else from what the registry expects."""
+    name = ctx.profile.generator.weights
+    if name and weights.local(name):
+        return stylegan2.measure(weights.tensors(name))[:2]
+    expects = weights.REGISTRY[name].expects if name in weights.REGISTRY else {}
+    return int(str(expects.get("size", 1024))), float(str(expects.get("multiplier", 2)))
 
 
 def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:

@@ -20,7 +20,7 @@ WIDTHS = (32, 32, 32, 32, 16, 8, 8)
 SETTINGS = {
     "weights": "", "width": 8, "rank": 1, "refinements": 2, "start_layer": 3, "batch": 2, "micro_batch": 1,
     "reconstruction_steps": 2, "stylisation_steps": 2, "reconstruction_every": 3, "ema": 0.9, "style": 0.0,
-    "content": 0.0, "lambda2": 1.0, "critics_every": 1, "patches": 1,
+    "content": 0.0, "lambda2": 1.0, "critics_every": 1, "patches": 1, "validate_every": 0,
     "patch_critic_width": 0.03, "image_critic_base": 512,
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from models import gan
 from models.discriminators import ImageDiscriminator, PatchDiscriminator
 from models.lpips import LPIPS
 from models.objective import Batch, Reconstruction, Stylisation, Weights
@@ -105,14 +106,14 @@ def test_each_term_is_weighted_and_reaches_the_rendering(term: StyleTerm) -> Non
     content, style = batch(2, 2, (1, 2)), batch(3, 2, (1, 2))
     judge = stylisation(Weights(0, 0.5, 0, 0, 3.0, 0.25), term)
     y = content.image.clone().requires_grad_()
-    loss, terms = judge(y, content, style, rng())
+    loss, terms = judge(y, content, style, judge.match(content, style, rng()))
     assert set(terms) == {"adversarial", "patch", "style", "content"}
     expected = 0.5 * (terms["adversarial"] + terms["patch"]) + 3 * terms["style"] + 0.25 * terms["content"]
     assert torch.allclose(loss, expected) and terms["content"].item() == 0
     loss.backward()
     assert y.grad is not None and all(bool(g.any()) for g in y.grad)
     assert all(p.grad is None for p in term.parameters())
-    same, _ = judge(y, content, style, rng())
+    same, _ = judge(y, content, style, judge.match(content, style, rng()))
     assert torch.equal(same, loss)
 
 
@@ -120,27 +121,41 @@ def test_each_term_is_weighted_and_reaches_the_rendering(term: StyleTerm) -> Non
 def test_without_a_common_region_no_patch_is_compared(term: StyleTerm, regions: tuple[int, ...]) -> None:
     content, style = batch(2, regions=regions), batch(3, regions=(1, 2))
     judge = stylisation(Weights(0, 1.0, 0, 0, 1.0, 0), term)
-    loss, terms = judge(content.image, content, style, rng())
+    loss, terms = judge(content.image, content, style, judge.match(content, style, rng()))
     assert set(terms) == {"adversarial", "style", "content"} and bool(loss.isfinite())
-    loss, found = judge.critic(content.image, content, style, rng(), 16)
-    assert set(found) == {"critic", "r1"} and bool(loss.isfinite())
+    matched = judge.match(content, style, rng())
+    loss, found = judge.critic(content.image, style, matched)
+    assert set(found) == {"critic"} and bool(loss.isfinite())
+    assert [set(terms) for _, terms in judge.penalties(style, matched, 16)] == [{"r1"}]
 
 
 def test_auxiliary_terms_alone_need_no_critics(term: StyleTerm) -> None:
     judge = stylisation(Weights(0, 0, 0, 0, 1.0, 1.0), term)
     content, style = batch(2), batch(3)
-    _, terms = judge(content.image, content, style, rng())
+    _, terms = judge(content.image, content, style, judge.match(content, style, rng()))
     assert set(terms) == {"style", "content"}
 
 
-def test_critics_learn_from_detached_renderings(term: StyleTerm) -> None:
+def test_critics_learn_from_detached_renderings() -> None:
     judge = stylisation(Weights(0, 1.0, 0, 0, 0, 0), None)
     content, style = batch(2, 2, (1, 2)), batch(3, 2, (1, 2))
     y = content.image.clone().requires_grad_()
-    plain, terms = judge.critic(y, content, style, rng())
-    lazy, more = judge.critic(y, content, style, rng(), 16)
-    assert set(terms) == {"critic", "patch_critic"} and set(more) == {*terms, "r1", "patch_r1"}
-    assert torch.allclose(lazy, plain + more["r1"] + more["patch_r1"])
-    lazy.backward()
+    loss, terms = judge.critic(y, style, judge.match(content, style, rng()))
+    assert set(terms) == {"critic", "patch_critic"} and torch.allclose(loss, terms["critic"] + terms["patch_critic"])
+    loss.backward()
     critics: list[Tensor] = [*judge.image_critic.parameters(), *judge.patch_critic.parameters()]
     assert y.grad is None and style.image.grad is None and all(p.grad is not None for p in critics)
+
+
+def test_penalties_taken_one_by_one_are_those_of_the_batch() -> None:
+    judge = stylisation(Weights(0, 1.0, 0, 0, 0, 0), None)
+    content, style = batch(2, 3, (1, 2)), batch(3, 3, (1, 2))
+    matched = judge.match(content, style, rng())
+    losses = [loss for loss, _ in judge.penalties(style, matched, 16)]
+    assert len(losses) == 3 + len(matched) == 3 + 6
+    image = style.image.clone().requires_grad_()
+    patches = [gan.crops(style.image, matched.sample, boxes).requires_grad_()
+               for boxes in (matched.reference, matched.real)]
+    whole = gan.r1(judge.image_critic(image), [image], 10.0, every=16)
+    whole = whole + gan.r1(judge.patch_critic(*patches), patches, 0.5, every=16)
+    assert torch.allclose(torch.stack(losses).sum(), whole, rtol=1e-5)
