@@ -21,7 +21,7 @@ TRAININGS := fit-head train-inverter train-parser train-aladin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo quality inspect verify explain doctor test lint bench clean $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo ablation quality inspect verify explain doctor test lint bench clean $(TRAININGS)
 
 help: ## this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -93,6 +93,10 @@ demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/d
 quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET=png draws the grid)
 	@test -n '$(PORTRAITS)' || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }
 	@$(BIN)/hypernst quality $(COMMON) $(call option,SHEET,sheet) '$(PORTRAITS)'
+
+ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= of stylisation a row)
+	@test -n '$(TABLE)' || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }
+	$(BIN)/hypernst ablation $(COMMON) $(SOURCES) --table $(TABLE) $(call option,STEPS,steps)
 
 inspect: $(READY) ## say what is in FILE=cache/.../x.h5
 	@test -n '$(FILE)' || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }

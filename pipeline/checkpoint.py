@@ -43,6 +43,11 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
         raise Fault(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
 
 
+def meta(path: Path) -> dict[str, Any]:
+    """The meta of what `save` wrote, without its tensors. Raises: as `load`."""
+    return load(path, prefix="\0")[1]
+
+
 def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Floating tensors in fp16, for weights that are shipped."""
     return {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}

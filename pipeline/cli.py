@@ -21,6 +21,7 @@ OPTIONS = {
     "check": click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on."),
     "minutes": click.option("--minutes", type=click.FloatRange(min=0), help="Stop after so long."),
     "images": click.option("--images", type=click.IntRange(min=1), help="Draw so many faces to fit on."),
+    "table": click.option("--table", type=click.IntRange(2, 4), required=True, help="The paper's table to make."),
     "steps": click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps."),
     "shipped": click.option("--shipped/--from-scratch", default=None, help="Start from the shipped weights [default]."),
     "export": click.option("--export", type=FILE, help="Write the averaged weights in fp16."),
@@ -37,6 +38,7 @@ STAGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("shards", "shards", (), "Pack the caches into webdataset shards."),
     ("train", "train", ("steps", "minutes", "shipped", "export"), "Train the hypernetwork; run it again to go on."),
     ("eval", "evaluate", (), "Compare the methods over content x style pairs."),
+    ("ablation", "ablation", ("table", "steps"), "Make one of the paper's ablation tables, 2, 3 or 4."),
     ("demo", "demo", (), "Run every stage on the sample pictures and draw a gallery."),
 )
 LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # look for a GPU only when there is work

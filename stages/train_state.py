@@ -49,6 +49,11 @@ def path(ctx: Context) -> Path:
     return ctx.run / "checkpoint.safetensors"
 
 
+def step_of(ctx: Context) -> int:
+    """How many steps the run has taken."""
+    return int(checkpoint.meta(path(ctx))["step"]) if path(ctx).exists() else 0
+
+
 def build(ctx: Context, generator: Generator) -> State:
     """New networks and optimisers for the profile, on the device; the hypernetwork's heads start at zero deltas."""
     settings = ctx.profile.train
