@@ -87,8 +87,9 @@ def main() -> None:
                  "whole samples decoded and batched, from memory": whole,
                  "indexed reader": drain(Loader(Samples(folder, "content"), BATCH, 0)),
                  "streaming reader": drain(StreamLoader(str(folder), "content", "train", BATCH, 0)),
-                 "file-per-sample Dataset": drain(DataLoader(Files(folder / "files"), BATCH, shuffle=True,
-                                                             collate_fn=lambda batch: collate((s.items() for s in batch), len(batch))))}
+                 "file-per-sample Dataset": drain(DataLoader(
+                     Files(folder / "files"), BATCH, shuffle=True,
+                     collate_fn=lambda batch: collate((s.items() for s in batch), len(batch))))}
         times: dict[str, list[float]] = {n: [] for n in works}
         for _ in range(ROUNDS + 1):
             for n, work in works.items():

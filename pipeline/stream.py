@@ -258,8 +258,9 @@ def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[st
             elif tray.shape[1:] == value.shape and tray.dtype == value.dtype:
                 tray[i] = value
             else:
-                raise Fault(f"a batch's {name} are {tray.dtype}{list(tray.shape[1:])}, but that of {lists['key'][-1]!r} "
-                            f"is {value.dtype}{list(value.shape)}; run `hypernst shards` again")
+                expected = f"{tray.dtype}{list(tray.shape[1:])}"
+                raise Fault(f"a batch's {name} are {expected}, but that of {lists['key'][-1]!r} is "
+                            f"{value.dtype}{list(value.shape)}; run `hypernst shards` again")
             del value
     return {**lists, **{name: torch.from_numpy(tray) for name, tray in arrays.items()}}
 
