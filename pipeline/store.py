@@ -60,7 +60,11 @@ class Cache:
 
     def keys(self) -> list[str]:
         """All keys, in the file's order."""
-        return _strings(self._read("key"))
+        return _strings(self.key_array())
+
+    def key_array(self) -> np.ndarray:
+        """`keys` as they lie in the file: S88 [N]."""
+        return self._read("key")
 
     def __len__(self) -> int:
         """How many rows there are."""
