@@ -46,7 +46,9 @@ def _table(ctx: Context) -> list[LayerEntry]:
     settings = ctx.profile.generator
     if settings.kind == "mobilestylegan":
         return MobileStyleGAN(settings.size).layer_table()
-    if settings.weights and weights.local(settings.weights):
+    if not settings.weights:
+        return stylegan2.layer_table(settings.size)
+    if weights.local(settings.weights):
         size, multiplier, _ = stylegan2.measure(weights.tensors(settings.weights))
         return stylegan2.layer_table(size, multiplier)
     expects = weights.REGISTRY[settings.weights].expects if settings.weights in weights.REGISTRY else {}
