@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline import pictures, shards
 from pipeline.remote import StreamLoader
-from pipeline.stream import Loader, Samples, collate, decode
+from pipeline.stream import Loader, Samples, collate, decode, fields
 
 COUNT, BATCH, ROUNDS = 320, 16, 7
 
@@ -78,7 +78,7 @@ def main() -> None:
 
         def whole() -> None:
             for start in range(0, COUNT, BATCH):
-                collate((decode(members, key) for key, members in samples[start:start + BATCH]), BATCH)
+                collate((fields(members, key) for key, members in samples[start:start + BATCH]), BATCH)
 
         def drain(loader: Any) -> Callable[[], None]:
             return lambda: sum(1 for _ in (loader.epoch() if hasattr(loader, "epoch") else loader)) and None
@@ -87,8 +87,9 @@ def main() -> None:
                  "whole samples decoded and batched, from memory": whole,
                  "indexed reader": drain(Loader(Samples(folder, "content"), BATCH, 0)),
                  "streaming reader": drain(StreamLoader(str(folder), "content", "train", BATCH, 0)),
-                 "file-per-sample Dataset": drain(DataLoader(Files(folder / "files"), BATCH, shuffle=True,
-                                                             collate_fn=lambda batch: collate(batch, len(batch))))}
+                 "file-per-sample Dataset": drain(DataLoader(
+                     Files(folder / "files"), BATCH, shuffle=True,
+                     collate_fn=lambda batch: collate((s.items() for s in batch), len(batch))))}
         times: dict[str, list[float]] = {n: [] for n in works}
         for _ in range(ROUNDS + 1):
             for n, work in works.items():

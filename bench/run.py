@@ -1,4 +1,4 @@
-"""Runs every measurement of this folder and writes what they print to bench/results.md."""
+"""Runs every measurement of this folder, or those named, and writes what they print to bench/results.md."""
 
 import os
 import platform
@@ -7,27 +7,47 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
+OWN = Path(__file__).resolve()
+FOLDER = OWN.parent
 
 
-def main() -> None:
-    """Write the results once all have succeeded; raises CalledProcessError when one has not."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "opencv-python-headless"))
-    cores = len(os.sched_getaffinity(0))
-    load = os.getloadavg()[0]
-    text = ["# What `make bench` measured", "",
-            f"On {cores} {platform.machine()} cores with a load of {load:.1f} before it began, Python "
-            f"{platform.python_version()}, {versions}. A load is other work: compare by ratio within a table only.", ""]
-    for script in sorted(FOLDER.glob("*.py")):
-        if script.name == Path(__file__).name:
-            continue
+def main(names: list[str]) -> None:
+    """Write each section as it is measured, so that none is lost; raises CalledProcessError when one fails.
+
+    With `names` (as `readers`) the other sections stay as they are.
+    """
+    path = FOLDER / "results.md"
+    chosen = [FOLDER / f"{name}.py" for name in names] or [s for s in sorted(FOLDER.glob("*.py")) if s != OWN]
+    sections = _sections(path.read_text()) if path.exists() else {}
+    for script in chosen:
         print(f"bench/{script.name}", file=sys.stderr, flush=True)
+        before = os.getloadavg()[0]
         found = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True,
                                env={"OMP_NUM_THREADS": "1", **os.environ})
-        text += [f"## {script.name}", "", found.stdout.strip(), ""]
-    (FOLDER / "results.md").write_text("\n".join(text))
-    print(FOLDER / "results.md")
+        loads = f"Load {before:.1f} before, {os.getloadavg()[0]:.1f} after."
+        sections[script.name] = f"{loads}\n\n{found.stdout.strip()}"
+        parts = [_head(), *(f"## {name}\n\n{text}" for name, text in _ordered(sections))]
+        path.write_text("\n\n".join(parts) + "\n")
+    print(path)
+
+
+def _head() -> str:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "opencv-python-headless"))
+    return ("# What `make bench` measured\n\n"
+            f"On {len(os.sched_getaffinity(0))} {platform.machine()} cores, Python {platform.python_version()}, "
+            f"{versions}. A load\nabove the measurement's own, 1, is other work: compare by ratio within a table only.")
+
+
+def _ordered(sections: dict[str, str]) -> list[tuple[str, str]]:
+    """What people wrote first, as `missed`, then the measurements."""
+    return sorted(sections.items(), key=lambda section: (section[0].endswith(".py"), section[0]))
+
+
+def _sections(text: str) -> dict[str, str]:
+    """The sections of a results.md by their script, or other title."""
+    found = (part.split("\n", 1) for part in text.split("\n## ")[1:])
+    return {name.strip(): rest.strip() for name, rest in found}
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -15,6 +15,7 @@ from models import layers
 from models.layers import Generator, LayerEntry
 from models.windows import UNKNOWN
 
+SEEN = 256  # px of the pictures it looks at; others are enlarged or shrunk to them
 CELLS = 16  # the grid heads work on
 CODE = 256
 REGIONS = 3
@@ -29,6 +30,12 @@ def arrange(codes: Tensor, region: Tensor) -> Tensor:
     index = torch.where(region == UNKNOWN, REGIONS, region.clamp(max=REGIONS).long())
     onehot = F.one_hot(index, REGIONS + 1).permute(0, 3, 1, 2).to(codes.dtype)
     return torch.einsum("nrhw,nrc->nchw", F.adaptive_avg_pool2d(onehot, CELLS), codes)
+
+
+def side_by_side(x: Tensor, y_hat: Tensor) -> Tensor:
+    """A picture and its rendering, [N, 3, S, S] each, as what E_c reads: [N, 6, 256, 256]."""
+    both = torch.cat([x, y_hat], 1)
+    return both if both.shape[-1] == SEEN else F.interpolate(both, (SEEN, SEEN), mode="bilinear")
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -113,11 +120,11 @@ class HyperNetwork(nn.Module):
     def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
         """Deltas [N, out, in] in the order of the layer table.
 
-        x, y_hat [N, 3, 256, 256] in [-1, 1]; codes [N, 4, 256]; region [N, 256, 256] u8 of the content.
+        x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content.
         """
         if not self.condition_on_regions:
             region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
-        seen = torch.cat([self._run(self.content, torch.cat([x, y_hat], 1)), self.mask(arrange(codes, region))], 1)
+        seen = torch.cat([self._run(self.content, side_by_side(x, y_hat)), self.mask(arrange(codes, region))], 1)
         return [self._run(head, seen, codes) for head in self.heads]
 
     def _run(self, module: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

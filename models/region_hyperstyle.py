@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models import published
-from models.hypernetwork import REGIONS, HyperNetwork, MaskEncoder, arrange
+from models.hypernetwork import REGIONS, HyperNetwork, MaskEncoder, arrange, side_by_side
 from models.hyperstyle import HyperStyle, OwnHead, shares, without_aliases
 from models.layers import LayerEntry
 from models.windows import UNKNOWN
@@ -87,11 +87,11 @@ class RegionHyperStyle(HyperNetwork):
     def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
         """Deltas in the order of the layer table: [N, 512, 512, 3, 3] of shared heads, [N, out, in, 1, 1] of others.
 
-        x, y_hat [N, 3, 256, 256] in [-1, 1]; codes [N, 4, 256]; region [N, 256, 256] u8 of the content.
+        x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content.
         """
         if not self.condition_on_regions:
             region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
-        content = self._run(self.net.look, torch.cat([x, y_hat], 1))
+        content = self._run(self.net.look, side_by_side(x, y_hat))
         seen = self.fusion(torch.cat([content, self.mask(arrange(codes, region))], 1))
         return [self._run(partial(self.net.delta, i), seen) for i in range(len(self.table))]
 

@@ -32,20 +32,31 @@ def draw(
     there are fewer than `count` of them. Returns boxes (count, 4) and their coverage (count,), or None where the
     region is missing.
     """
+    import cv2  # here, as a command without work imports this module for its names
+
     inside, area = _inside(mask, size), size * size
     for threshold in thresholds:
         least = next(n for n in range(math.ceil(threshold * area) - 1, area + 2) if n / area >= threshold)
-        positions = np.flatnonzero(inside >= least)
-        if positions.size:
+        enough = inside >= least
+        # Counted row by row, so that only the rows of what is drawn are looked through for it.
+        counts = cv2.reduce(enough.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() if enough.size else []
+        until = np.cumsum(counts)
+        total = int(until[-1]) if enough.size else 0
+        if total:
             break
     else:
         return None
-    if positions.size >= count:
-        picked = rng.choice(positions, count, replace=False)
+    if total >= count:
+        drawn = rng.choice(total, count, replace=False)
     else:
-        picked = np.concatenate([rng.permutation(positions), rng.choice(positions, count - positions.size)])
-    y, x = np.unravel_index(picked, inside.shape)
-    return np.stack([x, y, x + size, y + size], 1).astype(np.int64), inside[y, x] / area
+        drawn = np.concatenate([rng.permutation(total), rng.choice(total, count - total)])
+    y = np.searchsorted(until, drawn, "right")
+    there = counts[y]
+    nth = drawn - until[y] + np.cumsum(there)  # of all the windows in the rows `y`, one row after the other
+    x = np.flatnonzero(enough[y])[nth] - np.arange(count) * enough.shape[1]
+    boxes = np.empty((count, 4), np.int64)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = x, y, x + size, y + size
+    return boxes, inside[y, x] / area
 
 
 def _inside(mask: NDArray[np.bool_], size: int) -> NDArray[np.int32]:
@@ -55,5 +66,8 @@ def _inside(mask: NDArray[np.bool_], size: int) -> NDArray[np.int32]:
     if min(mask.shape) < size:
         return np.zeros((0, 0), np.int32)
     total = cv2.integral(np.ascontiguousarray(mask).view(np.uint8))
-    rows = total[size:] - total[:-size]
-    return rows[:, size:] - rows[:, :-size]
+    rows = (total[size:] - total[:-size]).ravel()
+    # Across the ends of rows, too, where the differences mean nothing: one long loop beats many short ones.
+    inside = np.empty_like(rows)
+    np.subtract(rows[size:], rows[:-size], out=inside[:-size])
+    return inside.reshape(-1, total.shape[1])[:, :-size]

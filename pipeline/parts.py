@@ -19,7 +19,7 @@ from pipeline.store import Cache, Entry, file_digest, rejects_digest, row_digest
 KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")
 CHUNK = 1 << 16  # bytes; one row a chunk when a row is larger
-BLOCK = 1 << 23  # bytes moved at once while compacting
+BLOCK = 1 << 21  # bytes moved at once while compacting
 FORMAT = ("v110", "v110")  # the first whose own structures carry checksums, too
 OVERHEAD = 1 << 14  # bytes that Python's objects add to a row, with room to spare
 OPEN = 4  # files read at once while compacting; HDF5 keeps some MB of each

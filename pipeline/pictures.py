@@ -19,13 +19,13 @@ def decode(data: bytes, size: int | None = None) -> np.ndarray:
 
     Raises: Fault when the bytes are no picture.
     """
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if bgr is None:
+    rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if rgb is None:
         raise Fault(f"{len(data)} bytes are not a picture; expected an encoded JPEG, PNG or WebP")
-    if size is not None and bgr.shape[:2] != (size, size):
-        shrink = min(bgr.shape[:2]) >= size
-        bgr = cv2.resize(bgr, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
-    return np.ascontiguousarray(bgr[:, :, ::-1])
+    if size is not None and rgb.shape[:2] != (size, size):
+        shrink = min(rgb.shape[:2]) >= size
+        rgb = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+    return rgb
 
 
 def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:

@@ -4,12 +4,16 @@ A row holds while its stage's recipe (version, parameters, weights, columns, sch
 parent's row, or of the user's file) are what they were when it was made.
 """
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline import __version__, parts
 from pipeline.context import Context
@@ -106,6 +110,28 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False,
         change(provenance, stage) for provenance, _ in opened)
     fresh = sum(key not in causes for key in todo)
     return Plan(path, inputs, files, entries, wanted, todo, stale, fresh, dirty)
+
+
+def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
+    """Whether nothing is to do, as the digests of whole files tell; where they do not, `survey` may still find so.
+
+    Raises: Fault when a file is damaged.
+    """
+    path = ctx.file(collection, stage.output)
+    sources = [ctx.file(collection, parent) for parent in sorted(stage.parents)]
+    if not sources or ctx.limit is not None or parts.listed(path) or not all(f.exists() for f in (path, *sources)):
+        return False
+    with ExitStack() as stack:
+        own, *caches = (stack.enter_context(Cache(file)) for file in (path, *sources))
+        made = {parent: cache.rows_digest() for parent, cache in zip(sorted(stage.parents), caches, strict=True)}
+        if change(own.provenance, stage) or own.provenance["parents"] != made:
+            return False
+        shared = functools.reduce(_common, (cache.key_array() for cache in caches))
+        return len(own) + own.length("rejects/key") == len(shared)  # each of them was made from one of those
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a if np.array_equal(a, b) else np.intersect1d(a, b)
 
 
 def change(provenance: dict[str, Any], stage: StageSpec) -> str:

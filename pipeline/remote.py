@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from pipeline import shards
 from pipeline.errors import Fault
 from pipeline.shards import Shard
-from pipeline.stream import Batches, Decoded, as_is, collate, decode, order, piece, single_thread, steps
+from pipeline.stream import Batches, as_is, collate, fields, order, piece, single_thread, steps
 
 Raw = tuple[str, dict[str, bytes]]
 
@@ -60,9 +60,9 @@ class Stream:
         taken = itertools.chain.from_iterable(self._stretches(shuffled, *self.share(reader)))
         return _mixed(taken, self.buffer, random.Random(f"{self.seed} {epoch} {reader}"))
 
-    def samples(self, epoch: int, reader: int, skip: int = 0) -> Iterator[Decoded]:
-        """Decoded samples, without the first `skip`."""
-        return (decode(members, key) for key, members in itertools.islice(self.raw(epoch, reader), skip, None))
+    def samples(self, epoch: int, reader: int, skip: int = 0) -> Iterator[Iterator[tuple[str, Any]]]:
+        """The `fields` of samples, without the first `skip`."""
+        return (fields(members, key) for key, members in itertools.islice(self.raw(epoch, reader), skip, None))
 
     def _stretches(self, shuffled: Iterator[Shard], start: int, stop: int) -> Iterator[Iterator[Raw]]:
         at = 0

@@ -21,7 +21,7 @@ from pipeline.store import Cache
 
 __all__ = ["Column", "Item", "Reject", "Row", "StageSpec", "Summary", "Worker", "run_collections", "run_stage"]
 
-PART_BYTES = 1 << 25  # a part is closed when it holds this much,
+PART_BYTES = 1 << 24  # a part is closed when it holds this much,
 PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
 PASSES = 3  # a file may change while it is read, or prove the same as one read later
 

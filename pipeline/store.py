@@ -17,6 +17,9 @@ import numpy as np
 from pipeline.errors import Fault
 from pipeline.spec import Column, Row, digest, digest_all
 
+CHUNKS = 1 << 18  # bytes of chunks kept of each dataset: some neighbouring rows; random ones gain nothing
+METADATA = 1 << 20  # bytes that HDF5 keeps of a file's own structures; it would take 32 times as much
+
 
 class Entry(NamedTuple):
     """Where a key's row lies and what it was made from; a reject has row -1 and a reason."""
@@ -37,7 +40,11 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.h5 = h5py.File(path, "r", locking=False)
+            self.h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNKS)
+            config = self.h5.id.get_mdc_config()
+            config.set_initial_size, config.initial_size = True, METADATA
+            config.min_size, config.max_size = METADATA // 4, METADATA
+            self.h5.id.set_mdc_config(config)
             self.provenance: dict[str, Any] = json.loads(self.h5.attrs["provenance"])
         except (OSError, KeyError, ValueError) as e:
             raise _damaged(path, e) from e
@@ -53,7 +60,11 @@ class Cache:
 
     def keys(self) -> list[str]:
         """All keys, in the file's order."""
-        return _strings(self._read("key"))
+        return _strings(self.key_array())
+
+    def key_array(self) -> np.ndarray:
+        """`keys` as they lie in the file: S88 [N]."""
+        return self._read("key")
 
     def __len__(self) -> int:
         """How many rows there are."""

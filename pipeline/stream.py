@@ -30,25 +30,34 @@ ALIGNED = 64  # bytes between the tensors of a batch
 REPAIR = "run `hypernst verify --repair`, then `hypernst shards`"
 
 
-def decode(sample: Mapping[str, Buffer], key: str) -> Decoded:
-    """A sample's members as arrays: key, image u8 [H,W,3], region u8 [H,W], latent f32 [L,D], codes f32 [4,256], meta.
+def fields(sample: Mapping[str, Buffer], key: str) -> Iterator[tuple[str, Any]]:
+    """The name and value of each part of a sample, one decoded after the other: key and json, which is text, and the
+    arrays image u8 [H,W,3], region u8 [H,W], latent f32 [L,D], codes f32 [4,256]; the last two lie in `sample` still.
 
+    Whoever takes each before asking for the next lets the decoder use the same memory again, which is then at hand.
     Raises: Fault when a member is missing, of another sample, or not what its name says.
     """
     import cv2
 
     try:
-        meta = json.loads(str(sample["json"], "utf-8"))
-        if meta["key"] != key:
-            raise ValueError(f"its json is that of {meta['key']!r}")
-        image = cv2.imdecode(np.frombuffer(sample["jpg"], np.uint8), cv2.IMREAD_COLOR_RGB)
-        region = cv2.imdecode(np.frombuffer(sample["region.png"], np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None or region is None:
-            raise ValueError("a picture in it does not decode")
-        return {"key": key, "image": image, "region": region, "latent": _array(sample["latent.npy"]),
-                "codes": _array(sample["codes.npy"]), "meta": meta}
+        yield "key", key
+        yield "json", _text_of(key, sample["json"])
+        yield "image", _picture(cv2.imdecode(np.frombuffer(sample["jpg"], np.uint8), cv2.IMREAD_COLOR_RGB))
+        yield "region", _picture(cv2.imdecode(np.frombuffer(sample["region.png"], np.uint8), cv2.IMREAD_UNCHANGED))
+        yield "latent", _array(sample["latent.npy"])
+        yield "codes", _array(sample["codes.npy"])
     except (KeyError, TypeError, ValueError, cv2.error) as e:
         raise Fault(f"sample {key!r}: damaged ({e}); {REPAIR}") from e
+
+
+def decode(sample: Mapping[str, Buffer], key: str) -> Decoded:
+    """The `fields` of a sample as a dict that shares nothing with it, and `meta`, what its json says."""
+    found = dict(fields(sample, key))
+    try:
+        found["meta"] = json.loads(found.pop("json"))
+    except ValueError as e:
+        raise Fault(f"sample {key!r}: damaged ({e}); {REPAIR}") from e
+    return found | {name: found[name].copy() for name in ("latent", "codes")}
 
 
 class Samples:
@@ -88,8 +97,8 @@ class Samples:
         n = bisect.bisect_right(self._ends, number)
         i = number - (self._ends[n - 1] if n else 0)
         shard = self.shards[n]
-        places = list(shards.members(shard, i))
-        start, length = places[0][1], places[-1][1] + shards.BLOCK + places[-1][2] - places[0][1]
+        start, places = shard.offsets[i], [*shards.members(shard, i)]
+        length = places[-1][1] + shards.BLOCK + places[-1][2] - start
         if len(self._buffer) < length:
             self._buffer = bytearray(length)
         data = memoryview(self._buffer)[:length]
@@ -97,13 +106,18 @@ class Samples:
             raise Fault(f"{self.folder / shard.name}: ends within sample {shard.keys[i]!r}; {REPAIR}")
         out = {}
         for member, (name, at, size) in zip(shards.MEMBERS, places, strict=True):
-            found = bytes(data[at - start:at - start + 100]).rstrip(b"\0")
-            if found != name.encode():
+            begin = at - start + shards.BLOCK
+            if not self._buffer.startswith(name.encode() + b"\0", at - start):  # a tar's header begins with the name
+                found = bytes(data[at - start:at - start + 100]).rstrip(b"\0")
                 raise Fault(f"{self.folder / shard.name}, offset {at}: holds {found[:40]!r}, "
                             f"but index.json says {name!r}; {REPAIR}")
-            begin = at - start + shards.BLOCK
             out[member] = data[begin:begin + size]
         return shard.keys[i], out
+
+    def fields(self, number: int) -> Iterator[tuple[str, Any]]:
+        """`fields` of a sample, to be taken before another sample is."""
+        key, members = self.raw(number)
+        return fields(members, key)
 
     def __getitem__(self, number: int) -> Decoded:
         key, members = self.raw(number)
@@ -118,8 +132,8 @@ class Samples:
 class Batches(ABC):
     """Endless batches for one rank: every epoch each sample once, in an order drawn from (seed, epoch).
 
-    All ranks get the same number of batches an epoch, `steps`. A batch is a dict: key and meta lists, the rest torch
-    tensors as in `decode` with N in front (uint8 stays uint8: normalise on the device).
+    All ranks get the same number of batches an epoch, `steps`. A batch is a dict: key and json are lists of text,
+    the rest torch tensors as in `fields` with N in front (uint8 stays uint8: normalise on the device).
     `step` counts the batches handed out; set it through `restore` to go on exactly where another loader stopped.
     """
 
@@ -200,7 +214,7 @@ class _Numbered:
         if self._order[0] != epoch:
             self._order = (epoch, order(len(self.samples), self.seed, epoch))
         start, stop = piece(len(self.samples), self.steps * self.ranks, k * self.ranks + self.rank)
-        return collate((self.samples[int(n)] for n in self._order[1][start:stop]), stop - start)
+        return collate((self.samples.fields(int(n)) for n in self._order[1][start:stop]), stop - start)
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -225,35 +239,46 @@ def steps(count: int, batch: int, readers: int, where: str) -> int:
     return min(-(-count // (batch * readers)), count // readers)
 
 
-def collate(samples: Iterable[Decoded], count: int) -> dict[str, Any]:
-    """The `count` samples as one batch: tensors with N in front; key and meta stay lists.
+def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[str, Any]:
+    """The `fields` of `count` samples as one batch: tensors with N in front; key and json become lists.
 
-    Fresh memory comes page by page and costs as much as reading. So each sample is let go before the next is decoded,
-    and the tensors share one buffer, which numpy asks huge pages for when it is large.
+    Fresh memory comes page by page and costs as much as reading. So each value is let go before the next is decoded,
+    and the tensors of a batch share one buffer, which numpy asks huge pages for when it is large.
+    Raises: Fault when a sample's arrays have other shapes than the first one's.
     """
     import torch
 
-    batch: dict[str, Any] = {"key": [], "meta": []}
+    lists: dict[str, list] = {}
+    arrays: dict[str, np.ndarray] = {}
     for i, sample in enumerate(samples):
         if i == 0:
-            arrays = {name: value for name, value in sample.items() if isinstance(value, np.ndarray)}
-            lengths = [-(-count * value.nbytes // ALIGNED) * ALIGNED for value in arrays.values()]
-            buffer = np.empty(sum(lengths), np.uint8)
-            for (name, value), end in zip(arrays.items(), itertools.accumulate(lengths), strict=True):
-                start = end - lengths[len(batch) - 2]
-                batch[name] = buffer[start:start + count * value.nbytes].view(value.dtype).reshape(count, *value.shape)
-            del arrays
-        for name, value in sample.items():
-            if isinstance(value, np.ndarray):
-                batch[name][i] = value
+            sample = [*sample]
+            lists = {name: [] for name, value in sample if not isinstance(value, np.ndarray)}
+            arrays = _trays({name: value for name, value in sample if isinstance(value, np.ndarray)}, count)
+        for name, value in sample:
+            tray = arrays.get(name)
+            if tray is None:
+                lists[name].append(value)
+            elif tray.shape[1:] == value.shape and tray.dtype == value.dtype:
+                tray[i] = value
             else:
-                batch[name].append(value)
-        del sample, value
-    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in batch.items()}
+                expected = f"{tray.dtype}{list(tray.shape[1:])}"
+                raise Fault(f"a batch's {name} are {expected}, but that of {lists['key'][-1]!r} is "
+                            f"{value.dtype}{list(value.shape)}; run `hypernst shards` again")
+            del value
+    return {**lists, **{name: torch.from_numpy(tray) for name, tray in arrays.items()}}
+
+
+def _trays(first: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Room for `count` arrays like each of `first`, all of it in one buffer."""
+    ends = [*itertools.accumulate(-(-count * value.nbytes // ALIGNED) * ALIGNED for value in first.values())]
+    buffer = np.empty(ends[-1], np.uint8)
+    return {name: buffer[start:start + count * value.nbytes].view(value.dtype).reshape(count, *value.shape)
+            for (name, value), start in zip(first.items(), [0, *ends], strict=False)}
 
 
 def as_is(batch: Any) -> Any:
-    """Instead of DataLoader's own conversion, which would look at every number in meta."""
+    """Instead of DataLoader's own conversion, which would make a tensor of whatever it can."""
     return batch
 
 
@@ -264,11 +289,28 @@ def single_thread(_: int) -> None:
     cv2.setNumThreads(0)
 
 
+def _text_of(key: str, data: Buffer) -> str:
+    """A sample's json as text; hardly anyone wants its numbers, so it is parsed only if it does not name `key` as ours.
+
+    Raises: ValueError, KeyError or TypeError when it is that of another sample, or none.
+    """
+    text = str(data, "utf-8")
+    if f'"key": "{key}"' not in text and (found := json.loads(text)["key"]) != key:
+        raise ValueError(f"its json is that of {found!r}")
+    return text
+
+
+def _picture(found: np.ndarray | None) -> np.ndarray:
+    if found is None:
+        raise ValueError("a picture in it does not decode")
+    return found
+
+
 def _array(data: Buffer) -> np.ndarray:
-    """What a .npy file holds; raises ValueError for anything that would need unpickling."""
+    """What a .npy file holds, where it lies; raises ValueError for anything that would need unpickling."""
     start = 10 + int.from_bytes(data[8:10], "little")
     dtype, shape = _header(bytes(data[:start]))
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).copy()
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
 @functools.lru_cache(64)

@@ -8,7 +8,7 @@ from pipeline import weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.explain import explain as explain_one
-from pipeline.plan import change, survey
+from pipeline.plan import change, is_settled, survey
 from pipeline.report import say
 from pipeline.runner import run_stage
 from pipeline.spec import StageSpec
@@ -86,8 +86,14 @@ def _sources_of(name: str) -> set[str]:
 def _up_to_date(name: str, ctx: Context) -> bool:
     if name == "shards":
         return shards.is_current(ctx)
-    plans = (survey(step, collection, ctx) for collection in COLLECTIONS for step in steps(name, collection, ctx))
-    return not any(plan.todo or plan.dirty for plan in plans)
+    return all(_step_is(step, collection, ctx) for collection in COLLECTIONS for step in steps(name, collection, ctx))
+
+
+def _step_is(step: StageSpec, collection: str, ctx: Context) -> bool:
+    if is_settled(step, collection, ctx):
+        return True
+    plan = survey(step, collection, ctx)
+    return not (plan.todo or plan.dirty)
 
 
 def _holds(told: Callable[[], bool]) -> bool:

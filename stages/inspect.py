@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline import inspect, profile
 from pipeline.context import Context
+from pipeline.errors import Fault
 
 
 def run(file: Path, **options: Any) -> str:
@@ -19,7 +20,7 @@ def run(file: Path, **options: Any) -> str:
 def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
     """The pictures of latents [N,L,D], RGB u8 [N,H,W,3], by the generator that `made`, their file's provenance, names.
 
-    Raises: Fault when its profile or weights are not to be had.
+    Raises: Fault when its profile or weights are not to be had, or its generator takes other latents.
     """
     import torch
 
@@ -32,6 +33,9 @@ def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
     if settings:
         found = dataclasses.replace(found, generator=profile.Generator(**settings))
     generator = networks.generator(Context(found))
-    with torch.inference_mode():
-        drawn = [pictures.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
+    try:
+        with torch.inference_mode():
+            drawn = [pictures.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
+    except (ValueError, RuntimeError) as error:
+        raise Fault(f"its generator cannot draw latents {list(latents.shape[1:])}: {error}") from error
     return np.stack(drawn)

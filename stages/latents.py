@@ -1,5 +1,6 @@
 """Invert every aligned picture to a W+ latent of the frozen generator, and note how well that went."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def slots(ctx: Context) -> int:
 
     MobileStyleGAN takes those of the 1024 px generator that it was distilled from.
     """
+    if not ctx.profile.generator.weights:
+        return 2 * int(math.log2(ctx.profile.generator.size)) - 2
     octaves = sum(name.startswith("to_rgbs.") and name.endswith(".conv.weight")
                   for name in weights.names(ctx.profile.generator.weights))
     return 2 * octaves + 2 if octaves else 18

@@ -20,7 +20,7 @@ SIZE = 256
 def parse_spec(ctx: Context) -> StageSpec:
     """The parse stage: the segmenter's own labels. FaRL's warp needs points, so what detects them counts, too."""
     section = ctx.profile.parser
-    names = [section.weights]
+    names = [section.weights] if section.weights else []
     detector = ctx.profile.align.detector
     if section.kind.startswith("farl-") and detector != "none":
         names.append(detector)

@@ -5,6 +5,7 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models import e4e, stylegan2
 from models.hypernetwork import HyperNetwork
@@ -20,6 +21,7 @@ from pipeline.errors import Fault
 
 AVERAGED = 100_000  # mapped z behind the average latent of a file that has none
 Loaded = TypeVar("Loaded")
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class Invert(Protocol):
@@ -37,8 +39,8 @@ def generator(ctx: Context, *, full: bool = False) -> Generator:
 
 
 def inversion(ctx: Context) -> Invert:
-    """The inverter that belongs to the profile's kind of generator."""
-    return _kind(ctx)[1](ctx)
+    """The inverter that belongs to the profile's kind of generator; without weights one that knows nothing."""
+    return _kind(ctx)[1](ctx) if ctx.profile.inverter.weights else Untrained(ctx)
 
 
 def _mobilestylegan(ctx: Context, full: bool) -> Generator:
@@ -50,8 +52,30 @@ def _mobilestylegan(ctx: Context, full: bool) -> Generator:
 def _stylegan2(ctx: Context, full: bool) -> Generator:
     settings = ctx.profile.generator
     size = None if full else settings.size
+    if not settings.weights:
+        return drawn(ctx, lambda: StyleGAN2(settings.size)).to(ctx.device)
     return _load(settings.weights, lambda tensors: StyleGAN2.load(tensors, size=size, seed=ctx.profile.seed)).to(
         ctx.device)
+
+
+def drawn(ctx: Context, build: Callable[[], Network]) -> Network:
+    """A frozen network with weights drawn from the profile's seed: what tests take where a profile names none."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(ctx.profile.seed)
+        return build().requires_grad_(False).eval()
+
+
+class Untrained:
+    """In place of an inverter: takes the picture's colours for z, so that alike pictures have alike latents."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.generator = generator(ctx)
+        self.spread = drawn(ctx, lambda: torch.nn.Linear(3 * 4 * 4, 512)).to(ctx.device)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        w = self.generator.map(self.spread(F.adaptive_avg_pool2d(x, 4).flatten(1)))
+        return w[:, None].expand(-1, self.generator.slots, -1)
 
 
 class Refining:
@@ -122,7 +146,9 @@ def _kind(ctx: Context) -> tuple[Callable[[Context, bool], Generator], Callable[
 def stylegan2_size(ctx: Context) -> tuple[int, float]:
     """Size and channel multiplier of the profile's StyleGAN2, from its file or else from what the registry expects."""
     name = ctx.profile.generator.weights
-    if name and weights.local(name):
+    if not name:
+        return ctx.profile.generator.size, 2
+    if weights.local(name):
         return stylegan2.measure(weights.tensors(name))[:2]
     expects = weights.REGISTRY[name].expects if name in weights.REGISTRY else {}
     return int(str(expects.get("size", 1024))), float(str(expects.get("multiplier", 2)))

@@ -17,6 +17,7 @@ from models.segmenters import BiSeNet, ParseNet
 from pipeline import pictures, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
+from stages import networks
 
 SIZE = 256  # of the label map
 Labeller = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [SIZE, SIZE]
@@ -33,7 +34,9 @@ def labeller(ctx: Context) -> Labeller:
 
 
 def _portrait(ctx: Context) -> Labeller:
-    net = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
+    name = ctx.profile.parser.weights
+    net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, PortraitParser)
+    net.to(ctx.device)
     return lambda data: net.parse(_tensor(ctx, data, SIZE))[0].cpu().numpy()
 
 

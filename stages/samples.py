@@ -56,7 +56,7 @@ def is_current(ctx: Context) -> bool:
 
 
 def _recipe(ctx: Context) -> dict[str, Any]:
-    names = [ctx.profile.generator.weights, "paintings", "astronaut", "yunet"]
+    names = filter(None, (ctx.profile.generator.weights, "paintings", "astronaut", "yunet"))
     return {
         "seed": ctx.profile.seed,
         "faces": FACES,

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from models import hypernetwork, mobilestylegan
 from models.mobilestylegan import MobileStyleGAN
 from pipeline import pictures, profile, shards
 from pipeline.context import Context
-from stages import networks
+from stages import networks, train_memory
 
 WIDTHS = (32, 32, 32, 32, 16, 8, 8)
 SETTINGS = {
@@ -36,7 +37,20 @@ def install() -> None:
     """Make training use the narrow generator and heads."""
     torch.set_num_threads(1)
     networks.generator = generator
+    train_memory.forecast = lambda ctx: "small"  # counting the real one takes seconds; it has tests of its own
     hypernetwork.Head = functools.partial(hypernetwork.Head, width=8, hidden=8)  # type: ignore[misc, assignment]
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """`install`, undone afterwards."""
+    kept = networks.generator, hypernetwork.Head, train_memory.forecast, torch.get_num_threads()
+    install()
+    try:
+        yield
+    finally:
+        networks.generator, hypernetwork.Head, train_memory.forecast = kept[:3]  # type: ignore[misc]
+        torch.set_num_threads(kept[3])
 
 
 def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import windows
 from pipeline import pictures, profile
 from pipeline.context import Context
 from pipeline.errors import Fault
@@ -42,6 +43,22 @@ def test_codes_follow_the_regions() -> None:
         for (x0, y0, x1, y1), share in zip(row["boxes"][region], row["iou"][region], strict=True):
             inside = (item("a", 0)["masks.region"][y0:y1, x0:x1] == region).mean()
             assert x1 - x0 == y1 - y0 == 64 and share == np.float32(inside) and share >= ctx.profile.aladin.relaxed
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.9, 8), (0.004, 8), (0.004, 900), (0, 3)])
+def test_windows_are_drawn_as_from_a_list_of_all_that_fit(share: float, count: int) -> None:
+    mask = np.random.default_rng(1).random((70, 50)) < share
+    found = windows.draw(mask, 4, count, (0.99, 0.2), np.random.default_rng(2))
+    sums = np.lib.stride_tricks.sliding_window_view(mask, (4, 4)).sum((2, 3))
+    fit = np.flatnonzero(sums >= (16 if (sums == 16).any() else 4))
+    assert (found is None) == (fit.size == 0)
+    if found is not None:
+        rng = np.random.default_rng(2)
+        drawn = rng.choice(fit, count, replace=False) if fit.size >= count else np.concatenate(
+            [rng.permutation(fit), rng.choice(fit, count - fit.size)])
+        y, x = np.divmod(drawn, sums.shape[1])
+        assert found[0].tolist() == np.stack([x, y, x + 4, y + 4], 1).tolist()
+        assert found[1].tolist() == (sums[y, x] / 16).tolist()
 
 
 def test_a_row_depends_on_its_own_picture_and_key_only() -> None:

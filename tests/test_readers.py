@@ -119,7 +119,7 @@ def test_a_batch_is_tensors(packed: Path) -> None:
         n = len(batch["key"])
         assert batch["image"].shape == (n, 32, 32, 3) and batch["image"].dtype == batch["region"].dtype == torch.uint8
         assert batch["codes"].shape == (n, 4, 256) and batch["latent"].dtype == torch.float32
-        assert [m["key"] for m in batch["meta"]] == batch["key"]
+        assert [json.loads(text)["key"] for text in batch["json"]] == batch["key"]
 
 
 def test_both_readers_give_the_same_samples(packed: Path) -> None:
@@ -127,16 +127,16 @@ def test_both_readers_give_the_same_samples(packed: Path) -> None:
     whole = {s["key"]: s for s in map(samples.__getitem__, range(len(samples)))}
     for readers in (1, 2, 20):  # 20: more than there are shards
         source = Stream(str(packed), listed(str(packed), "content"), readers=readers, buffer=8)
-        found = [s for reader in range(readers) for s in source.samples(3, reader)]
+        found = [dict(s) for reader in range(readers) for s in source.samples(3, reader)]
         assert sorted(s["key"] for s in found) == sorted(whole)
         for s in found:
             assert all(np.array_equal(s[n], whole[s["key"]][n]) for n in ("image", "region", "latent", "codes"))
-            assert s["meta"] == whole[s["key"]]["meta"]
+            assert json.loads(s["json"]) == whole[s["key"]]["meta"]
 
 
 def test_a_stream_reads_through_a_command(packed: Path) -> None:
     half = Stream(f"pipe:cat {packed}", listed(f"pipe:cat {packed}", "content"), readers=2)
-    assert sum(1 for reader in range(2) for _ in half.samples(0, reader)) == COUNT
+    assert sum(1 for reader in range(2) for _ in half.raw(0, reader)) == COUNT
 
 
 def test_wrong_numbers_fail_early(packed: Path, tmp_path: Path) -> None:
@@ -223,6 +223,22 @@ def test_a_changed_tar_is_refused(copied: Path, edit: Callable, told: str) -> No
     change(copied, edit)
     with pytest.raises(Fault, match=told):
         read_all(copied)
+
+
+def test_a_json_of_any_form_counts_but_only_the_samples_own() -> None:
+    key, members = sample(0)
+    text = json.dumps({"note": f'"key": "{key}"', "key": "another"}).encode()
+    for data in (text, text.replace(b": ", b":")):
+        with pytest.raises(Fault, match="its json is that of 'another'"):
+            list(stream.fields({**members, "json": data}, key))
+    assert stream.decode({**members, "json": b'{"key":"k000"}'}, key)["meta"] == {"key": key}
+
+
+def test_a_batch_of_two_sizes_is_refused() -> None:
+    two = [stream.fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": shards.npy(latent)}, str(i))
+           for i, latent in enumerate((np.zeros((4, 16), "<f4"), np.zeros((1, 16), "<f4")))]
+    with pytest.raises(Fault, match=r"a batch's latent are float32\[4, 16\], but that of '1' is float32\[1, 16\]"):
+        stream.collate(two, 2)
 
 
 def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:

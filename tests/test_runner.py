@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import profile, store
+from pipeline import profile, store, verify
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.explain import explain
 from pipeline.lock import lock
+from pipeline.plan import is_settled
 from pipeline.runner import Column, Item, Reject, Row, StageSpec, Summary, Worker, run_collections, run_stage
 
 CALLS: list[list[str]] = []
@@ -120,6 +121,33 @@ def test_a_changed_recipe_recomputes_all_and_is_explained(ctx: Context, change: 
     assert cause in explain(changed, "content", ctx)
     assert run(changed, ctx).computed == computed() == 10
     assert run(SQUARE, ctx).computed == 0, "the rows came out the same, so what is made from them holds"
+
+
+def test_settled_is_told_without_looking_at_rows(ctx: Context) -> None:
+    def settled(stage: StageSpec = SQUARE, ctx: Context = ctx) -> bool:
+        return is_settled(stage, "content", ctx)
+
+    (ctx.content / "n004.jpg").write_text("four")
+    run(READ, ctx)
+    run(SQUARE, dataclasses.replace(ctx, limit=5))
+    assert not settled(), "some keys were beyond the limit"
+    run(SQUARE, ctx)
+    assert settled() and not settled(READ), "files may have changed"
+    assert not settled(dataclasses.replace(SQUARE, version=2))
+    assert not settled(ctx=dataclasses.replace(ctx, limit=5)), "only a survey knows"
+    (ctx.content / "n001.jpg").write_text("77")
+    run(READ, ctx)
+    assert not settled()
+    run(SQUARE, ctx)
+    assert settled()
+    path = ctx.file("content", "latents")
+    verify._drop(path, {"n002"})
+    assert not settled()
+    (path.with_suffix(".parts")).mkdir()
+    run(SQUARE, ctx)
+    (path.with_suffix(".parts")).mkdir()
+    path.rename(path.with_suffix(".parts") / "000001.h5")
+    assert not settled(), "parts are still to be compacted"
 
 
 def test_only_rows_of_changed_inputs_are_stale(ctx: Context) -> None:

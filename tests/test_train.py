@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import hypernetwork
 from pipeline import checkpoint
 from pipeline.context import Context
 from pipeline.errors import Fault
@@ -27,11 +26,8 @@ ROOT = Path(train.__file__).parent.parent
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> Iterator[None]:
-    kept = networks.generator, hypernetwork.Head, torch.get_num_threads()
-    small.install()
-    yield
-    networks.generator, hypernetwork.Head = kept[:2]  # type: ignore[misc]
-    torch.set_num_threads(kept[2])
+    with small.installed():
+        yield
 
 
 @pytest.fixture(scope="module")

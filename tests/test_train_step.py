@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import gan, hypernetwork
+from models import gan
 from models.discriminators import PatchDiscriminator
 from models.objective import Batch
 from pipeline.context import Context
@@ -24,11 +24,8 @@ pytestmark = pytest.mark.weights  # LPIPS
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> Iterator[None]:
-    kept = networks.generator, hypernetwork.Head, torch.get_num_threads()
-    small.install()
-    yield
-    networks.generator, hypernetwork.Head = kept[:2]  # type: ignore[misc]
-    torch.set_num_threads(kept[2])
+    with small.installed():
+        yield
 
 
 def batch(seed: int, n: int = 1) -> Batch:

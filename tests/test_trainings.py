@@ -90,6 +90,6 @@ def test_the_heads_fit_is_saved_with_its_own_measure(tmp_path: Path, monkeypatch
 
 
 def test_another_generator_has_no_cut_to_fit() -> None:
-    with pytest.raises(Fault, match="profile tiny uses tiny") as fault:
+    with pytest.raises(Fault, match="profile tiny uses stylegan2") as fault:
         fit_head.run(Context(profile.load("tiny")))
     assert fault.value.status == 2
