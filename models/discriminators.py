@@ -92,6 +92,7 @@ class ImageDiscriminator(nn.Module):
         Raises: ValueError, one line, when they are not those of such a network.
         """
         state, blur = from_published(tensors)
+        state = _counted(state)
         depth = len(published.numbers(state, "convs.")) - 1
         what = f"a StyleGAN2 image discriminator for {4 << max(depth, 0)} px"
         widths = _widths(state, ["convs.0.conv", *(f"convs.{i + 1}.skip.conv" for i in range(depth))], what)
@@ -206,6 +207,15 @@ def from_published(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Te
             key = re.sub(r"\.[12]\.bias$", ".act.bias", key)
         out[key] = value
     return out, fir() if blur is None else blur
+
+
+def _counted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Number the layers from the first on; the Swapping Autoencoder calls one of 512 px 512x512, that of 128 px 2."""
+    names = {key.split(".")[1] for key in state if re.match(r"convs\.\d+(x\d+)?\.", key)}
+    sides = {name: int(name.split("x")[0]) for name in names}
+    order = sorted(names, key=lambda n: (n != "0", "x" not in n, -sides[n] if "x" in n else sides[n]))
+    place = {name: str(i) for i, name in enumerate(order)}
+    return {re.sub(r"^convs\.(\w+)\.", lambda m: f"convs.{place.get(m[1], m[1])}.", key): t for key, t in state.items()}
 
 
 def _fill(net: Critic, state: Mapping[str, Tensor], blur: Tensor, what: str) -> Critic:

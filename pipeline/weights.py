@@ -153,6 +153,18 @@ def metadata(name: str) -> dict[str, str]:
         raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
 
 
+def kind(name: str) -> str:
+    """Return what network the weights are, by the registry or by what their import noted; "" where neither says."""
+    if "/" not in name:
+        return find(name).kind
+    if not name.endswith(".safetensors"):
+        return ""
+    try:
+        return str(json.loads(metadata(name).get("about", "{}")).get("kind", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
 def sha256(name: str) -> str:
     """Return the sha256 of the final file (or folder), hashed anew only when its size or time of change differs."""
     place = path(name).resolve()

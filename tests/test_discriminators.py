@@ -1,5 +1,7 @@
 """Critics against the published networks, and the region-matched patches they see."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,17 @@ def test_critics_of_other_sizes_load_what_they_save(size: int) -> None:
         x = torch.randn(1, 3, 3, size, size)
         one, two = ((n(x[0]) if isinstance(n, ImageDiscriminator) else n(x, x)) for n in (net.eval(), again))
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("size", "names"), [(1024, ["1024x1024", "512x512", *"123456"]), (64, [*"3456"])])
+def test_the_swapping_autoencoder_names_layers_by_their_size(size: int, names: list[str]) -> None:
+    net = ImageDiscriminator(size, base=1024, top=16)
+    place = {str(i): name for i, name in enumerate(["0", *names])}
+    theirs = {re.sub(r"^convs\.(\d+)", lambda m: f"D.stylegan2_D.convs.{place[m[1]]}", name): t
+              for name, t in reversed(net.state_dict().items())}
+    again = ImageDiscriminator.load({n if n.startswith("D.") else f"D.stylegan2_D.{n}": t for n, t in theirs.items()})
+    assert again.size == size
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in net.state_dict().items())
 
 
 def test_wrong_critics_are_told_apart() -> None:
