@@ -63,3 +63,21 @@ def test_retinaface_equals_the_published_one() -> None:
     assert faces and faces == sorted(faces, key=lambda face: -face.score) and faces[0].points.shape == (5, 2)
     with pytest.raises(ValueError, match="not a RetinaFace on ResNet-50"):
         RetinaFace({})
+
+
+@torch.inference_mode()
+def test_retinaface_on_resnet_is_facexlibs_own() -> None:
+    from facexlib.detection.retinaface import RetinaFace as Network
+
+    torch.manual_seed(0)
+    theirs = Network("resnet50", device=torch.device("cpu")).eval()
+    for module in theirs.modules():  # as at the start every batch norm would do nothing
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    net = RetinaFace({f"module.{name}": tensor for name, tensor in theirs.state_dict().items()})
+    assert net.network.state_dict().keys() == theirs.state_dict().keys()
+    image = torch.randn(1, 3, 64, 96) * 50
+    for found, wanted in zip(net.raw(image), theirs(image), strict=True):
+        assert torch.equal(found, wanted) and found.std() > 0
+    assert net.raw(image)[0].shape[1] == len(retinaface.anchors(64, 96))
