@@ -111,11 +111,12 @@ def of_state(found: Any) -> list[Part]:
 
     if not isinstance(found, Mapping) or not found:
         raise Fault(f"a PyTorch file of a {type(found).__name__}; expected a dictionary of tensors")
-    if isinstance(found.get("g_ema", found.get("g")), Mapping):
-        own = _state(found.get("g_ema", found.get("g")))
-        parts = [_generator(own | _average(found))]
-        critic = _state(found["d"]) if isinstance(found.get("d"), Mapping) else {}
-        return parts + ([_critic(critic)] if critic else [])
+    generator, critic = found.get("g_ema", found.get("g")), found.get("d")
+    parts = [_generator(_state(generator) | _average(found))] if isinstance(generator, Mapping) and generator else []
+    if isinstance(critic, Mapping) and critic:
+        parts.append(_critic(_state(critic)))
+    if parts:
+        return parts
     if isinstance(found.get("state_dict"), Mapping):
         return _psp(_state(found["state_dict"]), _average(found), found.get("opts"))
     if all(isinstance(value, torch.Tensor) for value in found.values()):
@@ -149,7 +150,7 @@ FLAT: tuple[tuple[str, str], ...] = (
 
 
 def _flat(state: "Tensors") -> list[Part]:
-    if any(name.startswith("Dpatch.") for name in state):
+    if any(name.startswith(("Dpatch.", "D.")) for name in state):
         critics = (("sae-patch", "Dpatch."), ("sae-image", "D."))
         return [Part(kind, own) for kind, prefix in critics if (own := _under(state, prefix))]
     if "input.input" in state:
