@@ -168,7 +168,7 @@ def _flat(state: "Tensors") -> list[Part]:
             left = len(state) - len(own)
             notes = (f"{left} tensors of its content encoder and decoder are not needed and were left out",)
             return [Part(kind, own, {}, notes if left else ())]
-    if list(state) == ["direction"]:
+    if list(state) == ["direction"] and state["direction"].ndim:
         return [Part("boundary", state, {"dimensions": state["direction"].shape[-1]})]
     raise Fault(f"a PyTorch file of {_some(state)}, none of the known networks: {', '.join(NAMES.values())}")
 

@@ -74,6 +74,15 @@ def test_wrong_critics_are_told_apart() -> None:
         PatchDiscriminator.load(ImageDiscriminator(16, base=512, top=24).state_dict())
     with pytest.raises(ValueError, match=r"1 of 32 tensors are missing .pairlinear.3.bias"):
         PatchDiscriminator.load({n: t for n, t in state.items() if n != "pairlinear.3.bias"})
+    for name, shape in (("convs.5.skip.conv.weight", ()), ("pairlinear.0.weight", ()), ("convs.0.conv.weight", (0, 3))):
+        with pytest.raises(ValueError, match=r"weight is \[.*\]; expected at least 1 dimensions"):
+            PatchDiscriminator.load(state | {name: torch.zeros(shape)})
+    wide = torch.zeros(1).expand(2**24, 3, 3, 3)  # a network of such width would not fit into any memory
+    with pytest.raises(ValueError, match="have another shape"):
+        PatchDiscriminator.load(state | {"convs.0.conv.weight": wide})
+    with pytest.raises(ValueError, match=r"final_conv.conv.weight is \[3\]; expected at least 2 dimensions"):
+        image = ImageDiscriminator(16, base=512, top=24).state_dict()
+        ImageDiscriminator.load(image | {"final_conv.conv.weight": torch.zeros(3)})
     with pytest.raises(ValueError, match="blur"):
         kernels = {"convs.2.skip.Blur.kernel": torch.ones(4, 4), "convs.3.skip.Blur.kernel": fir()}
         PatchDiscriminator.load(state | kernels)
