@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.published import check
+from models.published import check, width
 from models.vgg import LAYOUTS, Trunk
 
 STATISTICS = 2 * sum(conv.outputs for conv in LAYOUTS["vgg16"])
@@ -77,8 +77,8 @@ class Aladin(nn.Module):
         missing, unexpected or of another shape.
         """
         own = {name: t for name, t in tensors.items() if not name.startswith(UNUSED)}
-        hidden = own.get("proj_head.fc1.bias", torch.zeros(1024)).shape[0]
         what = "an ALADIN on VGG16"
+        hidden = width(own, "proj_head.fc1.bias", what)
         check(_published_shapes(hidden), own, what)
         trunk = Trunk("vgg16", {name.replace(CONV, "trunk."): t for name, t in own.items()}, normalise=False)
         net = cls({name: t for name, t in own.items() if name.startswith("proj_head.")}, trunk=trunk, size=size)

@@ -7,7 +7,8 @@ and `base` narrow them for training without a GPU; `load` builds the published n
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -92,14 +93,13 @@ class ImageDiscriminator(nn.Module):
         Raises: ValueError, one line, when they are not those of such a network.
         """
         state, blur = from_published(tensors)
+        state = _counted(state)
         depth = len(published.numbers(state, "convs.")) - 1
         what = f"a StyleGAN2 image discriminator for {4 << max(depth, 0)} px"
-        widths = _widths(state, ["convs.0.conv", *(f"convs.{i + 1}.skip.conv" for i in range(depth))], what)
-        if depth < 1 or "final_conv.conv.weight" not in state:
-            raise ValueError(f"not {what}: no convs.* and final_conv.* among {len(state)} tensors")
-        stddev = state["final_conv.conv.weight"].shape[1] == widths[-1] + 1
-        net = cls(4 << depth, stddev=stddev, channels=widths)
-        return _fill(net, state, blur, what)
+        names = ["convs.0.conv", *(f"convs.{i + 1}.skip.conv" for i in range(max(depth, 1)))]
+        widths = [published.width(state, f"{name}.weight", what) for name in names]
+        stddev = published.width(state, "final_conv.conv.weight", what, 1) == widths[-1] + 1
+        return _fill(partial(cls, 4 << depth, stddev=stddev, channels=widths), state, blur, what)
 
     def features(self, x: Tensor) -> Tensor:
         """What the last layers judge: (N, C, 4, 4)."""
@@ -156,10 +156,9 @@ class PatchDiscriminator(nn.Module):
         sides = [s for s in (1024, 512, 256, 128, 64, 32, 16, 8) if f"convs.{level(s)}.skip.conv.weight" in state]
         what = f"a patch co-occurrence discriminator for {sides[0] if sides else 32} px"
         names = ["convs.0.conv", *(f"convs.{level(side)}.skip.conv" for side in sides), "convs.5.skip.conv"]
-        widths = _widths(state, names, what)
-        hidden = _widths(state, ["pairlinear.0"], what)[0]
-        net = cls(size=sides[0] if sides else 32, channels=widths, hidden=hidden)
-        return _fill(net, state, blur, what)
+        widths = [published.width(state, f"{name}.weight", what) for name in names]
+        hidden = published.width(state, "pairlinear.0.weight", what)
+        return _fill(partial(cls, size=sides[0] if sides else 32, channels=widths, hidden=hidden), state, blur, what)
 
     def features(self, patches: Tensor) -> Tensor:
         """Features (..., C, 2, 2) of patches (..., 3, size, size) in [-1, 1]."""
@@ -208,18 +207,21 @@ def from_published(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Te
     return out, fir() if blur is None else blur
 
 
-def _fill(net: Critic, state: Mapping[str, Tensor], blur: Tensor, what: str) -> Critic:
-    published.check(published.shapes(net), state, what)
+def _counted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Number the layers from the first on; the Swapping Autoencoder calls one of 512 px 512x512, that of 128 px 2."""
+    names = {key.split(".")[1] for key in state if re.match(r"convs\.\d+(x\d+)?\.", key)}
+    sides = {name: int(name.split("x")[0]) for name in names}
+    order = sorted(names, key=lambda n: (n != "0", "x" not in n, -sides[n] if "x" in n else sides[n]))
+    place = {name: str(i) for i, name in enumerate(order)}
+    return {re.sub(r"^convs\.(\w+)\.", lambda m: f"convs.{place.get(m[1], m[1])}.", key): t for key, t in state.items()}
+
+
+def _fill(make: Callable[[], Critic], state: Mapping[str, Tensor], blur: Tensor, what: str) -> Critic:
+    with torch.device("meta"):  # a file may claim any width: it is checked before memory is taken
+        published.check(published.shapes(make()), state, what)
+    net = make()
     net.load_state_dict({name: t.float() for name, t in state.items()})
     for layer in net.modules():
         if isinstance(layer, ConvLayer):
             layer.filter_by(blur)
     return net.eval()
-
-
-def _widths(state: Mapping[str, Tensor], names: Sequence[str], what: str) -> list[int]:
-    """Output channels of the named layers. Raises: ValueError when one is missing."""
-    missing = [name for name in names if f"{name}.weight" not in state]
-    if missing:
-        raise ValueError(f"not {what}: no {published.some(missing)} among {len(state)} tensors")
-    return [state[f"{name}.weight"].shape[0] for name in names]

@@ -1,10 +1,11 @@
-"""Encoders of a portrait into a published StyleGAN2's latents: e4e (Tov et al. 2021) and HyperStyle's W-encoder.
+"""Encoders of a portrait into a published StyleGAN2's latents: e4e (Tov et al. 2021), pSp, HyperStyle's W-encoder.
 
 Modules carry the published names, so the state dict is the file's `encoder.*`.
 """
 
 import math
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,10 @@ class Encoder(Backbone):
         self.latent_avg = average.float().reshape(-1, 512)
 
 
-class Encoder4Editing(Encoder):
-    """e4e: one style for all slots and an offset a slot, off a feature pyramid."""
+class PSP(Encoder):
+    """pSp (Richardson et al. 2021): a style for every slot, off a feature pyramid."""
+
+    name = "a pSp encoder"
 
     def __init__(self, styles: int = 18) -> None:
         super().__init__()
@@ -68,18 +71,18 @@ class Encoder4Editing(Encoder):
         self.latlayer1, self.latlayer2 = nn.Conv2d(256, 512, 1), nn.Conv2d(128, 512, 1)
 
     @classmethod
-    def load(cls, tensors: Mapping[str, Tensor]) -> "Encoder4Editing":
+    def load(cls, tensors: Mapping[str, Tensor]) -> Self:
         """Build from the file's `encoder.*` tensors without that prefix, and `latent_avg` if it is there.
 
-        The number of styles is inferred. Raises: ValueError, one line, when they are not those of an e4e encoder.
+        The number of styles is inferred. Raises: ValueError, one line, when they are not those of such an encoder.
         """
         state = dict(tensors)
         average = state.pop("latent_avg", None)
         styles = len(published.numbers(state, "styles."))
         if styles not in STYLES:
-            raise ValueError(f"not an e4e encoder: {styles} styles among {len(state)} tensors "
+            raise ValueError(f"not {cls.name}: {styles} styles among {len(state)} tensors "
                              f"({published.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) slots")
-        what = f"an e4e encoder of {styles} styles"
+        what = f"{cls.name} of {styles} styles"
         net = published.fill(published.build(cls, styles), state, what)
         net._start(average, what)
         return net
@@ -90,12 +93,22 @@ class Encoder4Editing(Encoder):
         middle = self._merge(coarse, self.latlayer1(middle))
         fine = self._merge(middle, self.latlayer2(fine))
         seen = [coarse] * COARSE + [middle] * (MIDDLE - COARSE) + [fine] * max(0, self.slots - MIDDLE)
-        first, *offsets = [head(features) for head, features in zip(self.styles, seen, strict=False)]
-        return torch.stack([first, *(first + offset for offset in offsets)], 1)
+        return torch.stack([head(features) for head, features in zip(self.styles, seen, strict=False)], 1)
 
     @staticmethod
     def _merge(above: Tensor, beside: Tensor) -> Tensor:
         return F.interpolate(above, beside.shape[-2:], mode="bilinear", align_corners=True) + beside
+
+
+class Encoder4Editing(PSP):
+    """e4e: pSp's network, whose first style is meant for all slots, the others as offsets from it."""
+
+    name = "an e4e encoder"
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        styles = super().codes(x)
+        return torch.cat([styles[:, :1], styles[:, :1] + styles[:, 1:]], 1)
 
 
 class WEncoder(Encoder):
@@ -126,7 +139,11 @@ class WEncoder(Encoder):
         return self.linear(self.look(x)[0].mean((2, 3)))[:, None].repeat(1, self.slots, 1)
 
 
-def load(tensors: Mapping[str, Tensor]) -> Encoder:
-    """Build whichever of the encoders the tensors are. Raises: ValueError when they are neither."""
-    kind = WEncoder if "linear.weight" in tensors else Encoder4Editing
-    return kind.load(tensors)
+def load(tensors: Mapping[str, Tensor], kind: str = "") -> Encoder:
+    """Build whichever of the encoders the tensors are. Raises: ValueError when they are none.
+
+    pSp's tensors have e4e's names and shapes, so that `kind` has to say "psp".
+    """
+    if kind == "psp":
+        return PSP.load(tensors)
+    return WEncoder.load(tensors) if "linear.weight" in tensors else Encoder4Editing.load(tensors)

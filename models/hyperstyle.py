@@ -199,4 +199,4 @@ def _fits(state: Mapping[str, Tensor], index: int, entry: LayerEntry) -> bool:
     if shares(entry):
         return f"{place}linear.weight" in state
     weight = state.get(f"{place}output.{0 if entry.kind == 'to_img' else 1}.weight")
-    return weight is not None and weight.shape[0] == entry.shape[0] * entry.shape[1]
+    return weight is not None and weight.ndim > 0 and weight.shape[0] == entry.shape[0] * entry.shape[1]

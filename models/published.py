@@ -47,6 +47,16 @@ def check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
         raise ValueError(f"not {what}: {'; '.join(faults)}")
 
 
+def width(tensors: Mapping[str, Tensor], name: str, what: str, axis: int = 0) -> int:
+    """How wide a tensor is, from which a network's size is inferred. Raises: ValueError where there is none such."""
+    if name not in tensors:
+        raise ValueError(f"not {what}: no {name} among {len(tensors)} tensors ({some(tensors)})")
+    shape = tensors[name].shape
+    if len(shape) <= axis or not shape[axis]:
+        raise ValueError(f"not {what}: {name} is {list(shape)}; expected at least {axis + 1} dimensions")
+    return int(shape[axis])
+
+
 def some(names: Iterable[str], count: int = 3) -> str:
     """A few of the names, in order, and how many more there are."""
     listed = sorted(names)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.published import build, fill
+from models.published import build, fill, width
 
 SIDE = 512
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of [0, 1] pictures
@@ -45,7 +45,7 @@ class BiSeNet(Segmenter):
         """From a published state dict, any number of classes. Raises: ValueError naming tensors that do not fit."""
         from facexlib.parsing.bisenet import BiSeNet as Network
 
-        classes = _classes(tensors, "conv_out.conv_out.weight", "a BiSeNet")
+        classes = width(tensors, "conv_out.conv_out.weight", "a BiSeNet")
         return cls(fill(build(Network, classes), tensors, "a BiSeNet"))
 
 
@@ -57,11 +57,5 @@ class ParseNet(Segmenter):
         """From a published state dict, any number of classes. Raises: ValueError naming tensors that do not fit."""
         from facexlib.parsing.parsenet import ParseNet as Network
 
-        classes = _classes(tensors, "out_mask_conv.conv2d.weight", "a ParseNet")
+        classes = width(tensors, "out_mask_conv.conv2d.weight", "a ParseNet")
         return cls(fill(build(Network, SIDE, SIDE, parsing_ch=classes), tensors, "a ParseNet"))
-
-
-def _classes(tensors: Mapping[str, Tensor], last: str, what: str) -> int:
-    if last not in tensors:
-        raise ValueError(f"not {what}: {last} is missing")
-    return int(tensors[last].shape[0])

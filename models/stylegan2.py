@@ -22,8 +22,9 @@ SIZES = tuple(2**i for i in range(3, 12))
 
 
 def channels(resolution: int, multiplier: float) -> int:
-    """Feature channels at a resolution; the multiplier acts from 64 px on."""
-    return CONSTANT if resolution <= 32 else int(16384 * multiplier) // resolution
+    """Feature channels at a resolution; the multiplier acts from 64 px on, and lower where it is less than 1."""
+    wide = int(16384 * multiplier) // resolution
+    return wide if resolution > 32 else min(CONSTANT, wide)
 
 
 def layer_table(size: int = 1024, multiplier: float = 2) -> list[LayerEntry]:
@@ -287,7 +288,7 @@ def measure(tensors: Mapping[str, Tensor]) -> tuple[int, float, int]:
         raise ValueError(f"not a StyleGAN2 generator: {octaves} octaves and {depth} mapping layers among "
                          f"{len(tensors)} tensors ({published.some(tensors)}); expected to_rgbs., style. and input.")
     last = tensors.get(f"to_rgbs.{octaves - 1}.conv.weight")
-    if native <= 32 or last is None or last.ndim != 5:
+    if last is None or last.ndim != 5 or (native <= 32 and last.shape[2] == CONSTANT):
         return native, 2, depth
     multiplier = last.shape[2] * native / 16384
     if multiplier not in (0.25, 0.5, 1, 2, 4):

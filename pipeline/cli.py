@@ -247,9 +247,10 @@ def doctor(**options: Any) -> None:
 @click.argument("action", type=click.Choice(["list", "fetch", "check", "import"]), default="list")
 @click.argument("names", nargs=-1)
 @click.option("--as", "kept_as", help="import: the name in the list, or a path of your own, to keep FILE as.")
+@click.option("--part", default="", help="import: the kind of network to take from a FILE that holds several.")
 @click.option("--replace", is_flag=True, help="import: take FILE although another one was imported under that name.")
 @_settings
-def weights(action: str, names: tuple[str, ...], kept_as: str | None, replace: bool, **options: Any) -> None:
+def weights(action: str, names: tuple[str, ...], kept_as: str | None, part: str, replace: bool, **options: Any) -> None:
     """List the weights with their state and terms; fetch or check NAMES (all that the profile needs); import FILE."""
     from pipeline import imports
     from pipeline import weights as module
@@ -261,7 +262,7 @@ def weights(action: str, names: tuple[str, ...], kept_as: str | None, replace: b
     if action == "import":
         if len(names) != 1:
             raise Fault(f"weights import: {len(names)} files; expected one", 2)
-        return _finish(str(imports.import_file(Path(names[0]), kept_as or "", check, replace=replace)))
+        return _finish(str(imports.import_file(Path(names[0]), kept_as or "", check, replace=replace, kind=part)))
     failed = 0
     for name in names or module.needed(profile):
         try:

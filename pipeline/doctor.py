@@ -1,7 +1,9 @@
 """Says what this machine has and whether the profile can run on it: versions, weights, disk, memory, GPU."""
 
+import contextlib
 import os
 import platform
+import re
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
@@ -50,7 +52,7 @@ def _disk(missing: Sequence[Weight]) -> str:
 
 def _fits(wanted: float) -> str:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return "" if wanted < total else f" (NOT enough: this machine has {total / 1e9:.1f} GB)"
+    return " (enough)" if wanted < total else f" (NOT enough: this machine has {total / 1e9:.1f} GB)"
 
 
 def _version(package: str) -> str:
@@ -75,7 +77,9 @@ def _existing(place: Path) -> Path:
 def _memory() -> str:
     page = os.sysconf("SC_PAGE_SIZE")
     total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-    return f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it unused"
+    with contextlib.suppress(OSError, AttributeError):  # Linux knows what it could free, too
+        free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])  # type: ignore[index]
+    return f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it available"
 
 
 def _device(training: float) -> str:

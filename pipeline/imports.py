@@ -44,22 +44,23 @@ class Imported:
         return "\n".join(lines)
 
 
-def import_file(path: Path, name: str, check: Check, *, replace: bool = False) -> Imported:
+def import_file(path: Path, name: str, check: Check, *, replace: bool = False, kind: str = "") -> Imported:
     """Import the file as `name`: a registry name, a path ending in .safetensors or .pt, or "" to go by its content.
 
-    `check` builds the network of a kind from tensors and raises ValueError naming what does not fit.
+    Of a file with several networks the first, or the one of the name's kind, or of `kind` is taken. `check` builds the
+    network of a kind from tensors and raises ValueError naming what does not fit.
     Raises: Fault, one line, for a file that is not what the name stands for, and for an unknown name (2).
     """
     weight = weights.find(name) if name and "/" not in name else None
     parts = recognise.read(path)
     try:
-        weight, part = _choose(parts, weight, name)
-        _check_values(part)
+        weight, part = _choose(parts, weight, name, kind)
         if part.tensors:
-            try:
+            try:  # before the values: shapes that are right cannot be those of a bomb
                 check(part.kind, part.tensors)
             except ValueError as error:
                 raise Fault(str(error)) from error
+        _check_values(part)
     except Fault as fault:
         raise Fault(f"{path}: {fault}", fault.status) from fault
     if weight is not None and not isinstance(weight.source, str):
@@ -80,7 +81,7 @@ def import_file(path: Path, name: str, check: Check, *, replace: bool = False) -
     _write(path, part, place, about)
     shown = str(weight.name if weight else place)
     _record(shown, about | {"sha256": files.sha256(place), "place": str(place)})
-    others = tuple(str(other) for other in parts if other is not part)
+    others = tuple(f"{other}; `--part {other.kind}` takes it" for other in parts if other is not part)
     return Imported(shown, part, place, len(part.tensors), files.size(place) / 1e6, digest, others)
 
 
@@ -112,18 +113,19 @@ def verify(name: str, check: Check) -> str:
     digest = files.sha256(place)
     if known.get("place") == str(place) and known["sha256"] != digest:
         raise Fault(f"{place}: has changed since {name} was imported; import {known['source']} again")
-    if not (weight and weight.kind):
+    kind = weights.kind(name)
+    if not kind:
         return f"{name}: {place}, sha256 {digest[:16]}…"
-    if weight.kind == "farl":
-        part = recognise.read(place)[0]
-    else:
-        part = next((p for p in recognise.of_state(dict(weights.tensors(name))) if p.kind == weight.kind),
-                    Part(weight.kind, dict(weights.tensors(name))))
-        _check_values(part)
-        try:
+    try:
+        part = recognise.script(place) if kind == "farl" else recognise.of_kind(kind, weights.tensors(name))
+        _choose([part], weight, name)
+        if part.tensors:
             check(part.kind, part.tensors)
-        except ValueError as error:
-            raise Fault(f"{place}: {error}") from error
+        _check_values(part)
+    except Fault as fault:
+        raise Fault(f"{place}: {fault}", fault.status) from fault
+    except ValueError as error:
+        raise Fault(f"{place}: {error}") from error
     first = "" if known else "; its hash is kept from now on"
     if not known:
         _record(name, {"sha256": digest, "place": str(place), "source": place.name})
@@ -145,8 +147,13 @@ def _record(name: str, entry: dict[str, Any]) -> None:
         files.write_atomic(weights.folder() / "imported.json", data.encode())
 
 
-def _choose(parts: list[Part], weight: Weight | None, name: str) -> tuple[Weight | None, Part]:
+def _choose(parts: list[Part], weight: Weight | None, name: str, kind: str = "") -> tuple[Weight | None, Part]:
     """The part that is wanted, and the registry's entry for it. Raises: Fault, the rest of a sentence."""
+    if kind:
+        chosen = [part for part in parts if part.kind == kind]
+        if not chosen:
+            raise Fault(f"is {_list(parts)}; --part is {kind!r}, expected {' or '.join(p.kind for p in parts)}", 2)
+        parts = chosen
     if weight is not None:
         part = next((part for part in parts if part.kind == weight.kind), None)
         if part is None:

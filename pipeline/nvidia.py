@@ -1,4 +1,4 @@
-"""Reads a StyleGAN2 generator out of NVIDIA's network pickles, whose own way of loading runs the code inside them.
+"""Reads StyleGAN2 networks out of NVIDIA's pickles, whose own way of loading runs the code inside them.
 
 Every module there is pickled as its class's source and its state. The state is kept, the source never looked at, and
 what a pickle may ask for is listed; the tensors are then renamed to rosinality's layout.
@@ -6,7 +6,9 @@ what a pickle may ask for is listed; the tensors are then renamed to rosinality'
 
 import collections
 import io
+import math
 import pickle
+import pickletools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +21,8 @@ from pipeline.errors import Fault
 if TYPE_CHECKING:
     import torch
 
-OLD = "dnnlib.tflib.network"
+OLD = ("dnnlib.tflib", "tfutil", "network")
+MODULES, MEMO = 10_000, 10_000_000  # far more than any network has: of modules, of objects that a pickle remembers
 REFUSED = "which weights never need; nothing in it was run or loaded"
 
 
@@ -29,15 +32,27 @@ class Module:
     def __init__(self, name: str, state: Mapping[str, Any]) -> None:
         self.name, self.state = name, state
 
-    def tensors(self, prefix: str = "") -> "Iterator[tuple[str, torch.Tensor]]":
-        """Parameters and buffers by their dotted names, as a state dict has them."""
-        for kind in ("_parameters", "_buffers"):
-            for key, tensor in self.state.get(kind, {}).items():
-                if tensor is not None:
-                    yield prefix + key, tensor
-        for key, module in self.state.get("_modules", {}).items():
-            if isinstance(module, Module):
-                yield from module.tensors(f"{prefix}{key}.")
+    def tensors(self) -> "dict[str, torch.Tensor]":
+        """Parameters and buffers by their dotted names, as a state dict has them.
+
+        Raises: Fault, the rest of a sentence, for what is no tree of modules with tensors.
+        """
+        import torch
+
+        out: dict[str, torch.Tensor] = {}
+        waiting: list[tuple[str, Any]] = [("", self)]
+        for prefix, module in waiting:
+            tables = [module.state.get(name, {}) for name in ("_parameters", "_buffers", "_modules")]
+            if len(waiting) > MODULES or not all(isinstance(table, Mapping) for table in tables):
+                raise Fault(f"a pickle whose module {prefix or '(the whole)'} is no tree of PyTorch's modules")
+            for key, tensor in (*tables[0].items(), *tables[1].items()):
+                if tensor is None:
+                    continue
+                if not isinstance(tensor, torch.Tensor) or tensor.numel() > tensor.untyped_storage().nbytes():
+                    raise Fault(f"a pickle whose {prefix}{key} is no plain tensor")
+                out[f"{prefix}{key}"] = tensor
+            waiting += [(f"{prefix}{key}.", m) for key, m in tables[2].items() if isinstance(m, Module)]
+        return out
 
 
 class EasyDict(dict):
@@ -55,8 +70,21 @@ def _parameter(data: "torch.Tensor", *_: Any) -> "torch.Tensor":
 def _storage(data: bytes) -> Any:
     import torch
 
-    # the storage's own pickle, read with torch's allow-list
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    try:  # the storage's own pickle, read with torch's allow-list
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise Fault(refusal(error)) from error
+
+
+def refusal(error: Exception) -> str:
+    """What torch's allow-list has against a pickle, as the rest of a sentence; else that it is damaged."""
+    text = " ".join(str(error).split())
+    if asked := re.search(r"GLOBAL ([\w.]+)|(?:unrecognized function|unsupported class) (\S+)", text):
+        return f"a pickle that asks for {asked[1] or asked[2]}, {REFUSED}"
+    if asked := re.search(r"Unsupported operand (\d+)", text):
+        return f"a pickle with the instruction {int(asked[1]):#04x}, {REFUSED}"
+    text = text.rpartition("WeightsUnpickler error: ")[2]
+    return f"truncated or damaged ({type(error).__name__}: {text[:100]}); fetch it again"
 
 
 class Unpickler(pickle.Unpickler):
@@ -84,7 +112,8 @@ class Unpickler(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if module.startswith(OLD):
-            raise Fault("a TensorFlow network; expected stylegan2-ada-pytorch's file of the same name")
+            raise Fault("a pickle of StyleGAN's TensorFlow code, which this program does not read; convert it with "
+                        "legacy.py of stylegan2-ada-pytorch, or get that project's file of the same name")
         wanted = (module.replace("__builtin__", "builtins"), name)
         if wanted not in allowed:
             raise Fault(f"a pickle that asks for {module}.{name}, {REFUSED}")
@@ -99,31 +128,50 @@ def load(path: Path) -> Any:
     """The pickle's object. Raises: Fault telling what the file is instead, as the rest of a sentence."""
     try:
         with path.open("rb") as file:
+            for code, place, _ in pickletools.genops(file):
+                if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place or 0) > MEMO:  # it would fill the memory
+                    raise Fault(f"a pickle that remembers {place} objects, {REFUSED}")
+            file.seek(0)
             return Unpickler(file).load()
     except Fault:
         raise
     except Exception as error:  # a damaged pickle fails in any way at all
-        raise Fault(f"a truncated or damaged pickle ({type(error).__name__}: {error}); fetch it again") from error
+        told = " ".join(str(error).split())[:100]
+        raise Fault(f"a truncated or damaged pickle ({type(error).__name__}: {told}); fetch it again") from error
+
+
+def _module_of(network: Any, *names: str) -> Module | None:
+    """The first of the named modules that a file has; one pickled alone is told by its tensors."""
+    if isinstance(network, Module):
+        return network
+    found = (network.get(name) for name in names) if isinstance(network, Mapping) else ()
+    return next((module for module in found if isinstance(module, Module)), None)
 
 
 def generator(network: Any) -> "dict[str, torch.Tensor]":
-    """The averaged generator (`G_ema`) of an unpickled file in rosinality's layout, with `latent_avg`.
+    """The averaged generator (`G_ema`, else `G`) of an unpickled file in rosinality's layout, with `latent_avg`.
 
-    Raises: Fault for what is no StyleGAN2 generator of the published architecture, as the rest of a sentence.
+    Nothing where there is none. Raises: Fault for another architecture, as the rest of a sentence.
     """
-    found = network.get("G_ema") if isinstance(network, Mapping) else None
-    if not isinstance(found, Module):
-        raise Fault("a pickle without the module G_ema; expected a network of stylegan2-ada-pytorch")
-    source = dict(found.tensors())
+    found = _module_of(network, "G_ema", "G")
+    source = found.tensors() if found else {}
     if any(name.startswith("synthesis.L0_") for name in source):
         raise Fault("a StyleGAN3 generator; expected StyleGAN2")
+    if not any(name.startswith("synthesis.b4.") for name in source):
+        return {}
     if any(name.startswith("mapping.embed.") for name in source):
         raise Fault("a class-conditional StyleGAN2 generator; expected an unconditional one")
-    renamed: dict[str, torch.Tensor] = {}
-    for name, tensor in source.items():
-        for key, value in _rename(name, tensor):
-            renamed[key] = value.float()
-    return renamed
+    return {key: value.float() for name, tensor in source.items() for key, value in _rename(name, tensor)}
+
+
+def critic(network: Any) -> "dict[str, torch.Tensor]":
+    """The discriminator `D` of an unpickled file in rosinality's layout; nothing where there is none."""
+    found = _module_of(network, "D")
+    source = found.tensors() if found else {}
+    if "b4.out.weight" not in source:
+        return {}
+    top = max(int(match[1]) for name in source if (match := _CRITIC.fullmatch(name)))
+    return {key: value.float() for name, tensor in source.items() for key, value in _rename_critic(name, tensor, top)}
 
 
 _BLOCK = re.compile(r"synthesis\.b(\d+)\.(?:(conv0|conv1|torgb)\.)?(.+)")
@@ -174,3 +222,25 @@ def _styled(octave: int, layer: str, leaf: str, tensor: "torch.Tensor") -> "Iter
         yield f"noises.noise_{index + 1 if octave else 0}", tensor[None, None]
     else:
         yield f"{place}.{_STYLED.get(leaf, leaf)}", tensor
+
+
+_CRITIC = re.compile(r"b(\d+)\.(?:(fromrgb|conv0|conv1|skip|conv|fc|out)\.)?(.+)")
+_LAST = {"conv": ("final_conv.0", "final_conv.1"), "fc": ("final_linear.0",) * 2, "out": ("final_linear.1",) * 2}
+
+
+def _rename_critic(name: str, tensor: "torch.Tensor", top: int) -> "Iterator[tuple[str, torch.Tensor]]":
+    """The published names of one of the discriminator's tensors, whose largest pictures are `top` px."""
+    match = _CRITIC.fullmatch(name)
+    layer, leaf = (match[2], match[3]) if match else (None, "")
+    index = 1 + int(math.log2(top / int(match[1]))) if match else 0
+    halving = {"conv1": f"convs.{index}.conv2", "skip": f"convs.{index}.skip"}.get(layer or "")
+    if leaf == "resample_filter":
+        if halving:  # the others have one as well and never use it
+            yield f"{halving}.0.kernel", tensor
+    elif halving and leaf in ("weight", "bias"):
+        yield f"{halving}.{1 if leaf == 'weight' else 2}.{leaf}", tensor
+    elif layer and leaf in ("weight", "bias"):
+        places = _LAST.get(layer) or tuple(f"convs.{0 if layer == 'fromrgb' else f'{index}.conv1'}.{i}" for i in (0, 1))
+        yield f"{places[leaf == 'bias']}.{leaf}", tensor
+    else:
+        yield name, tensor  # unknown: the structure's check names it

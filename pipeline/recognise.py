@@ -2,13 +2,12 @@
 
 import argparse
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import nvidia
+from pipeline import containers, convert, nvidia
 from pipeline.errors import Fault
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 start
 NAMES = {
     "stylegan2": "StyleGAN2 generator", "stylegan2-critic": "StyleGAN2 discriminator", "e4e": "e4e encoder",
     "psp": "pSp encoder", "w-encoder": "W-encoder", "hyperstyle": "HyperStyle hypernetwork",
@@ -25,6 +23,10 @@ NAMES = {
     "retinaface-mobilenet": "RetinaFace-MobileNet0.25", "sae-patch": "Swapping Autoencoder patch discriminator",
     "sae-image": "Swapping Autoencoder image discriminator", "boundary": "semantic boundary",
 }  # fmt: skip
+
+
+PSP = "GradualStyleEncoder"  # the tensors are named and shaped as e4e's; only the options tell them apart
+LIMIT = 2**30  # values of one tensor; HyperStyle's largest has 134 million
 
 
 @dataclass(frozen=True)
@@ -52,115 +54,55 @@ def read(path: Path) -> list[Part]:
     Raises: Fault, one line, saying what the file is instead.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(65536)
-    except OSError as error:
-        raise Fault(f"{path}: cannot be read ({error.strerror})", 2) from error
-    try:
-        return _parts(path, head, size)
+        kind = containers.kind(path)
+        if kind == "script":
+            return [script(path)]
+        if kind == "boundary":
+            import torch
+
+            array = containers.boundary(path)
+            return [Part("boundary", {"direction": torch.from_numpy(array)}, {"dimensions": array.shape[1]})]
+        if kind == "pickle":
+            return of_pickle(nvidia.load(path))
+        found = containers.tensors(path) if kind == "safetensors" else containers.torch_object(path, kind == "torch")
+        return of_state(found)
     except Fault as fault:
-        raise Fault(f"{path}: is {fault}") from fault
+        raise Fault(f"{path}: is {fault}", fault.status) from fault
 
 
-def _parts(path: Path, head: bytes, size: int) -> list[Part]:
-    if not head:
-        raise Fault("empty; fetch it again")
-    if head.lstrip()[:1] == b"<":
-        raise Fault(_page(head))
-    if head.startswith(b"\x93NUMPY"):
-        return [_boundary(path)]
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-        return of_state(_safetensors(path))
-    if head.startswith(b"PK"):
-        names = _zip_names(path, size)
-        if any("/code/" in name for name in names):
-            return [_script(path)]
-        if not any(name.endswith("data.pkl") for name in names):
-            raise Fault(f"a zip archive without a network ({', '.join(names[:3])}…); unpack it, import what is inside")
-        return of_state(_torch(path, mmap=True))
-    if head.startswith(LEGACY):
-        return of_state(_torch(path, mmap=False))
-    if head.startswith(b"\x80"):
-        return of_pickle(nvidia.load(path))
-    raise Fault(f"no weights file that is known here (it starts with {head[:8]!r}); expected PyTorch, safetensors, "
-                "an NVIDIA pickle, TorchScript or a NumPy boundary")
-
-
-def _page(head: bytes) -> str:
-    text = head.decode("utf8", "replace")
-    if "quota" in text.lower():
-        return "a web page saying that the download quota is exceeded, not weights; try again a day later"
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S | re.I)
-    told = f" ({' '.join(title[1].split())[:60]})" if title else ""
-    return f"a web page{told}, not weights; open its address in a browser and download the file itself"
-
-
-def _zip_names(path: Path, size: int) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as box:
-            if damaged := box.testzip():
-                raise Fault(f"damaged: {damaged} has another checksum; fetch it again")
-            return box.namelist()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise Fault(f"truncated: a PyTorch file whose end is missing after {size} bytes; fetch it again") from error
-
-
-def _torch(path: Path, mmap: bool) -> Any:
-    """A PyTorch file's object, by torch's allow-list and argparse.Namespace, a bag of options that runs nothing."""
-    import torch
-
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # torch lets any error of a damaged file through
-        text = " ".join(str(error).split())
-        if asked := re.search(r"GLOBAL ([\w.]+)|(?:unrecognized function|unsupported class) (\S+)", text):
-            raise Fault(f"a pickle that asks for {asked[1] or asked[2]}, {nvidia.REFUSED}") from error
-        reason = text[:100] or type(error).__name__
-        raise Fault(f"truncated or damaged ({type(error).__name__}: {reason}); fetch it again") from error
-
-
-def _safetensors(path: Path) -> "Tensors":
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise Fault(f"a damaged safetensors file ({error}); fetch it again") from error
-
-
-def _boundary(path: Path) -> Part:
-    import numpy as np
-    import torch
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise Fault(f"a NumPy file that is damaged or holds objects ({error}); expected a boundary [1, 512]") from error
-    if array.ndim != 2 or len(array) != 1 or array.dtype.kind != "f":
-        raise Fault(f"a NumPy array {list(array.shape)} of {array.dtype}; expected a boundary [1, 512] of floats")
-    return Part("boundary", {"direction": torch.from_numpy(array)}, {"dimensions": array.shape[1]})
-
-
-def _script(path: Path) -> Part:
+def script(path: Path) -> Part:
     """A TorchScript network; its classes are counted without running it, by the sizes of its tensors."""
-    from pipeline.convert import script_shapes
-
     try:
-        rows = {shape[0] for shape in script_shapes(path) if shape}
+        rows = {shape[0] for shape in convert.script_shapes(path) if shape}
     except Exception:  # an archive may hold what the counting does not know; its name may tell then
         rows = set()
     known = rows & {11, 19}
     if len(known) != 1:
         known = {11} if "lapa" in path.name else {19} if "celebm" in path.name else set()
-    return Part("farl", {}, {"classes": known.pop()} if known else {})
+    if known:
+        return Part("farl", {}, {"classes": known.pop()})
+    return Part("farl", {}, {}, ("how many classes it tells apart shows only when it runs: it may be another network",))
+
+
+def of_kind(kind: str, tensors: "Tensors") -> Part:
+    """What is known of a network of that kind."""
+    known = {"stylegan2": _generator, "stylegan2-critic": _critic, "hyperstyle": _hyperstyle}
+    if kind in ("e4e", "psp"):
+        return _encoder(tensors, PSP if kind == "psp" else "")
+    return known[kind](tensors) if kind in known else Part(kind, tensors)
 
 
 def of_pickle(found: Any) -> list[Part]:
-    """The generator of an unpickled NVIDIA network."""
-    return [_generator(nvidia.generator(found))]
+    """The averaged generator and the discriminator of an unpickled NVIDIA file, whichever it has."""
+    parts = []
+    generator, critic = nvidia.generator(found), nvidia.critic(found)
+    if generator:
+        parts.append(_generator(generator))
+    if critic:
+        parts.append(_critic(critic))
+    if not parts:
+        raise Fault("a pickle without the modules G_ema and D; expected a network of stylegan2-ada-pytorch")
+    return parts
 
 
 def of_state(found: Any) -> list[Part]:
@@ -169,10 +111,12 @@ def of_state(found: Any) -> list[Part]:
 
     if not isinstance(found, Mapping) or not found:
         raise Fault(f"a PyTorch file of a {type(found).__name__}; expected a dictionary of tensors")
-    if isinstance(found.get("g_ema", found.get("g")), Mapping):
-        own = _state(found.get("g_ema", found.get("g")))
-        parts = [_generator(own | _average(found))]
-        return parts + ([Part("stylegan2-critic", _state(found["d"]))] if isinstance(found.get("d"), Mapping) else [])
+    generator, critic = found.get("g_ema", found.get("g")), found.get("d")
+    parts = [_generator(_state(generator) | _average(found))] if isinstance(generator, Mapping) and generator else []
+    if isinstance(critic, Mapping) and critic:
+        parts.append(_critic(_state(critic)))
+    if parts:
+        return parts
     if isinstance(found.get("state_dict"), Mapping):
         return _psp(_state(found["state_dict"]), _average(found), found.get("opts"))
     if all(isinstance(value, torch.Tensor) for value in found.values()):
@@ -181,12 +125,17 @@ def of_state(found: Any) -> list[Part]:
 
 
 def _psp(state: "Tensors", average: "Tensors", opts: Any) -> list[Part]:
+    import torch
+
     options = vars(opts) if isinstance(opts, argparse.Namespace) else opts if isinstance(opts, Mapping) else {}
-    parts = []
+    start = average
+    if options.get("start_from_latent_avg") is False:  # it was trained to give latents, not offsets from the average
+        start = {"latent_avg": torch.zeros(512)}
+    parts: list[Part] = []
     if hyper := _under(state, "hypernet."):
         parts.append(_hyperstyle(hyper))
     if encoder := _under(state, "encoder."):
-        parts.append(_encoder(encoder | average, str(options.get("encoder_type", ""))))
+        parts.append(_encoder(encoder | start, str(options.get("encoder_type", ""))))
     if decoder := _under(state, "decoder."):
         parts.append(_generator(decoder | average))
     if not parts:
@@ -201,11 +150,13 @@ FLAT: tuple[tuple[str, str], ...] = (
 
 
 def _flat(state: "Tensors") -> list[Part]:
-    if any(name.startswith("Dpatch.") for name in state):
+    if any(name.startswith(("Dpatch.", "D.")) for name in state):
         critics = (("sae-patch", "Dpatch."), ("sae-image", "D."))
         return [Part(kind, own) for kind, prefix in critics if (own := _under(state, prefix))]
     if "input.input" in state:
         return [_generator(state)]
+    if "final_conv.0.weight" in state:
+        return [_critic(state)]
     if "input_layer.0.weight" in state and "output_layer.3.weight" not in state:
         return [_encoder(state, "")]
     if any(name.startswith("refinement_blocks.") for name in state):
@@ -217,7 +168,7 @@ def _flat(state: "Tensors") -> list[Part]:
             left = len(state) - len(own)
             notes = (f"{left} tensors of its content encoder and decoder are not needed and were left out",)
             return [Part(kind, own, {}, notes if left else ())]
-    if list(state) == ["direction"]:
+    if list(state) == ["direction"] and state["direction"].ndim:
         return [Part("boundary", state, {"dimensions": state["direction"].shape[-1]})]
     raise Fault(f"a PyTorch file of {_some(state)}, none of the known networks: {', '.join(NAMES.values())}")
 
@@ -236,10 +187,19 @@ def _generator(state: "Tensors") -> Part:
     return Part("stylegan2", state, facts, tuple(notes))
 
 
+def _critic(state: "Tensors") -> Part:
+    octaves, first = len(_numbers(state, "convs.")) - 1, state.get("convs.0.0.weight")
+    size = 4 << max(octaves, 0)
+    facts: dict[str, Any] = {"size": size}
+    if first is not None and first.ndim == 4 and size > 32:
+        facts["multiplier"] = _plain(first.shape[0] * size / 16384)
+    return Part("stylegan2-critic", state, facts)
+
+
 def _encoder(state: "Tensors", declared: str) -> Part:
     styles = len(_numbers(state, "styles."))
     if styles:
-        return Part("psp" if declared == "GradualStyleEncoder" else "e4e", state, {"styles": styles})
+        return Part("psp" if declared == PSP else "e4e", state, {"styles": styles})
     return Part("w-encoder", state)
 
 
@@ -266,6 +226,9 @@ def _state(found: Mapping[Any, Any]) -> "Tensors":
     strange = [str(name) for name, value in found.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise Fault(f"a PyTorch file whose {strange[0]} is no tensor; expected a state dict")
+    huge = [str(name) for name, tensor in found.items() if tensor.numel() > LIMIT]
+    if huge:  # a few bytes may claim to be repeated without end
+        raise Fault(f"a PyTorch file whose {huge[0]} claims {found[huge[0]].numel():.1e} values; none here has so many")
     prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
     return {str(name).removeprefix(prefix): value.detach() for name, value in found.items()}
 

@@ -100,15 +100,17 @@ def needed(profile: Profile) -> list[str]:
 def table() -> str:
     """Return the registry as text: state, size, profiles, origin and terms of each entry."""
     users = [load(path) for path in sorted(FOLDER.glob("*.toml"))]
-    lines = [f"{'name':<26}{'state':<9}{'MB':>6}  {'needed by':<20}  {'origin':<58}  what; terms"]
+    rows = [("name", "state", "MB", "needed by", "what", "licence", "origin")]
     for weight in REGISTRY.values():
         found = local(weight.name)
         named = ", ".join(user.name for user in users if weight.name in _named(user))
         by = "all" if not weight.optional else named or "none"
         size = files.size(found) / 1e6 if found else weight.mb or getattr(weight.source, "size", 0) / 1e6
         state = "have" if found else "missing" if by != "none" else "optional"
-        lines.append(f"{weight.name:<26}{state:<9}{f'{size:.1f}' if size else '?':>6}  {by:<20}  {weight.origin:<58}  "
-                     f"{weight.what}; {weight.licence}")
+        shown = f"{size:.1f}" if size else "?"
+        rows.append((weight.name, state, shown, by, weight.what, weight.licence, weight.origin))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join([*lines, f"kept in {folder()}; MB here, or to be fetched"])
 
 
@@ -151,6 +153,18 @@ def metadata(name: str) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+
+
+def kind(name: str) -> str:
+    """Return what network the weights are, by the registry or by what their import noted; "" where neither says."""
+    if "/" not in name:
+        return find(name).kind
+    if not name.endswith(".safetensors"):
+        return ""
+    try:
+        return str(json.loads(metadata(name).get("about", "{}")).get("kind", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def sha256(name: str) -> str:

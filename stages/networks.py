@@ -1,6 +1,7 @@
 """The profile's networks, loaded: where the weights registry and the models meet, and `kind` is looked at."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
@@ -97,12 +98,12 @@ class Refining:
 
 
 class Encoding:
-    """A published encoder, e4e or the W-encoder, with its generator."""
+    """A published encoder, e4e, pSp or the W-encoder, with its generator."""
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)
         names = ctx.profile.inverter.weights, ctx.profile.generator.weights
-        self.net = _load(names[0], e4e.load)
+        self.net = _load(names[0], partial(e4e.load, kind=weights.kind(names[0])))
         if self.net.slots != self.generator.slots:
             raise Fault(f"encoder {names[0]} gives {self.net.slots} latents but generator {names[1]} takes "
                         f"{self.generator.slots}; name a pair of one size in the profile", 2)

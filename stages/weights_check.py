@@ -5,24 +5,21 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.errors import Fault
-
 
 def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
-    """Raises: ValueError, one line, naming what is missing, unexpected or of another shape; Fault for an odd kind."""
+    """Raises: ValueError, one line, naming what is missing, unexpected or of another shape."""
     from models import aladin, aladin_vit, discriminators, e4e, hyperstyle, retinaface, segmenters, stylegan2
 
     loaders: dict[str, Any] = {
         "stylegan2": stylegan2.StyleGAN2.load, "stylegan2-critic": discriminators.ImageDiscriminator.load,
-        "e4e": e4e.Encoder4Editing.load, "w-encoder": e4e.WEncoder.load, "hyperstyle": hyperstyle.HyperStyle.load,
+        "e4e": e4e.Encoder4Editing.load, "psp": e4e.PSP.load, "w-encoder": e4e.WEncoder.load,
+        "hyperstyle": hyperstyle.HyperStyle.load,
         "aladin-vit": aladin_vit.AladinViT.load, "aladin-vgg": aladin.Aladin.load,
         "bisenet": segmenters.BiSeNet.load, "parsenet": segmenters.ParseNet.load,
         "retinaface": retinaface.RetinaFace, "retinaface-mobilenet": retinaface.RetinaFace,
         "sae-patch": discriminators.PatchDiscriminator.load, "sae-image": discriminators.ImageDiscriminator.load,
         "boundary": _boundary,
     }  # fmt: skip
-    if kind not in loaders:
-        raise Fault("is a pSp encoder, which this project has no use for; expected an e4e encoder")
     loaders[kind](tensors)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.discriminators import ImageDiscriminator
+from models.ops import fir
 from models.stylegan2 import StyleGAN2
 
 TRAP = "import pathlib; pathlib.Path({!r}).touch()"  # a class's source that must never run
@@ -20,6 +22,18 @@ def generator(size: int = 8, multiplier: float = 2, depth: int = 2, seed: int = 
     rng = torch.Generator().manual_seed(seed)
     state = StyleGAN2(size, multiplier, depth).state_dict()
     return {name: t if name.endswith("kernel") else torch.randn(t.shape, generator=rng) for name, t in state.items()}
+
+
+def critic(size: int = 16, seed: int = 0) -> dict[str, Tensor]:
+    """A narrow discriminator's random state dict in rosinality's layout."""
+    rng, out = torch.Generator().manual_seed(seed), {}
+    for name, t in ImageDiscriminator(size, base=512, top=24, stddev=True).state_dict().items():
+        halving = ".conv2." in name or ".skip." in name
+        place = name.replace(".conv.weight", f".{int(halving)}.weight").replace(".act.bias", f".{1 + halving}.bias")
+        out[place] = torch.randn(t.shape, generator=rng)
+        if halving and place.endswith(".1.weight"):
+            out[place.replace(".1.weight", ".0.kernel")] = fir()
+    return out
 
 
 def trained(path: Path, state: dict[str, Tensor], legacy: bool = False) -> Path:
@@ -47,7 +61,8 @@ def psp(
     return path
 
 
-def nvidia(path: Path, state: dict[str, Tensor], trap: Path | None = None, **extra: Tensor) -> Path:
+def nvidia(path: Path, state: dict[str, Tensor], trap: Path | None = None, critic: dict[str, Tensor] | None = None,
+           **extra: Tensor) -> Path:
     """A network pickle of stylegan2-ada-pytorch: persistent modules with their source, which sets off `trap`."""
     persistence, util = types.ModuleType("torch_utils.persistence"), types.ModuleType("dnnlib.util")
 
@@ -78,19 +93,42 @@ def nvidia(path: Path, state: dict[str, Tensor], trap: Path | None = None, **ext
                     "module_src": TRAP.format(str(trap)) if trap else "raise SystemExit"}
             return _reconstruct_persistent_obj, (meta,)
 
-    root = Persistent("Generator")
-    for name, tensor in (_nvidia(state) | extra).items():
-        place, _, leaf = name.rpartition(".")
-        root.at(place).tensors[leaf] = tensor
+    def module(name: str, tensors: dict[str, Tensor]) -> Persistent:
+        root = Persistent(name)
+        for dotted, tensor in tensors.items():
+            place, _, leaf = dotted.rpartition(".")
+            root.at(place).tensors[leaf] = tensor
+        return root
+
+    networks = {"D": module("Discriminator", _nvidia_critic(critic)) if critic else None}
+    if state:
+        networks |= {"G": module("Generator", _nvidia(state)), "G_ema": module("Generator", _nvidia(state) | extra)}
     mine = {"torch_utils": types.ModuleType("torch_utils"), "torch_utils.persistence": persistence,
             "dnnlib": types.ModuleType("dnnlib"), "dnnlib.util": util}
     sys.modules.update(mine)
     try:
-        path.write_bytes(pickle.dumps({"G": None, "D": None, "G_ema": root, "training_set_kwargs": easy(a=1)}, 4))
+        path.write_bytes(pickle.dumps(networks | {"training_set_kwargs": easy(a=1)}, 4))
     finally:
         for name in mine:
             del sys.modules[name]
     return path
+
+
+def _nvidia_critic(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A discriminator's tensors under NVIDIA's names."""
+    size = 4 << max(int(name.split(".")[1]) for name in state if name.startswith("convs."))
+    layers = {"convs.0": f"b{size}.fromrgb", "final_conv": "b4.conv"}
+    for i in range(1, size.bit_length() - 2):
+        layers |= {f"convs.{i}.{ours}": f"b{2 * size >> i}.{theirs}"
+                   for ours, theirs in (("conv1", "conv0"), ("conv2", "conv1"), ("skip", "skip"))}
+    out = {"b4.conv.resample_filter": torch.zeros(4, 4), f"b{size}.resample_filter": torch.zeros(4, 4)}  # never used
+    for name, tensor in state.items():
+        place, _, leaf = name.rpartition(".")
+        if place.startswith("final_linear."):
+            out[f"b4.{'fc' if place.endswith('0') else 'out'}.{leaf}"] = tensor
+        else:
+            out[f"{layers[place.rpartition('.')[0]]}.{leaf.replace('kernel', 'resample_filter')}"] = tensor
+    return out
 
 
 def _nvidia(state: dict[str, Tensor]) -> dict[str, Tensor]:

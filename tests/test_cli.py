@@ -1,6 +1,7 @@
 """The command line and the Makefile: what they call, how they fail, and that help costs nothing."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,13 +100,18 @@ def test_weights_and_doctor_report(tmp_path, monkeypatch):
     monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
     status, text, _ = call("weights", "list")
     assert status == 0 and all(name in text for name in weights.REGISTRY)
+    head, *rows = (re.split(r" {2,}", line) for line in text.splitlines()[:-1])
+    row = dict(zip(head, next(row for row in rows if row[0] == "hyperstyle-ffhq-1024"), strict=True))
+    known = weights.REGISTRY["hyperstyle-ffhq-1024"]
+    assert row == {"name": known.name, "state": "missing", "MB": "1331.0", "needed by": "paper1024", "what": known.what,
+                   "licence": known.licence, "origin": known.source}
     status, text, _ = call("doctor")
     assert status == 0 and "torch" in text and "GB free" in text and "that profile portable reads are here" in text
     for name, weight in (("paper256", "stylegan2-ffhq-256"), ("paper1024", "hyperstyle-ffhq-1024")):
         status, text, _ = call("doctor", "--profile", name)
         assert status == 0 and f"missing: {weight}: get " in text and "import FILE --as" in text
         assert "missing: farl-lapa: `hypernst weights fetch farl-lapa` brings it" in text
-        assert "enough" in text and "GB to train" in text
+        assert "enough" in text and re.search(r"GB to train with one sample at a time \((NOT )?enough", text)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")

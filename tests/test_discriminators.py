@@ -1,5 +1,7 @@
 """Critics against the published networks, and the region-matched patches they see."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,17 @@ def test_critics_of_other_sizes_load_what_they_save(size: int) -> None:
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize(("size", "names"), [(1024, ["1024x1024", "512x512", *"123456"]), (64, [*"3456"])])
+def test_the_swapping_autoencoder_names_layers_by_their_size(size: int, names: list[str]) -> None:
+    net = ImageDiscriminator(size, base=1024, top=16)
+    place = {str(i): name for i, name in enumerate(["0", *names])}
+    theirs = {re.sub(r"^convs\.(\d+)", lambda m: f"D.stylegan2_D.convs.{place[m[1]]}", name): t
+              for name, t in reversed(net.state_dict().items())}
+    again = ImageDiscriminator.load({n if n.startswith("D.") else f"D.stylegan2_D.{n}": t for n, t in theirs.items()})
+    assert again.size == size
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in net.state_dict().items())
+
+
 def test_wrong_critics_are_told_apart() -> None:
     state = PatchDiscriminator(width=0.05).state_dict()
     with pytest.raises(ValueError, match="not a StyleGAN2 image discriminator"):
@@ -61,6 +74,15 @@ def test_wrong_critics_are_told_apart() -> None:
         PatchDiscriminator.load(ImageDiscriminator(16, base=512, top=24).state_dict())
     with pytest.raises(ValueError, match=r"1 of 32 tensors are missing .pairlinear.3.bias"):
         PatchDiscriminator.load({n: t for n, t in state.items() if n != "pairlinear.3.bias"})
+    for name, shape in (("convs.5.skip.conv.weight", ()), ("pairlinear.0.weight", ()), ("convs.0.conv.weight", (0, 3))):
+        with pytest.raises(ValueError, match=r"weight is \[.*\]; expected at least 1 dimensions"):
+            PatchDiscriminator.load(state | {name: torch.zeros(shape)})
+    wide = torch.zeros(1).expand(2**24, 3, 3, 3)  # a network of such width would not fit into any memory
+    with pytest.raises(ValueError, match="have another shape"):
+        PatchDiscriminator.load(state | {"convs.0.conv.weight": wide})
+    with pytest.raises(ValueError, match=r"final_conv.conv.weight is \[3\]; expected at least 2 dimensions"):
+        image = ImageDiscriminator(16, base=512, top=24).state_dict()
+        ImageDiscriminator.load(image | {"final_conv.conv.weight": torch.zeros(3)})
     with pytest.raises(ValueError, match="blur"):
         kernels = {"convs.2.skip.Blur.kernel": torch.ones(4, 4), "convs.3.skip.Blur.kernel": fir()}
         PatchDiscriminator.load(state | kernels)

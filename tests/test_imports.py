@@ -1,10 +1,8 @@
-"""Importing published weights: every layout is known and kept whole; nothing in a hostile file runs or is written."""
+"""Importing published weights: every layout is known and kept whole, under the name that fits it."""
 
 import argparse
 import dataclasses
 import json
-import os
-import pickle
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,13 +15,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from taking import kept, own_cache, refused, take
 from test_masks import save_bands
 from torch import Tensor
 
 from models import hyperstyle, stylegan2
 from models.discriminators import ImageDiscriminator, PatchDiscriminator
-from models.e4e import Encoder4Editing, WEncoder
+from models.e4e import PSP, Encoder4Editing, WEncoder
 from models.stylegan2 import StyleGAN2
 from pipeline import cli, files, imports, recognise, weights
 from pipeline.errors import Fault
@@ -31,30 +30,8 @@ from stages.weights_check import structure
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
-    return tmp_path / "cache"
-
-
-def take(path: Path, name: str | Path = "", **options: Any) -> imports.Imported:
-    return imports.import_file(path, str(name), structure, **options)
-
-
-def refused(path: Path, name: str | Path = "") -> str:
-    """The one line about a file that is not taken; nothing of it is left."""
-    before = kept()
-    with pytest.raises(Fault) as caught:
-        take(path, name)
-    told = str(caught.value)
-    assert "\n" not in told and str(path) in told
-    assert kept() == before and not Path(name).is_file()
-    return told.replace(str(path), "FILE")
-
-
-def kept() -> set[Path]:
-    """The files in the cache folder."""
-    return {item for item in weights.folder().rglob("*") if item.is_file() and "locks" not in item.parts}
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_cache(tmp_path / "cache", monkeypatch)
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -79,6 +56,26 @@ def test_a_converted_generator_keeps_its_average(tmp_path: Path) -> None:
     state = published.generator()
     take(published.converted(tmp_path / "g.pt", state), tmp_path / "mine.safetensors")
     assert same(load_file(tmp_path / "mine.safetensors"), state | {"latent_avg": torch.arange(512.0)})
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_a_discriminator_is_another_part_of_its_generators_file(tmp_path: Path, size: int) -> None:
+    state, critic = published.generator(), published.critic(size)
+    mine = tmp_path / "critic.safetensors"
+    path = tmp_path / "both.pt"
+    torch.save({"g_ema": state, "d": critic}, path)
+    both = published.nvidia(tmp_path / "both.pkl", state, critic=critic)
+    alone = published.nvidia(tmp_path / "alone.pkl", {}, critic=critic)
+    for file in (path, both, alone):
+        done = take(file, mine, kind="" if file is alone else "stylegan2-critic", replace=True)
+        assert same(load_file(mine), critic) and f"StyleGAN2 discriminator (size {size}" in str(done)
+        assert ImageDiscriminator.load(weights.tensors(str(mine))).size == size
+        assert (file is alone) != ("StyleGAN2 generator (size 8, mapping layers 2); `--part stylegan2` takes it" in
+                                   str(done))
+        assert "StyleGAN2 discriminator" in imports.verify(str(mine), structure)
+    assert "; expected size 256" in refused(path, "stylegan2-critic-ffhq-256")
+    told = refused(path, tmp_path / "no.safetensors", kind="e4e")
+    assert "--part is 'e4e', expected stylegan2 or stylegan2-critic" in told
 
 
 def test_nvidias_pickle_is_read_without_running_its_source(tmp_path: Path) -> None:
@@ -108,10 +105,26 @@ def test_an_encoder_brings_its_generator(tmp_path: Path, namespace: bool) -> Non
     assert parts_found[0].tensors.keys() == encoder.keys() | {"latent_avg"}
     assert same(parts_found[1].tensors, decoder | {"latent_avg": torch.zeros(14, 512)})
     assert "is an e4e encoder (styles 14); expected styles 18 for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
-    other = published.psp(tmp_path / "psp.pt", parts, "GradualStyleEncoder", namespace)
+    other = published.psp(tmp_path / "psp.pt", parts, "GradualStyleEncoder", namespace, 14)
     assert "is a pSp encoder (styles 14)" in refused(other, "e4e-ffhq-1024")
-    with pytest.raises(Fault, match="no use for"):
-        structure("psp", {})
+    structure("psp", recognise.read(other)[0].tensors)
+
+
+def test_a_psp_encoder_stays_one(tmp_path: Path) -> None:
+    encoder = shapes(PSP, 4)
+    found = recognise.of_state({"state_dict": {f"encoder.{name}": t for name, t in encoder.items()},
+                                "latent_avg": torch.ones(4, 512), "opts": {"encoder_type": "GradualStyleEncoder"}})
+    assert [str(part) for part in found] == ["pSp encoder (styles 4)"]
+    assert recognise.of_kind("psp", found[0].tensors) == found[0]
+    without = argparse.Namespace(encoder_type="GradualStyleEncoder", start_from_latent_avg=False)
+    found = recognise.of_state({"state_dict": {f"encoder.{name}": t for name, t in encoder.items()},
+                                "latent_avg": torch.ones(4, 512), "opts": without})
+    assert not found[0].tensors["latent_avg"].any()  # its latents are whole, not offsets
+    place = tmp_path / "mine.safetensors"
+    save_file({"x": torch.zeros(1)}, place)
+    assert weights.kind(str(place)) == "" and weights.kind("psp-ffhq-1024") == "psp"
+    save_file({"x": torch.zeros(1)}, place, {"about": json.dumps({"kind": "psp"})})
+    assert weights.kind(str(place)) == "psp"
 
 
 def test_a_w_encoder(tmp_path: Path) -> None:
@@ -152,6 +165,8 @@ def test_the_swapping_autoencoders_critics_are_two_networks(tmp_path: Path) -> N
     assert same(PatchDiscriminator.load(weights.tensors("sae-patch")).state_dict(), patch)
     take(path, "sae-image")
     assert same(ImageDiscriminator.load(weights.tensors("sae-image")).state_dict(), image)
+    for name in ("sae-patch", "sae-image"):
+        assert "discriminator, as it should be" in imports.verify(name, structure)
 
 
 def test_facers_network_is_kept_as_it_is(tmp_path: Path) -> None:
@@ -204,80 +219,6 @@ def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
         take(path, "stylegan9")
     with pytest.raises(Fault, match=r"get 550000\.pt from https://drive\.google\.com/.*weights import FILE --as"):
         weights.path("stylegan2-ffhq-256")
-
-
-class Evil:
-    """Asks, as every hostile pickle does, for a function to be called."""
-
-    def __init__(self, trap: Path) -> None:
-        self.trap = trap
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.trap),)
-
-
-def test_hostile_files_are_told_in_one_line_and_nothing_runs(tmp_path: Path) -> None:
-    state, trap = published.generator(), tmp_path / "ran"
-    good = published.converted(tmp_path / "good.pt", state)
-    file, kept = tmp_path / "bad.pt", tmp_path / "kept.safetensors"
-
-    torch.save({"g_ema": state, "args": Evil(trap)}, file)
-    assert "asks for posix.mkdir" in refused(file, kept)
-    torch.save({"g_ema": state, "args": Evil(trap)}, file, _use_new_zipfile_serialization=False)
-    assert "asks for posix.mkdir" in refused(file, kept)
-    file.write_bytes(pickle.dumps({"G_ema": Evil(trap)}, 4))
-    assert "asks for posix.mkdir" in refused(file, kept) and "nothing in it was run" in refused(file, kept)
-    file.write_bytes(b"\x80\x04c__builtin__\neval\n(V1\ntR.")
-    assert "asks for __builtin__.eval" in refused(file, kept)
-    assert not trap.exists()
-
-    for cut in (0, 3, 1000, len(good.read_bytes()) // 2, len(good.read_bytes()) - 10):
-        file.write_bytes(good.read_bytes()[:cut])
-        told = refused(file, kept)
-        assert "empty" in told or "truncated" in told or "no weights file" in told, told
-    for whole in (published.trained(tmp_path / "old.pt", state, True), published.nvidia(tmp_path / "n.pkl", state)):
-        file.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-        assert "truncated or damaged" in refused(file, kept)
-    data = bytearray(good.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-    assert "damaged" in refused(file, kept) and "another checksum" in refused(file, kept)
-
-    file.write_text("<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>")
-    assert "a web page saying that the download quota is exceeded, not weights" in refused(file, kept)
-    file.write_text("<html><title>Sign in</title></html>")
-    assert "a web page (Sign in), not weights" in refused(file, kept)
-    file.write_bytes(b"\xff\xd8\xff\xe0 a picture")
-    assert "no weights file that is known here" in refused(file, kept)
-    torch.save([1, 2], file)
-    assert "a PyTorch file of a list" in refused(file, kept)
-    torch.save({"epoch": 3, "model": {"x": torch.zeros(1)}}, file)
-    assert "none of the known layouts" in refused(file, kept)
-    torch.save({"layer.weight": torch.zeros(1)}, file)
-    assert "none of the known networks: StyleGAN2 generator" in refused(file, kept)
-
-
-@pytest.mark.parametrize(("size", "change", "told"), [
-    (8, {"conv1.conv.weight": torch.zeros(512, 512, 3)}, "conv1.conv.weight is [512, 512, 3] instead of [1, 512, 512"),
-    (64, {"convs.7.conv.weight": torch.zeros(1, 9, 9, 3, 3)}, "convs.7.conv.weight is [1, 9, 9, 3, 3] instead of"),
-    (64, {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 256, 1, 1)}, "not a 64 px StyleGAN2 generator of channel multi"),
-    (64, {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 300, 1, 1)}, "300 channels at 64 px; expected 256 times"),
-    (8, {"style.1.bias": torch.full((512,), torch.nan)}, "512 of 512 values of style.1.bias are NaN or infinite"),
-    (8, {"extra.weight": torch.zeros(1)}, "1 tensors are unexpected (extra.weight)"),
-    (8, {"latent_avg": torch.zeros(3)}, "latent_avg is [3]"),
-])
-def test_tensors_that_do_not_fit_are_named(tmp_path: Path, size: int, change: dict[str, Tensor], told: str) -> None:
-    file = tmp_path / "g.pt"
-    torch.save({"g_ema": published.generator(size) | change}, file)
-    assert told in refused(file, tmp_path / "kept.safetensors")
-
-
-def test_a_state_dict_with_other_things_in_it(tmp_path: Path) -> None:
-    torch.save({"g_ema": published.generator() | {"step": 3}}, tmp_path / "g.pt")
-    assert "whose step is no tensor" in refused(tmp_path / "g.pt", tmp_path / "kept.safetensors")
-    partial = {name: t for name, t in published.generator().items() if name != "noises.noise_2"}
-    torch.save({"g_ema": partial}, tmp_path / "g.pt")
-    assert "tensors are missing (noises.noise_2)" in refused(tmp_path / "g.pt", tmp_path / "kept.safetensors")
 
 
 def test_the_command_tells_what_it_did_or_one_line(tmp_path: Path) -> None:

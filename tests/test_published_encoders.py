@@ -7,7 +7,7 @@ from goldens import Case
 from torch import nn
 
 from models import e4e
-from models.e4e import Encoder4Editing, WEncoder
+from models.e4e import PSP, Encoder4Editing, WEncoder
 from models.hyperstyle import HyperStyle
 from models.published import build
 from models.stylegan2 import layer_table
@@ -69,6 +69,20 @@ def test_e4e_has_the_published_size(styles: int, count: float) -> None:
 def zeros(net: nn.Module) -> dict[str, torch.Tensor]:
     """The layout of a module on the meta device; its tensors share one element, so that size costs nothing."""
     return {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in net.state_dict().items()}
+
+
+@torch.inference_mode()
+def test_psp_gives_what_e4e_adds_up() -> None:
+    torch.manual_seed(0)
+    psp, image = PSP(4).eval(), torch.rand(1, 3, 256, 256) * 2 - 1
+    state = psp.state_dict() | {"latent_avg": torch.randn(4, 512)}
+    assert type(e4e.load(state)) is Encoder4Editing
+    ours, theirs = e4e.load(state, "psp"), e4e.load(state)
+    assert type(ours) is PSP and torch.equal(ours(image), psp.codes(image) + state["latent_avg"])
+    first, *rest = ours.codes(image).unbind(1)
+    torch.testing.assert_close(theirs.codes(image), torch.stack([first, *(first + other for other in rest)], 1))
+    with pytest.raises(ValueError, match="not a pSp encoder: 0 styles"):
+        e4e.load({}, "psp")
 
 
 def test_sizes_are_inferred_and_what_does_not_fit_is_named() -> None:

@@ -25,8 +25,11 @@ def test_segmenters_equal_the_published_ones(
     extra = tensors | {"fc.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"1 tensors are unexpected \(fc\.weight\)"):
         kind.load(extra)
-    with pytest.raises(ValueError, match="is missing"):
+    with pytest.raises(ValueError, match="among 0 tensors"):
         kind.load({})
+    last = next(name for name in tensors if name.startswith(("conv_out.conv_out", "out_mask_conv.conv2d")))
+    with pytest.raises(ValueError, match=r"is \[\]; expected at least 1 dimensions"):
+        kind.load(tensors | {last: torch.zeros(())})
 
 
 def test_each_segmenter_normalises_its_own_way() -> None:
@@ -63,3 +66,21 @@ def test_retinaface_equals_the_published_one() -> None:
     assert faces and faces == sorted(faces, key=lambda face: -face.score) and faces[0].points.shape == (5, 2)
     with pytest.raises(ValueError, match="not a RetinaFace on ResNet-50"):
         RetinaFace({})
+
+
+@torch.inference_mode()
+def test_retinaface_on_resnet_is_facexlibs_own() -> None:
+    from facexlib.detection.retinaface import RetinaFace as Network
+
+    torch.manual_seed(0)
+    theirs = Network("resnet50", device=torch.device("cpu")).eval()
+    for module in theirs.modules():  # as at the start every batch norm would do nothing
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    net = RetinaFace({f"module.{name}": tensor for name, tensor in theirs.state_dict().items()})
+    assert net.network.state_dict().keys() == theirs.state_dict().keys()
+    image = torch.randn(1, 3, 64, 96) * 50
+    for found, wanted in zip(net.raw(image), theirs(image), strict=True):
+        assert torch.equal(found, wanted) and found.std() > 0
+    assert net.raw(image)[0].shape[1] == len(retinaface.anchors(64, 96))
