@@ -56,12 +56,6 @@ class Folder:
             raise Fault(f"{self.files[index]}: {fault}") from fault
 
 
-def load_folder(folder: Path, size: int) -> np.ndarray:
-    """Read every picture under `folder`, in order of path: [N, size, size, 3] u8. Raises: Fault as `Folder`."""
-    found = Folder(folder, size)
-    return np.stack([found[i] for i in range(len(found))])
-
-
 def to_tensor(rgb: np.ndarray) -> "Tensor":
     """RGB u8 [N, H, W, 3] or [H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
     import torch  # here, since coding files needs none of it and importing it takes seconds

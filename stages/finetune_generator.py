@@ -212,6 +212,7 @@ def _course(ctx: Context, kind: Kind, batch: int, critic: str, stay: float, mapp
     average = copy.deepcopy(net).requires_grad_(False)
     source = copy.deepcopy(average) if stay else None
     net.requires_grad_(True)
+    net.checkpointing = settings.checkpointing
     getattr(net, kind.mapping).requires_grad_(mapping)
     judge = _published_critic(critic) if critic else ImageDiscriminator(
         size, base=settings.image_critic_base, top=max(128, settings.image_critic_base // 64))
