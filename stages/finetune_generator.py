@@ -261,5 +261,5 @@ def _write(ctx: Context, kind: Kind, course: Course, step: int, output: Path, da
     for key, (ending, tensors) in kind.export(course.average, ctx, course.mapping).items():
         place = output.with_name(f"{output.stem}{ending}.safetensors")
         checkpoint.save(place, tensors, meta)
-        lines.append(f'{key} = "{place if place.is_absolute() or len(place.parts) > 1 else f"./{place}"}"')
+        lines.append(f'{key} = "{weights.as_name(place)}"')
     print(f"{NAME}: {step} steps; for the profile: {', '.join(lines)}; its latents have to be made anew")

@@ -1,9 +1,9 @@
 """Train e4e, the encoder of a portrait into a StyleGAN2's W+ (Tov et al. 2021), for the profile's generator.
 
 Reconstruction (L2, LPIPS-alex, optionally ArcFace's distance) against two terms that keep latents editable: offsets
-between the slots, unlocked one by one, stay short, and a critic tells every slot's latent from mapped z (its sections
-3.2, 3.3). Statistics of the body's batch normalisation are measured once and then fixed, so that neither the batch nor
-the number of processes changes the result.
+between the slots, unlocked one by one, stay short, and a critic tells every unlocked slot's latent from mapped z.
+Statistics of the body's batch normalisation are measured once and then fixed, so that neither the batch nor the number
+of processes changes the result. Critics see the step's own latents; e4e's pool of earlier ones is left out.
 """
 
 from dataclasses import dataclass
@@ -108,7 +108,7 @@ def run(ctx: Context, *, data: Path, steps: int = 200_000, minutes: float | None
             average = course.net.latent_avg
             assert average is not None
             checkpoint.save(place, course.net.state_dict() | {"latent_avg": average}, meta)
-            print(f"{NAME}: {state.step} steps; for the profile: inverter.weights = \"{place}\"")
+            print(f'{NAME}: {state.step} steps; for the profile: inverter.weights = "{weights.as_name(place)}"')
     return 0
 
 

@@ -37,6 +37,7 @@ SAVE_EVERY = 100
 LPIPS_WEIGHT, LATENT_WEIGHT, OFFSET_WEIGHT = 0.8, 0.5, 0.02
 RATE, WARM_UP = 5e-4, 50
 DRAWN, REAL = 2, 4  # faces a step
+RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MAPPED = 20_000  # z behind the mean and the deviation of W
 
 
@@ -173,7 +174,7 @@ def solve(course: Course, faces: int) -> None:
             report.say(f"{NAME}: drew {i + 1} of {faces} faces")
     x, y, held = torch.cat(pooled), torch.cat(latents), max(1, faces // 10)
     errors = {}
-    for ridge in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0):
+    for ridge in RIDGES:
         squeeze, expand = solve_linear(x[held:], y[held:], ridge)
         guess = (x[:held] - x[held:].mean(0)) @ squeeze.T @ expand.T
         errors[ridge] = float((guess - (y[:held] - y[held:].mean(0))).square().mean() / y[:held].square().mean())

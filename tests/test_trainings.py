@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import inverter
+from models import inverter, irse
+from models.identity import Identity
 from models.inverter import Inverter
 from models.mobilestylegan import Head256
 from pipeline import checkpoint, profile
@@ -28,6 +29,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(inverter, "RANK", 8)  # of the linear path; the full one takes seconds to solve
     monkeypatch.setattr(inverter, "Refiner", functools.partial(inverter.Refiner, 16, 16))
     monkeypatch.setattr(train_inverter, "MAPPED", 100)
+    monkeypatch.setattr(train_inverter, "RIDGES", (0.1, 1.0))
     monkeypatch.setattr(train_inverter, "SAVE_EVERY", 2)
     monkeypatch.setattr(train_inverter, "DRAWN", 1)
     monkeypatch.setattr(train_inverter, "REAL", 1)
@@ -66,6 +68,24 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
     assert all(row.keys() == {"step", "latent", "lpips", "l2"} for row in rows) and meta(whole)["steps"] == STEPS
     trained = Inverter.load(courses.saved(whole))
     assert trained.refiner is not None and bool(trained.refiner.base.bias.any())
+
+
+def test_the_profile_may_weigh_identity(ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(irse, "UNITS", ((16, 3), (16, 4), (16, 14), (16, 3)))
+    monkeypatch.setattr(train_inverter, "solve", lambda *given: None)
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "arcface.safetensors", Identity().state_dict(), {})
+    settings = dataclasses.replace(ctx.profile.train, identity=0.5, identity_weights=f"{tmp_path}/arcface.safetensors")
+    seen = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, train=settings))
+    data = courses.write_pictures(tmp_path / "data", 1)
+    found = []
+    for own in (seen, ctx):
+        run = tmp_path / f"weight{own.profile.train.identity:g}"
+        train_inverter.run(dataclasses.replace(own, run=run), data=data, steps=1, output=run / "out.safetensors")
+        found.append((courses.log(run / "train-inverter")[0], courses.saved(run / "out.safetensors")))
+    (with_it, moved), (without, plain) = found
+    assert with_it.pop("identity") > 0 and with_it == without  # the first step sees the same network
+    assert not torch.equal(moved["refiner.base.weight"], plain["refiner.base.weight"])
 
 
 def test_an_inverter_is_of_the_profiles_kind(ctx: Context, tmp_path: Path) -> None:
