@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline import checkpoint
 from pipeline.errors import Fault
-from pipeline.loop import Loop
+from pipeline.processes import Team
 
 
 @dataclass
@@ -55,21 +55,18 @@ class State:
         checkpoint.save(self.path, tensors, meta)
 
 
-def advance(optimiser: torch.optim.Optimizer, loop: Loop, *, rate: float | None = None, clip: float = 1e9) -> bool:
+def advance(optimiser: torch.optim.Optimizer, team: Team, *, rate: float | None = None, clip: float = 1e9) -> str:
     """Take a step by the gradients of all processes together, at `rate`, their norm cut to `clip`; then clear them.
 
-    Gradients that are not finite change nothing: that is counted as a skipped step, and False. Where all of a step's
-    optimisers advanced, the caller tells it by `loop.fine()`.
+    Gradients that are not finite change nothing and are told, for `Loop.count`; "" where all is well.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-    loop.team.add(p.grad for p in parameters if p.grad is not None)
+    team.add(p.grad for p in parameters if p.grad is not None)
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
-    fine = bool(norm.isfinite())
-    if fine:
+    bad = "" if norm.isfinite() else f"a gradient's norm is {float(norm)}"
+    if not bad:
         for group in optimiser.param_groups if rate is not None else ():
             group["lr"] = rate
         optimiser.step()
-    else:
-        loop.skip(f"the gradients' norm is {float(norm)}")
     optimiser.zero_grad(set_to_none=True)
-    return fine
+    return bad

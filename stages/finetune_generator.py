@@ -176,7 +176,7 @@ def train_step(course: Course, draws: Draws, step: int, loop: Loop) -> dict[str,
         if due:
             loss = loss + due * add("r1", gan.r1(scores, [x], PENALTY), share)
         loss.backward()
-    fine = advance(course.critic_optimiser, loop)
+    bad = advance(course.critic_optimiser, loop.team)
     course.critic.requires_grad_(False)
     for part in chunks:
         share = len(real[part]) / batch
@@ -189,10 +189,11 @@ def train_step(course: Course, draws: Draws, step: int, loop: Loop) -> dict[str,
                 before = course.source(latents(course.source, z[part, 1], cross[part, 1]))
             loss = loss + course.stay * add("stay", F.mse_loss(F.avg_pool2d(y, 8), F.avg_pool2d(before, 8)), share)
         loss.backward()
-    if advance(course.optimiser, loop, rate=course.rate * min(1.0, (step + 1) / WARM_UP)):
+    if worse := advance(course.optimiser, loop.team, rate=course.rate * min(1.0, (step + 1) / WARM_UP)):
+        bad = worse
+    else:
         _follow(course, step)
-        if fine:
-            loop.fine()
+    loop.count(bad)
     return dict(zip(sums, loop.team.total(sums.values()), strict=True))
 
 

@@ -189,8 +189,7 @@ def train_step(head: Head, optimiser: torch.optim.Optimizer, course: Course, ste
     groups = torch.from_numpy(course.group[works].repeat(3)).to(rows.device)
     loss = multi_positive(codes, groups, TEMPERATURE)
     loss.backward()
-    if advance(optimiser, loop, rate=RATE * (0.5 + 0.5 * math.cos(math.pi * step / course.steps))):
-        loop.fine()
+    loop.count(advance(optimiser, loop.team, rate=RATE * (0.5 + 0.5 * math.cos(math.pi * step / course.steps))))
     return {"contrast": float(loss.detach())}
 
 

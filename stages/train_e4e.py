@@ -153,7 +153,7 @@ def train_step(course: Course, draws: Draws, step: int, loop: Loop) -> dict[str,
         judged = gan.generator_loss(course.critic(latent[:, :slots].flatten(0, 1)))
         loss = loss + DELTA_WEIGHT * add("delta", offsets, share) + CRITIC_WEIGHT * add("adversarial", judged, share)
         loss.backward()
-    fine = advance(course.optimiser, loop, rate=RATE * min(1.0, (step + 1) / WARM_UP))
+    bad = advance(course.optimiser, loop.team, rate=RATE * min(1.0, (step + 1) / WARM_UP))
     course.critic.requires_grad_(True)
     share = len(pixels) / course.batch
     with torch.no_grad():
@@ -164,8 +164,7 @@ def train_step(course: Course, draws: Draws, step: int, loop: Loop) -> dict[str,
     if due:
         loss = loss + due * add("r1", gan.r1(scores, [w], PENALTY), share)
     loss.backward()
-    if advance(course.critic_optimiser, loop) and fine:
-        loop.fine()
+    loop.count(advance(course.critic_optimiser, loop.team) or bad)
     return dict(zip(sums, loop.team.total(sums.values()), strict=True)) | {"slots": slots}
 
 

@@ -156,8 +156,7 @@ def train_step(course: Course, draws: dict[int, np.ndarray | None], step: int, l
         for name, value in found.items():
             sums[name] += float(value.detach()) / REAL
     rate = RATE * min(1.0, (step + 1) / WARM_UP) * max(0.05, min(1.0, 2 * (1 - step / course.steps)))
-    if advance(course.optimiser, loop, rate=rate, clip=1.0):
-        loop.fine()
+    loop.count(advance(course.optimiser, loop.team, rate=rate, clip=1.0))
     return dict(zip(sums, loop.team.total(sums.values()), strict=True))
 
 
