@@ -16,7 +16,7 @@ SOURCES := $(strip $(call option,CONTENT,content) $(call option,STYLE,style))
 NO_FACES := $(call option,NO_FACE,no-face)
 CACHED := samples align latents masks aladin-codes shards
 STAGES := $(CACHED) train eval
-TRAININGS := fit-head train-inverter train-parser train-aladin
+TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,7 +33,7 @@ help: ## this text
 			n = split(files, each, " "); have = 0; \
 			for (i = 1; i <= n; i++) if (system("test -e " each[i]) == 0) have++; \
 			state = have == n ? "made" : have ? "partly" : "-" } \
-		printf "  %-15s %-7s %s\n", $$1, state, text }' $(firstword $(MAKEFILE_LIST))
+		printf "  %-18s %-7s %s\n", $$1, state, text }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Settings: PROFILE= CONTENT= STYLE= CACHE= RUN= NO_FACE= LIMIT= ENGINE= DEVICE= VENV= PYTHON='
 
 setup: $(READY) ## make the virtual environment [VENV/.hypernst-ready]
@@ -111,13 +111,14 @@ explain: $(READY) ## say what would make STAGE=align (or all) compute again
 doctor: $(READY) ## versions, weights, disk, memory, GPU
 	@$(BIN)/hypernst doctor $(COMMON)
 
-fit-head: ## fit the generator's 256 px head (DATA= MINUTES=, as for the next three)
+fit-head: ## fit the generator's 256 px head (DATA= MINUTES= STEPS=, as for the next four)
+finetune-generator: ## teach the generator content and style portraits
 train-inverter: ## train the encoder into W+
 train-parser: ## distil the portrait parser
 train-aladin: ## train the style code's head
 
 $(TRAININGS): $(READY)
-	$(BIN)/hypernst $@ $(COMMON) $(call option,DATA,data) $(call option,MINUTES,minutes)
+	$(BIN)/hypernst $@ $(COMMON) $(call option,DATA,data) $(call option,MINUTES,minutes) $(call option,STEPS,steps)
 
 test: $(READY) ## the whole test suite
 	$(BIN)/python -m pytest

@@ -11,26 +11,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import published
+from models import irse, published
 from models.irse import Backbone
 from models.ops import EqualLinear
 
 STYLES = range(4, 19, 2)  # of generators from 8 to 1024 px
+LATENT = WIDTH = 512  # of a style, and of the features that heads read
 COARSE, MIDDLE = 3, 7  # styles before these read 16 x 16 and 32 x 32 features, the others 64 x 64
 
 
 class StyleHead(nn.Module):
-    """Halving 3x3 convolutions down to one cell, then an equalised linear layer: [N, 512, s, s] -> [N, 512]."""
+    """Halving 3x3 convolutions down to one cell, then an equalised linear layer: [N, WIDTH, s, s] -> [N, 512]."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
         halvings = int(math.log2(side))
         self.convs = nn.Sequential(*(layer for _ in range(halvings)
-                                     for layer in (nn.Conv2d(512, 512, 3, 2, 1), nn.LeakyReLU(0.01))))
-        self.linear = EqualLinear(512, 512)
+                                     for layer in (nn.Conv2d(WIDTH, WIDTH, 3, 2, 1), nn.LeakyReLU(0.01))))
+        self.linear = EqualLinear(WIDTH, LATENT)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One style of features x [N, 512, s, s]."""
+        """One style of features x [N, WIDTH, s, s]."""
         return self.linear(self.convs(x).flatten(1))
 
 
@@ -68,7 +69,8 @@ class PSP(Encoder):
         self.slots = styles
         sides = (16 if i < COARSE else 32 if i < MIDDLE else 64 for i in range(styles))
         self.styles = nn.ModuleList(StyleHead(side) for side in sides)
-        self.latlayer1, self.latlayer2 = nn.Conv2d(256, 512, 1), nn.Conv2d(128, 512, 1)
+        fine, middle = irse.UNITS[1][0], irse.UNITS[2][0]
+        self.latlayer1, self.latlayer2 = nn.Conv2d(middle, WIDTH, 1), nn.Conv2d(fine, WIDTH, 1)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> Self:
@@ -89,11 +91,15 @@ class PSP(Encoder):
 
     def codes(self, x: Tensor) -> Tensor:
         """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        return self.predict(x, self.slots)
+
+    def predict(self, x: Tensor, count: int) -> Tensor:
+        """What the first `count` styles' heads say: [N, count, 512]."""
         fine, middle, coarse = self.look(x, (6, 20, 23))
         middle = self._merge(coarse, self.latlayer1(middle))
         fine = self._merge(middle, self.latlayer2(fine))
         seen = [coarse] * COARSE + [middle] * (MIDDLE - COARSE) + [fine] * max(0, self.slots - MIDDLE)
-        return torch.stack([head(features) for head, features in zip(self.styles, seen, strict=False)], 1)
+        return torch.stack([head(features) for head, features in zip(self.styles[:count], seen, strict=False)], 1)
 
     @staticmethod
     def _merge(above: Tensor, beside: Tensor) -> Tensor:
@@ -105,10 +111,33 @@ class Encoder4Editing(PSP):
 
     name = "an e4e encoder"
 
-    def codes(self, x: Tensor) -> Tensor:
-        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
-        styles = super().codes(x)
-        return torch.cat([styles[:, :1], styles[:, :1] + styles[:, 1:]], 1)
+    def codes(self, x: Tensor, unlocked: int | None = None) -> Tensor:
+        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1].
+
+        Only the first `unlocked` slots differ from the first one: training frees them one by one.
+        """
+        styles = self.predict(x, unlocked or self.slots)
+        first = styles[:, :1]
+        locked = first.expand(-1, self.slots - styles.shape[1], -1)
+        return torch.cat([first, first + styles[:, 1:], locked], 1)
+
+
+class LatentCritic(nn.Module):
+    """Tells the mapping network's latents from an encoder's: four layers and a logit, [N, 512] -> [N, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        hidden = (EqualLinear(LATENT, LATENT, active=True) for _ in range(4))
+        self.layers = nn.Sequential(*hidden, EqualLinear(LATENT, 1))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Logits of latents w [N, 512]."""
+        return self.layers(w)
+
+
+def unlocked(step: int, every: int, slots: int) -> int:
+    """Slots with offsets of their own at a step: one alone for 10 x `every` steps, then one more each `every`."""
+    return min(slots, max(1, step // every - 8))
 
 
 class WEncoder(Encoder):

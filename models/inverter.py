@@ -51,15 +51,15 @@ class Residual(nn.Module):
 class Refiner(nn.Module):
     """The convolutional path: feature maps to a base change of all slots and an offset a slot (e4e's form)."""
 
-    def __init__(self, width: int = 256) -> None:
+    def __init__(self, width: int = 256, deep: int = 384) -> None:
         super().__init__()
         self.detail = nn.Conv2d(_ALEX[0] + 3, 96, 5, 4)
         self.merge = nn.Conv2d(2 * (96 + sum(_ALEX[1:])), width, 1)
         self.body = nn.Sequential(
             nn.GroupNorm(8, width), nn.LeakyReLU(0.1), Residual(width), Residual(width),
-            _block(width, 384, 2), Residual(384), _block(384, 384, 2), nn.Flatten(),
+            _block(width, deep, 2), Residual(deep), _block(deep, deep, 2), nn.Flatten(),
         )
-        self.hidden = nn.Sequential(nn.Linear(384 * 16, 512), nn.LeakyReLU(0.1))
+        self.hidden = nn.Sequential(nn.Linear(deep * 16, 512), nn.LeakyReLU(0.1))
         self.base = nn.Linear(512, 512)
         self.offsets = nn.Linear(512, SLOTS * 512)
         for layer in (self.base, self.offsets):

@@ -1,4 +1,4 @@
-"""The IR-SE50 face backbone that e4e and HyperStyle's W-encoder look with, in its published layout."""
+"""The IR-SE50 face backbone that ArcFace, e4e and HyperStyle's W-encoder look with, in its published layout."""
 
 from collections.abc import Sequence
 
@@ -48,8 +48,10 @@ class Backbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
-        units, inputs = [], 64
+        inputs = UNITS[0][0]
+        self.input_layer = nn.Sequential(
+            nn.Conv2d(3, inputs, 3, 1, 1, bias=False), nn.BatchNorm2d(inputs), nn.PReLU(inputs))
+        units = []
         for width, count in UNITS:
             for i in range(count):
                 units.append(Unit(inputs, width, 2 if i == 0 else 1))

@@ -5,7 +5,7 @@ convention of a 1024 px generator. The wavelet head gives 1024 px; a head fitted
 at 128 px (`Head256`) gives 256 px for about half the multiply-adds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -191,6 +191,19 @@ class MobileStyleGAN(nn.Module):
         own = net.state_dict()
         net.load_state_dict({n: state[_published(n)].reshape(t.shape) for n, t in own.items()})
         return net.eval()
+
+    def published(self, source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What `load` takes: the generator's tensors, and the fitted head's ({} at 1024 px).
+
+        `source` is what this network was loaded from: it gives the layout, and what the 256 px cut leaves out.
+        """
+        own, head = {name: t.float() for name, t in source.items()}, {}
+        for name, tensor in self.state_dict().items():
+            if name.startswith("head."):
+                head[name.removeprefix("head.")] = tensor
+            else:
+                own[_published(name)] = tensor.reshape(source[_published(name)].shape)
+        return own, head
 
     def map(self, z: Tensor) -> Tensor:
         """Map z [N, 512] to w [N, 512] (StyleGAN2's normalise, then eight layers)."""

@@ -23,9 +23,17 @@ OPTIONS = {
     "images": click.option("--images", type=click.IntRange(min=1), help="Draw so many faces to fit on."),
     "table": click.option("--table", type=click.IntRange(2, 4), required=True, help="The paper's table to make."),
     "steps": click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps."),
+    "batch": click.option("--batch", type=click.IntRange(min=1), help="Pictures a step in all [default: 8]."),
+    "unlock": click.option("--unlock", type=click.IntRange(min=1),
+                           help="e4e: free one more slot of W+ each so many steps [default: 2000]."),
+    "critic": click.option("--critic", help="Weights of a published discriminator to start from: a name, or a path."),
+    "stay": click.option("--stay", type=click.FloatRange(min=0),
+                         help="Hold to what the source paints of the same latent, so strongly [default: 0]."),
+    "mapping": click.option("--mapping", is_flag=True, default=None,
+                            help="Train the mapping network, too: the encoder then has to be trained anew."),
     "shipped": click.option("--shipped/--from-scratch", default=None, help="Start from the shipped weights [default]."),
     "export": click.option("--export", type=FILE, help="Write the averaged weights in fp16."),
-    "output": click.option("--output", "-o", type=FILE, help="The file to write [default: in weights/portable]."),
+    "output": click.option("--output", "-o", type=FILE, help="The file to write [default: in weights/portable, RUN]."),
 }
 
 # Command, module of stages/, options, what it does; in the order data flows.
@@ -44,9 +52,14 @@ STAGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
 LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # look for a GPU only when there is work
 TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("fit-head", "fit_head", ("images", "minutes", "shipped", "output"), "Fit the generator's 256 px output head."),
-    ("train-inverter", "train_inverter", ("data", "minutes", "output"), "Train the encoder from a portrait to W+."),
+    ("finetune-generator", "finetune_generator",
+     ("data", "steps", "minutes", "batch", "critic", "stay", "mapping", "output"),
+     "Teach the generator DATA/content and DATA/style, aligned portraits; run it again to go on."),
+    ("train-inverter", "train_inverter", ("data", "steps", "minutes", "batch", "unlock", "images", "output"),
+     "Train the encoder from a portrait to W+, of the profile's kind; run it again to go on."),
     ("train-parser", "train_parser", ("data", "minutes", "check", "output"), "Distil the three-region parser."),
-    ("train-aladin", "train_aladin", ("data", "steps", "check", "output"), "Train the style code's head."),
+    ("train-aladin", "train_aladin", ("data", "steps", "minutes", "check", "output"),
+     "Train the style code's head; sub-folders of DATA/style are style groups; run it again to go on."),
 )
 
 

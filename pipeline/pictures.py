@@ -34,21 +34,26 @@ def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
     return cv2.imencode(suffix, rgb[:, :, ::-1], options)[1].tobytes()
 
 
-def load_folder(folder: Path, size: int) -> np.ndarray:
-    """Read every picture under `folder`, in order of path: [N, size, size, 3] u8.
+class Folder:
+    """Every picture under a folder, in order of path, decoded when it is asked for: RGB u8 [`size`, `size`, 3].
 
     Raises: Fault when there is none, or one cannot be decoded.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise Fault(f"{folder} holds no pictures; expected {', '.join(SUFFIXES)}", 2)
-    found = []
-    for file in files:
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        self.size = size
+        if not self.files:
+            raise Fault(f"{folder} holds no pictures; expected {', '.join(SUFFIXES)}", 2)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
         try:
-            found.append(decode(file.read_bytes(), size))
+            return decode(self.files[index].read_bytes(), self.size)
         except Fault as fault:
-            raise Fault(f"{file}: {fault}") from fault
-    return np.stack(found)
+            raise Fault(f"{self.files[index]}: {fault}") from fault
 
 
 def to_tensor(rgb: np.ndarray) -> "Tensor":

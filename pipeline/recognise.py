@@ -22,6 +22,7 @@ NAMES = {
     "bisenet": "BiSeNet face parser", "parsenet": "ParseNet face parser", "retinaface": "RetinaFace-R50",
     "retinaface-mobilenet": "RetinaFace-MobileNet0.25", "sae-patch": "Swapping Autoencoder patch discriminator",
     "sae-image": "Swapping Autoencoder image discriminator", "boundary": "semantic boundary",
+    "arcface": "ArcFace IR-SE50 face recogniser",
 }  # fmt: skip
 
 
@@ -146,6 +147,7 @@ def _psp(state: "Tensors", average: "Tensors", opts: Any) -> list[Part]:
 FLAT: tuple[tuple[str, str], ...] = (
     ("enc_style.transformer.", "aladin-vit"), ("enc_style.model.conv_", "aladin-vgg"), ("cp.resnet.", "bisenet"),
     ("out_mask_conv.", "parsenet"), ("body.stage1.", "retinaface-mobilenet"), ("body.layer1.", "retinaface"),
+    ("output_layer.3.", "arcface"),
 )  # fmt: skip
 
 

@@ -139,6 +139,10 @@ _PAPER = (
                "Adobe research licence (non-commercial)", "latest_checkpoint.pth", "sae-patch", 98),
     _published("sae-image", "Swapping Autoencoder's image discriminator, FFHQ at 256 px", _SAE,
                "Adobe research licence (non-commercial)", "latest_checkpoint.pth", "sae-image", 115),
+    _published("arcface-irse50", "ArcFace on IR-SE50: the identity loss, and e4e's body to start from",
+               _drive("1KW7bjndL3QG3sxBbZxreGHigcCCpsDgn"),
+               "MIT code (InsightFace_Pytorch); trained on MS-Celeb-1M, for research only", "model_ir_se50.pth",
+               "arcface", 175),
 )  # fmt: skip
 
 REGISTRY: dict[str, Weight] = {

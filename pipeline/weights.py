@@ -50,6 +50,11 @@ def local(name: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
+def as_name(place: Path) -> str:
+    """What a profile calls the weights in a file: its path, which has a slash in any case."""
+    return str(place) if "/" in str(place) else f"./{place}"
+
+
 _fetching = True
 
 

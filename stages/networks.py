@@ -5,11 +5,12 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import e4e, stylegan2
 from models.hypernetwork import HyperNetwork
+from models.identity import Identity
 from models.inverter import Inverter, descend
 from models.layers import Generator, LayerEntry
 from models.lpips import LPIPS
@@ -192,6 +193,36 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
     else:
         raise Fault(f"{path}: missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first")
     return hyper.requires_grad_(False).eval().to(ctx.device)
+
+
+def new_encoder(ctx: Context, slots: int) -> tuple[e4e.Encoder4Editing, str]:
+    """An e4e encoder to train, on the CPU, and the name of the weights that it starts from ("" for none).
+
+    Those are the profile's encoder where it is on this machine, else as a body the network of the identity loss.
+    """
+    name, body = ctx.profile.inverter.weights, ctx.profile.train.identity_weights
+    if name and weights.local(name):
+        net = _load(name, e4e.Encoder4Editing.load)
+        if net.slots != slots:
+            raise Fault(f"encoder {name} gives {net.slots} latents but generator {ctx.profile.generator.weights} takes "
+                        f"{slots}; name a pair of one size in the profile", 2)
+        return net, name
+    net = e4e.Encoder4Editing(slots)
+    for weight in [head.linear.weight for head in net.styles if isinstance(head, e4e.StyleHead)][1:]:
+        nn.init.zeros_(weight)  # an offset grows from nothing, whenever its slot is unlocked
+    if not body or not weights.local(body):
+        return net, ""
+    own = _load(body, Identity.load).state_dict()
+    net.load_state_dict({n: t for n, t in own.items() if not n.startswith("output_layer.")}, strict=False)
+    return net, body
+
+
+def identity(ctx: Context) -> Identity | None:
+    """The identity loss's network, None where the profile gives it no weight."""
+    settings = ctx.profile.train
+    if settings.identity and not settings.identity_weights:
+        raise Fault(f"train.identity is {settings.identity}; name its network in train.identity_weights", 2)
+    return _load(settings.identity_weights, Identity.load).to(ctx.device) if settings.identity else None
 
 
 def _load(name: str, loader: Callable[[dict[str, Tensor]], Loaded]) -> Loaded:

@@ -19,7 +19,7 @@ from tests import caches
 ROOT = Path(cli.__file__).parent.parent
 TARGETS = (
     "help setup weights samples align latents masks aladin-codes shards train eval demo quality inspect verify test "
-    "lint bench clean train-inverter train-parser train-aladin"
+    "lint bench clean finetune-generator train-inverter train-parser train-aladin"
 ).split()
 
 

@@ -61,14 +61,14 @@ def test_a_folder_is_read_in_order_and_its_bad_file_is_named(tmp_path: Path) -> 
     for name, seed in shades.items():
         (tmp_path / name).write_bytes(pictures.encode(np.full((16, 16, 3), 100 * seed, np.uint8)))
     (tmp_path / "notes.txt").write_text("no picture")
-    found = pictures.load_folder(tmp_path, 8)
-    assert found.shape == (3, 8, 8, 3) and found[:, 0, 0, 0].tolist() == [0, 100, 200]
+    found = pictures.Folder(tmp_path, 8)
+    assert found[2].shape == (8, 8, 3) and [found[i][0, 0, 0] for i in range(len(found))] == [0, 100, 200]
     (tmp_path / "d.jpg").write_text("text")
     with pytest.raises(Fault, match=r"d\.jpg: 4 bytes are not a picture"):
-        pictures.load_folder(tmp_path, 8)
+        pictures.Folder(tmp_path, 8)[2]
 
 
 def test_a_folder_without_pictures_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="holds no pictures") as fault:
-        pictures.load_folder(tmp_path, 8)
+        pictures.Folder(tmp_path, 8)
     assert fault.value.status == 2

@@ -1,52 +1,39 @@
 """The short trainings behind the shipped weights run, save what the other stages load, and go on where they stopped."""
 
-from collections.abc import Iterator
+import dataclasses
+import functools
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from models import inverter
+from models import inverter, irse
+from models.identity import Identity
 from models.inverter import Inverter
 from models.mobilestylegan import Head256
-from pipeline import checkpoint, pictures, profile
+from pipeline import checkpoint, profile
 from pipeline.context import Context
 from pipeline.errors import Fault
 from stages import fit_head, networks, train_inverter
-from tests import small
+from tests import courses, small
 
 pytestmark = pytest.mark.weights
+
+
+STEPS = 4
 
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(networks, "generator", small.generator)
     monkeypatch.setattr(inverter, "RANK", 8)  # of the linear path; the full one takes seconds to solve
+    monkeypatch.setattr(inverter, "Refiner", functools.partial(inverter.Refiner, 16, 16))
+    monkeypatch.setattr(train_inverter, "MAPPED", 100)
+    monkeypatch.setattr(train_inverter, "RIDGES", (0.1, 1.0))
+    monkeypatch.setattr(train_inverter, "SAVE_EVERY", 2)
+    monkeypatch.setattr(train_inverter, "DRAWN", 1)
+    monkeypatch.setattr(train_inverter, "REAL", 1)
     return Context(profile.load("portable"), run=tmp_path / "run")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    for i in range(2):
-        rgb = np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8)
-        (tmp_path / f"{i}.png").write_bytes(pictures.encode(rgb))
-    return tmp_path
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Time stands still but for a step's ten seconds."""
-    now = [0.0]
-    step = train_inverter.train_step
-
-    def timed(*given: object, **options: object) -> dict[str, float]:
-        now[0] += 10
-        return step(*given, **options, drawn=1, real=1)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_inverter, "train_step", timed)
-    monkeypatch.setattr(train_inverter.time, "monotonic", lambda: now[0])
-    yield now
 
 
 def meta(path: Path) -> dict:
@@ -54,19 +41,58 @@ def meta(path: Path) -> dict:
 
 
 def test_the_inverter_is_solved_then_trained_then_goes_on(
-    ctx: Context, data: Path, tmp_path: Path, clock: list[float], capsys: pytest.CaptureFixture
+    ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    parts = tmp_path / "inverter.safetensors"
-    train_inverter.run(ctx, data=data, minutes=0, faces=12, output=parts)
-    linear = Inverter.load(checkpoint.load(parts)[0])
-    assert linear.refiner is None and meta(parts)["steps"] == 0 and bool(linear.expand.weight.any())
-    train_inverter.run(ctx, data=data, minutes=0.2, faces=12, output=parts)
-    assert meta(parts)["steps"] == 2
-    trained = Inverter.load(checkpoint.load(parts)[0])
+    data = courses.write_pictures(tmp_path / "data", 2)
+
+    def train(run: str, **options: object) -> Path:
+        output = tmp_path / f"{run}.safetensors"
+        train_inverter.run(dataclasses.replace(ctx, run=tmp_path / run), data=data, images=12, output=output, **options)
+        return output
+
+    linear = Inverter.load(checkpoint.load(train("linear", minutes=0))[0])
+    assert linear.refiner is None and meta(tmp_path / "linear.safetensors")["steps"] == 0
+    assert bool(linear.expand.weight.any())
+    courses.kill_at(monkeypatch, train_inverter, 4, lambda: train("killed", steps=STEPS))
+    state = tmp_path / "killed" / "train-inverter" / "checkpoint.safetensors"
+    assert meta(state)["step"] == 2 and not (tmp_path / "killed.safetensors").exists()
+    assert "unexplained variance" in capsys.readouterr().err
+    parts = train("killed", steps=STEPS)
+    assert "unexplained variance" not in capsys.readouterr().err  # it is not solved again
+    whole = train("whole", steps=STEPS)
+    courses.assert_same(courses.saved(state), courses.saved(
+        tmp_path / "whole" / "train-inverter" / "checkpoint.safetensors"))
+    courses.assert_same(courses.saved(parts), courses.saved(whole))
+    rows = courses.log(state.parent)
+    assert rows == courses.log(tmp_path / "whole" / "train-inverter") and [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(row.keys() == {"step", "latent", "lpips", "l2"} for row in rows) and meta(whole)["steps"] == STEPS
+    trained = Inverter.load(courses.saved(whole))
     assert trained.refiner is not None and bool(trained.refiner.base.bias.any())
-    capsys.readouterr()
-    train_inverter.run(ctx, data=data, minutes=0.4, faces=12, output=parts)
-    assert meta(parts)["steps"] == 3 and "drawn" not in capsys.readouterr().out  # two of its three steps were there
+
+
+def test_the_profile_may_weigh_identity(ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(irse, "UNITS", ((16, 3), (16, 4), (16, 14), (16, 3)))
+    monkeypatch.setattr(train_inverter, "solve", lambda *given: None)
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "arcface.safetensors", Identity().state_dict(), {})
+    settings = dataclasses.replace(ctx.profile.train, identity=0.5, identity_weights=f"{tmp_path}/arcface.safetensors")
+    seen = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, train=settings))
+    data = courses.write_pictures(tmp_path / "data", 1)
+    found = []
+    for own in (seen, ctx):
+        run = tmp_path / f"weight{own.profile.train.identity:g}"
+        train_inverter.run(dataclasses.replace(own, run=run), data=data, steps=1, output=run / "out.safetensors")
+        found.append((courses.log(run / "train-inverter")[0], courses.saved(run / "out.safetensors")))
+    (with_it, moved), (without, plain) = found
+    assert with_it.pop("identity") > 0 and with_it == without  # the first step sees the same network
+    assert not torch.equal(moved["refiner.base.weight"], plain["refiner.base.weight"])
+
+
+def test_an_inverter_is_of_the_profiles_kind(ctx: Context, tmp_path: Path) -> None:
+    with pytest.raises(Fault, match=r"generator\.kind 'tiny'; expected one of mobilestylegan, stylegan2"):
+        train_inverter.run(Context(profile.load("tiny")), data=tmp_path)
+    with pytest.raises(Fault, match="the encoder of a mobilestylegan generator has no --unlock"):
+        train_inverter.run(ctx, data=tmp_path, unlock=3)
 
 
 def drawn(_: object, seed: int) -> fit_head.Pair:

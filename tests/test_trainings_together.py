@@ -1,0 +1,53 @@
+"""The smaller trainings under torchrun: two processes come to the losses that one has, and write one result."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models import e4e, irse
+from stages import finetune_generator, networks, train_e4e, train_inverter
+from tests import courses
+
+pytestmark = [pytest.mark.weights, pytest.mark.slow]  # three processes that start torch
+STEPS = 3
+
+
+def everything(base: Path, run: str) -> None:
+    """A few steps of both trainings of the StyleGAN2 kind, as each process calls it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(irse, "UNITS", ((16, 3), (16, 4), (16, 14), (16, 3)))
+        patch.setattr(e4e, "WIDTH", 16)
+        for stage in (finetune_generator, train_e4e):
+            patch.setattr(stage, "PENALTY_EVERY", 2)
+            patch.setattr(stage, "WARM_UP", 100)
+        ctx = courses.stylegan2_context(base, run, patch)
+        finetune_generator.run(ctx, data=base / "data", steps=STEPS, batch=4, stay=1.0)
+        train_inverter.run(ctx, data=base / "data", steps=STEPS, batch=4, unlock=1)
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    for i, name in enumerate(("content", "style")):
+        courses.write_pictures(tmp_path / "data" / name, 3, i)
+    everything(tmp_path, "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = ("from pathlib import Path; from tests import test_trainings_together as t; "
+            f"t.everything(Path({str(tmp_path)!r}), 'two')")
+    root = Path(networks.__file__).parent.parent
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    running = [subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, env=os.environ | meeting | {"RANK": rank, "LOCAL_RANK": rank})
+               for rank in ("0", "1")]
+    told = [process.communicate(timeout=400)[0].decode() for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    assert "for the profile" in told[0] and "for the profile" not in told[1]
+    for name in ("finetune-generator", "train-inverter"):
+        one, two = (courses.log(tmp_path / "runs" / run / name) for run in ("one", "two"))
+        assert [row["step"] for row in two] == [1, 2, 3]
+        for a, b in zip(one, two, strict=True):
+            assert a == pytest.approx(b, rel=1e-5, abs=2e-6)
