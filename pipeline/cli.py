@@ -43,7 +43,7 @@ LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # loo
 TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("fit-head", "fit_head", ("images", "minutes", "shipped", "output"), "Fit the generator's 256 px output head."),
     ("train-inverter", "train_inverter", ("data", "minutes", "output"), "Train the encoder from a portrait to W+."),
-    ("train-parser", "train_parser", ("data", "minutes", "check", "output"), "Distil the three-region parser."),
+    ("train-parser", "train_parser", ("data", "minutes", "shipped", "check", "output"), "Distil the three-region parser."),
     ("train-aladin", "train_aladin", ("data", "steps", "check", "output"), "Train the style code's head."),
 )
 
