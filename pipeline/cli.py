@@ -43,7 +43,7 @@ LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # loo
 TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("fit-head", "fit_head", ("images", "minutes", "shipped", "output"), "Fit the generator's 256 px output head."),
     ("train-inverter", "train_inverter", ("data", "minutes", "output"), "Train the encoder from a portrait to W+."),
-    ("train-parser", "train_parser", ("data", "minutes", "shipped", "check", "output"), "Distil the three-region parser."),
+    ("train-parser", "train_parser", ("data", "minutes", "shipped", "check", "output"), "Distil the portrait parser."),
     ("train-aladin", "train_aladin", ("data", "steps", "check", "output"), "Train the style code's head."),
 )
 
@@ -185,12 +185,14 @@ def stylize(**options: Any) -> None:
 @cli.command()
 @click.argument("portraits", type=FOLDER)
 @click.option("--sheet", type=FILE, help="Draw the measured grid into this picture.")
+@click.option("--control-sheet", type=FILE, help="Draw hair and face in two styles into this picture.")
+@click.option("--strip", type=FILE, help="Draw walks from content to style into this picture.")
 @click.option("--contents", type=click.IntRange(min=1), help="At most so many content portraits in the grid.")
 @click.option("--styles", type=click.IntRange(min=1), help="At most so many styles in the grid.")
 @_settings
 def quality(**options: Any) -> None:
-    """Measure the weights on a folder of portraits; one JSON line a figure."""
-    _run("quality", options)
+    """Measure the shipped weights, or those of a --run, on a folder of portraits; one JSON line a figure."""
+    _run("quality", options, "quality")
 
 
 @cli.command("inspect")

@@ -117,8 +117,11 @@ class Stylist:
 
     def stylise(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         """The content in the style's codes, walked `strength` of the way from its own."""
-        mixed = hypernetwork.mix_codes(torch.from_numpy(content.codes), torch.from_numpy(style.codes), strength)
-        return self.render(content, mixed.numpy())
+        return self.render(content, self.codes(content, style, strength))
+
+    def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
+        """The codes [4, 256] on the walk from the content's own to the style's."""
+        return hypernetwork.mix_codes(torch.from_numpy(content.codes), torch.from_numpy(style.codes), strength).numpy()
 
     def invert(self, content: Portrait) -> np.ndarray:
         """What the frozen generator makes of the content's latent."""

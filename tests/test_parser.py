@@ -44,7 +44,7 @@ def test_shapes_and_wrong_use() -> None:
     with pytest.raises(ValueError, match="256"):
         parser(torch.zeros(1, 3, 128, 128))
     image = torch.rand(1, 3, 256, 256) * 2 - 1
-    assert torch.equal(parser.parse(image.flip(-1)), parser.parse(image).flip(-1))  # a mirror image has mirrored regions
+    assert torch.equal(parser.parse(image.flip(-1)), parser.parse(image).flip(-1))
     state = parser.state_dict()
     assert torch.equal(PortraitParser.load(state)(torch.ones(1, 3, 256, 256)), parser(torch.ones(1, 3, 256, 256)))
     with pytest.raises(ValueError, match="do not fit"):
