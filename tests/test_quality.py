@@ -1,4 +1,4 @@
-"""The quality command: the figures it prints, where it keeps its portraits, and that it measures the shipped weights."""
+"""The quality command: its figures, where it keeps its portraits, and that it measures the shipped weights."""
 
 import json
 from pathlib import Path
