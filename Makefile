@@ -90,9 +90,10 @@ $(filter $(UNFINISHED),$(CACHED)) train eval:
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
 	$(BIN)/hypernst demo $(COMMON) $(SOURCES)
 
-quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET=png draws the grid)
+quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
 	@test -n '$(PORTRAITS)' || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }
-	@$(BIN)/hypernst quality $(COMMON) $(call option,SHEET,sheet) '$(PORTRAITS)'
+	@$(BIN)/hypernst quality $(COMMON) $(strip $(call option,SHEET,sheet) \
+		$(call option,CONTROL_SHEET,control-sheet) $(call option,STRIP,strip)) '$(PORTRAITS)'
 
 ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= of stylisation a row)
 	@test -n '$(TABLE)' || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }

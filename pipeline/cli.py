@@ -57,7 +57,7 @@ TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
      "Teach the generator DATA/content and DATA/style, aligned portraits; run it again to go on."),
     ("train-inverter", "train_inverter", ("data", "steps", "minutes", "batch", "unlock", "images", "output"),
      "Train the encoder from a portrait to W+, of the profile's kind; run it again to go on."),
-    ("train-parser", "train_parser", ("data", "minutes", "check", "output"), "Distil the three-region parser."),
+    ("train-parser", "train_parser", ("data", "minutes", "shipped", "check", "output"), "Distil the portrait parser."),
     ("train-aladin", "train_aladin", ("data", "steps", "minutes", "check", "output"),
      "Train the style code's head; sub-folders of DATA/style are style groups; run it again to go on."),
 )
@@ -200,12 +200,14 @@ def stylize(**options: Any) -> None:
 @cli.command()
 @click.argument("portraits", type=FOLDER)
 @click.option("--sheet", type=FILE, help="Draw the measured grid into this picture.")
+@click.option("--control-sheet", type=FILE, help="Draw hair and face in two styles into this picture.")
+@click.option("--strip", type=FILE, help="Draw walks from content to style into this picture.")
 @click.option("--contents", type=click.IntRange(min=1), help="At most so many content portraits in the grid.")
 @click.option("--styles", type=click.IntRange(min=1), help="At most so many styles in the grid.")
 @_settings
 def quality(**options: Any) -> None:
-    """Measure the weights on a folder of portraits; one JSON line a figure."""
-    _run("quality", options)
+    """Measure the shipped weights, or those of a --run, on a folder of portraits; one JSON line a figure."""
+    _run("quality", options, "quality")
 
 
 @cli.command("inspect")

@@ -14,7 +14,7 @@ from pipeline.runner import run_stage
 from pipeline.spec import StageSpec
 from pipeline.store import Cache
 from pipeline.verify import Wanted
-from stages import align, masks, samples, shards
+from stages import align, latents, masks, samples, shards
 
 CACHED = ("align", "latents", "masks", "aladin-codes")  # one cache file a collection each
 STAGES = (*CACHED, "shards")
@@ -24,6 +24,8 @@ def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
     """What the stage `name` runs over `collection`, in order; most have one step."""
     if name == "align":
         return (align.spec(ctx, collection),)
+    if name == "latents":
+        return (latents.spec(ctx, collection),)
     if name == "masks":
         return masks.parse_spec(ctx), masks.spec(ctx)
     return (importlib.import_module(f"stages.{name.replace('-', '_')}").spec(ctx),)

@@ -1,25 +1,31 @@
-"""Invert every aligned picture to a W+ latent of the frozen generator, and note how well that went."""
+"""Invert every aligned picture to a W+ latent of the frozen generator, and note how well that went.
 
+Content is rendered from its latent, so it gets the profile's steps of descent; of a style only the codes are used,
+and the encoder's latent is enough.
+"""
+
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import weights
-from pipeline.context import Context
+from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
-from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_collections
+from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_stage
 
 
-def spec(ctx: Context) -> StageSpec:
+def spec(ctx: Context, collection: str = "content") -> StageSpec:
     """latents.h5: latent f32 [slots, 512] of the generator's W+, and the reconstruction's LPIPS-alex."""
-    p = ctx.profile
+    p = _settings(ctx, collection).profile
     names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, "lpips-alex"))
     return StageSpec(
         name="latents", output="latents", parents={"images": ("image",)},
         columns={"latent": Column("f4", (slots(ctx), 512)), "lpips": Column("f4")},
         params={"inverter": p.section_dict("inverter"), "generator": p.section_dict("generator"), "size": p.align.size},
-        weights={name: weights.sha256(name) for name in names}, batch=4, open=open_worker)
+        weights={name: weights.sha256(name) for name in names}, batch=4,
+        open=lambda ctx: open_worker(_settings(ctx, collection)))
 
 
 def open_worker(ctx: Context) -> Worker:
@@ -44,6 +50,14 @@ def open_worker(ctx: Context) -> Worker:
         return rows
 
     return work
+
+
+def _settings(ctx: Context, collection: str) -> Context:
+    """The context as the collection's latents are computed with."""
+    if collection == "content":
+        return ctx
+    inverter = dataclasses.replace(ctx.profile.inverter, steps=0)
+    return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, inverter=inverter))
 
 
 def slots(ctx: Context) -> int:
@@ -92,4 +106,4 @@ def _names(found: Mapping[str, list[str]]) -> str:
 
 def run(ctx: Context) -> int:
     """Fill latents.h5 of both collections."""
-    return run_collections(spec(ctx), ctx)
+    return max(run_stage(spec(ctx, name), name, ctx).status(ctx.max_rejects) for name in COLLECTIONS)

@@ -3,6 +3,7 @@
 A single picture goes through the very workers of the preprocessing stages, so both ways give the same numbers.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from models import hypernetwork
 from pipeline import pictures, store
-from pipeline.context import Context
+from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.plan import WRITERS
-from pipeline.runner import Item, Reject, Worker
+from pipeline.runner import Item, Reject, StageSpec, Worker
 from pipeline.sources import key_of
 from stages import aladin_codes, align, latents, masks, networks
 
@@ -61,17 +62,13 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
 
 
 class Reader:
-    """Turns picture files into portraits, loading each stage's networks once."""
+    """Turns picture files into portraits, loading each stage's networks when the first picture needs them."""
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
-        self.detect = {name: align.spec(ctx, name).open(ctx) for name in ("content", "style")}
-        self.workers: dict[str, Worker] = {
-            "parses": masks.parse_spec(ctx).open(ctx),
-            "masks": masks.spec(ctx).open(ctx),
-            "latents": latents.spec(ctx).open(ctx),
-            "aladin": aladin_codes.spec(ctx).open(ctx),
-        }
+        self.steps = {name: (align.spec(ctx, name), masks.parse_spec(ctx), masks.spec(ctx), latents.spec(ctx, name),
+                             aladin_codes.spec(ctx)) for name in COLLECTIONS}
+        self.workers: dict[str, Worker] = {}
 
     def __call__(self, path: Path, collection: str) -> Portrait:
         """Read one picture. Raises: Fault telling why it cannot be used."""
@@ -80,13 +77,20 @@ class Reader:
         except OSError as e:
             raise Fault(f"{path}: {e.strerror}", 2) from e
         key = key_of(path.name)  # decides, among other things, where style windows are drawn
-        found = _one(self.detect[collection], Item(key, {"source": data}, path.name))
-        known = {f"images.{n}": v for n, v in found.items()}
-        for name, worker in self.workers.items():
-            known |= {f"{name}.{n}": v for n, v in _one(worker, Item(key, known, path.name)).items()}
+        known: dict[str, Any] = {"source": data}
+        for step in self.steps[collection]:
+            row = _one(self._worker(step), Item(key, known, path.name))
+            known |= {f"{step.output}.{n}": v for n, v in row.items()}
         row = {name: known[f"{file}.{name}"] for file, columns in PIXELS.items() for name in columns}
         row |= {name: np.asarray(value) for name, value in row.items() if name != "image"}
         return assemble(key, row, self.ctx.profile.align.size)
+
+    def _worker(self, step: StageSpec) -> Worker:
+        """The step's worker; collections with the same recipe share it."""
+        recipe = json.dumps(step.recipe(), sort_keys=True)
+        if recipe not in self.workers:
+            self.workers[recipe] = step.open(self.ctx)
+        return self.workers[recipe]
 
 
 def _one(worker: Worker, item: Item) -> Mapping[str, Any]:
@@ -113,8 +117,11 @@ class Stylist:
 
     def stylise(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         """The content in the style's codes, walked `strength` of the way from its own."""
-        mixed = hypernetwork.mix_codes(torch.from_numpy(content.codes), torch.from_numpy(style.codes), strength)
-        return self.render(content, mixed.numpy())
+        return self.render(content, self.codes(content, style, strength))
+
+    def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
+        """The codes [4, 256] on the walk from the content's own to the style's."""
+        return hypernetwork.mix_codes(torch.from_numpy(content.codes), torch.from_numpy(style.codes), strength).numpy()
 
     def invert(self, content: Portrait) -> np.ndarray:
         """What the frozen generator makes of the content's latent."""

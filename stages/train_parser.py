@@ -25,12 +25,10 @@ from stages import parser_data
 
 OUTPUT = Path("weights/portable/parser.safetensors")
 BATCH = 16
-REUSE = 2  # each drawn pair trains this many times, since drawing costs as much as a step
-POOL = 1024
-COPIES, PLAIN = 0.25, 0.4  # share of AdaIN copies, and of photos that are bent but not repainted
-RATE = 3e-3
+COPIES, PLAIN = 0.25, 0.5  # share of AdaIN copies, and of photos that are bent but not repainted
+RATE, LATER_RATE = 3e-3, 1.5e-3  # from the teacher's encoder, and going on from a trained parser
 ENCODER_RATE = 0.2  # of RATE: the encoder starts from the teacher's
-AVERAGE = 0.98
+AVERAGE = 0.99
 SAVE_EVERY = 50
 
 
@@ -64,12 +62,14 @@ def run(
     *,
     data: Path,
     minutes: float = 40,
-    copies: int = 1000,
+    copies: int = 500,
+    shipped: bool = True,
     check: Path | None = None,
     output: Path = OUTPUT,
 ) -> int:
     """Train for `minutes` on the faces in `data`/content, stylised after `data`/style, and save `output`.
 
+    Goes on from the profile's parser, or with `shipped` False starts from the teacher's encoder.
     Prepared pictures and the training's state lie in the run folder: run it again to go on. `check` is a folder of
     NAME.jpg with NAME.png region maps, measured at the end and noted in the weights' header, never trained on.
     """
@@ -80,7 +80,7 @@ def run(
         f" {len(faces.copies)} AdaIN copies after {data.name}/style",
         "command": f"hypernst train-parser --data {data.name} --minutes {minutes:g}",
     }
-    parser = fit(ctx, faces, minutes, output, meta)
+    parser = fit(ctx, faces, minutes, output, meta, shipped=shipped)
     if check is not None:
         score, count = measure(parser, check)
         report.say(f"train-parser: mean IoU {score:.4f} on {count} pictures of {check.name}")
@@ -90,16 +90,22 @@ def run(
     return 0
 
 
-def fit(ctx: Context, faces: Faces, minutes: float, output: Path, meta: dict[str, Any]) -> PortraitParser:
+def fit(
+    ctx: Context, faces: Faces, minutes: float, output: Path, meta: dict[str, Any], *, shipped: bool
+) -> PortraitParser:
     """Train, saving the averaged weights to `output` every SAVE_EVERY steps; resumes from the run folder."""
     torch.manual_seed(ctx.profile.seed)
-    parser = PortraitParser()
-    parser.start_from(weights.tensors("bisenetv2-celebamask"))
+    if shipped:
+        parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).train().requires_grad_(True)
+    else:
+        parser = PortraitParser()
+        parser.start_from(weights.tensors("bisenetv2-celebamask"))
+    peak = LATER_RATE if shipped else RATE
     parser = parser.to(ctx.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: tensor.clone() for name, tensor in parser.state_dict().items()}
     new = [p for name, p in parser.named_parameters() if not name.startswith("encoder.")]
     groups = [{"params": new, "scale": 1.0}, {"params": list(parser.encoder.parameters()), "scale": ENCODER_RATE}]
-    optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.02)
+    optimiser = torch.optim.AdamW(groups, lr=peak, weight_decay=0.02)
     state_file, step, spent = ctx.run / "train-parser.safetensors", 0, 0.0
     if state_file.exists():
         tensors, state = checkpoint.load(state_file)
@@ -111,7 +117,7 @@ def fit(ctx: Context, faces: Faces, minutes: float, output: Path, meta: dict[str
     for images, target in batches(faces, np.random.default_rng([ctx.profile.seed, step])):
         done = (time.monotonic() - start) / (minutes * 60)
         for group in optimiser.param_groups:
-            group["lr"] = group["scale"] * rate(step, done)
+            group["lr"] = group["scale"] * peak * rate(step, done)
         optimiser.zero_grad()
         logits = parser.coarse(images.to(ctx.device, memory_format=torch.channels_last))
         loss = distillation_loss(logits, target.to(ctx.device))
@@ -141,23 +147,15 @@ def fit(ctx: Context, faces: Faces, minutes: float, output: Path, meta: dict[str
 
 
 def rate(step: int, done: float) -> float:
-    """The learning rate: a short warming up, then a cosine over `done`, the share of the time that has passed."""
-    return RATE * min(1.0, (step + 1) / 50) * max(0.01, 0.5 + 0.5 * float(np.cos(np.pi * min(done, 1.0))))
+    """The share of the peak rate: a short warming up, then a cosine over `done`, the share of the time passed."""
+    return min(1.0, (step + 1) / 50) * max(0.01, 0.5 + 0.5 * float(np.cos(np.pi * min(done, 1.0))))
 
 
 def batches(faces: Faces, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of images [16,3,256,256] in [-1,1] and label probabilities [16,3,128,128]."""
-    pool: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
     while True:
-        fresh = [faces.draw(rng) for _ in range(BATCH // REUSE)]
-        again = [pool[int(i)] for i in rng.integers(len(pool), size=BATCH - len(fresh))] if pool else []
-        pool.extend(fresh)
-        if len(pool) > POOL:
-            pool = pool[len(fresh) :]
-        again = [
-            (image[:, ::-1], labels[:, ::-1]) if rng.random() < 0.5 else (image, labels) for image, labels in again
-        ]
-        images, labels = (np.stack(part).transpose(0, 3, 1, 2) for part in zip(*(fresh + again), strict=True))
+        drawn = [faces.draw(rng) for _ in range(BATCH)]
+        images, labels = (np.stack(part).transpose(0, 3, 1, 2) for part in zip(*drawn, strict=True))
         target = torch.from_numpy(labels.astype(np.float32))
         yield torch.from_numpy(images.astype(np.float32)) / 127.5 - 1, target / target.sum(1, keepdim=True).clamp(min=1)
 
