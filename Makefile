@@ -79,13 +79,18 @@ latents: ## invert them into W+ [CACHE/content/latents.h5 CACHE/style/latents.h5
 masks: ## segment hair, face, background [CACHE/content/masks.h5 CACHE/style/masks.h5]
 aladin-codes: ## embed each region's style [CACHE/content/aladin.h5 CACHE/style/aladin.h5]
 shards: ## pack webdataset shards [CACHE/shards/index.json]
-train: ## train the hypernetwork
+train: ## train the hypernetwork (PROCESSES=2: data-parallel)
 eval: ## compare the methods
 
 $(STAGES): $(READY)
 
+# Training on several processes, one a GPU or on a CPU two or more, all of one machine.
+ifneq ($(PROCESSES),)
+train: private LAUNCH = $(BIN)/torchrun --standalone --nproc-per-node=$(PROCESSES)
+endif
+
 $(filter $(UNFINISHED),$(CACHED)) train eval:
-	$(strip $(BIN)/hypernst $@ $(COMMON) $(SOURCES) $(if $(filter align,$@),$(NO_FACES)))
+	$(strip $(LAUNCH) $(BIN)/hypernst $@ $(COMMON) $(SOURCES) $(if $(filter align,$@),$(NO_FACES)))
 
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
 	$(BIN)/hypernst demo $(COMMON) $(SOURCES)

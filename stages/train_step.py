@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models import gan, hypernetwork
+from models.identity import Identity
 from models.layers import Generator
 from models.lpips import LPIPS
 from models.objective import Batch, Reconstruction, Stylisation, Weights
@@ -22,6 +23,7 @@ from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.processes import ALONE, Team
 from pipeline.profile import Train
+from stages import networks
 from stages.train_data import Pair, micro_batches
 from stages.train_state import State, placed
 
@@ -49,7 +51,8 @@ class Step:
             return weights.tensors(name) if trained else None
 
         lpips = placed(LPIPS("alex", held("lpips-alex")), ctx.device)
-        self.reconstruction = Reconstruction(lpips, factors)
+        same = placed(Identity(), ctx.device) if s.identity and not trained else networks.identity(ctx)
+        self.reconstruction = Reconstruction(lpips, factors, same)
         term = placed(StyleTerm(Trunk("vgg16", held("lpips-vgg"))), ctx.device) if s.style or s.content else None
         self.stylisation = Stylisation(state.image_critic, state.patch_critic, term, factors, s.patches, s.patch,
                                        s.mask_loss)

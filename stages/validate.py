@@ -116,10 +116,11 @@ def _portraits(ctx: Context, collection: str) -> list[Portrait]:
         samples = Samples(ctx.shards, collection, "test")
     except Fault:  # so small a set that none is held out
         samples = Samples(ctx.shards, collection, "train")
-    return [_portrait(samples[i]) for i in range(min(SIDE, len(samples)))]
+    return [portrait(samples[i]) for i in range(min(SIDE, len(samples)))]
 
 
-def _portrait(sample: Decoded) -> Portrait:
+def portrait(sample: Decoded) -> Portrait:
+    """A shard's sample as a portrait, all of whose regions have codes."""
     valid = np.ones(3, bool)
     return Portrait(sample["key"], sample["image"], sample["region"], sample["latent"], sample["codes"], valid)
 
