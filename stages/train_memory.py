@@ -32,7 +32,8 @@ def step_bytes(ctx: Context) -> int:
     One process, `micro_batch` samples at once, in float32; the accumulated gradients, Adam's moments and the average
     are in it. Nothing is computed and no weights are needed.
     """
-    train = dataclasses.replace(ctx.profile.train, precision="float32")
+    train = dataclasses.replace(ctx.profile.train, precision="float32",
+                                refinements=min(2, ctx.profile.train.refinements))  # a third holds what the second does
     return _step_bytes(dataclasses.replace(_with(ctx, train), device="meta", run=Path(), cache=Path()))
 
 
