@@ -1,5 +1,6 @@
 """The smaller trainings under torchrun: two processes come to the losses that one has, and write one result."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -16,8 +17,11 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]  # three processes that sta
 STEPS = 3
 
 
-def everything(base: Path, run: str) -> None:
-    """A few steps of both trainings of the StyleGAN2 kind, as each process calls it."""
+def everything(base: Path, run: str, *ports: int) -> None:
+    """A few steps of both trainings of the StyleGAN2 kind, as each process calls it.
+
+    They meet at a port a training: who is done first would else find the other still at the former one.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(irse, "UNITS", ((16, 3), (16, 4), (16, 14), (16, 3)))
         patch.setattr(e4e, "WIDTH", 16)
@@ -25,25 +29,37 @@ def everything(base: Path, run: str) -> None:
             patch.setattr(stage, "PENALTY_EVERY", 2)
             patch.setattr(stage, "WARM_UP", 100)
         ctx = courses.stylegan2_context(base, run, patch)
-        finetune_generator.run(ctx, data=base / "data", steps=STEPS, batch=4, stay=1.0)
-        train_inverter.run(ctx, data=base / "data", steps=STEPS, batch=4, unlock=1)
+        trainings = ((finetune_generator.run, {"stay": 1.0}), (train_inverter.run, {"unlock": 1}))
+        for number, (train, options) in enumerate(trainings):
+            if ports:
+                patch.setenv("MASTER_PORT", str(ports[number]))
+            train(ctx, data=base / "data", steps=STEPS, batch=4, **options)  # type: ignore[arg-type]
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
     for i, name in enumerate(("content", "style")):
         courses.write_pictures(tmp_path / "data" / name, 3, i)
     everything(tmp_path, "one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    first, second = free_ports(2)
     code = ("from pathlib import Path; from tests import test_trainings_together as t; "
-            f"t.everything(Path({str(tmp_path)!r}), 'two')")
-    root = Path(networks.__file__).parent.parent
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            f"t.everything(Path({str(tmp_path)!r}), 'two', {first}, {second})")
+    root, meeting = Path(networks.__file__).parent.parent, {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     running = [subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, env=os.environ | meeting | {"RANK": rank, "LOCAL_RANK": rank})
                for rank in ("0", "1")]
-    told = [process.communicate(timeout=400)[0].decode() for process in running]
+    try:
+        told = [process.communicate(timeout=300)[0].decode() for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert [process.returncode for process in running] == [0, 0], told
     assert "for the profile" in told[0] and "for the profile" not in told[1]
     for name in ("finetune-generator", "train-inverter"):
