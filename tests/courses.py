@@ -52,6 +52,12 @@ def stylegan2_context(base: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> 
     return Context(small, cache=base / "cache", run=base / "runs" / run)
 
 
+def other_kind() -> Context:
+    """A profile whose generator is of no kind that is known."""
+    portable = profile.load("portable")
+    return Context(dataclasses.replace(portable, generator=dataclasses.replace(portable.generator, kind="other")))
+
+
 def saved(path: Path) -> dict[str, Tensor]:
     return checkpoint.load(path)[0]
 

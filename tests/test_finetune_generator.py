@@ -176,5 +176,5 @@ def test_mobilestylegan_is_written_with_its_head(base: Path, monkeypatch: pytest
 
 def test_another_generator_has_no_such_training(base: Path) -> None:
     with pytest.raises(Fault, match="expected one of stylegan2, mobilestylegan") as fault:
-        finetune_generator.run(Context(load("tiny")), data=base / "data")
+        finetune_generator.run(courses.other_kind(), data=base / "data")
     assert fault.value.status == 2
