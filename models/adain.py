@@ -64,7 +64,10 @@ class AdaIN(nn.Module):
 
     def forward(self, content: Tensor, style: Tensor, *, alpha: float = 1.0) -> Tensor:
         """Give content (N, 3, H, W) the feature moments of style (N or 1, 3, h, w); both in [-1, 1]; alpha 0..1."""
-        features = self.encode(content)
-        (mean, std), (style_mean, style_std) = moments(features), moments(self.encode(style))
-        moved = (features - mean) / std * style_std + style_mean
+        return self.transfer(self.encode(content), moments(self.encode(style)), alpha=alpha)
+
+    def transfer(self, features: Tensor, style: tuple[Tensor, Tensor], *, alpha: float = 1.0) -> Tensor:
+        """`forward` from what `encode` gave for the content and `moments` for the style: for a grid of both."""
+        mean, std = moments(features)
+        moved = (features - mean) / std * style[1] + style[0]
         return self.decode(alpha * moved + (1 - alpha) * features)

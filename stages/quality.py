@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from models import sifid
+from models.adain import AdaIN, moments
 from models.aladin import Aladin
 from models.parser import PortraitParser
 from pipeline import pictures, weights
@@ -82,7 +83,9 @@ def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrai
 def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],
             sheet: Path | None) -> None:
     """SIFID-64 to the style and LPIPS-alex to the content of every pair, for each method of the evaluation."""
-    adain = evaluate.adain(ctx)
+    adain = AdaIN(weights.tensors("adain-vgg19"), weights.tensors("adain-decoder")).to(ctx.device)
+    with torch.inference_mode():
+        looks = [moments(adain.encode(pictures.to_tensor(s.image).to(ctx.device))) for s in styles]
     targets = [metrics.summary(s.image)[64] for s in styles]
     found: dict[str, list[float]] = {}
     rows = []
@@ -90,10 +93,14 @@ def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, faces: li
     for face in faces:
         row = [face.image, gallery.overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
         plain = metrics.summary(face.image)[64]
-        for style, target in zip(styles, targets, strict=True):
+        with torch.inference_mode():
+            features = adain.encode(pictures.to_tensor(face.image).to(ctx.device))
+        for style, target, look in zip(styles, targets, looks, strict=True):
             found.setdefault("sifid64_unstylised", []).append(sifid.frechet(plain, target))
             row.append(stylist.stylise(face, style))
-            for name, image in (("hypernst", row[-1]), ("adain", adain(face, style))):
+            with torch.inference_mode():
+                baseline = pictures.to_arrays(adain.transfer(features, look))[0]
+            for name, image in (("hypernst", row[-1]), ("adain", baseline)):
                 ours = metrics.summary(image)[64]
                 found.setdefault(f"sifid64_{name}", []).append(sifid.frechet(ours, target))
                 found.setdefault(f"lpips_alex_{name}", []).append(metrics.lpips(image, face.image))

@@ -22,6 +22,8 @@ def test_moments_of_the_style_replace_the_contents() -> None:
     content, style = torch.rand(2, 3, 64, 64), torch.rand(1, 3, 48, 48) * 0.2
     assert net(content, style).shape == content.shape
     assert torch.allclose(net(content, style, alpha=0), net.decode(net.encode(content)))
+    apart = net.transfer(net.encode(content), moments(net.encode(style)))
+    assert torch.equal(net(content, style), apart)
     mean, std = moments(torch.full((1, 2, 4, 4), 3.0))
     assert float(mean[0, 0]) == 3 and float(std[0, 0]) == pytest.approx(1e-5**0.5)
 
