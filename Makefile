@@ -7,7 +7,8 @@ PYTHON ?= $(firstword $(shell for p in python3 python3.14 python3.13 python3.12 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
 READY := $(VENV)/.hypernst-ready
 BIN := $(VENV)/bin
-# Of some GB of libraries only few modules are ever imported; those are compiled then.
+# Of some GB of libraries only few modules are ever imported; those are compiled then, and kept whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 option = $(if $($1),--$2 '$($1)')
 COMMON := $(strip $(call option,PROFILE,profile) $(call option,CACHE,cache) $(call option,RUN,run) \
