@@ -131,7 +131,7 @@ class Loop:
             self._said = time.monotonic()
             left = (self.total - self.step - 1) * passed / done
             if self._minutes:
-                left = min(left, self._minutes * 60 - passed)
+                left = max(0.0, min(left, self._minutes * 60 - passed))
             say(f"{self.name}: step {self.step + 1}/{self.total}, {rate:.2f} img/s, {left:.0f} s left, "
                 f"{memory():.1f} GB, {text}")
 
