@@ -102,10 +102,10 @@ def _run(stage: StageSpec, ctx: Context) -> tuple[int, float, float]:
     """Run the stage: its rows, its seconds, and those that `pictures.decode` took."""
     decode, spent = pictures.decode, 0.0
 
-    def timed(data: bytes, size: int | None = None) -> np.ndarray:
+    def timed(data: bytes, size: int | None = None, halve: bool = False) -> np.ndarray:
         nonlocal spent
         begin = time.process_time()
-        rgb = decode(data, size)
+        rgb = decode(data, size, halve)
         spent += time.process_time() - begin
         return rgb
 

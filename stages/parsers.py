@@ -37,7 +37,8 @@ def _portrait(ctx: Context) -> Labeller:
     name = ctx.profile.parser.weights
     net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, PortraitParser)
     net.to(ctx.device)
-    return lambda data: net.parse(_tensor(ctx, data, SIZE))[0].cpu().numpy()
+    return lambda data: net.parse(pictures.to_tensor(pictures.decode(data, SIZE, halve=True)).to(ctx.device))[
+        0].cpu().numpy()
 
 
 def _segmenter(network: type[BiSeNet | ParseNet]) -> Callable[[Context], Labeller]:
