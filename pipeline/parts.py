@@ -14,7 +14,7 @@ from pipeline import SCHEMA
 from pipeline.files import replacing
 from pipeline.sources import KEY_LENGTH
 from pipeline.spec import Column, Row
-from pipeline.store import Cache, Entry, file_digest, rejects_digest, row_digest, stretches
+from pipeline.store import Cache, Entry, file_digest, filters, rejects_digest, row_digest, stretches
 
 KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")
@@ -101,6 +101,9 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
         _put_rejects(f, rejects, parents)
         f.attrs["rows"] = np.bytes_(file_digest(entries))
         for name, column in columns.items():
+            if f[name].compression and f[name].chunks[0] == 1:
+                _copy(f[name], name, [entries[key][:2] for key in order], opened)
+                continue
             # Blocks of the new file, whole chunks each: how the rows lay in the parts leaves no trace in its bytes.
             chunk = f[name].chunks[0]
             step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in _VARYING else 64
@@ -108,6 +111,19 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
                 places = [entries[key][:2] for key in order[start:start + step]]  # file, row
                 blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places)]
                 _put(f[name], start, _joined(blocks))
+
+
+def _copy(dataset: h5py.Dataset, name: str, places: Sequence[tuple[int, int]], opened: "_Files") -> None:
+    """Fill `dataset` with the rows at (file, row) `places`: as they are packed, unless a file packs them otherwise."""
+    packing, rest, alike = filters(dataset), [0] * (dataset.ndim - 1), dict[int, bool]()
+    for i, (number, row) in enumerate(places):
+        cache = opened[number]
+        if number not in alike:
+            alike[number] = cache.filters(name) == packing
+        if alike[number]:
+            dataset.id.write_direct_chunk((i, *rest), cache.chunk(name, row))
+        else:
+            dataset[i] = cache.block(name, row, row + 1)[0]
 
 
 def _joined(blocks: Sequence[Any]) -> Any:

@@ -141,6 +141,21 @@ class Cache:
         values = self._read(name, slice(start, stop), text=kind == "text")
         return [v.tobytes() for v in values] if kind == "bytes" else values
 
+    def filters(self, name: str) -> list[Any]:
+        """How the chunks of a dataset are packed: two datasets with the same can exchange them as they are."""
+        return filters(self._dataset(name))
+
+    def chunk(self, name: str, row: int) -> bytes:
+        """The chunk that is row `row` of one column, as it lies in the file; a bad checksum is a Fault."""
+        dataset = self._dataset(name)
+        try:
+            skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
+        except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as e:
+            raise _damaged(self.path, e, name) from e
+        if skipped or len(data) < 4 or not checks(data):
+            raise _damaged(self.path, ValueError(f"row {row} does not have its checksum"), name)
+        return bytes(data)
+
     def _read(self, name: str, where: slice = slice(None), text: bool = False) -> Any:
         try:
             dataset = self._dataset(name)
@@ -177,6 +192,20 @@ def file_digest(entries: Mapping[str, Entry]) -> str:
     """Hex digest of all rows of a file, by key."""
     rows = (part for key in sorted(entries) if entries[key].row >= 0 for part in (key.encode(), entries[key].digest))
     return digest_all(rows).hex()
+
+
+def filters(dataset: h5py.Dataset) -> list[Any]:
+    """The shape of a dataset's chunks and the filters that they go through."""
+    made = dataset.id.get_create_plist()
+    return [dataset.dtype, dataset.chunks, *(made.get_filter(i) for i in range(made.get_nfilters()))]
+
+
+def checks(data: bytes) -> bool:
+    """Whether a packed chunk ends in the Fletcher32 checksum of the rest, as HDF5 makes it."""
+    words = np.frombuffer(data[:-4] + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
+    low, high = words.sum(), (words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum()
+    stored = int.from_bytes(data[-4:], "little")
+    return [int(low) % 65535, int(high) % 65535] == [(stored & 0xFFFF) % 65535, (stored >> 16) % 65535]
 
 
 def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:

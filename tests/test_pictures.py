@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -47,6 +48,17 @@ def test_resizing_averages_and_leaves_the_right_size_alone() -> None:
     expected = rgb.reshape(16, 4, 16, 4, 3).astype(float).mean((1, 3))
     assert np.abs(pictures.decode(data, 16) - expected).max() <= 1
     assert pictures.decode(data, 100).shape == (100, 100, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_halving_keeps_the_picture_and_is_left_out_below_twice_the_size(suffix: str) -> None:
+    smooth = cv2.resize(noise(1, 8, 8), (128, 128), interpolation=cv2.INTER_CUBIC)
+    data = pictures.encode(smooth, suffix)
+    for size in (64, 40):
+        plain, halved = (pictures.decode(data, size, halve=halve).astype(float) for halve in (False, True))
+        assert np.abs(halved - plain).mean() < 2
+    assert not np.array_equal(pictures.decode(data, 40), pictures.decode(data, 40, halve=True))
+    assert np.array_equal(pictures.decode(data, 65), pictures.decode(data, 65, halve=True))
 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", pictures.encode(noise(0))[:20]], ids=["empty", "text", "cut"])
