@@ -32,7 +32,7 @@ def parse_spec(ctx: Context) -> StageSpec:
         params={"kind": section.kind},
         weights={name: weights.sha256(name) for name in names},
         version=3,
-        batch=16,
+        batch=8,
         open=open_parser,
     )
 

@@ -55,6 +55,20 @@ def snapshot(ctx: Context) -> dict[str, object]:
     return held
 
 
+@pytest.mark.parametrize("packing", [{}, {"compression": "gzip"}, {"compression": "gzip", "compression_opts": 1}])
+def test_a_packed_chunk_is_copied_only_with_its_checksum(tmp_path: Path, packing: dict) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as f:
+        for size in (1, 3, 255, 4097, 65536):
+            data = f.create_dataset(str(size), (1, size), "u1", chunks=(1, size), fletcher32=True, **packing)
+            data[:] = np.random.default_rng(size).integers(0, 256, (1, size))
+            packed = bytearray(data.id.read_direct_chunk((0, 0))[1])
+            assert store.checks(bytes(packed))
+            for place in (0, len(packed) // 2, len(packed) - 1):
+                packed[place] ^= 1
+                assert not store.checks(bytes(packed))
+                packed[place] ^= 1
+
+
 def test_sound_caches_pass(ctx: Context, capsys: pytest.CaptureFixture) -> None:
     assert verify.run(ctx) == 0
     assert "0 problems; all checksums hold" in capsys.readouterr().err
