@@ -54,7 +54,7 @@ def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
                 d.update({f"{parent}.{name}": value for name, value in row.items()})
         items = [Item(key, d) for key, d in zip(keys, data, strict=True)]
     else:
-        items = [Item(p.stem, {"source": p.read_bytes()}, p.name) for p in sorted(ctx.content.iterdir())]
+        items = [Item(p.stem, {"source": p.read_bytes()}, p.name) for p in sorted(ctx.content.iterdir())[:ctx.limit]]
     decode, pictures.decode = pictures.decode, functools.cache(pictures.decode)
     try:
         for item in items:  # the first time decodes, and warms the models up; align's decoding, of files, stays in

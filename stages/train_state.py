@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from pipeline.profile import Train
 from pipeline.report import say
 from stages import networks
 
-Net = TypeVar("Net", bound=nn.Module)
 PHASES = ("reconstruct", "stylize")
 FREE = {"reconstruction_steps", "stylisation_steps", "validate_every", "checkpointing", "micro_batch"}  # may change
 
@@ -59,10 +57,10 @@ def build(ctx: Context, generator: Generator) -> State:
     settings = ctx.profile.train
     torch.manual_seed(ctx.profile.seed)
     table = generator.layer_table()
-    hyper, ema = (placed(networks.new_hypernetwork(ctx, table), ctx.device) for _ in range(2))
+    hyper, ema = (networks.new_hypernetwork(ctx, table).to(ctx.device) for _ in range(2))
     size, base = ctx.profile.generator.size, settings.image_critic_base
-    image_critic = placed(ImageDiscriminator(size, base=base, top=max(128, base // 64)), ctx.device)
-    patch_critic = placed(PatchDiscriminator(size=settings.patch, width=settings.patch_critic_width), ctx.device)
+    image_critic = ImageDiscriminator(size, base=base, top=max(128, base // 64)).to(ctx.device)
+    patch_critic = PatchDiscriminator(size=settings.patch, width=settings.patch_critic_width).to(ctx.device)
     critics = [*image_critic.parameters(), *patch_critic.parameters()]
     return State(hyper, ema.requires_grad_(False), image_critic, patch_critic,
                  _adam(hyper.parameters(), settings.learning_rate, (0.9, 0.99), ctx.device),
@@ -116,11 +114,6 @@ def enter_phase(state: State, settings: Train) -> int:
         for group in optimiser.param_groups:
             group["lr"] = rate * share
     return row
-
-
-def placed(net: Net, device: str) -> Net:
-    """The network on the device."""
-    return net.to(device)
 
 
 def _adam(parameters: object, rate: float, betas: tuple[float, float], device: str) -> torch.optim.Optimizer:

@@ -25,7 +25,7 @@ from pipeline.processes import ALONE, Team
 from pipeline.profile import Train
 from stages import networks
 from stages.train_data import Pair, micro_batches
-from stages.train_state import State, placed
+from stages.train_state import State
 
 PENALTY_EVERY = 16  # of the critics' steps have the R1 penalty
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -50,10 +50,10 @@ class Step:
         def held(name: str) -> dict[str, Tensor] | None:
             return weights.tensors(name) if trained else None
 
-        lpips = placed(LPIPS("alex", held("lpips-alex")), ctx.device)
-        same = placed(Identity(), ctx.device) if s.identity and not trained else networks.identity(ctx)
+        lpips = LPIPS("alex", held("lpips-alex")).to(ctx.device)
+        same = Identity().to(ctx.device) if s.identity and not trained else networks.identity(ctx)
         self.reconstruction = Reconstruction(lpips, factors, same)
-        term = placed(StyleTerm(Trunk("vgg16", held("lpips-vgg"))), ctx.device) if s.style or s.content else None
+        term = StyleTerm(Trunk("vgg16", held("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
         self.stylisation = Stylisation(state.image_critic, state.patch_critic, term, factors, s.patches, s.patch,
                                        s.mask_loss)
 
