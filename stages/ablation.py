@@ -55,7 +55,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
         own = dataclasses.replace(ctx, run=folder / f"table{table}-{row.name}",
                                   profile=dataclasses.replace(ctx.profile, train=changed))
         say(f"ablation: table {table}, {row.title}")
-        if not _trained(own, steps):
+        if train_state.step_of(own) < steps:
             train.run(own, steps=steps)
         evaluate.run(own, methods={"hypernst": evaluate.hypernst})
         results = json.loads((evaluate.folder(own) / "results.json").read_text())
@@ -91,8 +91,3 @@ def render(table: int, found: Mapping[str, Mapping[str, float]]) -> str:
     for title, figures in found.items():
         lines.append(f"| {title} | " + " | ".join(f"{figures[name]:.6f}" for name in COLUMNS) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _trained(ctx: Context, steps: int) -> bool:
-    """Whether the run has taken all its steps."""
-    return train_state.step_of(ctx) >= steps
