@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from models.places import Places
+
 Result = TypeVar("Result")
 
 
@@ -36,8 +38,11 @@ class Generator(Protocol):
     slots: int
     checkpointing: bool
 
-    def __call__(self, latent: Tensor, deltas: Deltas | None = None) -> Tensor:
-        """Pictures [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, slots, 512]."""
+    def __call__(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None) -> Tensor:
+        """Pictures [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, slots, 512].
+
+        Deltas have a kernel's shape after [N], or after [N, places.count] where every region has its own.
+        """
 
     def layer_table(self) -> list[LayerEntry]:
         """The kernels that weight deltas apply to, in the order of `deltas`."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models import layers
 from models.layers import Deltas, LayerEntry
+from models.places import Places
 
 SLOTS = 18
 WIDTHS = (512, 512, 512, 512, 256, 128, 64)
@@ -66,10 +67,15 @@ class Modulation(nn.Module):
         return F.linear(w, self.weight, self.bias)[:, :, None, None]
 
 
-def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None) -> Tensor:
-    """Apply a 1x1 convolution whose kernel may differ by sample: delta broadcasts to [N, out, in]."""
+def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None, places: Places | None = None) -> Tensor:
+    """Apply a 1x1 convolution whose kernel may differ by sample: delta broadcasts to [N, out, in].
+
+    With `places` it may differ by region as well: delta [N, regions, out, in].
+    """
     if delta is None:
         return F.conv2d(x, weight[:, :, None, None])
+    if places is not None:
+        return places.convolve(x, modulated_kernel(weight, delta))
     n, _, h, w = x.shape
     kernels = modulated_kernel(weight, delta)
     return torch.bmm(kernels, x.reshape(n, x.shape[1], h * w)).reshape(n, -1, h, w)
@@ -86,9 +92,9 @@ class SeparableConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
         self.noise = nn.Parameter(torch.zeros(1, 1, resolution, resolution)) if noise else None
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
         x = F.conv2d(x * self.modulation(w), self.depthwise, padding=1, groups=x.shape[1])
-        x = pointwise(x, self.pointwise, delta) + self.bias
+        x = pointwise(x, self.pointwise, delta, places) + self.bias
         if self.noise is not None:
             x = x + self.noise
         return F.leaky_relu(x, SLOPE)
@@ -104,10 +110,13 @@ class FirstConv(nn.Module):
         self.noise = nn.Parameter(torch.zeros(1, 1, 4, 4))
         self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
         x = x * self.modulation(w)
         if delta is None:
             x = F.conv2d(x, self.weight, padding=1)
+        elif places is not None:
+            kernels = modulated_kernel(self.weight, delta[..., None, None]).flatten(3)
+            x = places.convolve(F.unfold(x, 3, padding=1).unflatten(2, x.shape[2:]), kernels)
         else:
             n, channels, h, wd = x.shape
             kernels = modulated_kernel(self.weight, delta[..., None, None]).flatten(2)
@@ -124,10 +133,10 @@ class Block(nn.Module):
         self.conv1 = SeparableConv(inputs // 4, outputs, resolution)
         self.conv2 = SeparableConv(outputs, outputs, resolution)
 
-    def forward(self, x: Tensor, w: Sequence[Tensor], deltas: Deltas) -> Tensor:
+    def forward(self, x: Tensor, w: Sequence[Tensor], deltas: Deltas, places: Places | None = None) -> Tensor:
         """Double the sides; `w` holds the latents [N, 512] of up, conv1 and conv2, `deltas` go to the convolutions."""
         x = inverse_haar(x * self.up(w[0]))
-        return self.conv2(self.conv1(x, w[1], deltas[0]), w[2], deltas[1])
+        return self.conv2(self.conv1(x, w[1], deltas[0], places), w[2], deltas[1], places)
 
 
 class ToImage(nn.Module):
@@ -139,8 +148,8 @@ class ToImage(nn.Module):
         self.weight = nn.Parameter(torch.zeros(12, inputs))
         self.bias = nn.Parameter(torch.zeros(1, 12, 1, 1))
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None) -> Tensor:
-        return inverse_haar(pointwise(x * self.modulation(w), self.weight, delta) + self.bias)
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+        return inverse_haar(pointwise(x * self.modulation(w), self.weight, delta, places) + self.bias)
 
 
 class Head256(nn.Module):
@@ -152,11 +161,12 @@ class Head256(nn.Module):
         self.conv2 = SeparableConv(width, width, 128, noise=False)
         self.to_img = ToImage(width)
 
-    def forward(self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None)) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None),
+                places: Places | None = None) -> Tensor:
         """Features and a W+ latent [N, 18, 512] to pictures."""
-        x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0])
-        x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1])
-        return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2])
+        x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0], places)
+        x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1], places)
+        return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2], places)
 
 
 class MobileStyleGAN(nn.Module):
@@ -231,27 +241,31 @@ class MobileStyleGAN(nn.Module):
             rows.append(("to_img", 1024, "to_img", self.to_img.weight))
         return [LayerEntry(i, name, res, kind, tuple(t.shape)) for i, (name, res, kind, t) in enumerate(rows)]
 
-    def features(self, latent: Tensor, deltas: Deltas | None = None, depth: int | None = None) -> Tensor:
+    def features(self, latent: Tensor, deltas: Deltas | None = None, depth: int | None = None,
+                 places: Places | None = None) -> Tensor:
         """Run the octaves up to `depth`; latent [N, 512] or [N, 18, 512] -> features."""
         w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
         d = list(deltas) if deltas is not None else [None] * (1 + 2 * len(self.layers))
         x = self.constant.expand(w.shape[0], -1, -1, -1)
-        x = self.conv1(x, w[:, 0], d[0])
+        x = self.conv1(x, w[:, 0], d[0], places)
         for i, block in enumerate(self.layers[:depth]):
             slots = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
-            x = layers.run(block, x, slots, d[2 * i + 1 : 2 * i + 3], again=self.checkpointing)
+            x = layers.run(block, x, slots, d[2 * i + 1 : 2 * i + 3], places, again=self.checkpointing)
         return x
 
-    def forward(self, latent: Tensor, deltas: Deltas | None = None) -> Tensor:
-        """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcast to [N, out, in]."""
-        x = self.features(latent, deltas)
+    def forward(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None) -> Tensor:
+        """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcast to [N, out, in].
+
+        With `places` they are [N, regions, out, in], and each region's act where it lies.
+        """
+        x = self.features(latent, deltas, places=places)
         w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
         last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None] * 3
         if self.head is not None:
-            return layers.run(self.head, x, w, last, again=self.checkpointing)
+            return layers.run(self.head, x, w, last, places, again=self.checkpointing)
         if self.to_img is None:
             raise RuntimeError("generator has no image head")
-        return self.to_img(x, w[:, slot_of("to_img")], last[0])
+        return self.to_img(x, w[:, slot_of("to_img")], last[0], places)
 
 
 def _published(name: str) -> str:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from models import published
-from models.hypernetwork import REGIONS, HyperNetwork, MaskEncoder, arrange, side_by_side
+from models.hypernetwork import HyperNetwork, MaskEncoder, side_by_side
 from models.hyperstyle import HyperStyle, OwnHead, shares, without_aliases
 from models.layers import LayerEntry
-from models.windows import UNKNOWN
 
 FEATURES, STYLE = 512, 256
 
@@ -28,9 +27,10 @@ class RegionHyperStyle(HyperNetwork):
     """
 
     def __init__(self, table: Sequence[LayerEntry], *, condition_on_regions: bool = True,
-                 checkpointing: bool = False) -> None:
+                 region_deltas: bool = False, checkpointing: bool = False) -> None:
         nn.Module.__init__(self)
-        self.condition_on_regions, self.checkpointing, self.table = condition_on_regions, checkpointing, list(table)
+        self.condition_on_regions, self.region_deltas = condition_on_regions, region_deltas
+        self.checkpointing, self.table = checkpointing, list(table)
         self.net = HyperStyle(table, range(len(table)))
         self.mask = MaskEncoder()
         self.fusion = nn.Conv2d(FEATURES + STYLE, FEATURES, 1)
@@ -87,13 +87,16 @@ class RegionHyperStyle(HyperNetwork):
     def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
         """Deltas in the order of the layer table: [N, 512, 512, 3, 3] of shared heads, [N, out, in, 1, 1] of others.
 
-        x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content.
+        x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content. For `region_deltas`
+        the regions come after N.
         """
-        if not self.condition_on_regions:
-            region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
         content = self._run(self.net.look, side_by_side(x, y_hat))
-        seen = self.fusion(torch.cat([content, self.mask(arrange(codes, region))], 1))
-        return [self._run(partial(self.net.delta, i), seen) for i in range(len(self.table))]
+        _, tiled, places = self.conditions(codes, region)
+        if places is not None:
+            content = content.repeat_interleave(places.count, 0)
+        seen = self.fusion(torch.cat([content, self.mask(tiled)], 1))
+        deltas = [self._run(partial(self.net.delta, i), seen) for i in range(len(self.table))]
+        return deltas if places is None else [d.unflatten(0, (-1, places.count)) for d in deltas]
 
 
 def _silence(head: OwnHead) -> None:

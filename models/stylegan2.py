@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from models import layers, published
 from models.layers import Deltas, LayerEntry
 from models.ops import Bias, EqualLinear, fir, upfirdn
+from models.places import Places
 
 LATENT = 512
 CONSTANT = 512  # channels up to 32 px, whatever the multiplier
@@ -52,8 +53,14 @@ class ModulatedConv(nn.Module):
         self.blur = Blur(4.0) if up else None
         self.scale, self.demodulate = 1 / math.sqrt(inputs * kernel**2), demodulate
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None) -> Tensor:
-        """Map x [N, in, H, W] by w [N, 512]; delta [N, out, in, k, k], or broadcast to that, or [N, out, in]."""
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+        """Map x [N, in, H, W] by w [N, 512]; delta [N, out, in, k, k], or broadcast to that, or [N, out, in].
+
+        With `places` the regions come after N, and each region's delta acts where it lies.
+        """
+        if places is not None and delta is not None:
+            each = (t.repeat_interleave(places.count, 0) for t in (x, w))
+            return places.blend(self(*each, delta.flatten(0, 1)))
         style = self.modulation(w)
         x = x * style[:, :, None, None].to(x.dtype)
         kernel = self.weight * self.scale
@@ -114,9 +121,9 @@ class StyledConv(nn.Module):
         self.noise = Noise()
         self.activate = Bias(outputs)
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor, delta: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor, delta: Tensor | None, places: Places | None) -> Tensor:
         """Map x [N, in, H, W] by w [N, 512]."""
-        return self.activate(self.noise(self.conv(x, w, delta), noise))
+        return self.activate(self.noise(self.conv(x, w, delta, places), noise))
 
 
 class ToRGB(nn.Module):
@@ -128,9 +135,10 @@ class ToRGB(nn.Module):
         self.upsample = Blur(4.0) if up else None
         self.conv = ModulatedConv(inputs, 3, 1, demodulate=False)
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None, below: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None, places: Places | None,
+                below: Tensor | None = None) -> Tensor:
         """Features [N, in, H, W] and the picture at half the size to the picture [N, 3, H, W]."""
-        y = self.conv(x, w, delta) + self.bias
+        y = self.conv(x, w, delta, places) + self.bias
         return y if below is None or self.upsample is None else y + self.upsample(below, (2, 1), up=2)
 
 
@@ -234,10 +242,12 @@ class StyleGAN2(nn.Module):
         """The kernels that weight deltas apply to, in the order of `deltas`."""
         return layer_table(self.native, self.multiplier)
 
-    def forward(self, latent: Tensor, deltas: Deltas | None = None, noise: str | Sequence[Tensor] = "fixed") -> Tensor:
+    def forward(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None,
+                noise: str | Sequence[Tensor] = "fixed") -> Tensor:
         """Pictures [N, 3, size, size] of latents [N, 512] (W) or [N, slots, 512] (W+).
 
-        deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k]; noise is "fixed" (the buffers),
+        deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k], with `places` the regions after N;
+        noise is "fixed" (the buffers),
         "random", or a map [1 or N, 1, r, r] a convolution. Raises: ValueError for another number of latents or deltas.
         """
         w = latent[:, None].expand(-1, self.slots, -1) if latent.ndim == 2 else latent
@@ -249,20 +259,20 @@ class StyleGAN2(nn.Module):
             raise ValueError(f"{len(d)} deltas for a generator of {self.native} px; expected {rows}")
         maps = self._noise(noise, w)
         x = self.input.input.expand(len(w), -1, -1, -1)
-        x = self.conv1(x, w[:, 0], maps[0], d[0])
-        y = self.to_rgb1(x, w[:, 1], d[1])
+        x = self.conv1(x, w[:, 0], maps[0], d[0], places)
+        y = self.to_rgb1(x, w[:, 1], d[1], places)
         for b in range(len(self.to_rgbs)):
             own = slice(1 + 2 * b, 3 + 2 * b)
             x, y = layers.run(self._octave, b, x, y, w[:, 1 + 2 * b : 4 + 2 * b], maps[own], d[2 + 3 * b : 5 + 3 * b],
-                              again=self.checkpointing)
+                              places, again=self.checkpointing)
         return y if self.size == self.native else F.avg_pool2d(y, self.native // self.size)
 
     def _octave(self, b: int, x: Tensor, y: Tensor, w: Tensor, maps: Sequence[Tensor], d: Deltas,
-                ) -> tuple[Tensor, Tensor]:
+                places: Places | None) -> tuple[Tensor, Tensor]:
         """Features and picture of octave b from those at half its size."""
         for j in (0, 1):
-            x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j])
-        return x, self.to_rgbs[b](x, w[:, 2], d[2], y)
+            x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], places)
+        return x, self.to_rgbs[b](x, w[:, 2], d[2], places, y)
 
     def _noise(self, noise: str | Sequence[Tensor], w: Tensor) -> list[Tensor]:
         count = len(self.convs) + 1

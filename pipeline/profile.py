@@ -84,11 +84,13 @@ class Train:
     `heads` are "channel" (a shift a channel, the paper's), "separable" (that and `rank` separable terms) or
     "hyperstyle" (HyperStyle's trunk and heads, without `width` and `rank`; its published `weights` are a start).
     `losses_at` "each" takes the losses after every refinement (the paper's), "one" after one drawn a step.
+    `reconstruct_styles` False has reconstruction see contents alone: for styles whose latents are too rough a start.
     `start_layer` is the row of the generator's layer table from which stylisation trains, or the resolution of the
     first such row ("32px"). `micro_batch` samples go through the networks at once; the rates rise over `warm_up` steps.
     The critics act in every `critics_every`-th step, with so many times the weight lambda2. `identity` weights the
     distance in reconstruction by ArcFace; `style` and `content` the auxiliary VGG16 term (0: off, the paper's).
     `mask_condition` and `mask_loss` are Table 4's switches: codes arranged by region, patches matched by region.
+    `region_deltas` gives every region deltas of its own that act where it lies (false: everywhere, the paper's).
     `precision` "bfloat16" runs hypernetwork and generator in it; `checkpointing` recomputes their activations.
     Every `validate_every` steps (0: never) a fixed grid is drawn and measured.
     """
@@ -117,11 +119,13 @@ class Train:
     content: float
     mask_condition: bool
     mask_loss: bool
+    region_deltas: bool
     patches: int
     patch: int
     patch_critic_width: float
     image_critic_base: int
     reconstruction_every: int
+    reconstruct_styles: bool
     warm_up: int
     validate_every: int
     precision: str

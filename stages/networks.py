@@ -160,12 +160,13 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
     """An untrained hypernetwork of the profile's shape, with the profile's kind of heads."""
     s = ctx.profile.train
     ranks = {"channel": 0, "separable": s.rank}
+    shared = {"condition_on_regions": s.mask_condition, "region_deltas": s.region_deltas,
+              "checkpointing": s.checkpointing}
     if s.heads == "hyperstyle":
-        return RegionHyperStyle(table, condition_on_regions=s.mask_condition, checkpointing=s.checkpointing)
+        return RegionHyperStyle(table, **shared)
     if s.heads not in ranks:
         raise Fault(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
-    return HyperNetwork(table, width=s.width, rank=ranks[s.heads], condition_on_regions=s.mask_condition,
-                        checkpointing=s.checkpointing)
+    return HyperNetwork(table, width=s.width, rank=ranks[s.heads], **shared)
 
 
 def start(ctx: Context, hyper: HyperNetwork) -> str:

@@ -19,23 +19,25 @@ from stages.train_state import State
 from stages.train_step import Step, schedule
 
 
-def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, export: Path | None = None,
-        minutes: float | None = None) -> int:
+def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, phase: str | None = None,
+        export: Path | None = None, minutes: float | None = None) -> int:
     """Train in `ctx.run` until `steps` in all (default: the profile's), or `minutes` of this call are over.
 
     A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from nothing in the
-    reconstruction phase. `export` writes the averaged weights in fp16.
+    reconstruction phase; `phase` has it start in another. `export` writes the averaged weights in fp16.
     """
     with joined(ctx) as (team, own):
-        return _train(own, team, schedule(ctx.profile.train) if steps is None else steps, shipped, export, minutes)
+        return _train(own, team, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export,
+                      minutes)
 
 
-def _train(ctx: Context, team: Team, total: int, shipped: bool, export: Path | None, minutes: float | None) -> int:
+def _train(ctx: Context, team: Team, total: int, shipped: bool, phase: str | None, export: Path | None,
+           minutes: float | None) -> int:
     settings = ctx.profile.train
     content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
     latents.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
     generator = networks.generator(ctx)
-    state = train_state.start(ctx, generator, shipped, team)
+    state = train_state.start(ctx, generator, shipped, team, phase)
     if state.step >= total and not export:
         say(f"train: {state.step} steps in {ctx.run}, nothing left to do")
         return 0

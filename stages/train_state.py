@@ -67,8 +67,10 @@ def build(ctx: Context, generator: Generator) -> State:
                  _adam(critics, settings.critic_learning_rate, (0.0, 0.99), ctx.device))
 
 
-def start(ctx: Context, generator: Generator, shipped: bool, team: Team) -> State:
+def start(ctx: Context, generator: Generator, shipped: bool, team: Team, phase: str | None = None) -> State:
     """The run's checkpoint if there is one, else the shipped or fresh weights, the same in all processes.
+
+    A new run starts in `phase`, if given, and in stylisation only from weights that know of styles otherwise.
 
     Raises: Fault when the checkpoint is another profile's.
     """
@@ -78,6 +80,7 @@ def start(ctx: Context, generator: Generator, shipped: bool, team: Team) -> Stat
     else:
         if shipped:
             state.phase = networks.start(ctx, state.hyper)
+        state.phase = phase or state.phase
         state.ema.load_state_dict(state.hyper.state_dict())
     for module in state.modules().values():
         team.share(module)

@@ -109,7 +109,8 @@ class Step:
     def _passes(self, pair: Pair, rng: np.random.Generator, share: int) -> dict[str, float]:
         """Add one micro-batch's gradients, a `share`-th of the step's; its terms."""
         if self.state.phase == "reconstruct":
-            return self._reconstruct(pair.content if rng.random() < 0.5 else pair.style, rng, share)
+            styles = rng.random() < 0.5 and self.settings.reconstruct_styles
+            return self._reconstruct(pair.style if styles else pair.content, rng, share)
         terms = self._stylise(pair.content, pair.style, rng, share)
         if self.state.step % self.settings.reconstruction_every == 0:
             terms |= self._reconstruct(pair.content, rng, share)
@@ -122,11 +123,12 @@ class Step:
         with torch.no_grad(), self._precision():
             y_hat = _wide(self.generator(content.latent)).clamp(-1, 1)
         deltas: list[Tensor] | None = None
+        places = self.state.hyper.places(content.region)
         for i in range(s.refinements if chosen is None else chosen + 1):
             counts = chosen is None or i == chosen
             with torch.set_grad_enabled(counts), self._precision():
                 deltas = hypernetwork.add(deltas, self.state.hyper(content.image, y_hat, codes, content.region))
-                y = _wide(self.generator(content.latent, deltas))
+                y = _wide(self.generator(content.latent, deltas, places))
             deltas = [d.detach() for d in deltas]
             if counts:
                 yield y

@@ -182,7 +182,7 @@ class Painter:
     def __init__(self) -> None:
         self.given: list[Sequence[Tensor] | None] = []
 
-    def __call__(self, latent: Tensor, deltas: Sequence[Tensor] | None = None) -> Tensor:
+    def __call__(self, latent: Tensor, deltas: Sequence[Tensor] | None = None, places: object = None) -> Tensor:
         self.given.append(deltas)
         level = torch.tensor(0.1) if deltas is None else torch.stack([d.mean() for d in deltas]).sum()
         return level.expand(latent.shape[0], 3, 256, 256)
@@ -213,3 +213,20 @@ def test_strength_walks_from_ones_own_style_to_the_other(seed: int, strength: fl
     assert torch.allclose(mix_codes(own, style, 1.0), style, atol=1e-6)
     nearer = mix_codes(own, style, min(1.0, strength + 0.1))
     assert bool(((nearer * style).sum(-1) >= (mixed * style).sum(-1) - 1e-5).all())
+
+
+@given(st.integers(0, 99), st.integers(0, 3), st.integers(1, 2))
+@settings(max_examples=8, deadline=None)
+def test_region_deltas_are_those_of_the_regions_own_code(seed: int, changed: int, n: int) -> None:
+    torch.manual_seed(seed)
+    net = HyperNetwork(TABLE, width=8, rank=2, region_deltas=True)
+    for head in net.heads:
+        torch.nn.init.normal_(head.out.weight, 0, 0.02)
+    x, y_hat, own, region = inputs(seed, n)
+    other = own.clone()
+    other[:, changed] = codes(seed + 1, n)[:, changed]
+    with torch.no_grad():
+        before, after = (net(x, y_hat, c, region) for c in (own, other))
+    for a, b, entry in zip(before, after, TABLE, strict=True):
+        assert a.shape == (n, 4, *entry.shape[:2])  # the map has unknown places, with the whole image's code
+        assert [bool((a[:, r] != b[:, r]).any()) for r in range(4)] == [r == changed for r in range(4)]

@@ -38,6 +38,10 @@ def batch(seed: int, n: int = 1) -> Batch:
     return Batch(*(torch.from_numpy(a) for a in (image, latent, region, codes)))
 
 
+EVERYWHERE_OR_BY_REGION = pytest.mark.parametrize(("wide", "region_deltas"), [
+    (False, False), (True, False), (True, True)])
+
+
 def trainer(base: Path, phase: str, *, wide: bool = False, **settings: object) -> tuple[Context, Step]:
     """A step with heads that are awake; `wide` has it all in float64."""
     ctx = small.context(base, "step", **{"batch": 1, "losses_at": "each", "refinements": 3, **settings})
@@ -75,14 +79,14 @@ def renderings(hyper: torch.nn.Module, generator: torch.nn.Module, c: Batch, cod
     for _ in range(3):
         new = hyper(c.image, y.detach(), codes, c.region)
         total = new if total is None else [old.detach() + more for old, more in zip(total, new, strict=True)]
-        rendered = generator(c.latent, total)
+        rendered = generator(c.latent, total, hyper.places(c.region))
         yield rendered
         y = rendered.clamp(-1, 1)
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_reconstruction_is_equation_3_in_float64(tmp_path: Path, wide: bool) -> None:
-    ctx, step = trainer(tmp_path, "reconstruct", wide=wide, lambda1=1.5)
+@EVERYWHERE_OR_BY_REGION
+def test_reconstruction_is_equation_3_in_float64(tmp_path: Path, wide: bool, region_deltas: bool) -> None:
+    ctx, step = trainer(tmp_path, "reconstruct", wide=wide, lambda1=1.5, region_deltas=region_deltas)
     state, content = step.state, batch(0)
     hyper, generator = copy.deepcopy(state.hyper).double(), copy.deepcopy(step.generator).double()
     lpips = copy.deepcopy(step.reconstruction.lpips).double()
@@ -95,9 +99,10 @@ def test_reconstruction_is_equation_3_in_float64(tmp_path: Path, wide: bool) -> 
     assert apart(state.hyper, hyper) < (1e-9 if wide else 1e-4)
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_stylisation_is_equations_4_to_6_in_float64(tmp_path: Path, wide: bool) -> None:
-    _, step = trainer(tmp_path, "stylize", wide=wide, lambda2=2.0, reconstruction_every=99)
+@EVERYWHERE_OR_BY_REGION
+def test_stylisation_is_equations_4_to_6_in_float64(tmp_path: Path, wide: bool, region_deltas: bool) -> None:
+    _, step = trainer(tmp_path, "stylize", wide=wide, lambda2=2.0, reconstruction_every=99,
+                      region_deltas=region_deltas)
     state, content, style = step.state, batch(1), batch(2)
     nets = [copy.deepcopy(net).double() for net in
             (state.hyper, step.generator, state.image_critic, state.patch_critic)]
