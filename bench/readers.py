@@ -17,8 +17,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import pictures, shards
+from pipeline.members import decode, fields
 from pipeline.remote import StreamLoader
-from pipeline.stream import Loader, Samples, collate, decode, fields
+from pipeline.stream import Loader, Samples, collate
 
 COUNT, BATCH, ROUNDS = 320, 16, 7
 

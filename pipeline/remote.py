@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline import shards
 from pipeline.errors import Fault
+from pipeline.members import fields
 from pipeline.shards import Shard
-from pipeline.stream import Batches, as_is, collate, fields, order, piece, single_thread, steps
+from pipeline.stream import Batches, as_is, collate, order, piece, single_thread, steps
 
 Raw = tuple[str, dict[str, bytes]]
 

@@ -22,7 +22,8 @@ from pipeline import files, loop, pictures, weights
 from pipeline.context import Context
 from pipeline.curves import chart
 from pipeline.errors import Fault
-from pipeline.stream import Decoded, Samples
+from pipeline.members import Decoded
+from pipeline.stream import Samples
 from stages import gallery
 from stages.portraits import Portrait
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline import pictures, shards, stream
 from pipeline.errors import Fault
+from pipeline.members import decode, fields
 from pipeline.remote import Stream, StreamLoader, listed
 from pipeline.stream import Batches, Loader, Samples
 
@@ -230,12 +231,12 @@ def test_a_json_of_any_form_counts_but_only_the_samples_own() -> None:
     text = json.dumps({"note": f'"key": "{key}"', "key": "another"}).encode()
     for data in (text, text.replace(b": ", b":")):
         with pytest.raises(Fault, match="its json is that of 'another'"):
-            list(stream.fields({**members, "json": data}, key))
-    assert stream.decode({**members, "json": b'{"key":"k000"}'}, key)["meta"] == {"key": key}
+            list(fields({**members, "json": data}, key))
+    assert decode({**members, "json": b'{"key":"k000"}'}, key)["meta"] == {"key": key}
 
 
 def test_a_batch_of_two_sizes_is_refused() -> None:
-    two = [stream.fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": shards.npy(latent)}, str(i))
+    two = [fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": shards.npy(latent)}, str(i))
            for i, latent in enumerate((np.zeros((4, 16), "<f4"), np.zeros((1, 16), "<f4")))]
     with pytest.raises(Fault, match=r"a batch's latent are float32\[4, 16\], but that of '1' is float32\[1, 16\]"):
         stream.collate(two, 2)
@@ -248,7 +249,7 @@ def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:
     for name, data in (("jpg", b"not a picture"), ("latent.npy", pickled.getvalue()), ("codes.npy", b"\x93NUMPY"),
                        ("json", b"[1]"), ("json", b"{")):
         with pytest.raises(Fault, match=f"sample '{key}': damaged"):
-            stream.decode({**members, name: data}, key)
+            decode({**members, name: data}, key)
 
 
 @pytest.mark.parametrize("path, value, told", [
