@@ -1,5 +1,7 @@
 """Where tensors live: the device a run was asked for, looked up only once there is something to compute."""
 
+import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -29,3 +31,12 @@ def resolve(name: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise Fault(f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use cpu or auto", 2) from error
     return name
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of main memory that the machine has, and that are available now."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
+    with contextlib.suppress(OSError, AttributeError):  # Linux knows what it could free, too
+        free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])  # type: ignore[index]
+    return total, free

@@ -1,15 +1,13 @@
 """Says what this machine has and whether the profile can run on it: versions, weights, disk, memory, GPU."""
 
-import contextlib
 import os
 import platform
-import re
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import weights
+from pipeline import device, weights
 from pipeline.context import Context
 from pipeline.fetch import Package
 from pipeline.registry import Weight
@@ -25,6 +23,7 @@ def report(ctx: Context, preprocessing: float, training: float) -> str:
     names = weights.needed(ctx.profile)
     missing = [weights.find(name) for name in names if weights.local(name) is None]
     here = f"{len(names) - len(missing)} of the {len(names)} that profile {ctx.profile.name} reads are here"
+    total, free = device.memory()
     lines = [
         ("hypernst", f"{_version('hypernst')}, profile {ctx.profile.name}, engine {ctx.engine}"),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
@@ -33,7 +32,7 @@ def report(ctx: Context, preprocessing: float, training: float) -> str:
         *(("", f"missing: {weight.name}: {weights.way_to(weight)}") for weight in missing),
         ("disk", ", ".join(f"{free / 1e9:.1f} GB free at {at}" for at, free in _free(ctx.cache, ctx.run).items())),
         ("", _disk(missing)),
-        ("memory", _memory()),
+        ("memory", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it available"),
         ("", f"profile {ctx.profile.name} takes about {preprocessing / 1e9:.1f} GB to preprocess{_fits(preprocessing)} "
              f"and {training / 1e9:.1f} GB to train with one sample at a time{_fits(training)}"),
         ("device", _device(training)),
@@ -51,7 +50,7 @@ def _disk(missing: Sequence[Weight]) -> str:
 
 
 def _fits(wanted: float) -> str:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total, _ = device.memory()
     return " (enough)" if wanted < total else f" (NOT enough: this machine has {total / 1e9:.1f} GB)"
 
 
@@ -72,14 +71,6 @@ def _existing(place: Path) -> Path:
     while not place.exists():
         place = place.parent
     return place
-
-
-def _memory() -> str:
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-    with contextlib.suppress(OSError, AttributeError):  # Linux knows what it could free, too
-        free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])  # type: ignore[index]
-    return f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it available"
 
 
 def _device(training: float) -> str:

@@ -14,6 +14,7 @@ from models.layers import Generator
 from models.mobilestylegan import MobileStyleGAN
 from models.objective import Batch
 from models.stylegan2 import StyleGAN2
+from pipeline import device
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.peak import Peak
@@ -74,15 +75,9 @@ def advice(ctx: Context) -> Iterator[None]:
                     f"hold memory there; {_way_out(ctx, need * 0.9)}") from e
 
 
-def available(device: str) -> float:
-    """GB that are free on the device."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0] / GB
-    lines = Path("/proc/meminfo")
-    if not lines.exists():
-        return float("inf")
-    found = {line.split(":")[0]: line.split() for line in lines.read_text().splitlines()}
-    return int(found["MemAvailable"][1]) * 1024 / GB
+def available(where: str) -> float:
+    """GB that are free on a device."""
+    return (torch.cuda.mem_get_info(where)[0] if where.startswith("cuda") else device.memory()[1]) / GB
 
 
 def savings(settings: Train) -> Iterator[Train]:
