@@ -246,3 +246,10 @@ def test_a_grid_is_drawn_measured_and_shown_on_the_page(base: Path) -> None:
     page = (ctx.run / "index.html").read_text()
     assert page.count("<svg") >= 5 and 'src="grids/step-000004.png"' in page
     assert any((ctx.run / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("phase", train_state.PHASES)
+def test_a_new_run_starts_in_the_phase_that_is_asked_for(base: Path, phase: str) -> None:
+    ctx = small.context(base, f"starts-in-{phase}")
+    train.run(ctx, shipped=False, phase=phase, steps=1)
+    assert [row["phase"] for row in log(ctx)] == [phase]

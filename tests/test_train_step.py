@@ -183,3 +183,12 @@ def test_the_mask_loss_can_be_switched_off(tmp_path: Path, by_region: bool) -> N
     assert matched.fake.shape[:2] == ((3, 2) if by_region else (1, 6))
     inside = [content.region[0, y0:y1, x0:x1].unique().tolist() for x0, y0, x1, y1 in matched.fake.reshape(-1, 4)]
     assert any(len(labels) > 1 for labels in inside) or by_region
+
+
+@pytest.mark.parametrize("styles", [True, False])
+def test_reconstruction_sees_styles_where_the_profile_says_so(tmp_path: Path, styles: bool) -> None:
+    _, step = trainer(tmp_path, "reconstruct", refinements=1, reconstruct_styles=styles)
+    content, style = batch(0), batch(1)
+    seen = {step._passes(Pair(0, content, style), np.random.default_rng(seed), 1)["l2"] for seed in range(6)}
+    own = step._reconstruct(content, np.random.default_rng(0), 1)["l2"]
+    assert own in seen and len(seen) == 1 + styles
