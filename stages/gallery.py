@@ -12,11 +12,12 @@ from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.report import Progress
 from stages import evaluate
-from stages.portraits import Portrait, Stylist, cached
+from stages.portraits import Portrait, Stylist, cached, in_region
 
 CELL, GAP, LABEL = 160, 4, 20
 REGION_COLOURS = np.array([[222, 140, 60], [238, 205, 175], [70, 110, 150]], np.uint8)
 COLUMNS = ("photo", "regions", "inversion", "reconstruction")
+MIXES = ((0, 1, 2), (2, 0, 1))  # columns whose hair, face and background have styles of their own: which ones
 
 
 def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
@@ -28,12 +29,13 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
     if sheet.exists() and page.exists() and mark.exists() and mark.read_text() == stamp:
         return page, sheet
     stylist = Stylist(ctx)
-    progress = Progress("gallery", len(faces) * len(chosen))
+    targets = [*chosen, *(_mixed([chosen[i] for i in mix]) for mix in MIXES if max(mix) < len(chosen))]
+    progress = Progress("gallery", len(faces) * len(targets))
     rows = []
     for face in faces:
         row = [face.image, overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
-        for style in chosen:
-            row.append(stylist.stylise(face, style))
+        for target in targets:
+            row.append(stylist.stylise(face, target))
             progress.add(1)
         rows.append(row)
     progress.close()
@@ -53,13 +55,26 @@ def overlay(portrait: Portrait) -> np.ndarray:
 
 
 def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait]) -> np.ndarray:
-    """One picture: the styles and their regions on top, under them a row a content."""
+    """One picture: the styles and their regions on top, under them a row a content; mixed columns come last."""
     blank = np.full((CELL, CELL, 3), 255, np.uint8)
-    head = [blank] * (len(COLUMNS) - 1)
-    top = [*head, blank, *(s.image for s in styles)]
-    second = [*head, blank, *(overlay(s) for s in styles)]
-    cells = [_strip(top), _strip(second), _labels(len(COLUMNS) + len(styles)), *(_strip(row) for row in rows)]
-    return np.concatenate(cells)
+    head, tail = [blank] * len(COLUMNS), [blank] * (len(rows[0]) - len(COLUMNS) - len(styles))
+    top = [*head, *(s.image for s in styles), *tail]
+    second = [*head, *(overlay(s) for s in styles), *tail]
+    names = [*COLUMNS, *(f"in style {i + 1}" for i in range(len(styles))), *map(_told, MIXES)]
+    return np.concatenate([_strip(top), _strip(second), _labels(names[:len(rows[0])]), *(_strip(row) for row in rows)])
+
+
+def _mixed(styles: Sequence[Portrait]) -> Portrait:
+    """The codes of three styles: the first one's hair, the second one's face, the third one's background."""
+    mixed = styles[1]
+    for region, style in enumerate(styles):
+        mixed = in_region(mixed, region, style)
+    return mixed
+
+
+def _told(mix: Sequence[int]) -> str:
+    """Which styles are mixed, in the order of the regions."""
+    return "hair {}, face {}, back {}".format(*(i + 1 for i in mix))
 
 
 def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
@@ -67,9 +82,9 @@ def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.pad(c, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for c in small], 1)
 
 
-def _labels(columns: int) -> np.ndarray:
-    strip = np.full((LABEL, columns * (CELL + GAP), 3), 255, np.uint8)
-    for i, name in enumerate((*COLUMNS, "in the styles above")):
+def _labels(names: Sequence[str]) -> np.ndarray:
+    strip = np.full((LABEL, len(names) * (CELL + GAP), 3), 255, np.uint8)
+    for i, name in enumerate(names):
         place = (i * (CELL + GAP) + 2, 14)
         cv2.putText(strip, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
     return strip
@@ -87,9 +102,12 @@ def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Po
 
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     head += "".join(cell(f"style-{i}", s.image, s.key) for i, s in enumerate(styles))
+    mixes = [_told(mix) for mix in MIXES][:len(rows[0]) - len(COLUMNS) - len(styles)]
+    head += "".join(f"<th>{told}</th>" for told in mixes)
     body = []
     for i, (row, face) in enumerate(zip(rows, faces, strict=True)):
-        titles = [f"{face.key}: {name}" for name in COLUMNS] + [f"{face.key} in {s.key}" for s in styles]
+        titles = [f"{face.key}: {name}" for name in COLUMNS] + [
+            f"{face.key} in {told}" for told in (*(s.key for s in styles), *mixes)]
         cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
         body.append(f"<tr>{''.join(cells_of_row)}</tr>")
     table = evaluate.folder(ctx) / "table.md"
@@ -97,6 +115,7 @@ def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Po
     return f"""<!doctype html><meta charset="utf-8"><title>HyperNST: {html.escape(folder.name)}</title>
 <style>body{{font:14px system-ui;margin:2em}}img{{width:128px;display:block}}th{{font-weight:normal;color:#555}}</style>
 <h1>HyperNST</h1>
-<p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column.</p>
+<p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column; in
+the last columns hair, face and background have styles of their own, counted from the left.</p>
 <table><tr>{head}</tr>{"".join(body)}</table>{numbers}<p><img src="sheet.png" style="width:100%"></p>
 """

@@ -3,6 +3,7 @@
 A single picture goes through the very workers of the preprocessing stages, so both ways give the same numbers.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,13 @@ def assemble(key: str, row: Mapping[str, Any], size: int) -> Portrait:
     codes = np.concatenate([row["code"], row["image_code"][None]])
     codes[:3][~row["valid"]] = row["image_code"]
     return Portrait(key, pictures.decode(bytes(row["image"]), size), row["region"], row["latent"], codes, row["valid"])
+
+
+def in_region(target: Portrait, region: int, other: Portrait) -> Portrait:
+    """`target` with the region's code of `other` (its whole-image code where it lacks the region)."""
+    codes = target.codes.copy()
+    codes[region] = other.codes[region]
+    return dataclasses.replace(target, codes=codes)
 
 
 def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[Portrait]:

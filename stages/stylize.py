@@ -1,6 +1,5 @@
 """Stylise one portrait in the style of one picture, or of a picture a region."""
 
-import dataclasses
 from pathlib import Path
 
 from models.windows import REGIONS
@@ -8,7 +7,7 @@ from pipeline import pictures
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
-from stages.portraits import Portrait, Reader, Stylist
+from stages.portraits import Reader, Stylist, in_region
 
 
 def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0,
@@ -32,16 +31,9 @@ def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None,
     portrait = read(content, "content")
     target = read(style, "style") if style else read(chosen["face"], "style")
     for name, path in chosen.items():
-        target = _with_region(target, REGIONS.index(name), read(path, "style"))
+        target = in_region(target, REGIONS.index(name), read(path, "style"))
     picture = Stylist(ctx).stylise(portrait, target, strength)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, pictures.encode(picture, output.suffix.lower()))
     print(output)
     return 0
-
-
-def _with_region(target: Portrait, region: int, other: Portrait) -> Portrait:
-    """`target` with the region's code of `other` (its whole-image code where it lacks the region)."""
-    codes = target.codes.copy()
-    codes[region] = other.codes[region]
-    return dataclasses.replace(target, codes=codes)
