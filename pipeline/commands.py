@@ -48,7 +48,8 @@ STAGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
 )
 LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # look for a GPU only when there is work
 TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("fit-head", "fit_head", ("images", "minutes", "shipped", "output"), "Fit the generator's 256 px output head."),
+    ("fit-head", "fit_head", ("images", "steps", "minutes", "shipped", "output"),
+     "Fit the generator's 256 px output head; run it again to go on."),
     ("finetune-generator", "finetune_generator",
      ("data", "steps", "minutes", "batch", "critic", "stay", "mapping", "output"),
      "Teach the generator DATA/content and DATA/style, aligned portraits; run it again to go on."),

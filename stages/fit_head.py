@@ -4,7 +4,6 @@ The pictures are the generator's own, so data is unlimited and the target exact;
 """
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,34 +15,56 @@ from models.mobilestylegan import SLOTS, Head256, MobileStyleGAN
 from pipeline import checkpoint, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
+from pipeline.loop import SAVE_EVERY, Loop
+from pipeline.processes import ALONE
+from pipeline.report import Progress
+from pipeline.state import State, advance
 
+NAME = "fit-head"
 OUTPUT = Path("weights/portable/head256.safetensors")
 HELD_OUT = 16
 TRUNCATION = (0.5, 1.0)
 Pair = tuple[Tensor, Tensor, Tensor]
 BATCH, CROP = 8, 40  # crops a step, cells a side of the features at 128 px
+RATES, WARM_UP = (1e-4, 3e-3), 30  # of modulations (their weights act through 512 latent values at once), of others
 
 
-def run(ctx: Context, *, minutes: float = 20, images: int = 500, shipped: bool = True, output: Path = OUTPUT) -> int:
-    """Draw `images` faces, then fit the head for `minutes`; report held-out PSNR (dB, peak 2) and save it.
+def run(ctx: Context, *, images: int = 500, steps: int = 6000, minutes: float | None = None, shipped: bool = True,
+        output: Path = OUTPUT) -> int:
+    """Draw `images` faces, fit the head until `steps` in all or `minutes` of this call, save it with its PSNR.
 
-    Goes on from the profile's head, or with `shipped` False starts from nothing. A face takes 8.5 MB of memory.
+    Starts from the profile's head, or with `shipped` False from nothing; the same command goes on. The PSNR (dB, peak
+    2) is that of HELD_OUT faces. A face takes 8.5 MB of memory.
     """
     if ctx.profile.generator.kind != "mobilestylegan":
         kind = ctx.profile.generator.kind
-        raise Fault(f"fit-head fits MobileStyleGAN's cut; profile {ctx.profile.name} uses {kind}", 2)
+        raise Fault(f"{NAME} fits MobileStyleGAN's cut; profile {ctx.profile.name} uses {kind}", 2)
     generator = MobileStyleGAN.load(weights.tensors(ctx.profile.generator.weights)).to(ctx.device)
-    start = time.monotonic()
-    pairs = [draw_pair(generator, seed) for seed in range(images + HELD_OUT)]
-    print(f"drew {len(pairs)} pairs in {time.monotonic() - start:.0f} s", flush=True)
+    pairs = []
+    progress = Progress(f"{NAME}: faces", images + HELD_OUT, "face")
+    for seed in range(images + HELD_OUT):
+        pairs.append(draw_pair(generator, seed))
+        progress.add(1)
+    progress.close()
     held, train = pairs[:HELD_OUT], pairs[HELD_OUT:]
-    head = _initialised(train)
-    if shipped:
-        head.load_state_dict({name: t.float() for name, t in weights.tensors(ctx.profile.generator.head).items()})
-        print(f"held-out PSNR of {ctx.profile.generator.head}: {evaluate(head, held):.2f} dB", flush=True)
-    fit(head, train, held, minutes * 60)
+    head = _initialised(train, ctx.profile.seed)
+    start = ctx.profile.generator.head if shipped else ""
+    if start:
+        head.load_state_dict({name: t.float() for name, t in weights.tensors(start).items()})
+    optimiser, folder = _adam(head), ctx.run / NAME
+    recipe = {"generator": weights.sha256(ctx.profile.generator.weights), "images": images, "steps": steps,
+              "seed": ctx.profile.seed, "start": weights.sha256(start) if start else ""}
+    state = State(folder / "checkpoint.safetensors", {"head": head}, {"adam": optimiser}, recipe)
+    state.resume()
+    loop = Loop(NAME, folder, steps, save=lambda step: state.save(step, loop.seconds), step=state.step,
+                minutes=minutes, images=BATCH, spent=state.seconds, save_every=SAVE_EVERY)
+    with loop:
+        for step in loop:
+            rng = torch.Generator().manual_seed(ctx.profile.seed * steps + step)
+            loop.tell(train_step(head, optimiser, train, step / steps, step, rng, loop))
     psnr = evaluate(head, held)
-    meta = {"what": "256 px head for MobileStyleGAN after layers.4", "command": "hypernst fit-head",
+    meta = {"what": "256 px head for MobileStyleGAN after layers.4", "steps": state.step,
+            "command": f"hypernst {NAME} --images {images} --steps {state.step}",
             "data": f"{images} faces drawn from the generator, seeds {HELD_OUT}..{images + HELD_OUT - 1}",
             "held_out_psnr_db": round(psnr, 2), "held_out": HELD_OUT}
     checkpoint.save(output, checkpoint.half(head.state_dict()), meta)
@@ -68,31 +89,29 @@ def draw_pair(generator: MobileStyleGAN, seed: int) -> Pair:
     return kept[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
 
 
-def fit(head: Head256, train: Sequence[Pair], held: Sequence[Pair], seconds: float) -> None:
-    """Minimise the squared error of the picture by Adam with a cosine schedule over the time given."""
-    torch.manual_seed(0)
+def train_step(head: Head256, optimiser: torch.optim.Optimizer, train: Sequence[Pair], done: float, step: int,
+               rng: torch.Generator, loop: Loop) -> dict[str, float]:
+    """A step of Adam on the squared error of crops; the rates follow a cosine over the share `done`."""
+    for group, rate in zip(optimiser.param_groups, RATES, strict=True):
+        group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
+    chosen = torch.randint(len(train), (BATCH,), generator=rng)
+    loss = _crop_loss(head, [train[int(i)] for i in chosen], rng)
+    loss.backward()
+    loop.count(advance(optimiser, ALONE))
+    return {"loss": loss.item()}
+
+
+def _adam(head: Head256) -> torch.optim.Optimizer:
     modulation = [p for name, p in head.named_parameters() if name.endswith("modulation.weight")]
     others = [p for name, p in head.named_parameters() if not name.endswith("modulation.weight")]
-    rates = (1e-4, 3e-3)  # a modulation weight acts through 512 latent values at once
-    optimiser = torch.optim.Adam([{"params": modulation}, {"params": others}], betas=(0.9, 0.99))
-    start, step = time.monotonic(), 0
-    while (done := (time.monotonic() - start) / max(seconds, 1)) < 1:
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * min(1.0, (step + 1) / 30) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
-        loss = _crop_loss(head, [train[int(i)] for i in torch.randint(len(train), (BATCH,))])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        step += 1
-        if step % 100 == 0:
-            print(f"step {step} loss {loss.item():.5f} held-out {evaluate(head, held[:8]):.2f} dB", flush=True)
+    return torch.optim.Adam([{"params": modulation}, {"params": others}], betas=(0.9, 0.99))
 
 
-def _crop_loss(head: Head256, pairs: Sequence[Pair]) -> Tensor:
+def _crop_loss(head: Head256, pairs: Sequence[Pair], rng: torch.Generator) -> Tensor:
     """Squared error on one random CROP a face, without its outermost cell: a crop's border is not the picture's."""
     features, latents, targets = [], [], []
     for f, w, t in pairs:
-        y, x = (int(v) for v in torch.randint(f.shape[-1] - CROP + 1, (2,)))
+        y, x = (int(v) for v in torch.randint(f.shape[-1] - CROP + 1, (2,), generator=rng))
         features.append(f[:, :, y : y + CROP, x : x + CROP])
         targets.append(t[:, :, 2 * y : 2 * (y + CROP), 2 * x : 2 * (x + CROP)])
         latents.append(w)
@@ -107,8 +126,9 @@ def evaluate(head: Head256, pairs: Sequence[Pair]) -> float:
     return sum(values) / len(values)
 
 
-def _initialised(train: Sequence[Pair]) -> Head256:
+def _initialised(train: Sequence[Pair], seed: int) -> Head256:
     """A head whose modulation normalises each feature channel and whose kernels are small and random."""
+    torch.manual_seed(seed)
     head = Head256().to(train[0][0].device)
     std = torch.cat([f for f, _, _ in train[:8]]).float().std((0, 2, 3)) + 1e-3
     with torch.no_grad():

@@ -103,16 +103,38 @@ def drawn(_: object, seed: int) -> fit_head.Pair:
     return features.half(), latent, picture.clamp(-1, 1).half()
 
 
-def test_the_heads_fit_is_saved_with_its_own_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def few_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_head, "HELD_OUT", 1)
+    monkeypatch.setattr(fit_head, "BATCH", 2)
     monkeypatch.setattr(fit_head, "draw_pair", drawn)
+
+
+@pytest.mark.usefixtures("few_faces")
+def test_the_heads_fit_is_saved_with_its_own_measure(tmp_path: Path) -> None:
     output = tmp_path / "head.safetensors"
-    fit_head.run(Context(profile.load("portable"), run=tmp_path), minutes=0.01, images=1, output=output)
+    fit_head.run(Context(profile.load("portable"), run=tmp_path), steps=3, images=1, output=output)
     tensors, told = checkpoint.load(output)
     head = Head256()
     head.load_state_dict({name: t.float() for name, t in tensors.items()})
     again = fit_head.evaluate(head, [drawn(None, 0)])
     assert told["held_out"] == 1 and abs(again - told["held_out_psnr_db"]) < 0.2  # but for the halves it is saved in
+
+
+@pytest.mark.usefixtures("few_faces")
+def test_a_killed_fit_of_the_head_comes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_head, "SAVE_EVERY", 2)
+
+    def run(name: str) -> Path:
+        ctx = Context(profile.load("portable"), run=tmp_path / name)
+        fit_head.run(ctx, steps=STEPS, images=2, shipped=False, output=tmp_path / f"{name}.safetensors")
+        return tmp_path / f"{name}.safetensors"
+
+    whole = courses.saved(run("whole"))
+    courses.kill_at(monkeypatch, fit_head, 4, lambda: run("killed"))
+    assert meta(tmp_path / "killed" / fit_head.NAME / "checkpoint.safetensors")["step"] == 2
+    courses.assert_same(courses.saved(run("killed")), whole)
+    assert [row["step"] for row in courses.log(tmp_path / "killed" / fit_head.NAME)] == [1, 2, 3, 4]
 
 
 def test_another_generator_has_no_cut_to_fit() -> None:
