@@ -28,7 +28,7 @@ OUTPUT = Path("weights/portable/parser.safetensors")
 TEACHER = "bisenetv2-celebamask"
 BATCH = 8
 COPIES, PLAIN = 0.25, 0.5  # share of AdaIN copies, and of photos that are bent but not repainted
-RATE = 1e-4  # low: the network can already parse photos, and forgets some of that at 3e-4
+RATE = 1e-4  # low: the network can already parse photos
 AVERAGE = 0.99
 SAVE_EVERY = 50
 
