@@ -1,9 +1,8 @@
-"""The three-region portrait parser: BiSeNetV2's light semantic branch with a small decoder of our own.
+"""The three-region portrait parser: BiSeNetV2 (Yu et al. 2021) whole, as plain modules, its 19 classes grouped.
 
-A photo parser reads texture, which is exactly what a painting changes. This one is distilled (`stages.train_parser`):
-its encoder starts from its photo teacher's (Yu et al. 2021, section 4.2), its labels come from that teacher, and its
-inputs are the same faces after stylisation, so that only shape helps it. The teacher's wide detail branch, most of its
-cost, is replaced by skip connections.
+A photo parser reads texture, which is exactly what a painting changes. This one starts as its photo teacher
+(`models.parser_start`) and goes on (`stages.train_parser`) with that teacher's labels and the same faces after
+stylisation, so that only shape helps it. Batch normalisation is folded into the convolutions.
 """
 
 from __future__ import annotations
@@ -16,7 +15,10 @@ from torch import Tensor, nn
 
 from models.windows import REGIONS, UNKNOWN
 
-SIZE = 256
+SIZE, WORKING_SIZE = 256, 448
+# CelebAMask's labels in the network's own order (not MaskGAN's): background, skin, 2 brows, 2 eyes, glasses, 2 ears,
+# earring, nose, mouth, 2 lips, neck, necklace, cloth, hair, hat -> 0 hair, 1 face, 2 background.
+REGION_OF_CLASS = (2, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 2, 2, 2, 0, 2)
 
 
 class Convolution(nn.Module):
@@ -27,6 +29,7 @@ class Convolution(nn.Module):
     ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=bias)
+        nn.init.kaiming_normal_(self.convolution.weight, nonlinearity="relu")
         self.pads = [kernel // 2, kernel // 2] * 2 if stride == 1 else [0, 1, 0, 1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +49,7 @@ class Stem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         half = F.relu(self.first(x))
         left = F.relu(self.left(F.relu(self.squeeze(half))))
-        right = F.max_pool2d(F.pad(half, [0, 1, 0, 1]), 3, 2)  # after a ReLU, so that padding by zero is right
+        right = F.max_pool2d(half, 3, 2, ceil_mode=True)
         return F.relu(self.last(torch.cat([left, right], 1)))
 
 
@@ -85,8 +88,8 @@ class Context(nn.Module):
         return self.last(x + F.relu(self.mix(mean)))
 
 
-class Encoder(nn.Module):
-    """BiSeNetV2's semantic branch, batch normalisation folded in: features at 1/4, 1/8, 1/16 and 1/32."""
+class Semantic(nn.Sequential):
+    """The light, deep branch: RGB -> what the picture is about, 128 channels at 1/32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,47 +99,63 @@ class Encoder(nn.Module):
         self.stage5 = nn.Sequential(Gather(64, 128, 2), Gather(128, 128, 1), Gather(128, 128, 1), Gather(128, 128, 1))
         self.context = Context(128)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        quarter = self.stem(x)
-        eighth = self.stage3(quarter)
-        sixteenth = self.stage4(eighth)
-        return [quarter, eighth, sixteenth, self.context(self.stage5(sixteenth))]
+
+class Detail(nn.Sequential):
+    """The wide, shallow branch: RGB -> where things end, 128 channels at 1/8. The last layer has no ReLU."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        widths = (3, 64, 64, 64, 64, 64, 128, 128, 128)
+        for i, stride in enumerate((2, 1, 2, 1, 1, 2, 1, 1)):
+            layers += [Convolution(widths[i], widths[i + 1], 3, stride), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+
+class Aggregation(nn.Module):
+    """Bilateral guided aggregation: each branch gates the other, near at 1/8 and far at 1/32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.detail = _separable(channels)
+        self.shrink = Convolution(channels, channels, 3, 2)
+        self.semantic = _separable(channels)
+        self.enlarge = Convolution(channels, channels, 3)
+        self.last = Convolution(channels, channels, 3)
+
+    def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
+        near = self.detail(detail) * enlarge(self.enlarge(semantic), 4).sigmoid()
+        small = F.avg_pool2d(self.shrink(detail), 3, 2, ceil_mode=True)
+        return F.relu(self.last(near + enlarge(small * self.semantic(semantic).sigmoid(), 4)))
 
 
 class PortraitParser(nn.Module):
-    """Encoder and a decoder that goes up from 1/32 to 1/4, adding the encoder's features; the head doubles that."""
+    """Both branches, their aggregation and the 19 classes' head, on pictures enlarged to `size` (a multiple of 32)."""
 
-    def __init__(self, widths: tuple[int, int, int] = (48, 64, 96)) -> None:
+    spread: Tensor
+
+    def __init__(self, size: int = WORKING_SIZE) -> None:
         super().__init__()
-        self.encoder = Encoder()
-        deeper = (*widths[1:], 128)
-        self.lateral = nn.ModuleList([nn.Conv2d(i, o, 1) for i, o in zip((16, 32, 64), widths, strict=True)])
-        self.reduce = nn.ModuleList([nn.Conv2d(i, o, 1) for i, o in zip(deeper, widths, strict=True)])
-        self.up = nn.ModuleList([_block(width) for width in widths])
-        self.head = nn.Conv2d(widths[0], len(REGIONS) * 4, 3, padding=1)
+        self.size = size
+        self.semantic, self.detail, self.aggregation = Semantic(), Detail(), Aggregation(128)
+        last = Convolution(256, len(REGION_OF_CLASS), 1, bias=False)
+        self.head = nn.Sequential(Convolution(128, 256, 3), nn.ReLU(), last)
+        self.register_buffer("spread", _spread(size // 8, SIZE), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Region logits: RGB [N,3,256,256] in [-1,1] -> [N,3,256,256] (hair, face, background)."""
-        return F.interpolate(self.coarse(images), (SIZE, SIZE), mode="bilinear", align_corners=False)
-
-    def coarse(self, images: Tensor) -> Tensor:
-        """Region logits at half resolution, where the network is trained: [N,3,256,256] -> [N,3,128,128]."""
         if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
             raise ValueError(f"parser expects [N,3,{SIZE},{SIZE}], got {tuple(images.shape)}")
-        *skips, x = self.encoder(images)
-        for level in (2, 1, 0):
-            x = F.interpolate(self.reduce[level](x), scale_factor=2, mode="bilinear", align_corners=False)
-            x = self.up[level](x + self.lateral[level](skips[level]))
-        return F.pixel_shuffle(self.head(x), 2)
+        x = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
+        return self.spread @ by_region(self.classes(x)) @ self.spread.T
+
+    def classes(self, x: Tensor) -> Tensor:
+        """Scores of CelebAMask's 19 classes: [N,3,S,S], S a multiple of 32 -> [N,19,S/8,S/8]."""
+        return self.head(self.aggregation(self.detail(x), self.semantic(x)))
 
     @torch.no_grad()
     def parse(self, images: Tensor) -> Tensor:
-        """Region map: RGB [N,3,256,256] in [-1,1] -> uint8 [N,256,256] of 0 hair, 1 face, 2 background.
-
-        The picture and its mirror image are both looked at: half a percent of IoU for a twentieth of a second.
-        """
-        mirrored = self(images.flip(-1)).flip(-1)
-        return (self(images).softmax(1) + mirrored.softmax(1)).argmax(1).to(torch.uint8)
+        """Region map: RGB [N,3,256,256] in [-1,1] -> uint8 [N,256,256] of 0 hair, 1 face, 2 background."""
+        return self(images).argmax(1).to(torch.uint8)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> PortraitParser:
@@ -150,62 +169,29 @@ class PortraitParser(nn.Module):
             ) from error
         return parser.eval()
 
-    def start_from(self, teacher: Mapping[str, Tensor]) -> None:
-        """Copy the teacher's semantic branch into the encoder; `teacher` as in `models.bisenetv2`."""
-        for module, place in _teacher_names().items():
-            own = self.encoder.get_submodule(module)
-            depthwise = "depthwise_conv" in place or place.endswith("dw_conv_block")
-            stem = f"{_BRANCH}/{place}/" + ("depthwise_conv_output" if depthwise else "conv/Conv2D")
-            kernel = teacher[f"{stem}_weights"]
-            flat = kernel.permute(2, 3, 0, 1).flatten(0, 1)[:, None] if depthwise else kernel.permute(3, 2, 0, 1)
-            with torch.no_grad():
-                own.get_parameter("convolution.weight").copy_(flat)
-                own.get_parameter("convolution.bias").copy_(teacher[f"{stem}_bn_offset"])
-        place, context = f"{_BRANCH}/{_CONTEXT}", self.encoder.context
-        with torch.no_grad():
-            context.scale.copy_(teacher[f"{place}/bn/FusedBatchNormV3/Scaled"].flatten())
-            context.offset.copy_(teacher[f"{place}/bn/FusedBatchNormV3/Offset"].flatten())
-            context.last.convolution.weight.copy_(teacher[f"{place}/final_conv_block/W"].permute(3, 2, 0, 1))
+
+def by_region(classes: Tensor) -> Tensor:
+    """Region logits whose softmax is the sum of the classes' by region: [N,19,H,W] -> [N,3,H,W]."""
+    groups = [[i for i, own in enumerate(REGION_OF_CLASS) if own == region] for region in range(len(REGIONS))]
+    return torch.stack([classes[:, group].logsumexp(1) for group in groups], 1)
 
 
-_BRANCH = "BiseNetV2/semantic_branch"
-_CONTEXT = "stage_5/ce_block_3_repeat_1/context_embedding_block"
+def enlarge(x: Tensor, times: int) -> Tensor:
+    """TensorFlow's legacy bilinear resize by a whole number: sample i lies at i / times. [N,C,H,W] -> [N,C,tH,tW]."""
+    size = [side * times + 1 for side in x.shape[2:]]
+    repeated = F.pad(x, [0, 1, 0, 1], mode="replicate")
+    return F.interpolate(repeated, size, mode="bilinear", align_corners=True)[..., :-1, :-1]
 
 
-def _teacher_names() -> dict[str, str]:
-    """Encoder module -> the teacher's block, for every convolution with a bias."""
-    stem = "stage_1/se_block_1_repeat_1/stem_block"
-    names = {
-        "stem.first": f"{stem}/conv_block_1",
-        "stem.squeeze": f"{stem}/downsample_branch_left/1x1_conv_block",
-        "stem.left": f"{stem}/downsample_branch_left/3x3_conv_block",
-        "stem.last": f"{stem}/final_conv_block",
-        "context.mix": f"{_CONTEXT}/conv_block_1",
-    }
-    for stage, repeats in ((3, 1), (4, 1), (5, 3)):
-        block = f"stage_{stage}/ge_block_1_repeat_1/gather_expansion_block/stride_equal_two_module"
-        names |= {
-            f"stage{stage}.0.{own}": f"{block}/{theirs}"
-            for own, theirs in (
-                ("first", "3x3_conv_block"),
-                ("expand", "depthwise_conv_block_1"),
-                ("deepen", "depthwise_conv_block_2"),
-                ("project", "1x1_conv_block"),
-                ("shortcut.0", "input_project_dw_conv_block"),
-                ("shortcut.1", "input_project_1x1_conv_block"),
-            )
-        }
-        for i in range(1, repeats + 1):
-            block = f"stage_{stage}/ge_block_2_repeat_{i}/gather_expansion_block/stride_equal_one_module"
-            names |= {
-                f"stage{stage}.{i}.{own}": f"{block}/{theirs}"
-                for own, theirs in (
-                    ("first", "3x3_conv_block"),
-                    ("expand", "depthwise_conv_block"),
-                    ("project", "1x1_conv_block"),
-                )
-            }
-    return names
+def _spread(cells: int, size: int) -> Tensor:
+    """Matrix [size, cells] from `cells` samples, 8 pixels apart from pixel 0 of their picture, to `size` pixels."""
+    where = ((torch.arange(size) + 0.5) * (8 * cells / size) - 0.5).clamp(min=0) / 8
+    return (1 - (where.clamp(max=cells - 1)[:, None] - torch.arange(cells)).abs()).clamp(min=0)
+
+
+def _separable(channels: int) -> nn.Sequential:
+    depthwise = Convolution(channels, channels, 3, groups=channels)
+    return nn.Sequential(depthwise, Convolution(channels, channels, 1, bias=False))
 
 
 def distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -233,7 +219,3 @@ def confusion(truth: Tensor, found: Tensor) -> Tensor:
     known = truth.flatten() != UNKNOWN
     pairs = truth.flatten()[known].long() * len(REGIONS) + found.flatten()[known].long()
     return torch.bincount(pairs, minlength=len(REGIONS) ** 2).reshape(len(REGIONS), len(REGIONS))
-
-
-def _block(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))

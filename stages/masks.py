@@ -31,7 +31,7 @@ def parse_spec(ctx: Context) -> StageSpec:
         columns={"parse": Column("u1", (SIZE, SIZE))},
         params={"kind": section.kind},
         weights={name: weights.sha256(name) for name in names},
-        version=3,
+        version=4,
         batch=8,
         open=open_parser,
     )

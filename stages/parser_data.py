@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 Random = np.random.Generator
-LABEL_SIZE = 128
 
 
 def pencil(rgb: Picture, rng: Random) -> Picture:
@@ -162,12 +161,11 @@ def bend(rgb: Picture, labels: Labels, rng: Random) -> tuple[Picture, Labels]:
 
 def draw_plain(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> tuple[Picture, Labels]:
     """As `draw`, only bent: a photo that stays a photo."""
-    rgb, labels = bend(rgb, labels, rng)
-    return rgb, cv2.resize(labels, (LABEL_SIZE, LABEL_SIZE), interpolation=cv2.INTER_AREA)
+    return bend(rgb, labels, rng)
 
 
 def draw(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> tuple[Picture, Labels]:
-    """One training pair: 256 px picture, LABEL_SIZE px labels; `other` lends its corner as a background."""
+    """One training pair of picture and labels; `other` lends its corner as a background."""
     rgb, labels = bend(rgb, labels, rng)
     if rng.random() < 0.15:
         rgb = replace_background(rgb, labels, other, rng)
@@ -177,4 +175,4 @@ def draw(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> tuple[Pic
         rgb = REPAINTS[int(rng.integers(len(REPAINTS)))](rgb, rng)
     if rng.random() < 0.6:
         rgb = colour(rgb, rng)
-    return rgb, cv2.resize(labels, (LABEL_SIZE, LABEL_SIZE), interpolation=cv2.INTER_AREA)
+    return rgb, labels

@@ -20,6 +20,7 @@ from pipeline.errors import Fault
 from stages import networks
 
 SIZE = 256  # of the label map
+SMALL = 64  # at which a parser without trained weights looks at pictures
 Labeller = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [SIZE, SIZE]
 
 
@@ -35,7 +36,7 @@ def labeller(ctx: Context) -> Labeller:
 
 def _portrait(ctx: Context) -> Labeller:
     name = ctx.profile.parser.weights
-    net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, PortraitParser)
+    net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, lambda: PortraitParser(SMALL))
     net.to(ctx.device)
     return lambda data: net.parse(pictures.to_tensor(pictures.decode(data, SIZE, halve=True)).to(ctx.device))[
         0].cpu().numpy()

@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.parser import SIZE, PortraitParser, confusion, distillation_loss, mean_iou
+from models.parser_start import start_from
 from pipeline import checkpoint, report, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 from stages import parser_data
 
 OUTPUT = Path("weights/portable/parser.safetensors")
-BATCH = 16
+TEACHER = "bisenetv2-celebamask"
+BATCH = 8
 COPIES, PLAIN = 0.25, 0.5  # share of AdaIN copies, and of photos that are bent but not repainted
-RATE, LATER_RATE = 3e-3, 1.5e-3  # from the teacher's encoder, and going on from a trained parser
-ENCODER_RATE = 0.2  # of RATE: the encoder starts from the teacher's
+RATE = 1e-4  # low: the network can already parse photos
 AVERAGE = 0.99
 SAVE_EVERY = 50
 
@@ -62,14 +63,14 @@ def run(
     *,
     data: Path,
     minutes: float = 40,
-    copies: int = 500,
+    copies: int = 260,
     shipped: bool = True,
     check: Path | None = None,
     output: Path = OUTPUT,
 ) -> int:
     """Train for `minutes` on the faces in `data`/content, stylised after `data`/style, and save `output`.
 
-    Goes on from the profile's parser, or with `shipped` False starts from the teacher's encoder.
+    Goes on from the profile's parser, or with `shipped` False starts from the teacher.
     Prepared pictures and the training's state lie in the run folder: run it again to go on. `check` is a folder of
     NAME.jpg with NAME.png region maps, measured at the end and noted in the weights' header, never trained on.
     """
@@ -78,7 +79,8 @@ def run(
         "what": "three-region portrait parser, distilled from BiSeNetV2 (CelebAMask-HQ)",
         "data": f"{len(faces.photos)} faces of {data.name}/content labelled by the teacher,"
         f" {len(faces.copies)} AdaIN copies after {data.name}/style",
-        "command": f"hypernst train-parser --data {data.name} --minutes {minutes:g}",
+        "command": f"hypernst train-parser --data {data.name} --minutes {minutes:g}"
+        + ("" if shipped else " --from-scratch"),
     }
     parser = fit(ctx, faces, minutes, output, meta, shipped=shipped)
     if check is not None:
@@ -98,14 +100,10 @@ def fit(
     if shipped:
         parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).train().requires_grad_(True)
     else:
-        parser = PortraitParser()
-        parser.start_from(weights.tensors("bisenetv2-celebamask"))
-    peak = LATER_RATE if shipped else RATE
+        parser = start_from(weights.tensors(TEACHER))
     parser = parser.to(ctx.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: tensor.clone() for name, tensor in parser.state_dict().items()}
-    new = [p for name, p in parser.named_parameters() if not name.startswith("encoder.")]
-    groups = [{"params": new, "scale": 1.0}, {"params": list(parser.encoder.parameters()), "scale": ENCODER_RATE}]
-    optimiser = torch.optim.AdamW(groups, lr=peak, weight_decay=0.02)
+    optimiser = torch.optim.AdamW(parser.parameters(), lr=RATE, weight_decay=0.02)
     state_file, step, spent = ctx.run / "train-parser.safetensors", 0, 0.0
     if state_file.exists():
         tensors, state = checkpoint.load(state_file)
@@ -117,10 +115,11 @@ def fit(
     for images, target in batches(faces, np.random.default_rng([ctx.profile.seed, step])):
         done = (time.monotonic() - start) / (minutes * 60)
         for group in optimiser.param_groups:
-            group["lr"] = group["scale"] * peak * rate(step, done)
+            group["lr"] = RATE * rate(step, done)
         optimiser.zero_grad()
-        logits = parser.coarse(images.to(ctx.device, memory_format=torch.channels_last))
-        loss = distillation_loss(logits, target.to(ctx.device))
+        with torch.autocast(torch.device(ctx.device).type, torch.bfloat16):
+            logits = parser(images.to(ctx.device, memory_format=torch.channels_last))
+        loss = distillation_loss(logits.float(), target.to(ctx.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parser.parameters(), 5.0)
         optimiser.step()
@@ -128,10 +127,7 @@ def fit(
         losses.append(float(loss.detach()))
         keep = min(AVERAGE, 1 - 1 / (1 + step / 10))
         for name, tensor in parser.state_dict().items():
-            if tensor.is_floating_point():
-                average[name].lerp_(tensor, 1 - keep)
-            else:
-                average[name].copy_(tensor)
+            average[name].lerp_(tensor, 1 - keep)
         if step % SAVE_EVERY == 0 or done >= 1:
             line = {"step": step, "minutes": round(done * minutes, 1), "loss": round(float(np.mean(losses)), 4)}
             print(json.dumps(line), flush=True)
@@ -152,7 +148,7 @@ def rate(step: int, done: float) -> float:
 
 
 def batches(faces: Faces, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of images [16,3,256,256] in [-1,1] and label probabilities [16,3,128,128]."""
+    """Endless batches of images [8,3,256,256] in [-1,1] and label probabilities [8,3,256,256]."""
     while True:
         drawn = [faces.draw(rng) for _ in range(BATCH)]
         images, labels = (np.stack(part).transpose(0, 3, 1, 2) for part in zip(*drawn, strict=True))
@@ -189,15 +185,14 @@ def measure(parser: PortraitParser, folder: Path) -> tuple[float, int]:
 
 def _label(ctx: Context, faces: Faces, files: list[Path]) -> None:
     """Fill photos and labels; a row with labels is done."""
-    from models.bisenetv2 import BiSeNetV2
-
     missing = np.flatnonzero(~faces.labels[:, 128, 128].any(1))
-    teacher = BiSeNetV2(weights.tensors("bisenetv2-celebamask"), ctx.device) if len(missing) else None
+    if not len(missing):
+        return
+    teacher = start_from(weights.tensors(TEACHER)).requires_grad_(False).to(ctx.device)
     progress = report.Progress("labels", len(missing))
     for index in missing:
         faces.photos[index] = _read(files[index])
-        assert teacher is not None
-        probability = teacher.regions(_tensor(faces.photos[index]).to(ctx.device))[0]
+        probability = teacher(_tensor(faces.photos[index]).to(ctx.device)).softmax(1)[0]
         faces.labels[index] = (probability * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         progress.add(1)
     progress.close()

@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.bisenetv2 import BiSeNetV2
 from models.detector import YuNet
-from models.parser import PortraitParser, confusion, distillation_loss, mean_iou
+from models.parser import REGION_OF_CLASS, PortraitParser, by_region, confusion, distillation_loss, enlarge, mean_iou
+from models.parser_start import start_from
 from pipeline import checkpoint, pictures, profile, weights
 from pipeline.context import Context
 from stages import align, parser_data, train_parser
+from tests.bisenetv2 import CELLS, INPUT, BiSeNetV2, resize
 
 CONTEXT = Context(profile=profile.load("portable"))
 
@@ -29,6 +31,12 @@ def blob() -> tuple[np.ndarray, np.ndarray]:
     return colours[labels.argmax(2)], labels
 
 
+def added(classes: torch.Tensor) -> torch.Tensor:
+    """Probabilities of 19 classes, added up by region."""
+    empty = torch.zeros(len(classes), 3, *classes.shape[2:])
+    return empty.index_add_(1, torch.tensor(REGION_OF_CLASS), classes)
+
+
 def test_scores() -> None:
     truth = torch.tensor([0, 0, 1, 2, 255], dtype=torch.uint8)
     table = confusion(truth, torch.tensor([0, 1, 1, 2, 0], dtype=torch.uint8))
@@ -39,29 +47,56 @@ def test_scores() -> None:
 
 
 def test_shapes_and_wrong_use() -> None:
-    parser = PortraitParser().eval()
+    parser = PortraitParser(64).eval()
     assert parser.parse(torch.zeros(2, 3, 256, 256)).shape == (2, 256, 256)
     with pytest.raises(ValueError, match="256"):
         parser(torch.zeros(1, 3, 128, 128))
     image = torch.rand(1, 3, 256, 256) * 2 - 1
-    assert torch.equal(parser.parse(image.flip(-1)), parser.parse(image).flip(-1))
+    parser = PortraitParser()
     state = parser.state_dict()
-    assert torch.equal(PortraitParser.load(state)(torch.ones(1, 3, 256, 256)), parser(torch.ones(1, 3, 256, 256)))
+    assert torch.equal(PortraitParser.load(state)(image), parser(image))
     with pytest.raises(ValueError, match="do not fit"):
         PortraitParser.load({name: t for name, t in state.items() if "head" not in name})
-    with pytest.raises(ValueError, match="convert"):
-        BiSeNetV2({})
 
 
 @pytest.mark.weights
-def test_encoder_starts_as_the_teachers() -> None:
+def test_starts_as_the_teacher() -> None:
     tensors = weights.tensors("bisenetv2-celebamask")
-    teacher, parser = BiSeNetV2(tensors), PortraitParser()
-    parser.start_from(tensors)
+    teacher, parser = BiSeNetV2(tensors), start_from(tensors, 96)
     image = pictures.to_tensor(pictures.decode(weights.path("astronaut").read_bytes(), 256))
-    place = "BiseNetV2/semantic_branch/stage_5/ce_block_3_repeat_1/context_embedding_block/final_conv_block/Conv2D"
+    x = F.interpolate(image, (96, 96), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        assert torch.allclose(parser.encoder(image)[-1], teacher._value(place, {"input_tensor": image}), atol=1e-5)
+        cells = teacher.value(CELLS, {INPUT: x})
+        assert torch.allclose(parser.classes(x), cells, atol=1e-4) and cells.std() > 1
+        theirs = added(teacher.logits(x).softmax(1))
+        ours = parser(image).softmax(1)
+    assert (F.interpolate(ours, (96, 96), mode="area") - theirs).abs().mean() < 0.01
+    with pytest.raises(ValueError, match="lack the kernel of 'detail_branch"):
+        start_from({name: t for name, t in tensors.items() if "detail_branch/stage_2" not in name})
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), st.integers(0, 2**32))
+def test_enlarges_as_the_teacher_does(height: int, width: int, times: int, seed: int) -> None:
+    x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    theirs = resize({}, x, torch.tensor([height * times, width * times]))
+    assert torch.allclose(enlarge(x, times), theirs, atol=1e-5)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(2, 12).map(lambda i: 32 * i))
+def test_cells_lie_where_the_teacher_put_them(size: int) -> None:
+    """A ramp sampled at every eighth pixel of the working picture comes back as that ramp at each pixel of the map."""
+    spread = PortraitParser(size).spread
+    assert torch.allclose(spread.sum(1), torch.ones(256)) and (spread >= 0).all()
+    centres = (torch.arange(256) + 0.5) * size / 256 - 0.5
+    ramp = spread @ torch.arange(0.0, size, 8)
+    assert torch.allclose(ramp, centres.clamp(0, size - 8), atol=1e-3)
+
+
+@given(st.integers(0, 2**32))
+def test_regions_add_up_their_classes(seed: int) -> None:
+    classes = 5 * torch.randn(2, 19, 4, 4, generator=torch.Generator().manual_seed(seed))
+    assert torch.allclose(by_region(classes).softmax(1), added(classes.softmax(1)), atol=1e-5)
 
 
 @pytest.mark.weights
@@ -70,11 +105,10 @@ def test_teacher_and_student_see_the_astronaut() -> None:
     found = align.align_picture(astronaut, YuNet(weights.path("yunet")), CONTEXT.profile.align, keep=False)
     assert found is not None
     image = pictures.to_tensor(found.image)
-    teacher = BiSeNetV2(weights.tensors("bisenetv2-celebamask")).regions(image)
-    assert torch.allclose(teacher.sum(1), torch.ones(1, 256, 256), atol=1e-4)
+    small = F.interpolate(image, (256, 256), mode="bilinear", antialias=True)
+    teacher = start_from(weights.tensors("bisenetv2-celebamask"))
     student = PortraitParser.load(weights.tensors("parser"))
-    small = torch.nn.functional.interpolate(image, (256, 256), mode="bilinear", antialias=True)
-    table = confusion(teacher.argmax(1), student.parse(small))
+    table = confusion(teacher.parse(small), student.parse(small))
     assert mean_iou(table) > 0.75
 
 
@@ -86,7 +120,7 @@ def test_redrawn_pairs_stay_together(seed: int) -> None:
     for redraw in (parser_data.draw, parser_data.draw_plain):
         drawn, target = redraw(image, labels, image, rng)
         assert drawn.shape == (256, 256, 3) and drawn.dtype == np.uint8
-        assert target.shape == (128, 128, 3) and np.abs(target.astype(int).sum(2) - 255).max() <= 3
+        assert target.shape == (256, 256, 3) and np.abs(target.astype(int).sum(2) - 255).max() <= 3
     bent, moved = parser_data.bend(image, labels, np.random.default_rng(seed))
     sure = moved.max(2) == 255
     colours = np.array([[60, 40, 20], [220, 180, 150], [90, 140, 200]])
@@ -105,6 +139,6 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     for expected in (1, 2):
         train_parser.fit(ctx, faces, 1e-6, output, {"what": "a test"}, shipped=shipped)
         tensors, meta = checkpoint.load(output)
-        near = [torch.allclose(tensors[n].float(), former[n].float(), atol=0.1) for n in former if "lateral" in n]
+        near = [torch.allclose(tensors[n].float(), former[n].float(), atol=2e-3) for n in former if "head" in n]
         assert all(near) is shipped
-        assert meta["step"] == expected and tensors["head.weight"].dtype == torch.float16
+        assert meta["step"] == expected and tensors["head.2.convolution.weight"].dtype == torch.float16

@@ -1,9 +1,4 @@
-"""The parser's teacher: BiSeNetV2 trained on CelebAMask-HQ, run from its published graph.
-
-It is right on photos and wrong on strongly stylised paintings, so the project only uses it to label photos whose
-stylised copies train our own student (`models.parser`). A teacher need not be fast or trainable, so the graph is
-interpreted operation by operation instead of being rewritten as modules: parity then follows from fourteen small rules.
-"""
+"""BiSeNetV2 run from its published graph, operation by operation: what `models.parser_start` must agree with."""
 
 from __future__ import annotations
 
@@ -18,12 +13,8 @@ from torch import Tensor
 
 GRAPH = "graph.json"
 INPUT = "input_tensor"
+CELLS = "BiseNetV2/logits/1x1_conv_block/Conv2D"
 LOGITS = "BiseNetV2/logits/segmentation_head_logits"
-SIZE = 448
-CLASSES = 19
-# The network's own label order (not MaskGAN's): background, skin, 2 brows, 2 eyes, glasses, 2 ears, earring, nose,
-# mouth, 2 lips, neck, necklace, cloth, hair, hat -> 0 hair, 1 face, 2 background.
-REGION_OF_CLASS = (2, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 2, 2, 2, 0, 2)
 
 
 class BiSeNetV2:
@@ -52,24 +43,17 @@ class BiSeNetV2:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Class scores of the 19 CelebAMask labels: [N,3,448,448] RGB in [-1,1] -> [N,19,448,448]."""
+        """Class scores of the 19 CelebAMask labels: [N,3,H,W] RGB in [-1,1] -> [N,19,H,W]."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"BiSeNetV2 expects [N,3,H,W], got {tuple(images.shape)}")
-        return self._value(LOGITS, {INPUT: images})
+        return self.value(LOGITS, {INPUT: images})
 
-    def regions(self, images: Tensor, size: int = 256) -> Tensor:
-        """Probabilities of hair, face, background: [N,3,H,W] RGB in [-1,1] of any size -> [N,3,size,size]."""
-        inputs = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
-        classes = self.logits(inputs).softmax(1)
-        table = F.one_hot(torch.tensor(REGION_OF_CLASS), 3).to(classes)
-        return F.interpolate(torch.einsum("nchw,cr->nrhw", classes, table), (size, size), mode="area")
-
-    def _value(self, name: str, known: dict[str, Tensor]) -> Tensor:
+    def value(self, name: str, known: dict[str, Tensor]) -> Tensor:
         if name in self.constants:
             return self.constants[name]
         if name not in known:
             node = self.nodes[name]
-            inputs = [self._value(source, known) for source in node.get("input", [])]
+            inputs = [self.value(source, known) for source in node.get("input", [])]
             known[name] = OPERATIONS[node["op"]](node.get("attr", {}), *inputs)
         return known[name]
 
@@ -116,7 +100,7 @@ def _pool_average(attributes: Mapping[str, Any], x: Tensor) -> Tensor:
     return F.avg_pool2d(_pad_same(x, (window, window), stride), window, stride) / F.avg_pool2d(inside, window, stride)
 
 
-def _resize(attributes: Mapping[str, Any], x: Tensor, size: Tensor) -> Tensor:
+def resize(attributes: Mapping[str, Any], x: Tensor, size: Tensor) -> Tensor:
     """TensorFlow's legacy bilinear resize, whose sample i lies at i * in / out (no half pixel), unlike torch's."""
     if attributes.get("align_corners", {}).get("b") or attributes.get("half_pixel_centers", {}).get("b"):
         raise ValueError("BiSeNetV2 graph resizes with aligned corners or half pixels, which is not implemented")
@@ -164,7 +148,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "AvgPool": _pool_average,
     "Mean": _mean,
     "ConcatV2": lambda attributes, *values: torch.cat(values[:-1], 1),
-    "ResizeBilinear": _resize,
+    "ResizeBilinear": resize,
     "Shape": _shape,
     "StridedSlice": _slice,
     "Pack": lambda attributes, *values: torch.stack(values),
