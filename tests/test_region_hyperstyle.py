@@ -82,3 +82,18 @@ def test_it_starts_with_the_references_deltas() -> None:
             assert not delta.any()
         else:
             case.check(f"delta.{row['index']}", delta.expand(-1, -1, -1, *entry.shape[2:]))
+
+
+def test_region_deltas_are_those_of_the_regions_own_code() -> None:
+    torch.manual_seed(0)
+    net = RegionHyperStyle(TABLE, region_deltas=True)
+    net.initialise(HyperStyle(TABLE, range(len(TABLE))).state_dict())
+    x, y, codes, region = inputs(2)
+    other = codes.clone()
+    other[:, 1] *= -1
+    with torch.no_grad():
+        net.fusion.weight[:, 512:] += 0.1 * torch.randn(512, 256, 1, 1)
+        before, after = net(x, y, codes, region), net(x, y, other, region)
+    for a, b, entry in zip(before, after, TABLE, strict=True):
+        assert a.shape[:4] == (2, 3, *entry.shape[:2])
+        assert [bool((a[:, r] != b[:, r]).any()) for r in range(3)] == [False, True, False]
