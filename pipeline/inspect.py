@@ -30,13 +30,14 @@ Table = list[tuple[str, ...]]
 
 def run(path: Path, *, key: str | None = None, html: Path | None = None, png: Path | None = None, full: bool = False,
         generate: Generate | None = None) -> str:
-    """A report on `path` (a cache, a part, a folder of shards, its index.json or a tar); `key` adds that row.
+    """A report on `path` (a cache, a part, shards, their index.json or a tar, safetensors); `key` adds that row.
 
     Ranges are those of evenly spread rows unless `full`. `png` and `html` get pictures of that row, or of the first
     few; `generate(provenance, latents [N,L,D])` gives the pictures of latents, RGB u8 [N,H,W,3].
     Raises: Fault when the file is damaged or there is no such key.
     """
-    kind = _Shards(path) if path.is_dir() or path.suffix in (".tar", ".json") else _CacheFile(path)
+    kind = (_Weights if path.suffix == ".safetensors" else
+            _Shards if path.is_dir() or path.suffix in (".tar", ".json") else _CacheFile)(path)
     text = kind.report(full)
     if key is not None:
         text += f"\n\n{key}\n" + "\n".join(f"  {name:<12} {_value(v)}" for name, v in kind.row(key).items())
@@ -165,6 +166,36 @@ class _Shards:
                 spread = _range(samples[int(n)][name][None] for n in chosen)
                 table.append(("-".join(group), name, _shape(first.shape), str(first.dtype), spread))
         return table
+
+
+class _Weights(_CacheFile):
+    """Weights or a checkpoint as `run` sees them; `key` names a tensor."""
+
+    def keys(self) -> list[str]:
+        return []
+
+    def pictures(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        raise Fault(f"{self.path}: tensors are not drawn", 2)
+
+    def row(self, key: str) -> dict[str, Any]:
+        tensors = self._load()[0]
+        if key not in tensors:
+            raise Fault(f"{self.path}: no tensor {key!r} among {len(tensors)}", 2)
+        return {"values": tensors[key].float().numpy()}
+
+    def report(self, full: bool) -> str:
+        tensors, meta = self._load()
+        count = sum(t.numel() for t in tensors.values())
+        head = f"{self.path}: {len(tensors)} tensors, {count} numbers, {self.path.stat().st_size / 1e6:.1f} MB"
+        table: Table = [("tensor", "shape", "dtype", "range" if full else "range (--full)")]
+        table += [(name, _shape(tuple(t.shape)) or "-", str(t.dtype).removeprefix("torch."),
+                   _range(iter([t.float().numpy()])) if full else "") for name, t in tensors.items()]
+        return "\n".join([head, *_provenance(meta), "", *_columns(table)])
+
+    def _load(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        from pipeline import checkpoint  # and with it torch, which caches do without
+
+        return checkpoint.load(self.path)
 
 
 def _blocks(cache: Cache, name: str, full: bool) -> Iterator[Any]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from pipeline import draw, inspect, parts, profile, runner, store, verify
+from pipeline import checkpoint, draw, inspect, parts, profile, runner, store, verify
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.spec import Column
@@ -170,3 +171,20 @@ def test_damage_is_told(ctx: Context, tmp_path: Path) -> None:
     broken.write_bytes(b"no cache")
     with pytest.raises(Fault, match="damaged"):
         inspect.run(broken)
+
+
+def test_weights_tell_their_tensors_and_what_made_them(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    checkpoint.save(path, {"a.weight": torch.arange(6.0).reshape(2, 3).half(), "b": torch.tensor([1.0, torch.nan])},
+                    {"command": "hypernst train", "steps": 7})
+    text = inspect.run(path, full=True, key="a.weight")
+    assert "2 tensors, 8 numbers" in text and "command  hypernst train" in text and "steps    7" in text
+    assert words(text, "a.weight")[1:] == ["2x3", "float16", "0", "..", "5,", "mean", "2.5"]
+    assert words(text, "b")[-2:] == ["1", "NaN"] and "0., 1., 2." in text
+    for wrong in ({"key": "c"}, {"png": tmp_path / "a.png"}, {"png": tmp_path / "a.png", "key": "b"}):
+        with pytest.raises(Fault) as fault:
+            inspect.run(path, **wrong)
+        assert fault.value.status == 2
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(Fault, match="not a readable checkpoint"):
+        inspect.run(path)
