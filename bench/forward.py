@@ -3,6 +3,7 @@
 Run: `make bench`, or `python bench/forward.py`. Times are medians in one process; compare by ratio.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from statistics import median
@@ -28,6 +29,15 @@ def clock(work: Callable[[], object]) -> float:
     return median(times)
 
 
+def portrait_regions() -> torch.Tensor:
+    """A face within hair before a background, as discs: u8 [1, 256, 256]."""
+    y, x = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
+    region = torch.full((256, 256), 2, dtype=torch.uint8)
+    region[(x - 128) ** 2 + (y - 120) ** 2 < 100**2] = 0
+    region[(x - 128) ** 2 + (y - 140) ** 2 < 70**2] = 1
+    return region[None]
+
+
 @torch.no_grad()
 def main() -> None:
     """Print a table of seconds and ratios to the 256 px cut."""
@@ -35,14 +45,17 @@ def main() -> None:
     cut, full = networks.generator(ctx), networks.generator(ctx, full=True)
     hyper = networks.trained_hypernetwork(ctx, cut.layer_table())
     latent = cut.mean_latent()[None, None].expand(1, 18, -1)
-    x, codes, region = cut(latent).clamp(-1, 1), torch.randn(1, 4, 256), torch.randint(0, 3, (1, 256, 256)).byte()
-    deltas = hyper(x, x, codes, region)
+    x, codes, region = cut(latent).clamp(-1, 1), torch.randn(1, 4, 256), portrait_regions()
+    by_region = hyper(x, x, codes, region)
+    everywhere, places = [d[:, 0] for d in by_region], hyper.places(region)
     rows = {
         "generator, 256 px cut": lambda: cut(latent),
-        "generator, 256 px cut with deltas": lambda: cut(latent, deltas),
+        "generator, 256 px cut with deltas everywhere": lambda: cut(latent, everywhere),
+        "generator, 256 px cut with deltas by region": lambda: cut(latent, by_region, places),
         "generator, 1024 px": lambda: full(latent),
         "hypernetwork": lambda: hyper(x, x, codes, region),
-        "core forward, 3 refinements": lambda: hypernetwork.render(hyper, cut, x, latent, codes, region, 3),
+        **{f"core forward, refinements: {n}": functools.partial(
+            hypernetwork.render, hyper, cut, x, latent, codes, region, n) for n in (1, 3)},
     }
     times = {name: clock(work) for name, work in rows.items()}
     base = times["generator, 256 px cut"]
