@@ -1,6 +1,7 @@
 """The gallery: a sheet of every stylisation with what it was made from, and the same as a page."""
 
 import html
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from stages.portraits import Portrait, Stylist, cached, in_region
 
 CELL, GAP, LABEL = 160, 4, 20
 REGION_COLOURS = np.array([[222, 140, 60], [238, 205, 175], [70, 110, 150]], np.uint8)
+Mix = tuple[int, int, int]  # numbers of the styles of hair, face and background
 COLUMNS = ("photo", "regions", "inversion", "reconstruction")
-MIXES = ((0, 1, 2), (2, 0, 1))  # columns whose hair, face and background have styles of their own: which ones
 
 
 def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
@@ -29,7 +30,8 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
     if sheet.exists() and page.exists() and mark.exists() and mark.read_text() == stamp:
         return page, sheet
     stylist = Stylist(ctx)
-    targets = [*chosen, *(_mixed([chosen[i] for i in mix]) for mix in MIXES if max(mix) < len(chosen))]
+    mixes = _mixes(chosen)
+    targets = [*chosen, *(_mixed([chosen[i] for i in mix]) for mix in mixes)]
     progress = Progress("gallery", len(faces) * len(targets))
     rows = []
     for face in faces:
@@ -40,8 +42,8 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
         rows.append(row)
     progress.close()
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(sheet, pictures.encode(compose(rows, chosen)))
-    write_atomic(page, _page(ctx, rows, faces, chosen, folder).encode())
+    write_atomic(sheet, pictures.encode(compose(rows, chosen, mixes)))
+    write_atomic(page, _page(ctx, rows, faces, chosen, mixes, folder).encode())
     write_atomic(mark, stamp.encode())
     return page, sheet
 
@@ -54,14 +56,25 @@ def overlay(portrait: Portrait) -> np.ndarray:
     return cv2.addWeighted(portrait.image, 0.45, tint, 0.55, 0)
 
 
-def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait]) -> np.ndarray:
-    """One picture: the styles and their regions on top, under them a row a content; mixed columns come last."""
+def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait], mixes: Sequence[Mix] = ()) -> np.ndarray:
+    """One picture: the styles and their regions on top, under them a row a content, its cells of `mixes` last."""
     blank = np.full((CELL, CELL, 3), 255, np.uint8)
-    head, tail = [blank] * len(COLUMNS), [blank] * (len(rows[0]) - len(COLUMNS) - len(styles))
+    head, tail = [blank] * len(COLUMNS), [blank] * len(mixes)
     top = [*head, *(s.image for s in styles), *tail]
     second = [*head, *(overlay(s) for s in styles), *tail]
-    names = [*COLUMNS, *(f"in style {i + 1}" for i in range(len(styles))), *map(_told, MIXES)]
-    return np.concatenate([_strip(top), _strip(second), _labels(names[:len(rows[0])]), *(_strip(row) for row in rows)])
+    names = [*COLUMNS, *(f"in style {i + 1}" for i in range(len(styles))), *map(_told, mixes)]
+    return np.concatenate([_strip(top), _strip(second), _labels(names), *(_strip(row) for row in rows)])
+
+
+def _mixes(styles: Sequence[Portrait]) -> list[Mix]:
+    """Two ways to give hair, face and background the three styles whose mean colours lie farthest apart."""
+    colours = np.array([s.image.mean((0, 1)) for s in styles])
+    ways = list(itertools.combinations(range(len(styles)), 3))
+    if not ways:
+        return []
+    a, b, c = max(ways, key=lambda way: sum(np.linalg.norm(colours[i] - colours[j])
+                                            for i, j in itertools.combinations(way, 2)))
+    return [(a, b, c), (c, a, b)]
 
 
 def _mixed(styles: Sequence[Portrait]) -> Portrait:
@@ -72,7 +85,7 @@ def _mixed(styles: Sequence[Portrait]) -> Portrait:
     return mixed
 
 
-def _told(mix: Sequence[int]) -> str:
+def _told(mix: Mix) -> str:
     """Which styles are mixed, in the order of the regions."""
     return "hair {}, face {}, back {}".format(*(i + 1 for i in mix))
 
@@ -91,7 +104,7 @@ def _labels(names: Sequence[str]) -> np.ndarray:
 
 
 def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Portrait], styles: Sequence[Portrait],
-          folder: Path) -> str:
+          mixes: Sequence[Mix], folder: Path) -> str:
     """Write the cells as JPEG files and return the page that shows them."""
     cells = folder / "cells"
     cells.mkdir(exist_ok=True)
@@ -102,12 +115,11 @@ def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Po
 
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     head += "".join(cell(f"style-{i}", s.image, s.key) for i, s in enumerate(styles))
-    mixes = [_told(mix) for mix in MIXES][:len(rows[0]) - len(COLUMNS) - len(styles)]
-    head += "".join(f"<th>{told}</th>" for told in mixes)
+    head += "".join(f"<th>{_told(mix)}</th>" for mix in mixes)
     body = []
     for i, (row, face) in enumerate(zip(rows, faces, strict=True)):
         titles = [f"{face.key}: {name}" for name in COLUMNS] + [
-            f"{face.key} in {told}" for told in (*(s.key for s in styles), *mixes)]
+            f"{face.key} in {told}" for told in (*(s.key for s in styles), *map(_told, mixes))]
         cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
         body.append(f"<tr>{''.join(cells_of_row)}</tr>")
     table = evaluate.folder(ctx) / "table.md"
