@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import layers
+from models import layers, places
 from models.layers import Generator, LayerEntry
 from models.places import Places
 from models.windows import UNKNOWN
@@ -107,8 +107,8 @@ class HyperNetwork(nn.Module):
     """H: one head for each row of a generator's layer table.
 
     `condition_on_regions` False ignores the label map and tiles the whole-image code (Table 4's "no mask cond").
-    `region_deltas` gives every region deltas of its own, from its own code alone, so that regions of different styles
-    do not mix (beyond the paper, whose deltas act everywhere).
+    `region_deltas`, which needs it, gives every region deltas of its own, from its own code alone, so that regions of
+    different styles do not mix (beyond the paper, whose deltas act everywhere).
     `checkpointing` recomputes activations in the backward pass, for memory.
     """
 
@@ -116,37 +116,43 @@ class HyperNetwork(nn.Module):
                  condition_on_regions: bool = True, region_deltas: bool = False,
                  checkpointing: bool = False) -> None:
         super().__init__()
-        self.condition_on_regions, self.region_deltas = condition_on_regions, region_deltas
+        self.condition_on_regions = condition_on_regions
+        self.region_deltas = region_deltas and condition_on_regions
         self.checkpointing, self.table = checkpointing, list(table)
         self.content = ContentEncoder(width)
         self.mask = MaskEncoder()
         self.heads = nn.ModuleList(Head(entry, rank) for entry in table)
 
     def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
-        """Deltas [N, out, in] in the order of the layer table, or [N, regions, out, in] for `region_deltas`.
+        """Deltas [N, out, in, ...] in the order of the layer table; the regions come after N for `region_deltas`.
 
         x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content.
         """
-        content = self._run(self.content, side_by_side(x, y_hat))
-        own, tiled, places = self.conditions(codes, region)
-        if places is not None:
-            content = content.repeat_interleave(places.count, 0)
-        seen = torch.cat([content, self.mask(tiled)], 1)
-        deltas = [self._run(head, seen, own) for head in self.heads]
-        return deltas if places is None else [d.unflatten(0, (-1, places.count)) for d in deltas]
+        content = self.look(side_by_side(x, y_hat))
+        own, tiled = self.conditions(codes, region)
+        each = len(own) // len(codes)
+        deltas = self.deltas(torch.cat([content.repeat_interleave(each, 0), self.mask(tiled)], 1), own)
+        return [d.unflatten(0, (-1, each)) for d in deltas] if self.region_deltas else deltas
 
-    def conditions(self, codes: Tensor, region: Tensor) -> tuple[Tensor, Tensor, Places | None]:
-        """What heads and E_mask are told of the style, codes [M, 4, 256] and [M, 256, 16, 16], and `places`.
+    def look(self, both: Tensor) -> Tensor:
+        """What E_c sees of a picture beside its rendering [N, 6, 256, 256]: [N, C, 16, 16]."""
+        return self._run(self.content, both)
+
+    def deltas(self, seen: Tensor, codes: Tensor) -> list[Tensor]:
+        """Every head's answer to E_c beside E_mask [M, C + 256, 16, 16] and codes [M, 4, 256]."""
+        return [self._run(head, seen, codes) for head in self.heads]
+
+    def conditions(self, codes: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+        """What heads and E_mask are told of the style, codes [M, 4, 256] and [M, 256, 16, 16].
 
         For `region_deltas` a sample counts as one of each region, whose code is everywhere.
         """
         if not self.condition_on_regions:
             region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
-        places = self.places(region)
-        if places is None:
-            return codes, arrange(codes, region), None
-        own = codes[:, :places.count].flatten(0, 1)
-        return own[:, None].expand(-1, REGIONS + 1, -1), own[:, :, None, None].expand(-1, -1, CELLS, CELLS), places
+        if not self.region_deltas:
+            return codes, arrange(codes, region)
+        own = codes[:, :places.count(region)].flatten(0, 1)
+        return own[:, None].expand(-1, REGIONS + 1, -1), own[:, :, None, None].expand(-1, -1, CELLS, CELLS)
 
     def places(self, region: Tensor) -> Places | None:
         """Where the deltas of each region act; None where they all act everywhere."""
@@ -178,10 +184,10 @@ def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]
 def render(hyper: HyperNetwork, generator: Generator, x: Tensor, latent: Tensor, codes: Tensor, region: Tensor,
            refinements: int, inversion: Tensor | None = None) -> Tensor:
     """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, slots, 512], codes [N, 4, 256], region [N, 256, 256]."""
-    y_hat, deltas, places = generator(latent) if inversion is None else inversion, None, hyper.places(region)
+    y_hat, deltas, where = generator(latent) if inversion is None else inversion, None, hyper.places(region)
     for _ in range(refinements):
         deltas = add(deltas, hyper(x, y_hat.clamp(-1, 1), codes, region))
-        y_hat = generator(latent, deltas, places)
+        y_hat = generator(latent, deltas, where)
     return y_hat.clamp(-1, 1)
 
 

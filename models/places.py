@@ -10,26 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.windows import REGIONS, UNKNOWN
+from models.windows import REGIONS
 
 FEATHER = 5  # px of the map over which one region fades into the next
 LEAST = 0.05  # share of a place under which a region has no say there
 
 
-class Places:
-    """The shares of regions at any resolution, of region maps u8 [N, H, W].
+def count(region: Tensor) -> int:
+    """How many regions have deltas: hair, face, background, and last unknown places where a map has any."""
+    return len(REGIONS) + (not region.is_meta and bool((region >= len(REGIONS)).any()))
 
-    `count` is 3 (hair, face, background), or 4 where a map has unknown places, which come last.
-    """
+
+class Places:
+    """The shares of regions at any resolution, of region maps u8 [N, H, W]; `count` is how many there are."""
 
     def __init__(self, region: Tensor) -> None:
         if region.is_meta:  # memory is being counted: any map will do
             side = region.shape[-1]
             thirds = torch.arange(side, device="cpu").mul(3).floor_divide(side).to(torch.uint8)
             region = thirds.expand(*region.shape[:2], side)
-        index = torch.where(region == UNKNOWN, len(REGIONS), region).long().clamp(max=len(REGIONS))
-        self.count = max(len(REGIONS), int(index.max()) + 1)
-        onehot = F.one_hot(index, self.count).permute(0, 3, 1, 2).float()
+        self.count = count(region)
+        onehot = F.one_hot(region.long().clamp(max=len(REGIONS)), self.count).permute(0, 3, 1, 2).float()
         self._full = F.avg_pool2d(F.pad(onehot, [FEATHER // 2] * 4, mode="replicate"), FEATHER, 1)
         self._shares: dict[int, Tensor] = {}
         self._members: dict[int, list[tuple[int, int, Tensor, Tensor]]] = {}

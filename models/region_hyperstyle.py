@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models import published
-from models.hypernetwork import HyperNetwork, MaskEncoder, side_by_side
+from models.hypernetwork import HyperNetwork, MaskEncoder
 from models.hyperstyle import HyperStyle, OwnHead, shares, without_aliases
 from models.layers import LayerEntry
 
@@ -29,7 +29,8 @@ class RegionHyperStyle(HyperNetwork):
     def __init__(self, table: Sequence[LayerEntry], *, condition_on_regions: bool = True,
                  region_deltas: bool = False, checkpointing: bool = False) -> None:
         nn.Module.__init__(self)
-        self.condition_on_regions, self.region_deltas = condition_on_regions, region_deltas
+        self.condition_on_regions = condition_on_regions
+        self.region_deltas = region_deltas and condition_on_regions
         self.checkpointing, self.table = checkpointing, list(table)
         self.net = HyperStyle(table, range(len(table)))
         self.mask = MaskEncoder()
@@ -84,19 +85,14 @@ class RegionHyperStyle(HyperNetwork):
         published.check({n: s for n, s in shapes.items() if n not in missing}, state, what)
         self.net.load_state_dict({n: t.float() for n, t in state.items()}, strict=False)
 
-    def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
-        """Deltas in the order of the layer table: [N, 512, 512, 3, 3] of shared heads, [N, out, in, 1, 1] of others.
+    def look(self, both: Tensor) -> Tensor:
+        """What HyperStyle's trunk sees."""
+        return self._run(self.net.look, both)
 
-        x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content. For `region_deltas`
-        the regions come after N.
-        """
-        content = self._run(self.net.look, side_by_side(x, y_hat))
-        _, tiled, places = self.conditions(codes, region)
-        if places is not None:
-            content = content.repeat_interleave(places.count, 0)
-        seen = self.fusion(torch.cat([content, self.mask(tiled)], 1))
-        deltas = [self._run(partial(self.net.delta, i), seen) for i in range(len(self.table))]
-        return deltas if places is None else [d.unflatten(0, (-1, places.count)) for d in deltas]
+    def deltas(self, seen: Tensor, codes: Tensor) -> list[Tensor]:
+        """[M, 512, 512, 3, 3] of shared heads, [M, out, in, 1, 1] of others; these heads see no codes of their own."""
+        fused = self.fusion(seen)
+        return [self._run(partial(self.net.delta, i), fused) for i in range(len(self.table))]
 
 
 def _silence(head: OwnHead) -> None:

@@ -230,3 +230,10 @@ def test_region_deltas_are_those_of_the_regions_own_code(seed: int, changed: int
     for a, b, entry in zip(before, after, TABLE, strict=True):
         assert a.shape == (n, 4, *entry.shape[:2])  # the map has unknown places, with the whole image's code
         assert [bool((a[:, r] != b[:, r]).any()) for r in range(4)] == [r == changed for r in range(4)]
+
+
+def test_without_regions_there_are_no_deltas_by_region() -> None:
+    net = HyperNetwork(TABLE, width=8, rank=2, region_deltas=True, condition_on_regions=False)
+    x, y_hat, own, region = inputs(0)
+    assert net.places(region) is None
+    assert [d.shape for d in net(x, y_hat, own, region)] == [(1, *entry.shape[:2]) for entry in TABLE]
