@@ -67,6 +67,13 @@ class Modulation(nn.Module):
         return F.linear(w, self.weight, self.bias)[:, :, None, None]
 
 
+def multiply(x: Tensor, kernels: Tensor, places: Places | None) -> Tensor:
+    """Multiply the channels [N, in, H, W] by kernels [N, out, in], or by [N, regions, out, in] where `places` say."""
+    if places is not None:
+        return places.convolve(x, kernels)
+    return torch.bmm(kernels, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
 def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None, places: Places | None = None) -> Tensor:
     """Apply a 1x1 convolution whose kernel may differ by sample: delta broadcasts to [N, out, in].
 
@@ -74,11 +81,7 @@ def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None, places: Places | 
     """
     if delta is None:
         return F.conv2d(x, weight[:, :, None, None])
-    if places is not None:
-        return places.convolve(x, modulated_kernel(weight, delta))
-    n, _, h, w = x.shape
-    kernels = modulated_kernel(weight, delta)
-    return torch.bmm(kernels, x.reshape(n, x.shape[1], h * w)).reshape(n, -1, h, w)
+    return multiply(x, modulated_kernel(weight, delta), places)
 
 
 class SeparableConv(nn.Module):
@@ -114,13 +117,9 @@ class FirstConv(nn.Module):
         x = x * self.modulation(w)
         if delta is None:
             x = F.conv2d(x, self.weight, padding=1)
-        elif places is not None:
-            kernels = modulated_kernel(self.weight, delta[..., None, None]).flatten(3)
-            x = places.convolve(F.unfold(x, 3, padding=1).unflatten(2, x.shape[2:]), kernels)
         else:
-            n, channels, h, wd = x.shape
-            kernels = modulated_kernel(self.weight, delta[..., None, None]).flatten(2)
-            x = torch.bmm(kernels, F.unfold(x, 3, padding=1)).reshape(n, channels, h, wd)
+            columns = F.unfold(x, 3, padding=1).unflatten(2, x.shape[2:])
+            x = multiply(columns, modulated_kernel(self.weight, delta[..., None, None]).flatten(-3), places)
         return F.leaky_relu(x + self.noise + self.bias, SLOPE)
 
 

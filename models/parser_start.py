@@ -13,6 +13,11 @@ _SEMANTIC, _DETAIL = "semantic_branch", "detail_branch"
 _CONTEXT = f"{_SEMANTIC}/stage_5/ce_block_3_repeat_1/context_embedding_block"
 _AGGREGATION = "aggregation_branch/guided_aggregation_block"
 _KERNELS = ("conv/Conv2D_weights", "depthwise_conv_output_weights", "W")
+# A gather-and-expansion layer's convolutions and the teacher's, where it halves the sides and where it keeps them.
+_HALVING = {"first": "3x3_conv_block", "expand": "depthwise_conv_block_1", "deepen": "depthwise_conv_block_2",
+            "project": "1x1_conv_block", "shortcut.0": "input_project_dw_conv_block",
+            "shortcut.1": "input_project_1x1_conv_block"}
+_KEEPING = {"first": "3x3_conv_block", "expand": "depthwise_conv_block", "project": "1x1_conv_block"}
 
 
 def start_from(teacher: Mapping[str, Tensor], size: int = WORKING_SIZE) -> PortraitParser:
@@ -62,26 +67,8 @@ def _places() -> dict[str, str]:
     layers = [f"{stage}/conv_block_{i}" for stage in (1, 2, 3) for i in repeats[: 2 if stage == 1 else 3]]
     names |= {f"detail.{2 * i}": f"{_DETAIL}/stage_{layer}/3x3_conv" for i, layer in enumerate(layers)}
     for stage, others in ((3, 1), (4, 1), (5, 3)):
-        block = f"{_SEMANTIC}/stage_{stage}/ge_block_1_repeat_1/gather_expansion_block/stride_equal_two_module"
-        names |= {
-            f"semantic.stage{stage}.0.{own}": f"{block}/{theirs}"
-            for own, theirs in (
-                ("first", "3x3_conv_block"),
-                ("expand", "depthwise_conv_block_1"),
-                ("deepen", "depthwise_conv_block_2"),
-                ("project", "1x1_conv_block"),
-                ("shortcut.0", "input_project_dw_conv_block"),
-                ("shortcut.1", "input_project_1x1_conv_block"),
-            )
-        }
-        for i in range(1, others + 1):
-            block = f"{_SEMANTIC}/stage_{stage}/ge_block_2_repeat_{i}/gather_expansion_block/stride_equal_one_module"
-            names |= {
-                f"semantic.stage{stage}.{i}.{own}": f"{block}/{theirs}"
-                for own, theirs in (
-                    ("first", "3x3_conv_block"),
-                    ("expand", "depthwise_conv_block"),
-                    ("project", "1x1_conv_block"),
-                )
-            }
+        blocks = [("1_repeat_1", "two", _HALVING), *((f"2_repeat_{i + 1}", "one", _KEEPING) for i in range(others))]
+        for i, (block, stride, parts) in enumerate(blocks):
+            place = f"{_SEMANTIC}/stage_{stage}/ge_block_{block}/gather_expansion_block/stride_equal_{stride}_module"
+            names |= {f"semantic.stage{stage}.{i}.{own}": f"{place}/{theirs}" for own, theirs in parts.items()}
     return names

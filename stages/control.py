@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.windows import REGIONS
 from pipeline.report import Progress
-from stages.portraits import Portrait
+from stages.portraits import Portrait, in_region
 
 Picture = NDArray[np.uint8]
 Render = Callable[[Portrait, np.ndarray], Picture]
@@ -120,9 +120,7 @@ def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str]) -> Picture:
 
 
 def _hair_and_face(content: Portrait, hair: Portrait, face: Portrait) -> np.ndarray:
-    codes = content.codes.copy()
-    codes[HAIR], codes[FACE] = hair.codes[HAIR], face.codes[FACE]
-    return codes
+    return in_region(in_region(content, HAIR, hair), FACE, face).codes
 
 
 def _has_both(portrait: Portrait) -> bool:
