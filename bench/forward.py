@@ -10,10 +10,10 @@ from statistics import median
 
 import torch
 
-from models import hypernetwork
+from models.hypernetworks import hypernetwork
 from pipeline import profile
 from pipeline.context import Context
-from stages import networks
+from stages.loaders import generator as networks
 
 RUNS = 5
 

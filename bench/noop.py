@@ -19,18 +19,18 @@ from statistics import median
 import cv2
 import numpy as np
 
-from pipeline import pictures, profile
+from pipeline import images, profile
 from pipeline.context import COLLECTIONS, Context
-from pipeline.runner import run_stage
-from pipeline.spec import Item, Row, StageSpec, Worker
-from stages import chain, shards
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, Row, StageSpec, Worker
+from stages.preprocess import chain, shards
 
 COUNT, ROUNDS = 5000, 5
 
 
 def flat(stage: StageSpec, ctx: Context) -> Worker:
     """A worker whose rows are all alike."""
-    picture = pictures.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
+    picture = images.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
     other = {"bytes": picture, "text": ""}
     row: Row = {name: other.get(c.dtype, np.zeros(c.shape)) for name, c in stage.columns.items()}
 
@@ -75,7 +75,7 @@ def main() -> None:
         bin = base / "venv" / "bin"
         bin.mkdir(parents=True)
         (base / "venv" / ".hypernst-ready").touch()
-        (bin / "hypernst").write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n')
+        (bin / "hypernst").write_text(f'#!/bin/sh\nexec {sys.executable} -m stages.cli.main "$@"\n')
         (bin / "hypernst").chmod(0o755)
         os.environ["PYTHONPYCACHEPREFIX"] = str(base / "compiled")
         places = [f"CACHE={ctx.cache}", f"CONTENT={ctx.content}", f"STYLE={ctx.style}", f"VENV={base / 'venv'}"]

@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 import torch
 
-from pipeline import pictures, profile
+from pipeline import images, profile
+from pipeline.caches.reader import Cache
 from pipeline.context import Context
-from pipeline.runner import run_stage
-from pipeline.spec import Item, StageSpec, Worker
-from pipeline.store import Cache
-from stages import aladin_codes, align, latents, masks, networks
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, StageSpec, Worker
+from stages.loaders import generator as networks
+from stages.preprocess import aladin_codes, align, latents, masks
 
 FACES, COUNT = 4, 240  # so many that opening and compacting files is shared by some
 FEWER = {"align": 48, "aladin-codes": 8, "latents": 4}  # pictures, where each takes longer
@@ -34,10 +35,10 @@ def make_portraits(folder: Path, ctx: Context) -> None:
     with torch.inference_mode():
         w = generator.mean_latent()
         drawn = generator.map(torch.randn(FACES, 512, generator=torch.Generator().manual_seed(0)))
-        faces = [pictures.to_arrays(generator((w + 0.6 * (d - w))[None, None].expand(1, 18, -1)))[0] for d in drawn]
+        faces = [images.to_arrays(generator((w + 0.6 * (d - w))[None, None].expand(1, 18, -1)))[0] for d in drawn]
     for i in range(COUNT):
         face = cv2.resize(faces[i % FACES], (480, 480), interpolation=cv2.INTER_CUBIC)
-        data = pictures.encode(np.roll(cv2.copyMakeBorder(face, *[80] * 4, cv2.BORDER_REPLICATE), i, 1), ".jpg")
+        data = images.encode(np.roll(cv2.copyMakeBorder(face, *[80] * 4, cv2.BORDER_REPLICATE), i, 1), ".jpg")
         (folder / f"face-{i:03d}.jpg").write_bytes(data)
 
 
@@ -55,7 +56,7 @@ def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
         items = [Item(key, d) for key, d in zip(keys, data, strict=True)]
     else:
         items = [Item(p.stem, {"source": p.read_bytes()}, p.name) for p in sorted(ctx.content.iterdir())[:ctx.limit]]
-    decode, pictures.decode = pictures.decode, functools.cache(pictures.decode)
+    decode, images.decode = images.decode, functools.cache(images.decode)
     try:
         for item in items:  # the first time decodes, and warms the models up; align's decoding, of files, stays in
             worker([item])
@@ -64,7 +65,7 @@ def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
             worker(items[i:i + stage.batch])
         return time.process_time() - start
     finally:
-        pictures.decode = decode
+        images.decode = decode
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ def main() -> None:
 
 def _run(stage: StageSpec, ctx: Context) -> tuple[int, float, float]:
     """Run the stage: its rows, its seconds, and those that `pictures.decode` took."""
-    decode, spent = pictures.decode, 0.0
+    decode, spent = images.decode, 0.0
 
     def timed(data: bytes, size: int | None = None, halve: bool = False) -> np.ndarray:
         nonlocal spent
@@ -110,13 +111,13 @@ def _run(stage: StageSpec, ctx: Context) -> tuple[int, float, float]:
         spent += time.process_time() - begin
         return rgb
 
-    pictures.decode = timed
+    images.decode = timed
     try:
         start = time.process_time()
         count = run_stage(stage, "content", ctx).cached
         return count, time.process_time() - start, spent
     finally:
-        pictures.decode = decode
+        images.decode = decode
 
 
 def _give(worker: Worker, _: Context) -> Worker:

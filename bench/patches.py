@@ -11,7 +11,7 @@ from statistics import median
 import cv2
 import numpy as np
 
-from stages.aladin_codes import choose
+from stages.preprocess.aladin_codes import choose
 
 SIDE, SIZE, COUNT, COVERAGE, TRIES, MAPS, REPEATS = 256, 64, 8, 0.7, 2000, 24, 5
 

@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import pictures, shards
-from pipeline.members import decode, fields
-from pipeline.remote import StreamLoader
-from pipeline.stream import Loader, Samples, collate
+from pipeline import images
+from pipeline.shards import writer as shards
+from pipeline.shards.indexed import Loader, Samples, collate
+from pipeline.shards.sample import decode, fields
+from pipeline.shards.streaming import StreamLoader
 
 COUNT, BATCH, ROUNDS = 320, 16, 7
 
@@ -50,7 +51,7 @@ def sample(number: int) -> tuple[str, shards.Sample]:
     region = cv2.resize(rng.integers(0, 3, (6, 6), np.uint8), (256, 256), interpolation=cv2.INTER_NEAREST)
     key = f"k{number:05d}"
     meta = {"key": key, "boxes": rng.integers(0, 256, (3, 8, 4)).tolist(), "iou": rng.random((3, 8)).tolist()}
-    return key, {"jpg": pictures.encode(image.clip(0, 255).astype(np.uint8), ".jpg"),
+    return key, {"jpg": images.encode(image.clip(0, 255).astype(np.uint8), ".jpg"),
                  "region.png": cv2.imencode(".png", region)[1].tobytes(),
                  "latent.npy": shards.npy(rng.random((18, 512), np.float32)),
                  "codes.npy": shards.npy(rng.random((4, 256), np.float32)), "json": json.dumps(meta).encode()}

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import pictures, profile
+from pipeline import images, profile
 from pipeline.context import Context
-from pipeline.spec import Column, Item, Row, StageSpec, Worker
+from pipeline.runner.spec import Column, Item, Row, StageSpec, Worker
 
 FEW, MANY = 1000, 20_000
 COLUMNS = {
@@ -34,7 +34,7 @@ STEPS = {"a stage that reads files": "images", "a stage that reads a cache": "la
 def stage(name: str) -> StageSpec:
     """A stage whose rows are cheap to make."""
     rng = np.random.default_rng(0)
-    image = pictures.encode(rng.integers(0, 255, (32, 32, 3), np.uint8), ".jpg")
+    image = images.encode(rng.integers(0, 255, (32, 32, 3), np.uint8), ".jpg")
 
     def work(items: Sequence[Item]) -> list[Row]:
         rows: list[Row] = []
@@ -53,19 +53,19 @@ def stage(name: str) -> StageSpec:
 def step(name: str, ctx: Context) -> None:
     """Do one step over everything in `ctx`."""
     if name in COLUMNS:
-        from pipeline.runner import run_stage
+        from pipeline.runner.run import run_stage
 
         run_stage(stage(name), "content", ctx)
     elif name == "shards":
-        from stages import shards
+        from stages.preprocess import shards
 
         shards.run(ctx, ("content",))
     elif name == "indexed":
-        from pipeline.stream import Loader, Samples
+        from pipeline.shards.indexed import Loader, Samples
 
         sum(1 for _ in Loader(Samples(ctx.shards, "content"), 16, 0).epoch())
     else:
-        from pipeline.remote import StreamLoader
+        from pipeline.shards.streaming import StreamLoader
 
         sum(1 for _ in StreamLoader(str(ctx.shards), "content", "train", 16, 0).epoch())
 
@@ -94,7 +94,7 @@ def cost(work: Callable[[], object]) -> float:
 
 def call(*words: object) -> None:
     """Run a command of hypernst."""
-    subprocess.run([sys.executable, "-m", "pipeline.cli", *map(str, words)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "stages.cli.main", *map(str, words)], check=True, capture_output=True)
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import stylegan2
-from models.e4e import Encoder4Editing
-from models.ops import Pair, upfirdn
-from models.region_hyperstyle import RegionHyperStyle
-from models.stylegan2 import ModulatedConv, StyleGAN2
+from models.encoders.e4e import Encoder4Editing
+from models.generators import stylegan2
+from models.generators.stylegan2 import ModulatedConv, StyleGAN2
+from models.hypernetworks.region_hyperstyle import RegionHyperStyle
+from models.stylegan_ops import Pair, upfirdn
 
 RUNS = 5
 

@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline import profile  # noqa: E402
 from pipeline.context import Context  # noqa: E402
-from pipeline.loop import rows  # noqa: E402
-from stages import train, train_memory  # noqa: E402
-from tests import small  # noqa: E402
+from pipeline.training.loop import rows  # noqa: E402
+from stages.train import memory as train_memory  # noqa: E402
+from stages.train import run as train  # noqa: E402
+from tests.support import small_run  # noqa: E402
 
 BATCHES = (1, 2, 4, 8, 16)
 SAVINGS = {  # what is switched on, one after the other
@@ -59,7 +60,7 @@ def measured(batch: int, **settings: object) -> None:
     with tempfile.TemporaryDirectory() as place:
         base = Path(place)
         own = dataclasses.replace(ctx, cache=base / "cache", run=base / "run")
-        small.write_shards(own, count=batch + 1, latent=0.3)
+        small_run.write_shards(own, count=batch + 1, latent=0.3)
         running = subprocess.Popen([sys.executable, __file__, place, str(batch), json.dumps(settings)],
                                    env={**os.environ, "PYTHONPATH": str(ROOT)})
         _, status, usage = os.wait4(running.pid, 0)

@@ -1,0 +1,1 @@
+"""Other style transfer methods to compare with: one file or folder each."""

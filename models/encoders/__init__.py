@@ -1,0 +1,1 @@
+"""Encoders: images to W+ latents or to style codes."""

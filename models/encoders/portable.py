@@ -1,0 +1,195 @@
+"""The e4e-style inverter of the portable profile: a picture to an 18-slot W+ latent (Tov et al. 2021).
+
+Three departures keep it small enough to train without a GPU: the eye is the frozen AlexNet trunk that LPIPS already
+loads; the latent is refined in a few passes that compare the picture with its current inversion (ReStyle, Alaluf et
+al. 2021); and a linear path from pooled features, solved in closed form on drawn faces, does most of the work, so that
+gradient descent only has to learn what is left.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.trunks import Trunk
+from models.generators.mobilestylegan import SLOTS
+from models.metrics.lpips import LPIPS
+
+_ALEX = (64, 192, 384, 256, 256)  # channels of AlexNet's features; the deep ones have 15 x 15 cells at 256 px
+POOLED = 3 * 16**2 + _ALEX[0] * 6**2 + sum(_ALEX[1:]) * 5**2
+RANK = 256
+RATE, PULL = 0.1, 0.002  # of `descend`: LPIPS-alex of five photos 0.26 -> 0.15 in 12 steps
+
+
+class Generator(Protocol):
+    """What the inverter needs of a generator."""
+
+    def __call__(self, latent: Tensor) -> Tensor:
+        """Pictures [N, 3, S, S] of latents [N, 18, 512]."""
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.LeakyReLU(0.1, inplace=True)
+    )
+
+
+class Residual(nn.Module):
+    """x + two 3x3 convolutions with group normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_block(width, width), nn.Conv2d(width, width, 3, 1, 1), nn.GroupNorm(8, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x + self.body(x), 0.1)
+
+
+class Refiner(nn.Module):
+    """The convolutional path: feature maps to a base change of all slots and an offset a slot (e4e's form)."""
+
+    def __init__(self, width: int = 256, deep: int = 384) -> None:
+        super().__init__()
+        self.detail = nn.Conv2d(_ALEX[0] + 3, 96, 5, 4)
+        self.merge = nn.Conv2d(2 * (96 + sum(_ALEX[1:])), width, 1)
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width), nn.LeakyReLU(0.1), Residual(width), Residual(width),
+            _block(width, deep, 2), Residual(deep), _block(deep, deep, 2), nn.Flatten(),
+        )
+        self.hidden = nn.Sequential(nn.Linear(deep * 16, 512), nn.LeakyReLU(0.1))
+        self.base = nn.Linear(512, 512)
+        self.offsets = nn.Linear(512, SLOTS * 512)
+        for layer in (self.base, self.offsets):
+            nn.init.normal_(layer.weight, 0, 1e-3)
+            nn.init.zeros_(layer.bias)
+
+    def look(self, seen: "Seen") -> Tensor:
+        """Feature map [N, C, 15, 15]."""
+        first, second, *deep = seen.features
+        small = F.interpolate(seen.picture, first.shape[-2:], mode="bilinear", antialias=True)
+        detail = F.leaky_relu(self.detail(torch.cat([first, small], 1)), 0.1)
+        return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1)
+
+    def forward(self, target: "Seen", current: "Seen") -> Tensor:
+        """Change of the latent, [N, 18, 512]."""
+        a, b = self.look(target), self.look(current)
+        h = self.hidden(self.body(self.merge(torch.cat([a, a - b], 1))))
+        return self.base(h)[:, None] + self.offsets(h).reshape(-1, SLOTS, 512)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture [N, 3, 256, 256], the trunk's features of it, and these pooled to [N, POOLED]."""
+
+    picture: Tensor
+    features: Sequence[Tensor]
+    pooled: Tensor
+
+
+def look(trunk: Trunk, x: Tensor) -> Seen:
+    """Look at pictures [N, 3, 256, 256] in [-1, 1]. Raises: ValueError for another size."""
+    if x.shape[-2:] != (256, 256):
+        raise ValueError(f"the inverter reads 256 x 256 pictures, got {tuple(x.shape)}")
+    features = trunk(x)
+    return Seen(x, features, pool(x, features))
+
+
+class Inverter(nn.Module):
+    """Predict the W+ latent of aligned pictures.
+
+    `mean` [512] and `deviation` [512] are those of the generator's mapped latents: outputs are in units of them.
+    Without `refine` only the linear path is there, and all slots share one latent.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, *, refine: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
+        self.register_buffer("deviation", torch.ones(512) if deviation is None else deviation.clone())
+        self.squeeze = nn.Linear(POOLED, RANK, bias=False)
+        self.expand = nn.Linear(RANK, 512, bias=False)
+        self.refiner = Refiner() if refine else None
+        nn.init.zeros_(self.expand.weight)
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor]) -> "Inverter":
+        """Build from saved tensors, frozen."""
+        net = cls(refine=any(name.startswith("refiner.") for name in tensors))
+        net.load_state_dict({name: t.float() for name, t in tensors.items()})
+        return net.requires_grad_(False).eval()
+
+    def step(self, target: Seen, current: Seen, latent: Tensor) -> Tensor:
+        """Refine `latent` [N, 18, 512] by comparing the picture with its current inversion."""
+        change = self.expand(self.squeeze(target.pooled - current.pooled))[:, None]
+        if self.refiner is not None:
+            change = change + self.refiner(target, current)
+        return latent + change * self.deviation
+
+    def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2,
+                start: Tensor | None = None) -> Tensor:
+        """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
+        return self.passes(x, trunk, generator, passes, start)[-1]
+
+    def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int,
+               start: Tensor | None = None) -> list[Tensor]:
+        """The latent after each refinement; a pass starts from the one before, detached.
+
+        `start` is the mean face [1, 3, 256, 256] if the caller has it already.
+        """
+        target, found = look(trunk, x), []
+        latent = self.mean.expand(x.shape[0], SLOTS, -1)
+        for i in range(count):
+            latent = latent.detach()
+            with torch.no_grad():
+                current = start if i == 0 and start is not None else generator(latent).clamp(-1, 1)
+            latent = self.step(target, look(trunk, current), latent)
+            found.append(latent)
+        return found
+
+
+def descend(latent: Tensor, x: Tensor, generator: Generator, lpips: LPIPS, deviation: Tensor, steps: int) -> Tensor:
+    """Descend on L2 + 0.8 LPIPS from an encoder's latent [1, L, 512] of x: hybrid inversion (Zhu et al. 2020).
+
+    Steps are in units of `deviation` [512] a slot; a pull to the start keeps the latent where the generator makes
+    faces. One picture at a time, so that its result does not depend on a batch.
+    """
+    with torch.no_grad():
+        wanted = lpips.features(x)
+    with torch.enable_grad():
+        shift = torch.zeros_like(latent, requires_grad=True)
+        optimiser = torch.optim.Adam([shift], lr=RATE, betas=(0.8, 0.95))
+        for _ in range(steps):
+            y = generator(latent + shift * deviation)
+            distance = lpips.distance(lpips.features(y), wanted).mean()
+            optimiser.zero_grad()
+            (F.mse_loss(y, x) + 0.8 * distance + PULL * shift.square().mean()).backward()
+            optimiser.step()
+    return (latent + shift * deviation).detach()
+
+
+def pool(x: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """Colours at 16 x 16 and the trunk's features at 6 x 6 (first) and 5 x 5 cells, as one vector: [N, POOLED]."""
+    sizes = (16, 6, 5, 5, 5, 5)
+    return torch.cat([F.adaptive_avg_pool2d(f, n).flatten(1) for f, n in zip((x, *features), sizes, strict=True)], 1)
+
+
+def solve_linear(pooled: Tensor, latents: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Ridge regression in its dual form, cut to rank RANK: (squeeze [RANK, POOLED], expand [512, RANK]).
+
+    pooled [M, POOLED], latents [M, 512] in units of their deviation; `ridge` is relative to the mean kernel value.
+    """
+    x = pooled - pooled.mean(0)
+    scale = 1 / (x.std(0) + 1e-2 * x.std())
+    x = x * scale
+    y = latents - latents.mean(0)
+    kernel = (x @ x.T).double()
+    kernel += ridge * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=torch.float64, device=kernel.device)
+    solution = x.T @ torch.linalg.solve(kernel, y.double()).float()
+    u, s, v = torch.svd_lowrank(solution, q=RANK, niter=4)
+    root = s.sqrt()
+    return (u * root).T * scale, v * root

@@ -1,0 +1,1 @@
+"""Generators: latents to images, with weight deltas."""

@@ -1,0 +1,88 @@
+"""A generator's own list of the kernels that weight deltas may be predicted for; heads are built from it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from models.generators.region_weights import Places
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """A row of the layer table: one kernel that weight deltas may be predicted for."""
+
+    index: int
+    name: str
+    resolution: int
+    kind: str  # "conv3x3", "pointwise" or "to_img"
+    shape: tuple[int, ...]
+
+
+Deltas = Sequence[Tensor | None]
+
+
+class Generator(Protocol):
+    """What the project needs of a frozen generator, whatever its kind; `slots` is the length of its W+ latents.
+
+    `checkpointing` has the backward pass compute each octave's activations again, so that only one octave's are held.
+    """
+
+    size: int
+    slots: int
+    checkpointing: bool
+
+    def __call__(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None) -> Tensor:
+        """Pictures [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, slots, 512].
+
+        Deltas have a kernel's shape after [N], or after [N, places.count] where every region has its own.
+        """
+
+    def layer_table(self) -> list[LayerEntry]:
+        """The kernels that weight deltas apply to, in the order of `deltas`."""
+
+    def map(self, z: Tensor) -> Tensor:
+        """Map z [N, 512] to w [N, 512]."""
+
+    def mean_latent(self, samples: int = ..., seed: int = 0) -> Tensor:
+        """The mean of `samples` mapped z, [512]; the same for the same seed."""
+
+
+def start_row(table: Sequence[LayerEntry], start: int | str) -> int:
+    """The row that `start` names: a row's number, or the resolution of the first such row, as in "32px".
+
+    Raises: ValueError when it lies past the table's end or no row has that resolution.
+    """
+    if isinstance(start, int):
+        if not 0 <= start < len(table):
+            raise ValueError(f"start layer {start} is past the generator's {len(table)} layers")
+        return start
+    number = start.removesuffix("px")
+    sides = sorted({entry.resolution for entry in table})
+    if number == start or not number.isdecimal() or int(number) not in sides:
+        raise ValueError(f"start layer {start!r} is no resolution of the generator; expected a row's number or one of "
+                         + ", ".join(f"{side}px" for side in sides))
+    return next(entry.index for entry in table if entry.resolution == int(number))
+
+
+def run(function: Callable[..., Result], *inputs: object, again: bool) -> Result:
+    """Call `function`, computing it `again` in the backward pass instead of keeping its activations.
+
+    It must draw nothing at random: the second time would not draw the same.
+    """
+    if again and torch.is_grad_enabled():
+        found: Result = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return found
+    return function(*inputs)
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast on the device of x, where it has one."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

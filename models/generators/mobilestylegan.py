@@ -1,0 +1,275 @@
+"""MobileStyleGAN (Belousov 2021): the portable profile's frozen generator, built from its published tensors.
+
+Faces come out in FFHQ framing and the mapping network is FFHQ StyleGAN2's, so latents follow the 18-slot W+
+convention of a 1024 px generator. The wavelet head gives 1024 px; a head fitted by this project on the features
+at 128 px (`Head256`) gives 256 px for about half the multiply-adds.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.generators import interface
+from models.generators.interface import Deltas, LayerEntry
+from models.generators.region_weights import Places
+
+SLOTS = 18
+WIDTHS = (512, 512, 512, 512, 256, 128, 64)
+SLOPE = 0.2
+
+
+def slot_of(layer: str) -> int:
+    """Return the W+ slot of a modulated layer: conv1 0, layers.i up and conv1 2i+1, conv2 2i+2, image heads last."""
+    if layer == "conv1":
+        return 0
+    if layer.startswith("layers."):
+        _, i, part = layer.split(".")
+        return 2 * int(i) + (2 if part == "conv2" else 1)
+    return {"to_img": 17, "head.conv1": 11, "head.conv2": 12, "head.to_img": 13}[layer]
+
+
+def inverse_haar(x: Tensor) -> Tensor:
+    """Invert one Haar level: [N, 4C, H, W] (C low-pass, then C x 3 details) -> [N, C, 2H, 2W]."""
+    n, channels, h, w = x.shape
+    c = channels // 4
+    low, detail = x[:, :c], x[:, c:].reshape(n, c, 3, h, w)
+    rows, columns, both = detail.unbind(2)
+    a, b, p, q = low + rows, low - rows, columns + both, columns - both
+    quads = torch.stack([a + p, a - p, b + q, b - q], dim=2).mul(0.5)
+    return F.pixel_shuffle(quads.reshape(n, 4 * c, h, w), 2)
+
+
+def haar(x: Tensor) -> Tensor:
+    """Apply one Haar level: [N, C, 2H, 2W] -> [N, 4C, H, W], the inverse of `inverse_haar`."""
+    n, c, h, w = x.shape
+    tl, tr, bl, br = F.pixel_unshuffle(x, 2).reshape(n, c, 4, h // 2, w // 2).unbind(2)
+    low = (tl + tr + bl + br) / 2
+    detail = torch.stack([(tl + tr - bl - br) / 2, (tl - tr + bl - br) / 2, (tl - tr - bl + br) / 2], dim=2)
+    return torch.cat([low, detail.reshape(n, 3 * c, h // 2, w // 2)], dim=1)
+
+
+def modulated_kernel(weight: Tensor, delta: Tensor) -> Tensor:
+    """Return weight * (1 + delta), one kernel a sample (paper Eq. 2; HyperStyle's relative deltas)."""
+    return weight.unsqueeze(0) * (1 + delta)
+
+
+class Modulation(nn.Module):
+    """Affine map of a latent [N, 512] to per-channel factors [N, C, 1, 1]."""
+
+    def __init__(self, channels: int, latent: int = 512) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels, latent))
+        self.bias = nn.Parameter(torch.ones(channels))
+
+    def forward(self, w: Tensor) -> Tensor:
+        return F.linear(w, self.weight, self.bias)[:, :, None, None]
+
+
+def multiply(x: Tensor, kernels: Tensor, places: Places | None) -> Tensor:
+    """Multiply the channels [N, in, H, W] by kernels [N, out, in], or by [N, regions, out, in] where `places` say."""
+    if places is not None:
+        return places.convolve(x, kernels)
+    return torch.bmm(kernels, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None, places: Places | None = None) -> Tensor:
+    """Apply a 1x1 convolution whose kernel may differ by sample: delta broadcasts to [N, out, in].
+
+    With `places` it may differ by region as well: delta [N, regions, out, in].
+    """
+    if delta is None:
+        return F.conv2d(x, weight[:, :, None, None])
+    return multiply(x, modulated_kernel(weight, delta), places)
+
+
+class SeparableConv(nn.Module):
+    """Modulated depthwise 3x3, pointwise, constant noise, bias and LeakyReLU."""
+
+    def __init__(self, inputs: int, outputs: int, resolution: int, noise: bool = True) -> None:
+        super().__init__()
+        self.modulation = Modulation(inputs)
+        self.depthwise = nn.Parameter(torch.zeros(inputs, 1, 3, 3))
+        self.pointwise = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
+        self.noise = nn.Parameter(torch.zeros(1, 1, resolution, resolution)) if noise else None
+
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+        x = F.conv2d(x * self.modulation(w), self.depthwise, padding=1, groups=x.shape[1])
+        x = pointwise(x, self.pointwise, delta, places) + self.bias
+        if self.noise is not None:
+            x = x + self.noise
+        return F.leaky_relu(x, SLOPE)
+
+
+class FirstConv(nn.Module):
+    """Modulated dense 3x3 convolution of the learned 4x4 constant."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.modulation = Modulation(width)
+        self.weight = nn.Parameter(torch.zeros(width, width, 3, 3))
+        self.noise = nn.Parameter(torch.zeros(1, 1, 4, 4))
+        self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
+
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+        x = x * self.modulation(w)
+        if delta is None:
+            x = F.conv2d(x, self.weight, padding=1)
+        else:
+            columns = F.unfold(x, 3, padding=1).unflatten(2, x.shape[2:])
+            x = multiply(columns, modulated_kernel(self.weight, delta[..., None, None]).flatten(-3), places)
+        return F.leaky_relu(x + self.noise + self.bias, SLOPE)
+
+
+class Block(nn.Module):
+    """One octave: modulated inverse Haar (channels / 4), then two separable convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, resolution: int) -> None:
+        super().__init__()
+        self.up = Modulation(inputs)
+        self.conv1 = SeparableConv(inputs // 4, outputs, resolution)
+        self.conv2 = SeparableConv(outputs, outputs, resolution)
+
+    def forward(self, x: Tensor, w: Sequence[Tensor], deltas: Deltas, places: Places | None = None) -> Tensor:
+        """Double the sides; `w` holds the latents [N, 512] of up, conv1 and conv2, `deltas` go to the convolutions."""
+        x = inverse_haar(x * self.up(w[0]))
+        return self.conv2(self.conv1(x, w[1], deltas[0], places), w[2], deltas[1], places)
+
+
+class ToImage(nn.Module):
+    """Modulated pointwise convolution to 12 wavelet channels, then one inverse Haar level."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.modulation = Modulation(inputs)
+        self.weight = nn.Parameter(torch.zeros(12, inputs))
+        self.bias = nn.Parameter(torch.zeros(1, 12, 1, 1))
+
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+        return inverse_haar(pointwise(x * self.modulation(w), self.weight, delta, places) + self.bias)
+
+
+class Head256(nn.Module):
+    """Image head for the 256 px cut: features [N, 256, 128, 128] -> pictures [N, 3, 256, 256], fitted by `fit-head`."""
+
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.conv1 = SeparableConv(WIDTHS[4], width, 128, noise=False)
+        self.conv2 = SeparableConv(width, width, 128, noise=False)
+        self.to_img = ToImage(width)
+
+    def forward(self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None),
+                places: Places | None = None) -> Tensor:
+        """Features and a W+ latent [N, 18, 512] to pictures."""
+        x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0], places)
+        x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1], places)
+        return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2], places)
+
+
+class MobileStyleGAN(nn.Module):
+    """The generator: mapping network, synthesis to 1024 px, or to 256 px through the fitted head.
+
+    Args: tensors of weight `mobilestylegan`, and of `head256` when pictures of 256 px are wanted straight from the cut.
+    Pictures are RGB in about [-1, 1].
+    """
+
+    def __init__(self, size: int = 256) -> None:
+        super().__init__()
+        if size not in (256, 1024):
+            raise ValueError(f"generator size is {size}; MobileStyleGAN gives 256 or 1024")
+        self.size, self.slots, self.checkpointing = size, SLOTS, False
+        self.mapping = nn.ModuleList(nn.Linear(512, 512) for _ in range(8))
+        self.constant = nn.Parameter(torch.zeros(1, 512, 4, 4))
+        self.conv1 = FirstConv(512)
+        depth = 7 if size == 1024 else 5
+        inputs = (512, *WIDTHS)
+        self.layers = nn.ModuleList(Block(inputs[i], WIDTHS[i], 2 ** (i + 3)) for i in range(depth))
+        self.head: Head256 | None = Head256() if size == 256 else None
+        self.to_img: ToImage | None = ToImage(64) if size == 1024 else None
+        self.requires_grad_(False)
+
+    @classmethod
+    def load(cls, tensors: dict[str, Tensor], head: dict[str, Tensor] | None = None) -> "MobileStyleGAN":
+        """Build the 1024 px generator, or the 256 px cut when the fitted head's tensors are given."""
+        net = cls(256 if head else 1024)
+        state = {name: t.float() for name, t in tensors.items()}
+        if head:
+            state |= {f"head.{name}": t.float() for name, t in head.items()}
+        own = net.state_dict()
+        net.load_state_dict({n: state[_published(n)].reshape(t.shape) for n, t in own.items()})
+        return net.eval()
+
+    def published(self, source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What `load` takes: the generator's tensors, and the fitted head's ({} at 1024 px).
+
+        `source` is what this network was loaded from: it gives the layout, and what the 256 px cut leaves out.
+        """
+        own, head = {name: t.float() for name, t in source.items()}, {}
+        for name, tensor in self.state_dict().items():
+            if name.startswith("head."):
+                head[name.removeprefix("head.")] = tensor
+            else:
+                own[_published(name)] = tensor.reshape(source[_published(name)].shape)
+        return own, head
+
+    def map(self, z: Tensor) -> Tensor:
+        """Map z [N, 512] to w [N, 512] (StyleGAN2's normalise, then eight layers)."""
+        x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        for layer in self.mapping:
+            x = F.leaky_relu(layer(x), SLOPE)
+        return x
+
+    def mean_latent(self, samples: int = 20000, seed: int = 0) -> Tensor:
+        """Return the mean of `samples` mapped z, [512]; the same for the same seed."""
+        z = torch.randn(samples, 512, generator=torch.Generator().manual_seed(seed)).to(self.constant.device)
+        return self.map(z).mean(0)
+
+    def layer_table(self) -> list[LayerEntry]:
+        """List the kernels that weight deltas apply to, in the order of `deltas`."""
+        rows: list[tuple[str, int, str, Tensor]] = [("conv1", 4, "conv3x3", self.conv1.weight)]
+        for i, block in enumerate(self.layers):
+            for part in ("conv1", "conv2"):
+                rows.append((f"layers.{i}.{part}", 2 ** (i + 3), "pointwise", getattr(block, part).pointwise))
+        if self.head is not None:
+            rows.append(("head.conv1", 128, "pointwise", self.head.conv1.pointwise))
+            rows.append(("head.conv2", 128, "pointwise", self.head.conv2.pointwise))
+            rows.append(("head.to_img", 256, "to_img", self.head.to_img.weight))
+        if self.to_img is not None:
+            rows.append(("to_img", 1024, "to_img", self.to_img.weight))
+        return [LayerEntry(i, name, res, kind, tuple(t.shape)) for i, (name, res, kind, t) in enumerate(rows)]
+
+    def features(self, latent: Tensor, deltas: Deltas | None = None, depth: int | None = None,
+                 places: Places | None = None) -> Tensor:
+        """Run the octaves up to `depth`; latent [N, 512] or [N, 18, 512] -> features."""
+        w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
+        d = list(deltas) if deltas is not None else [None] * (1 + 2 * len(self.layers))
+        x = self.constant.expand(w.shape[0], -1, -1, -1)
+        x = self.conv1(x, w[:, 0], d[0], places)
+        for i, block in enumerate(self.layers[:depth]):
+            slots = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
+            x = interface.run(block, x, slots, d[2 * i + 1 : 2 * i + 3], places, again=self.checkpointing)
+        return x
+
+    def forward(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None) -> Tensor:
+        """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcast to [N, out, in].
+
+        With `places` they are [N, regions, out, in], and each region's act where it lies.
+        """
+        x = self.features(latent, deltas, places=places)
+        w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
+        last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None] * 3
+        if self.head is not None:
+            return interface.run(self.head, x, w, last, places, again=self.checkpointing)
+        if self.to_img is None:
+            raise RuntimeError("generator has no image head")
+        return self.to_img(x, w[:, slot_of("to_img")], last[0], places)
+
+
+def _published(name: str) -> str:
+    """Map a parameter's name to the converted file's: only `layers.i.up` keeps its modulation one level down there."""
+    parts = name.split(".")
+    if parts[0] == "layers" and parts[2] == "up":
+        return ".".join([*parts[:3], "modulation", parts[3]])
+    return name

@@ -1,0 +1,308 @@
+"""StyleGAN2 (Karras et al. 2020): the paper's frozen generator, in the layout of the published checkpoints.
+
+Modules carry the published names, so the state dict is the file's; size, channels and mapping depth come from the
+tensors. A style scales a convolution's input and the demodulation its output, which equals modulating the kernel but
+needs no kernel a sample; only weight deltas do.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import state_dicts
+from models.generators import interface
+from models.generators.interface import Deltas, LayerEntry
+from models.generators.region_weights import Places
+from models.stylegan_ops import Bias, EqualLinear, fir, upfirdn
+
+LATENT = 512
+CONSTANT = 512  # channels up to 32 px, whatever the multiplier
+SIZES = tuple(2**i for i in range(3, 12))
+
+
+def channels(resolution: int, multiplier: float) -> int:
+    """Feature channels at a resolution; the multiplier acts from 64 px on, and lower where it is less than 1."""
+    wide = int(16384 * multiplier) // resolution
+    return wide if resolution > 32 else min(CONSTANT, wide)
+
+
+def layer_table(size: int = 1024, multiplier: float = 2) -> list[LayerEntry]:
+    """The table of a generator of that size: conv1, to_rgb1, then up, conv, to_rgb an octave."""
+    rows: list[tuple[str, int, str, tuple[int, int]]] = [
+        ("conv1", 4, "conv3x3", (CONSTANT, CONSTANT)), ("to_rgb1", 4, "to_img", (3, CONSTANT))]
+    inputs = CONSTANT
+    for i in range(int(math.log2(size)) - 2):
+        side = 8 << i
+        width = channels(side, multiplier)
+        rows += [(f"convs.{2 * i}", side, "conv3x3", (width, inputs)),
+                 (f"convs.{2 * i + 1}", side, "conv3x3", (width, width)), (f"to_rgbs.{i}", side, "to_img", (3, width))]
+        inputs = width
+    return [LayerEntry(i, name, side, kind, (*shape, *((3, 3) if kind == "conv3x3" else (1, 1))))
+            for i, (name, side, kind, shape) in enumerate(rows)]
+
+
+class ModulatedConv(nn.Module):
+    """A convolution whose kernel is scaled by a style, demodulated, and may carry relative deltas (Eq. 2)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, up: bool = False, demodulate: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, kernel, kernel))
+        self.modulation = EqualLinear(LATENT, inputs, bias=1.0)
+        self.blur = Blur(4.0) if up else None
+        self.scale, self.demodulate = 1 / math.sqrt(inputs * kernel**2), demodulate
+
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+        """Map x [N, in, H, W] by w [N, 512]; delta [N, out, in, k, k], or broadcast to that, or [N, out, in].
+
+        With `places` the regions come after N, and each region's delta acts where it lies.
+        """
+        if places is not None and delta is not None:
+            each = (t.repeat_interleave(places.count, 0) for t in (x, w))
+            return places.blend(self(*each, delta.flatten(0, 1)))
+        style = self.modulation(w)
+        x = x * style[:, :, None, None].to(x.dtype)
+        kernel = self.weight * self.scale
+        if delta is not None:
+            kernel = kernel * (1 + (delta[..., None, None] if delta.ndim == 3 else delta))
+        x = self._convolve(x, kernel)
+        if self.demodulate:
+            with interface.full_precision(x):
+                power = torch.matmul(kernel.float().square().sum((3, 4)), style.float().square()[:, :, None])
+                x = x * (power + 1e-8).rsqrt()[..., None].to(x.dtype)
+        return x if self.blur is None else self.blur(x, (1, 1))
+
+    def _convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Convolve with kernels [1 or N, out, in, k, k], a group a sample if there are several."""
+        n, groups = len(x), len(kernel)
+        inputs, outputs, size = kernel.shape[2], kernel.shape[1], kernel.shape[-1]
+        x = x.reshape(n // groups, groups * inputs, *x.shape[2:])
+        if self.blur is not None:
+            turned = kernel.transpose(1, 2).reshape(groups * inputs, outputs, size, size)
+            y = F.conv_transpose2d(x, turned, stride=2, groups=groups)
+        else:
+            y = F.conv2d(x, kernel.reshape(groups * outputs, inputs, size, size), padding=size // 2, groups=groups)
+        return y.reshape(n, outputs, *y.shape[2:])
+
+
+class Blur(nn.Module):
+    """The FIR filter, kept as a buffer because files carry it."""
+
+    kernel: Tensor
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("kernel", fir(gain=gain))
+
+    def forward(self, x: Tensor, pad: tuple[int, int], up: int = 1) -> Tensor:
+        """Filter x [N, C, H, W]."""
+        return upfirdn(x, self.kernel, up, 1, pad)
+
+
+class Noise(nn.Module):
+    """Adds weighted noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Add noise [1 or N, 1, H, W]."""
+        return x + (self.weight * noise).to(x.dtype)
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, activation."""
+
+    def __init__(self, inputs: int, outputs: int, *, up: bool = False) -> None:
+        super().__init__()
+        self.conv = ModulatedConv(inputs, outputs, 3, up=up)
+        self.noise = Noise()
+        self.activate = Bias(outputs)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor, delta: Tensor | None, places: Places | None) -> Tensor:
+        """Map x [N, in, H, W] by w [N, 512]."""
+        return self.activate(self.noise(self.conv(x, w, delta, places), noise))
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to colour, added to the upsampled picture so far."""
+
+    def __init__(self, inputs: int, *, up: bool = True) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.upsample = Blur(4.0) if up else None
+        self.conv = ModulatedConv(inputs, 3, 1, demodulate=False)
+
+    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None, places: Places | None,
+                below: Tensor | None = None) -> Tensor:
+        """Features [N, in, H, W] and the picture at half the size to the picture [N, 3, H, W]."""
+        y = self.conv(x, w, delta, places) + self.bias
+        return y if below is None or self.upsample is None else y + self.upsample(below, (2, 1), up=2)
+
+
+class Constant(nn.Module):
+    """The learned 4x4 input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, CONSTANT, 4, 4))
+
+
+class PixelNorm(nn.Module):
+    """Gives each z unit mean square."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Normalise z [N, 512]."""
+        return z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+
+
+class StyleGAN2(nn.Module):
+    """The generator of `native` px; pictures are area-averaged to `size`.
+
+    `slots` W+ latents: conv1 takes 0, to_rgb1 1, octave b the next two and for its to_rgb the one after.
+    `latent_avg` [512] or [slots, 512] is the file's, if it has one.
+    """
+
+    latent_avg: Tensor | None
+
+    def __init__(self, native: int, multiplier: float = 2, depth: int = 8, *, noises: bool = True) -> None:
+        super().__init__()
+        self.native = self.size = native
+        self.multiplier, self.latent_avg, self.checkpointing = multiplier, None, False
+        self.slots = 2 * int(math.log2(native)) - 2
+        mapping = (EqualLinear(LATENT, LATENT, active=True, rate=0.01) for _ in range(depth))
+        self.style = nn.Sequential(PixelNorm(), *mapping)
+        self.input = Constant()
+        self.conv1 = StyledConv(CONSTANT, CONSTANT)
+        self.to_rgb1 = ToRGB(CONSTANT, up=False)
+        self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
+        inputs = CONSTANT
+        for side in (8 << i for i in range(int(math.log2(native)) - 2)):
+            width = channels(side, multiplier)
+            self.convs.extend((StyledConv(inputs, width, up=True), StyledConv(width, width)))
+            self.to_rgbs.append(ToRGB(width))
+            inputs = width
+        for i in range(len(self.convs) + 1):
+            side = 2 ** ((i + 5) // 2)
+            self.noises.register_buffer(f"noise_{i}", torch.zeros(1, 1, side, side), persistent=noises)
+
+    @classmethod
+    def load(cls, tensors: Mapping[str, Tensor], *, size: int | None = None, seed: int = 0) -> "StyleGAN2":
+        """Build the frozen generator from a published state dict (and `latent_avg`, if it is there).
+
+        `size`: pictures are pooled to it. A file without noise maps gets maps drawn from `seed`.
+        Raises: ValueError, one line, when the tensors are not those of a StyleGAN2 generator or do not fit `size`.
+        """
+        state = dict(tensors)
+        average = state.pop("latent_avg", None)
+        native, multiplier, depth = measure(state)
+        what = f"a {native} px StyleGAN2 generator of channel multiplier {multiplier:g} and {depth} mapping layers"
+        noises = any(name.startswith("noises.") for name in state)
+        net = state_dicts.fill(state_dicts.build(cls, native, multiplier, depth, noises=noises), state, what)
+        if not noises:
+            for i in range(len(net.convs) + 1):
+                side = 2 ** ((i + 5) // 2)
+                draw = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(seed * 1000 + i))
+                setattr(net.noises, f"noise_{i}", draw)
+        if average is not None:
+            if average.numel() not in (LATENT, net.slots * LATENT):
+                raise ValueError(f"not {what}: latent_avg is {list(average.shape)}; expected 512 or {net.slots} x 512")
+            net.latent_avg = average.float().reshape(-1, LATENT).squeeze(0)
+        if size is not None:
+            if size > native or native % size:
+                raise ValueError(f"{what} cannot give pictures of {size} px; expected {native} or a half, quarter…")
+            net.size = size
+        return net
+
+    def map(self, z: Tensor) -> Tensor:
+        """Map z [N, 512] to w [N, 512]."""
+        return self.style(z)
+
+    def truncate(self, w: Tensor, psi: float, centre: Tensor | None = None) -> Tensor:
+        """Pull w towards `centre`, by default the file's average latent. Raises: ValueError where there is none."""
+        centre = self.latent_avg if centre is None else centre
+        if centre is None:
+            raise ValueError("truncation needs a centre: the file has no latent_avg, see mean_latent")
+        centre = centre.to(w.device)
+        return centre + psi * (w - centre)
+
+    @torch.no_grad()
+    def mean_latent(self, samples: int = 100_000, seed: int = 0) -> Tensor:
+        """The mean of `samples` mapped z, [512]; the same for the same seed."""
+        rng, device = torch.Generator().manual_seed(seed), self.input.input.device
+        total = torch.zeros(LATENT, dtype=torch.float64, device=device)
+        for start in range(0, samples, 2000):
+            z = torch.randn(min(2000, samples - start), LATENT, generator=rng).to(device)
+            total = total + self.map(z).double().sum(0)
+        return (total / samples).float()
+
+    def layer_table(self) -> list[LayerEntry]:
+        """The kernels that weight deltas apply to, in the order of `deltas`."""
+        return layer_table(self.native, self.multiplier)
+
+    def forward(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None,
+                noise: str | Sequence[Tensor] = "fixed") -> Tensor:
+        """Pictures [N, 3, size, size] of latents [N, 512] (W) or [N, slots, 512] (W+).
+
+        deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k], with `places` the regions after N;
+        noise is "fixed" (the buffers),
+        "random", or a map [1 or N, 1, r, r] a convolution. Raises: ValueError for another number of latents or deltas.
+        """
+        w = latent[:, None].expand(-1, self.slots, -1) if latent.ndim == 2 else latent
+        if w.shape[1] != self.slots:
+            raise ValueError(f"{w.shape[1]} latents for a generator of {self.native} px; expected {self.slots}")
+        rows = 2 + 3 * len(self.to_rgbs)
+        d = list(deltas) if deltas is not None else [None] * rows
+        if len(d) != rows:
+            raise ValueError(f"{len(d)} deltas for a generator of {self.native} px; expected {rows}")
+        maps = self._noise(noise, w)
+        x = self.input.input.expand(len(w), -1, -1, -1)
+        x = self.conv1(x, w[:, 0], maps[0], d[0], places)
+        y = self.to_rgb1(x, w[:, 1], d[1], places)
+        for b in range(len(self.to_rgbs)):
+            own = slice(1 + 2 * b, 3 + 2 * b)
+            x, y = interface.run(self._octave, b, x, y, w[:, 1 + 2 * b : 4 + 2 * b], maps[own],
+                                 d[2 + 3 * b : 5 + 3 * b], places, again=self.checkpointing)
+        return y if self.size == self.native else F.avg_pool2d(y, self.native // self.size)
+
+    def _octave(self, b: int, x: Tensor, y: Tensor, w: Tensor, maps: Sequence[Tensor], d: Deltas,
+                places: Places | None) -> tuple[Tensor, Tensor]:
+        """Features and picture of octave b from those at half its size."""
+        for j in (0, 1):
+            x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], places)
+        return x, self.to_rgbs[b](x, w[:, 2], d[2], places, y)
+
+    def _noise(self, noise: str | Sequence[Tensor], w: Tensor) -> list[Tensor]:
+        count = len(self.convs) + 1
+        if noise == "random":
+            sides = [2 ** ((i + 5) // 2) for i in range(count)]
+            return [torch.randn(len(w), 1, side, side, device=w.device) for side in sides]
+        if noise == "fixed":
+            return [getattr(self.noises, f"noise_{i}") for i in range(count)]
+        if isinstance(noise, str) or len(noise) != count:
+            raise ValueError(f"noise is {noise if isinstance(noise, str) else len(noise)!r}; "
+                             f"expected 'fixed', 'random' or {count} maps")
+        return list(noise)
+
+
+def measure(tensors: Mapping[str, Tensor]) -> tuple[int, float, int]:
+    """Size, channel multiplier and mapping depth of a published generator's state dict.
+
+    Raises: ValueError when the tensors are not those of one.
+    """
+    octaves, depth = len(state_dicts.numbers(tensors, "to_rgbs.")), len(state_dicts.numbers(tensors, "style."))
+    native = 4 << octaves
+    if native not in SIZES or not depth or "input.input" not in tensors:
+        raise ValueError(f"not a StyleGAN2 generator: {octaves} octaves and {depth} mapping layers among "
+                         f"{len(tensors)} tensors ({state_dicts.some(tensors)}); expected to_rgbs., style. and input.")
+    last = tensors.get(f"to_rgbs.{octaves - 1}.conv.weight")
+    if last is None or last.ndim != 5 or (native <= 32 and last.shape[2] == CONSTANT):
+        return native, 2, depth
+    multiplier = last.shape[2] * native / 16384
+    if multiplier not in (0.25, 0.5, 1, 2, 4):
+        raise ValueError(f"not a {native} px StyleGAN2 generator: {last.shape[2]} channels at {native} px; expected "
+                         f"{16384 // native} times a channel multiplier of 0.25, 0.5, 1, 2 or 4")
+    return native, multiplier, depth

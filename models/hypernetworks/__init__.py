@@ -1,0 +1,1 @@
+"""Hypernetworks: image, style codes and region map to weight deltas."""

@@ -1,0 +1,138 @@
+"""What a rendering is judged by in the two passes of training (paper section 3.3, Eqs. 3-6)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import windows
+from models.discriminators.image import ImageDiscriminator, PatchDiscriminator
+from models.losses import adversarial
+from models.losses.region_style import StyleTerm, groups_present
+from models.metrics.lpips import LPIPS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples on the device: pictures [N, 3, S, S] in [-1, 1], latents, regions [N, S, S] u8, codes [N, 4, 256]."""
+
+    image: Tensor
+    latent: Tensor
+    region: Tensor
+    codes: Tensor
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Factors of the terms (Eq. 6): lambda1 scales reconstruction, lambda2 the critics; the last two are auxiliary."""
+
+    lambda1: float
+    lambda2: float
+    lpips: float
+    identity: float
+    style: float
+    content: float
+
+
+class Reconstruction(nn.Module):
+    """Eq. 3 as L2 + LPIPS-alex between the rendering with its own codes and the picture, and if given the distance of
+    `identity`, a network of two pictures [N, 3, 256, 256] that answers [N]."""
+
+    def __init__(self, lpips: LPIPS, weights: Weights, identity: nn.Module | None = None) -> None:
+        super().__init__()
+        self.lpips, self.weights, self.identity = lpips, weights, identity
+
+    def forward(self, y: Tensor, content: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss, and its terms."""
+        terms = {"l2": F.mse_loss(y, content.image), "lpips": self.lpips(y, content.image).mean()}
+        loss = terms["l2"] + self.weights.lpips * terms["lpips"]
+        if self.identity is not None:
+            terms["identity"] = self.identity(y, content.image).mean()
+            loss = loss + self.weights.identity * terms["identity"]
+        return self.weights.lambda1 * loss, terms
+
+
+class Stylisation(nn.Module):
+    """Eqs. 4-5 for the generator's side: image critic, region-matched patch critic, the auxiliary term if weighted.
+
+    `by_region` False compares patches from anywhere, as many of them (Table 4's "no mask loss").
+    """
+
+    def __init__(self, image_critic: ImageDiscriminator, patch_critic: PatchDiscriminator, style: StyleTerm | None,
+                 weights: Weights, patches: int, patch: int, by_region: bool = True) -> None:
+        super().__init__()
+        self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
+        self.weights, self.patches, self.patch, self.by_region = weights, patches, patch, by_region
+
+    def forward(self, y: Tensor, content: Batch, style: Batch, matched: adversarial.Matched,
+                critics: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of renderings y of content i in style i, and its terms; `critics` scales lambda2."""
+        terms: dict[str, Tensor] = {}
+        loss = y.new_zeros(())
+        if self.weights.lambda2 * critics:
+            terms["adversarial"] = adversarial.generator_loss(self.image_critic(y))
+            if len(matched):
+                fake = adversarial.crops(y, matched.sample, matched.fake)
+                reference = adversarial.crops(style.image, matched.sample, matched.reference)
+                with torch.no_grad():
+                    mean = self.patch_critic.features(reference).mean(1, keepdim=True)
+                features = self.patch_critic.features(fake)
+                terms["patch"] = adversarial.generator_loss(self.patch_critic.score(mean.expand_as(features), features))
+            loss = loss + self.weights.lambda2 * critics * torch.stack(list(terms.values())).sum()
+        if self.term is not None:
+            ours, shape = self.term.features(y)
+            with torch.no_grad():
+                theirs = self.term.targets(style.image, style.region)
+                wanted = self.term.shape(content.image)
+            present = groups_present(content.region, style.region)
+            present[:, :-1] &= self.by_region
+            terms["style"] = self.term.style(self.term.statistics(ours, content.region), theirs, present)
+            terms["content"] = F.mse_loss(shape, wanted)
+            loss = loss + self.weights.style * terms["style"] + self.weights.content * terms["content"]
+        return loss, terms
+
+    def match(self, content: Batch, style: Batch, rng: np.random.Generator) -> adversarial.Matched:
+        """Draw the patches of this batch's pairs."""
+        ours, theirs = (batch.region.cpu().numpy() for batch in (content, style))
+        if not self.by_region:
+            ours, theirs = np.zeros_like(ours), np.zeros_like(theirs)
+        count = self.patches * (1 if self.by_region else len(windows.REGIONS))
+        return adversarial.match(ours, theirs, rng, size=self.patch, count=count)
+
+    def critic(self, y: Tensor, style: Batch, matched: adversarial.Matched) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critics' own loss on detached renderings, and its terms."""
+        y = y.detach()
+        terms = {"critic": adversarial.critic_loss(self.image_critic(style.image), self.image_critic(y))}
+        if len(matched):
+            reference, real = self._real(style, matched)
+            fake = adversarial.crops(y, matched.sample, matched.fake)
+            terms["patch_critic"] = adversarial.critic_loss(self.patch_critic(reference, real),
+                                                    self.patch_critic(reference, fake))
+        return torch.stack(list(terms.values())).sum(), terms
+
+    def penalties(
+        self, style: Batch, matched: adversarial.Matched, every: int
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """R1 penalties of the critics, taken lazily `every` so many steps: one loss and its terms at a time.
+
+        Their second derivatives hold more than all else in a step, so a picture is penalised at a time, and a group of
+        patches; summed, the losses are those of the whole batch.
+        """
+        for image in style.image.detach().split(1):
+            real = image.requires_grad_()
+            penalty = adversarial.r1(self.image_critic(real), [real], 10.0, every=every) / len(style.image)
+            yield penalty, {"r1": penalty}
+        if len(matched):
+            for parts in zip(*(side.detach().split(1) for side in self._real(style, matched)), strict=True):
+                inputs = [part.requires_grad_() for part in parts]
+                penalty = adversarial.r1(self.patch_critic(*inputs), inputs, 0.5, every=every) / len(matched)
+                yield penalty, {"patch_r1": penalty}
+
+    @staticmethod
+    def _real(style: Batch, matched: adversarial.Matched) -> tuple[Tensor, Tensor]:
+        """Reference patches and others, both of the style picture."""
+        return (adversarial.crops(style.image, matched.sample, matched.reference),
+                adversarial.crops(style.image, matched.sample, matched.real))

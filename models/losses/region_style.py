@@ -1,0 +1,78 @@
+"""The auxiliary style term: VGG16 feature statistics a region, for training where critics alone are too slow to learn.
+
+Off in the paper's profiles. Means and deviations of features are matched (AdaIN's style loss, Huang and Belongie
+2017), but inside each region, so that it pulls hair towards hair; content is kept by normalised deep features.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbones.trunks import Trunk
+from models.hypernetworks.hypernetwork import REGIONS
+
+FINE = (0,)  # convolutions compared at full size
+COARSE = (1, 3, 5, 7)  # and at half size
+CONTENT = 5
+
+
+class StyleTerm(nn.Module):
+    """Region-wise style distance and content distance of pictures [N, 3, 256, 256] in [-1, 1]."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The compared activations, and the content features [N, 256, 32, 32], instance-normalised."""
+        fine = _taps(self.trunk, x, FINE)
+        coarse = _taps(self.trunk, F.avg_pool2d(x, 2), COARSE)
+        return [*fine.values(), *coarse.values()], F.instance_norm(coarse[CONTENT])
+
+    def shape(self, x: Tensor) -> Tensor:
+        """The content features alone."""
+        return F.instance_norm(_taps(self.trunk, F.avg_pool2d(x, 2), (CONTENT,))[CONTENT])
+
+    def targets(self, x: Tensor, region: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The statistics of a style picture."""
+        return self.statistics(self.features(x)[0], region)
+
+    def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Mean and deviation [N, 4, C] of each feature inside hair, face, background, and the whole picture."""
+        masks = torch.stack([(region == r).float() for r in range(REGIONS)] + [torch.ones_like(region).float()], 1)
+        return [_moments(f, F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1]))) for f in features]
+
+    def style(self, ours: list[tuple[Tensor, Tensor]], theirs: list[tuple[Tensor, Tensor]], present: Tensor) -> Tensor:
+        """Distance in units of the style's own deviation, mean over the groups that are `present` [N, 4] bool."""
+        terms = []
+        for (mean_a, std_a), (mean_b, std_b) in zip(ours, theirs, strict=True):
+            unit = std_b.square().mean(2) + 1e-3
+            each = ((mean_a - mean_b).square().mean(2) + (std_a - std_b).square().mean(2)) / unit
+            terms.append((each * present).sum() / present.sum().clamp(min=1))
+        return torch.stack(terms).mean()
+
+
+def groups_present(content: Tensor, style: Tensor, least: float = 0.01) -> Tensor:
+    """Which of hair, face, background cover at least a share `least` of both maps; the whole picture always does."""
+    shares = [torch.stack([(m == r).float().mean((1, 2)) for r in range(REGIONS)], 1) for m in (content, style)]
+    both = (shares[0] >= least) & (shares[1] >= least)
+    return torch.cat([both, torch.ones_like(both[:, :1])], 1)
+
+
+def _taps(trunk: Trunk, x: Tensor, wanted: tuple[int, ...]) -> dict[int, Tensor]:
+    found = {}
+    for i, activation in enumerate(trunk.layers(x)):
+        if i in wanted:
+            found[i] = activation
+        if i == max(wanted):
+            break
+    return found
+
+
+def _moments(f: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    weight = masks.flatten(2)
+    weight = weight / weight.sum(2, keepdim=True).clamp(min=1e-3)
+    flat = f.flatten(2)
+    mean = torch.einsum("nrp,ncp->nrc", weight, flat)
+    square = torch.einsum("nrp,ncp->nrc", weight, flat.square())
+    return mean, (square - mean.square()).clamp(min=1e-6).sqrt()

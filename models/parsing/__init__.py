@@ -1,0 +1,1 @@
+"""Face parsing: an image to a region map."""

@@ -1,0 +1,246 @@
+"""HDF5 caches: immutable files of rows, each row with its content's digest and its inputs', sorted by key.
+
+A cache `images.h5` and its parts `images.parts/000001.h5` have the same shape:
+  key S88 [N], one dataset a column, digest u1 [N,16] of the row's content, inputs u1 [N,P,16] of what it was made from;
+  rejects/{key,reason,inputs} for the inputs that gave no row; attributes `provenance` (JSON) and `schema`.
+Fletcher32 guards every chunk. HDF5 cannot guard values of any length (bytes, text) that way: there `digest` does.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import h5py
+import numpy as np
+
+from pipeline.errors import Fault
+from pipeline.runner.spec import Column, Row, digest, digest_all
+
+CHUNKS = 1 << 18  # bytes of chunks kept of each dataset: some neighbouring rows; random ones gain nothing
+METADATA = 1 << 20  # bytes that HDF5 keeps of a file's own structures; it would take 32 times as much
+
+
+class Entry(NamedTuple):
+    """Where a key's row lies and what it was made from; a reject has row -1 and a reason."""
+
+    file: int
+    row: int
+    inputs: bytes
+    digest: bytes
+    reason: str = ""
+
+
+class Cache:
+    """A cache or part file opened for reading; use it as a context manager.
+
+    Raises: Fault when the file is not a readable cache of this schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNKS)
+            config = self.h5.id.get_mdc_config()
+            config.set_initial_size, config.initial_size = True, METADATA
+            config.min_size, config.max_size = METADATA // 4, METADATA
+            self.h5.id.set_mdc_config(config)
+            self.provenance: dict[str, Any] = json.loads(self.h5.attrs["provenance"])
+        except (OSError, KeyError, ValueError) as e:
+            raise _damaged(path, e) from e
+        self.columns = {n: Column(c[0], tuple(c[1:])) for n, c in self.provenance["columns"].items()}  # as declared
+        self._rows: dict[str, int] | None = None
+        self._datasets: dict[str, h5py.Dataset] = {}  # looking one up costs as much as reading a row
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.h5.close()
+
+    def keys(self) -> list[str]:
+        """All keys, in the file's order."""
+        return _strings(self.key_array())
+
+    def key_array(self) -> np.ndarray:
+        """`keys` as they lie in the file: S88 [N]."""
+        return self._read("key")
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self.length("key")
+
+    def length(self, name: str) -> int:
+        """Rows of one dataset."""
+        return len(self._dataset(name))
+
+    @property
+    def width(self) -> int:
+        """How many inputs a row has."""
+        return int(self._dataset("inputs").shape[1])
+
+    def entries(self, number: int = 0) -> dict[str, Entry]:
+        """Key -> Entry of every row and reject; `number` is put in as the entry's file."""
+        return self.row_entries(0, len(self), number) | self.reject_entries(number)
+
+    def row_entries(self, start: int, stop: int, number: int = 0) -> dict[str, Entry]:
+        """Key -> Entry of some rows."""
+        some = slice(start, stop)
+        found = zip(_strings(self._read("key", some)), range(start, stop), _digests(self._read("inputs", some)),
+                    _digests(self._read("digest", some)), strict=True)
+        return {key: Entry(number, row, made, content) for key, row, made, content in found}
+
+    def digests(self) -> dict[str, bytes]:
+        """Key -> digest of every row: all that a stage has to know of what it reads."""
+        return dict(zip(self.keys(), _digests(self._read("digest")), strict=True))
+
+    def rows_digest(self) -> str:
+        """`file_digest` of the rows, noted when the file was written."""
+        noted = self.h5.attrs.get("rows")
+        return bytes(noted).decode() if noted is not None else file_digest(self.entries())
+
+    def reject_entries(self, number: int = 0) -> dict[str, Entry]:
+        """Key -> Entry of the rejects. Raises: Fault when they are not what was written."""
+        found = [*zip(_strings(self._read("rejects/key")), self._read("rejects/reason", text=True),
+                      _digests(self._read("rejects/inputs")), strict=True)]
+        if self.h5.attrs.get("rejects") not in (None, rejects_digest(found).encode()):
+            raise _damaged(self.path, ValueError("not the digest it should have"), "rejects")
+        return {key: Entry(number, -1, made, b"", reason) for key, reason, made in found}
+
+    def rows(self, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
+        """The rows of `keys` with the datasets `columns`.
+
+        Raises: Fault for an unknown key or dataset, or a row that is damaged.
+        """
+        if self._rows is None:
+            self._rows = {key: i for i, key in enumerate(self.keys())}
+        unknown = set(columns) - set(self.columns)
+        if unknown:
+            raise Fault(f"{self.path}: no dataset {sorted(unknown)}; it holds {sorted(self.columns)}")
+        # Without a checksum of their own, bytes are good only if the whole row has the digest it should have.
+        guarded = any(self.columns[name].dtype == "bytes" for name in columns)
+        wanted = list(keys)
+        unknown_keys = [key for key in wanted if key not in self._rows]
+        if unknown_keys:
+            raise Fault(f"{self.path}: no key {unknown_keys[0]!r}")
+        rows: list[Row] = []
+        digests: list[bytes] = []
+        for _, start, stop in stretches([(0, self._rows[key]) for key in wanted]):
+            blocks = {name: self.block(name, start, stop) for name in (self.columns if guarded else columns)}
+            rows += [{name: block[i] for name, block in blocks.items()} for i in range(stop - start)]
+            if guarded:
+                digests += _digests(self._read("digest", slice(start, stop)))
+        for key, row, expected in zip(wanted, rows, digests, strict=False):
+            if row_digest(row) != expected:
+                raise _damaged(self.path, ValueError(f"key {key!r} does not have its digest"))
+        return [{name: row[name] for name in columns} for row in rows]
+
+    def block(self, name: str, start: int, stop: int) -> Any:
+        """Rows start..stop of one column: an array, or a list of bytes or str; a bad checksum is a Fault."""
+        kind = self.columns[name].dtype
+        values = self._read(name, slice(start, stop), text=kind == "text")
+        return [v.tobytes() for v in values] if kind == "bytes" else values
+
+    def filters(self, name: str) -> list[Any]:
+        """How the chunks of a dataset are packed: two datasets with the same can exchange them as they are."""
+        return filters(self._dataset(name))
+
+    def chunk(self, name: str, row: int) -> bytes:
+        """The chunk that is row `row` of one column, as it lies in the file; a bad checksum is a Fault."""
+        dataset = self._dataset(name)
+        try:
+            skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
+        except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as e:
+            raise _damaged(self.path, e, name) from e
+        if skipped or len(data) < 4 or not checks(data):
+            raise _damaged(self.path, ValueError(f"row {row} does not have its checksum"), name)
+        return bytes(data)
+
+    def _read(self, name: str, where: slice = slice(None), text: bool = False) -> Any:
+        try:
+            dataset = self._dataset(name)
+            return list(dataset.asstr()[where]) if text else dataset[where]
+        except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as e:  # what damage looks like to HDF5
+            raise _damaged(self.path, e, name) from e
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        try:
+            found = self._datasets[name] = self._datasets.get(name) or self.h5[name]
+        except (KeyError, RuntimeError) as e:
+            raise _damaged(self.path, e, name) from e
+        return found
+
+
+def read_rows(path: Path, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
+    """The rows of `keys` from the cache file `path`, a dict of the datasets `columns` each."""
+    with Cache(path) as cache:
+        return cache.rows(keys, columns)
+
+
+def keys(path: Path) -> list[str]:
+    """The keys of a cache file, sorted."""
+    with Cache(path) as cache:
+        return cache.keys()
+
+
+def row_digest(row: Mapping[str, Any]) -> bytes:
+    """Digest of a row's content, columns in the order of their names."""
+    return digest(*(part for name in sorted(row) for part in (name.encode(), _plain(row[name]))))
+
+
+def file_digest(entries: Mapping[str, Entry]) -> str:
+    """Hex digest of all rows of a file, by key."""
+    rows = (part for key in sorted(entries) if entries[key].row >= 0 for part in (key.encode(), entries[key].digest))
+    return digest_all(rows).hex()
+
+
+def filters(dataset: h5py.Dataset) -> list[Any]:
+    """The shape of a dataset's chunks and the filters that they go through."""
+    made = dataset.id.get_create_plist()
+    return [dataset.dtype, dataset.chunks, *(made.get_filter(i) for i in range(made.get_nfilters()))]
+
+
+def checks(data: bytes) -> bool:
+    """Whether a packed chunk ends in the Fletcher32 checksum of the rest, as HDF5 makes it."""
+    words = np.frombuffer(data[:-4] + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
+    low, high = words.sum(), (words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum()
+    stored = int.from_bytes(data[-4:], "little")
+    return [int(low) % 65535, int(high) % 65535] == [(stored & 0xFFFF) % 65535, (stored >> 16) % 65535]
+
+
+def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(file, start, stop) of the runs of neighbouring rows among (file, row) places: a run is read as one slice."""
+    out: list[tuple[int, int, int]] = []
+    for file, row in places:
+        if out and out[-1][0] == file and out[-1][2] == row:
+            out[-1] = (file, out[-1][1], row + 1)
+        else:
+            out.append((file, row, row + 1))
+    return out
+
+
+def rejects_digest(rejects: Sequence[tuple[str, str, bytes]]) -> str:
+    """Hex digest of (key, reason, inputs) rejects, in their order."""
+    return digest(*(part for key, reason, made in rejects for part in (key.encode(), reason.encode(), made))).hex()
+
+
+def _plain(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes) else np.ascontiguousarray(value).tobytes()
+
+
+def _strings(values: np.ndarray) -> list[str]:
+    return [v.decode() for v in values.tolist()]
+
+
+def _digests(values: np.ndarray) -> list[bytes]:
+    data, width = values.tobytes(), values[:1].nbytes
+    return [data[i : i + width] for i in range(0, len(data), width)] if width else []
+
+
+def _damaged(path: Path, error: Exception, dataset: str = "") -> Fault:
+    where = f"{path}, dataset {dataset}" if dataset else str(path)
+    if isinstance(error, FileNotFoundError):
+        return Fault(f"{path}: no such cache; run the stage that writes it")
+    return Fault(f"{where}: damaged ({error}); `hypernst verify --repair` drops what is bad, then run the stage again")

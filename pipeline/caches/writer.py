@@ -1,0 +1,205 @@
+"""Writes HDF5 caches: part files as work goes on, and their compaction into one file; `store` reads both."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from pipeline import SCHEMA
+from pipeline.caches.reader import Cache, Entry, file_digest, filters, rejects_digest, row_digest, stretches
+from pipeline.files import replacing
+from pipeline.runner.spec import Column, Row
+from pipeline.sources.scan import KEY_LENGTH
+
+KEY = Column(f"S{KEY_LENGTH}")
+REASON = Column("text")
+CHUNK = 1 << 16  # bytes; one row a chunk when a row is larger
+BLOCK = 1 << 21  # bytes moved at once while compacting
+FORMAT = ("v110", "v110")  # the first whose own structures carry checksums, too
+OVERHEAD = 1 << 14  # bytes that Python's objects add to a row, with room to spare
+OPEN = 4  # files read at once while compacting; HDF5 keeps some MB of each
+_VARYING = ("bytes", "text")
+
+
+@dataclass
+class Batch:
+    """Rows and rejects on their way into one file; both keep the order they were added in."""
+
+    keys: list[str]
+    rows: list[Row]
+    inputs: list[bytes]
+    rejects: list[tuple[str, str, bytes]]  # key, reason, inputs
+    nbytes: int = 0  # roughly what the rows hold in memory
+
+    @classmethod
+    def empty(cls) -> "Batch":
+        return cls([], [], [], [])
+
+    def add(self, key: str, row: Row, inputs: bytes) -> None:
+        """Take in a row."""
+        self.keys.append(key)
+        self.rows.append(row)
+        self.inputs.append(inputs)
+        self.nbytes += OVERHEAD + sum(len(v) if isinstance(v, bytes | str) else v.nbytes for v in row.values())
+
+    def extend(self, other: "Batch") -> None:
+        """Take in all of another batch."""
+        for mine, more in ((self.keys, other.keys), (self.rows, other.rows), (self.inputs, other.inputs),
+                           (self.rejects, other.rejects)):
+            mine += more  # type: ignore[operator]
+        self.nbytes += other.nbytes
+
+    def __len__(self) -> int:
+        return len(self.keys) + len(self.rejects)
+
+
+def folder(path: Path) -> Path:
+    """Where the parts of a cache file lie until they are compacted."""
+    return path.with_suffix(".parts")
+
+
+def listed(path: Path) -> list[Path]:
+    """The part files of a cache file, oldest first."""
+    return sorted(p for p in folder(path).glob("*.h5") if p.stem.isdigit())
+
+
+def next_number(path: Path) -> int:
+    """The number of the next part of a cache file."""
+    return max((int(p.stem) for p in listed(path)), default=0) + 1
+
+
+def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents: int, provenance: dict,
+               number: int | None = None) -> Path:
+    """Write `batch` as a part of the cache file `path`, the next one or `number`; it exists whole or not at all."""
+    part = folder(path) / f"{number or next_number(path):06d}.h5"
+    with replacing(part) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f:
+        _create(f, columns, len(batch.keys), parents, provenance)
+        f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
+        f["inputs"][:] = _undigest(batch.inputs, parents)
+        f["digest"][:] = _undigest([row_digest(r) for r in batch.rows])
+        for name in columns:
+            _put(f[name], 0, [r[name] for r in batch.rows])
+        _put_rejects(f, batch.rejects, parents)
+    return part
+
+
+def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], columns: Mapping[str, Column],
+            parents: int, provenance: dict) -> None:
+    """Write `entries` (rows and rejects of `files`, by number) as the cache file `path`, sorted by key."""
+    order = [key for key in sorted(entries) if entries[key].row >= 0]
+    rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f, _Files(files) as opened:
+        _create(f, columns, len(order), parents, provenance)
+        f["key"][:] = np.fromiter((key.encode() for key in order), KEY.dtype, len(order))
+        f["inputs"][:] = _undigest([entries[key].inputs for key in order], parents)
+        f["digest"][:] = _undigest([entries[key].digest for key in order])
+        _put_rejects(f, rejects, parents)
+        f.attrs["rows"] = np.bytes_(file_digest(entries))
+        for name, column in columns.items():
+            if f[name].compression and f[name].chunks[0] == 1:
+                _copy(f[name], name, [entries[key][:2] for key in order], opened)
+                continue
+            # Blocks of the new file, whole chunks each: how the rows lay in the parts leaves no trace in its bytes.
+            chunk = f[name].chunks[0]
+            step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in _VARYING else 64
+            for start in range(0, len(order), step):
+                places = [entries[key][:2] for key in order[start:start + step]]  # file, row
+                blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places)]
+                _put(f[name], start, _joined(blocks))
+
+
+def _copy(dataset: h5py.Dataset, name: str, places: Sequence[tuple[int, int]], opened: "_Files") -> None:
+    """Fill `dataset` with the rows at (file, row) `places`: as they are packed, unless a file packs them otherwise."""
+    packing, rest, alike = filters(dataset), [0] * (dataset.ndim - 1), dict[int, bool]()
+    for i, (number, row) in enumerate(places):
+        cache = opened[number]
+        if number not in alike:
+            alike[number] = cache.filters(name) == packing
+        if alike[number]:
+            dataset.id.write_direct_chunk((i, *rest), cache.chunk(name, row))
+        else:
+            dataset[i] = cache.block(name, row, row + 1)[0]
+
+
+def _joined(blocks: Sequence[Any]) -> Any:
+    arrays = isinstance(blocks[0], np.ndarray)
+    return np.concatenate(blocks) if arrays else list(itertools.chain.from_iterable(blocks))
+
+
+class _Files:
+    """Caches by their number among `files`; only a few are open at a time, as a long run leaves thousands of parts."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._open: dict[int, Cache] = {}
+
+    def __getitem__(self, number: int) -> Cache:
+        if number not in self._open:
+            if len(self._open) >= OPEN:
+                self._open.pop(next(iter(self._open))).h5.close()
+            self._open[number] = Cache(self._files[number])
+        self._open[number] = self._open.pop(number)  # the first to be closed is the one not used for longest
+        return self._open[number]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for cache in self._open.values():
+            cache.h5.close()
+
+
+def _create(f: h5py.File, columns: Mapping[str, Column], rows: int, parents: int, provenance: dict) -> None:
+    f.attrs["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))  # of fixed length: those have a checksum
+    f.attrs["schema"] = SCHEMA
+    fixed = {"key": KEY, "inputs": Column("u1", (parents, 16)), "digest": Column("u1", (16,))}
+    for name, column in {**columns, **fixed}.items():
+        _dataset(f, name, column, rows)
+
+
+def _put_rejects(f: h5py.File, rejects: Sequence[tuple[str, str, bytes]], parents: int) -> None:
+    for name, column in {"key": KEY, "reason": REASON, "inputs": Column("u1", (parents, 16))}.items():
+        _dataset(f, f"rejects/{name}", column, len(rejects))
+    f["rejects/key"][:] = np.array([key.encode() for key, _, _ in rejects], KEY.dtype)
+    rejects = [(key, reason.replace("\0", " "), made) for key, reason, made in rejects]
+    _put(f["rejects/reason"], 0, [reason for _, reason, _ in rejects])
+    f["rejects/inputs"][:] = _undigest([made for _, _, made in rejects], parents)
+    f.attrs["rejects"] = np.bytes_(rejects_digest(rejects))
+
+
+def _dataset(f: h5py.File, name: str, column: Column, rows: int) -> None:
+    kinds: dict[str, Any] = {"bytes": h5py.vlen_dtype(np.uint8), "text": h5py.string_dtype("utf-8")}
+    size = _row_bytes(column)
+    rows_a_chunk = 1024 if column.dtype in kinds else max(1, min(1024, CHUNK // size))
+    # Label maps shrink about fifty times; nothing else here compresses.
+    squeeze = {"compression": "gzip", "compression_opts": 1} if column.dtype == "u1" and size >= 4096 else {}
+    f.create_dataset(name, (rows, *column.shape), kinds.get(column.dtype, column.dtype), maxshape=(None, *column.shape),
+                     chunks=(rows_a_chunk, *column.shape), fletcher32=column.dtype not in kinds, track_times=False,
+                     **squeeze)
+
+
+def _row_bytes(column: Column) -> int:
+    """Bytes of a row; for bytes and text a guess that keeps a block of them small."""
+    if column.dtype in ("bytes", "text"):
+        return 1 << 17 if column.dtype == "bytes" else 128
+    return max(1, np.dtype(column.dtype).itemsize * int(np.prod(column.shape)))
+
+
+def _put(dataset: h5py.Dataset, start: int, values: Sequence[Any]) -> None:
+    """Write `values` as rows from `start` on."""
+    if len(values) and isinstance(values[0], bytes):
+        for i, value in enumerate(values, start):  # one at a time: h5py takes rows of equal length for a 2-D array
+            dataset[i] = np.frombuffer(value, np.uint8)
+    elif len(values):
+        dataset[start:start + len(values)] = values if isinstance(values, np.ndarray) else np.array(
+            values, object if isinstance(values[0], str) else None)
+
+
+def _undigest(values: Sequence[bytes], parents: int | None = None) -> np.ndarray:
+    shape = (len(values), 16) if parents is None else (len(values), parents, 16)
+    return np.frombuffer(b"".join(values), np.uint8).reshape(shape)

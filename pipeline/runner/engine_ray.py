@@ -1,0 +1,131 @@
+"""Runs a stage on Ray's actors, one a GPU or a core, each of which writes its own parts on the shared storage.
+
+The actors read and write the cache folder themselves; only keys, digests and counts pass through the driver. A part
+that an actor died on is computed again by its successor, under the same number.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.caches import writer as parts
+from pipeline.caches.writer import Batch
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.progress import Progress
+from pipeline.runner import run as runner
+from pipeline.runner import staleness as planning
+from pipeline.runner.spec import StageSpec, Worker
+from pipeline.runner.staleness import Inputs, Plan
+from pipeline.sources.scan import Fingerprints, Source
+
+RETRIES = 3  # of one part: an input that kills whoever takes it must not go on for ever
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What an actor reports of a part: it is written."""
+
+    keys: int
+    rejects: int
+    nbytes: int
+    seconds: float
+    news: dict[str, list]  # fingerprints of the files read
+
+
+class Hand:
+    """An actor: opens the stage with its first part, so that what fails there is told as any failure, then computes."""
+
+    def __init__(self, stage: StageSpec, collection: str, ctx: Context, parents: dict[str, str]) -> None:
+        self.stage, self.collection, self.ctx, self.parents = stage, collection, ctx, parents
+        self.worker: Worker | None = None
+
+    def part(self, number: int, keys: Sequence[str], made: dict[str, bytes | None], sources: dict) -> Done:
+        """Compute `keys` and write them as part `number`."""
+        self.worker = self.worker or self.stage.open(self.ctx)
+        start = time.monotonic()
+        path = self.ctx.file(self.collection, self.stage.output)
+        inputs = Inputs(made, sources, self.parents, Fingerprints(None))
+        batch = Batch.empty()
+        for some in runner.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
+            batch.extend(some)
+        provenance = planning.provenance(self.stage, self.ctx, inputs)
+        parts.write_part(path, batch, self.stage.columns, runner.width(self.stage), provenance, number)
+        seconds = time.monotonic() - start
+        return Done(len(keys), len(batch.rejects), batch.nbytes, seconds, inputs.fingerprints.news)
+
+
+def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
+    """Compute `plan.todo` into parts. What is written stays, whatever happens to the rest.
+
+    Raises: Fault when the worker fails, or when one part has killed its actor RETRIES times more.
+    """
+    ray = _ray()
+    if not ray.is_initialized():
+        ray.init(logging_level="warning", log_to_driver=False)
+    gpu = ctx.device.startswith("cuda")
+    ctx = _absolute(ctx)
+    hands = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0)))
+    actor = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES)(Hand)
+    idle: list[Any] = [actor.remote(stage, collection, ctx, plan.inputs.parents)
+                       for _ in range(min(hands, -(-len(plan.todo) // stage.batch)))]
+    everyone = list(idle)
+    busy: dict[Any, Any] = {}
+    at, number, size = 0, parts.next_number(plan.path), stage.batch
+    try:
+        while busy or at < len(plan.todo):
+            while idle and at < len(plan.todo):
+                keys = plan.todo[at:at + size]
+                sources = {k: _at_home(plan.inputs.sources[k]) for k in keys if k in plan.inputs.sources}
+                hand = idle.pop()
+                busy[hand.part.remote(number, keys, {k: plan.inputs.made[k] for k in keys}, sources)] = hand
+                at, number = at + len(keys), number + 1
+            for task in ray.wait(list(busy))[0]:
+                idle.append(busy.pop(task))
+                done = _result(task, stage)
+                plan.inputs.fingerprints.learn(done.news)
+                progress.add(done.keys, done.rejects)
+                size = _next_size(done, stage.batch, -(-(len(plan.todo) - at) // (2 * len(everyone))))
+    finally:
+        for hand in everyone:
+            ray.kill(hand)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise Fault("ENGINE=ray: Ray is not installed; run `pip install -c constraints.txt -e '.[ray]'`, or leave "
+                    "ENGINE= out", 2) from error
+    return ray
+
+
+def _result(task: Any, stage: StageSpec) -> Done:
+    ray = _ray()
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Fault) else Fault(f"stage {stage.name}: {error.cause}") from error
+    except ray.exceptions.RayError as error:
+        why = str(error).strip().splitlines()[-1].strip()
+        raise Fault(f"stage {stage.name}: an actor could not start, or {RETRIES + 1} died over the same part ({why}); "
+                    "run it again with ENGINE=local to see why") from error
+
+
+def _next_size(done: Done, least: int, most: int) -> int:
+    """How many keys the next part takes: as long and as large as one of the local engine's, some left for everyone."""
+    by_time = runner.PART_SECONDS / max(done.seconds / done.keys, 1e-9)
+    by_bytes = runner.PART_BYTES / max(done.nbytes / done.keys, 1)
+    return max(least, int(min(by_time, by_bytes, most)))
+
+
+def _absolute(ctx: Context) -> Context:
+    """The context as an actor sees it, whose folder may be another and whose one GPU is the first it sees."""
+    folders = {name: getattr(ctx, name).absolute() for name in ("cache", "content", "style", "run")}
+    return dataclasses.replace(ctx, **folders, device="cuda" if ctx.device.startswith("cuda") else ctx.device)
+
+
+def _at_home(source: Source) -> Source:
+    return source._replace(file=str(Path(source.file).absolute()))

@@ -1,0 +1,1 @@
+"""Webdataset shards: written, indexed and read back."""

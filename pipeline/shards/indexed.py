@@ -1,0 +1,254 @@
+"""Reads shards back at random: every sample by number, in an order that is exact.
+
+Step s of a run is always the same batch for the same seed, batch size and number of ranks, whatever the number of
+workers, so resuming means continuing at a step. `pipeline.remote` reads in sequence what does not lie on a disk.
+"""
+
+import bisect
+import itertools
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import Fault
+from pipeline.shards import writer as shards
+from pipeline.shards.sample import REPAIR, Decoded, decode, fields
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+ALIGNED = 64  # bytes between the tensors of a batch
+
+
+class Samples:
+    """The samples of one collection and split, by number; files are opened per process, when first needed.
+
+    They are read with pread, not mapped: a file that is cut meanwhile gives an error here and kills nobody, and what
+    was read does not count as this process's memory.
+    Raises: Fault when the index or a tar is missing or cut, or there is no such sample set.
+    """
+
+    def __init__(self, folder: Path, collection: str, split: str = "train") -> None:
+        self.folder = folder
+        _, listed = shards.read_index(folder)
+        self.shards = [s for s in listed if (s.collection, s.split) == (collection, split)]
+        self._ends = [*itertools.accumulate(s.samples for s in self.shards)]
+        self._files: dict[int, FileIO] = {}
+        self._buffer = bytearray()
+        if not self.shards:
+            have = sorted({f"{s.collection}-{s.split}" for s in listed})
+            raise Fault(f"{folder}: no samples of {collection}-{split}; there are {', '.join(have) or 'none'}")
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}, "_buffer": bytearray()}
+
+    def keys(self) -> list[str]:
+        """All keys, in the order of the tars."""
+        return [key for shard in self.shards for key in shard.keys]
+
+    def raw(self, number: int) -> tuple[str, dict[str, memoryview]]:
+        """Key and encoded members of a sample, which the next call overwrites.
+
+        Raises: Fault when the tar holds something else at that place.
+        """
+        n = bisect.bisect_right(self._ends, number)
+        i = number - (self._ends[n - 1] if n else 0)
+        shard = self.shards[n]
+        start, places = shard.offsets[i], [*shards.members(shard, i)]
+        length = places[-1][1] + shards.BLOCK + places[-1][2] - start
+        if len(self._buffer) < length:
+            self._buffer = bytearray(length)
+        data = memoryview(self._buffer)[:length]
+        if os.preadv(self._file(n), [data], start) != length:
+            raise Fault(f"{self.folder / shard.name}: ends within sample {shard.keys[i]!r}; {REPAIR}")
+        out = {}
+        for member, (name, at, size) in zip(shards.MEMBERS, places, strict=True):
+            begin = at - start + shards.BLOCK
+            if not self._buffer.startswith(name.encode() + b"\0", at - start):  # a tar's header begins with the name
+                found = bytes(data[at - start:at - start + 100]).rstrip(b"\0")
+                raise Fault(f"{self.folder / shard.name}, offset {at}: holds {found[:40]!r}, "
+                            f"but index.json says {name!r}; {REPAIR}")
+            out[member] = data[begin:begin + size]
+        return shard.keys[i], out
+
+    def fields(self, number: int) -> Iterator[tuple[str, Any]]:
+        """`fields` of a sample, to be taken before another sample is."""
+        key, members = self.raw(number)
+        return fields(members, key)
+
+    def __getitem__(self, number: int) -> Decoded:
+        key, members = self.raw(number)
+        return decode(members, key)
+
+    def _file(self, n: int) -> int:
+        if n not in self._files:
+            self._files[n] = (self.folder / self.shards[n].name).open("rb", buffering=0)
+        return self._files[n].fileno()
+
+
+class Batches(ABC):
+    """Endless batches for one rank: every epoch each sample once, in an order drawn from (seed, epoch).
+
+    All ranks get the same number of batches an epoch, `steps`. A batch is a dict: key and json are lists of text,
+    the rest torch tensors as in `fields` with N in front (uint8 stays uint8: normalise on the device).
+    `step` counts the batches handed out; set it through `restore` to go on exactly where another loader stopped.
+    """
+
+    steps: int
+    step: int = 0
+    identity: dict[str, int]  # what another loader must share to go on where this one stopped
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.loader():
+            self.step += 1
+            yield batch
+
+    def epoch(self) -> Iterator[dict[str, Any]]:
+        """What is left of the current epoch."""
+        return itertools.islice(iter(self), self.steps - self.step % self.steps)
+
+    def state(self) -> dict[str, int]:
+        """What `restore` needs, as JSON values."""
+        return {**self.identity, "step": self.step}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on after `state`; raises Fault when it is from other samples or settings."""
+        other = {k: v for k, v in state.items() if k != "step"}
+        if other != self.identity:
+            raise Fault(f"cannot resume: the checkpoint's data were {other}, now {self.identity}; start anew", 2)
+        self.step = state["step"]
+
+    @abstractmethod
+    def loader(self) -> "DataLoader":
+        """The batches from `self.step` on; a worker hands over whole ones, as single samples cost too much."""
+
+
+class Loader(Batches):
+    """Batches of `samples`, about `batch` each, in a truly random order; exact to resume with any number of workers.
+
+    Raises: Fault when there are fewer samples than ranks.
+    """
+
+    def __init__(self, samples: Samples, batch: int, seed: int, *, rank: int = 0, ranks: int = 1, workers: int = 0,
+                 pin: bool = False) -> None:
+        self.steps = steps(len(samples), batch, ranks, str(samples.folder))
+        self.identity = {"seed": seed, "batch": batch, "ranks": ranks, "samples": len(samples)}
+        self._batches = _Numbered(samples, seed, self.steps, rank, ranks)
+        self._workers, self._pin = workers, pin
+
+    def numbers(self) -> Iterator[int]:
+        """The numbers of the batches to read, from `step` on."""
+        return itertools.count(self.step)
+
+    def loader(self) -> "DataLoader":
+        """See `Batches`."""
+        from torch.utils.data import DataLoader
+
+        batches: Any = self._batches  # map-style, but endless
+        return DataLoader(batches, batch_size=None, sampler=_From(self.numbers), num_workers=self._workers,
+                          collate_fn=as_is, pin_memory=self._pin, worker_init_fn=single_thread)
+
+
+class _From:
+    """What a DataLoader wants its numbers as."""
+
+    def __init__(self, numbers: Callable[[], Iterator[int]]) -> None:
+        self.numbers = numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return self.numbers()
+
+
+class _Numbered:
+    """Batch number `step` of a run, as a map-style dataset."""
+
+    def __init__(self, samples: Samples, seed: int, steps: int, rank: int, ranks: int) -> None:
+        self.samples, self.seed, self.steps, self.rank, self.ranks = samples, seed, steps, rank, ranks
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        epoch, k = divmod(step, self.steps)
+        if self._order[0] != epoch:
+            self._order = (epoch, order(len(self.samples), self.seed, epoch))
+        start, stop = piece(len(self.samples), self.steps * self.ranks, k * self.ranks + self.rank)
+        return collate((self.samples.fields(int(n)) for n in self._order[1][start:stop]), stop - start)
+
+
+def order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The epoch's permutation of 0..count-1."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def piece(count: int, pieces: int, i: int) -> tuple[int, int]:
+    """Where piece i of `count` things begins and ends when they are split into `pieces` as equal as can be."""
+    small, more = divmod(count, pieces)
+    start = i * small + min(i, more)
+    return start, start + small + (i < more)
+
+
+def steps(count: int, batch: int, readers: int, where: str) -> int:
+    """Batches an epoch for each of the `readers`: of at most `batch` samples, unless some would be empty then.
+
+    Raises: Fault when a reader would go without any.
+    """
+    if count < readers:
+        raise Fault(f"{where}: {count} samples for {readers} ranks or workers; expected at least one each", 2)
+    return min(-(-count // (batch * readers)), count // readers)
+
+
+def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[str, Any]:
+    """The `fields` of `count` samples as one batch: tensors with N in front; key and json become lists.
+
+    Fresh memory comes page by page and costs as much as reading. So each value is let go before the next is decoded,
+    and the tensors of a batch share one buffer, which numpy asks huge pages for when it is large.
+    Raises: Fault when a sample's arrays have other shapes than the first one's.
+    """
+    import torch
+
+    lists: dict[str, list] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for i, sample in enumerate(samples):
+        if i == 0:
+            sample = [*sample]
+            lists = {name: [] for name, value in sample if not isinstance(value, np.ndarray)}
+            arrays = _trays({name: value for name, value in sample if isinstance(value, np.ndarray)}, count)
+        for name, value in sample:
+            tray = arrays.get(name)
+            if tray is None:
+                lists[name].append(value)
+            elif tray.shape[1:] == value.shape and tray.dtype == value.dtype:
+                tray[i] = value
+            else:
+                expected = f"{tray.dtype}{list(tray.shape[1:])}"
+                raise Fault(f"a batch's {name} are {expected}, but that of {lists['key'][-1]!r} is "
+                            f"{value.dtype}{list(value.shape)}; run `hypernst shards` again")
+            del value
+    return {**lists, **{name: torch.from_numpy(tray) for name, tray in arrays.items()}}
+
+
+def _trays(first: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Room for `count` arrays like each of `first`, all of it in one buffer."""
+    ends = [*itertools.accumulate(-(-count * value.nbytes // ALIGNED) * ALIGNED for value in first.values())]
+    buffer = np.empty(ends[-1], np.uint8)
+    return {name: buffer[start:start + count * value.nbytes].view(value.dtype).reshape(count, *value.shape)
+            for (name, value), start in zip(first.items(), [0, *ends], strict=False)}
+
+
+def as_is(batch: Any) -> Any:
+    """Instead of DataLoader's own conversion, which would make a tensor of whatever it can."""
+    return batch
+
+
+def single_thread(_: int) -> None:
+    """In a worker: the other cores have workers of their own."""
+    import cv2
+
+    cv2.setNumThreads(0)

@@ -1,0 +1,1 @@
+"""What every training shares: the loop, its state and checkpoints, processes, prefetching, memory."""

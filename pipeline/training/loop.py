@@ -1,0 +1,177 @@
+"""What every training of this project does around its steps: one run at a time, a bar, a log, saving, resuming.
+
+    with Loop("train", ctx.run, total, save=save, step=state.step) as loop:
+        for step in loop:
+            loop.tell(train_step(step))
+
+A run's folder holds log.jsonl (a JSON line a step), tensorboard/ and whatever `save` writes. The same command goes on.
+"""
+
+import json
+import math
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.errors import Fault
+from pipeline.files import write_atomic
+from pipeline.locks import lock
+from pipeline.progress import EVERY, say
+from pipeline.training.distributed import ALONE, Team
+
+SAVE_EVERY = 50
+SKIPS = 100  # steps in a row that may come out not finite
+
+
+class Loop:
+    """The steps from `step` to `total`, or until `minutes` of this call are over, or a signal asks to stop.
+
+    `save(step)` is called every `save_every` steps and at the end, by the first process alone; what a step cost besides
+    is told to `tell`. `images` is how many pictures a step sees. `seconds` counts this call's time from `spent` on.
+    Raises: Fault when another run holds the folder, when a signal stopped the run (after saving), and when SKIPS steps
+    in a row were not finite.
+    """
+
+    def __init__(self, name: str, folder: Path, total: int, *, save: Callable[[int], None], step: int = 0,
+                 minutes: float | None = None, images: int = 1, spent: float = 0.0, save_every: int = SAVE_EVERY,
+                 team: Team = ALONE) -> None:
+        self.name, self.folder, self.total, self.step, self.images, self.team = name, folder, total, step, images, team
+        self._save, self._every, self._spent = save, save_every, spent
+        self._minutes, self._asked, self._in_a_row = minutes, False, 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> "Loop":
+        self._start = self._said = time.monotonic()
+        if self.team.first:
+            self._open.enter_context(lock(self.folder, self.name))
+            _trim(self.folder / "log.jsonl", self.step)
+            self._log = self._open.enter_context(open(self.folder / "log.jsonl", "a"))
+            self._bar = self._open.enter_context(tqdm(
+                total=self.total, initial=self.step, desc=self.name, unit="step", mininterval=1,
+                disable=not sys.stderr.isatty()))
+            self._board = _board(self.folder, self.step)
+        for name in (signal.SIGINT, signal.SIGTERM):
+            self._open.callback(signal.signal, name, signal.signal(name, self._ask))
+        self._first = self.step
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        with self._open:
+            if kind is None:
+                self.save()
+                if self.team.first and self._board is not None:
+                    self._board.close()
+        if kind is None and self._asked:
+            raise Fault(f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to "
+                        "go on")
+
+    def __iter__(self) -> Iterator[int]:
+        while self.step < self.total and not self._over():
+            yield self.step
+            self.step += 1
+            if self.step % self._every == 0:
+                self.save()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, earlier calls included."""
+        return self._spent + time.monotonic() - self._start
+
+    def save(self) -> None:
+        """Save now."""
+        if self.team.first:
+            self._save(self.step)
+
+    def tell(self, terms: Mapping[str, float], **more: Any) -> None:
+        """Log what the step at hand came to; `terms` are drawn as curves, `more` is only written down."""
+        if not self.team.first:
+            return
+        finite = {name: round(value, 6) for name, value in terms.items() if math.isfinite(value)}
+        row: dict[str, Any] = {"step": self.step + 1, **more, "time": round(time.time(), 1), **finite}
+        if len(finite) < len(terms):
+            row["not_finite"] = sorted(terms.keys() - finite.keys())
+        self._log.write(json.dumps(row) + "\n")
+        self._log.flush()
+        if self._board is not None:
+            for name, value in finite.items():
+                self._board.add_scalar(name, value, self.step + 1)
+        self._show(finite)
+
+    def count(self, bad: str = "") -> None:
+        """Count a step: one that was not finite changed nothing and names what was `bad`."""
+        self._in_a_row = self._in_a_row + 1 if bad else 0
+        if self._in_a_row >= SKIPS:
+            self.step += 1
+            self.save()
+            raise Fault(f"{self.name}: {self._in_a_row} steps in a row were not finite ({bad}); the weights before "
+                        f"them are kept in {self.folder}: lower the learning rate, then run again")
+
+    def picture(self, name: str, rgb: Any) -> None:
+        """Give TensorBoard a picture u8 [H, W, 3]."""
+        if self.team.first and self._board is not None:
+            self._board.add_image(name, rgb, self.step, dataformats="HWC")
+
+    def _show(self, terms: Mapping[str, float]) -> None:
+        done = self.step + 1 - self._first
+        passed = time.monotonic() - self._start
+        rate = done * self.images / max(passed, 1e-9)
+        text = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        self._bar.set_postfix_str(f"{rate:.2f} img/s, {memory():.1f} GB, {text}", refresh=False)
+        self._bar.update()
+        if self._bar.disable and time.monotonic() - self._said > EVERY:
+            self._said = time.monotonic()
+            left = (self.total - self.step - 1) * passed / done
+            if self._minutes:
+                left = max(0.0, min(left, self._minutes * 60 - passed))
+            say(f"{self.name}: step {self.step + 1}/{self.total}, {rate:.2f} img/s, {left:.0f} s left, "
+                f"{memory():.1f} GB, {text}")
+
+    def _over(self) -> bool:
+        passed = (time.monotonic() - self._start) / 60
+        wish = self._asked or (self._minutes is not None and passed >= self._minutes)
+        over = self.team.any(wish)
+        self._asked = self.team.any(self._asked) if over else self._asked
+        return over
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+
+def memory() -> float:
+    """GB that this process has held at most: on the GPU where it uses one, else of main memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_allocated()) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a run's log."""
+    path = folder / "log.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _trim(path: Path, step: int) -> None:
+    """Drop what a killed run logged after its last checkpoint: those steps are taken again."""
+    if path.exists():
+        kept = [row for row in rows(path.parent) if row["step"] <= step]
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+
+def _board(folder: Path, step: int) -> Any:
+    """TensorBoard's writer; what a killed run wrote after `step` is hidden there."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

@@ -1,0 +1,113 @@
+"""Opens weights files of unknown origin: what kind of file the bytes are, and the object in it; no code of it runs.
+
+Every Fault here is the rest of a sentence that begins with the file's name and "is".
+"""
+
+import argparse
+import re
+import stat
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import Fault
+from pipeline.weights import nvidia_pickle
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 start
+UNPACKED = 8  # a TorchScript's code is compressed, tensors never are: an honest archive grows by far less
+
+
+def kind(path: Path) -> str:
+    """One of boundary, safetensors, script, torch, legacy, pickle. Raises: Fault for any other file."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise Fault("a folder, a pipe or a device; expected a file of weights", 2)
+        with path.open("rb") as file:
+            head = file.read(65536)
+    except OSError as error:
+        raise Fault(f"not readable ({error.strerror})", 2) from error
+    if not head:
+        raise Fault("empty; fetch it again")
+    if head.lstrip()[:1] == b"<":
+        raise Fault(_page(head))
+    if head.startswith(b"\x93NUMPY"):
+        return "boundary"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < found.st_size:
+        return "safetensors"
+    if head.startswith(b"PK"):
+        return _zip(path, found.st_size)
+    if head.startswith(LEGACY):
+        return "legacy"
+    if head.startswith(b"\x80"):
+        return "pickle"
+    raise Fault(f"no weights file that is known here (it starts with {head[:8]!r}); expected PyTorch, safetensors, "
+                "an NVIDIA pickle, TorchScript or a NumPy boundary")
+
+
+def _page(head: bytes) -> str:
+    text = head.decode("utf8", "replace")
+    if "quota" in text.lower():
+        return "a web page saying that the download quota is exceeded, not weights; try again a day later"
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S | re.I)
+    told = f" ({' '.join(title[1].split())[:60]})" if title else ""
+    return f"a web page{told}, not weights; open its address in a browser and download the file itself"
+
+
+def _zip(path: Path, size: int) -> str:
+    """Whether an archive is a TorchScript or a PyTorch file; its size is judged before anything is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as box:
+            names, unpacked = box.namelist(), sum(info.file_size for info in box.infolist())
+            if unpacked > UNPACKED * size + 1e6:
+                raise Fault(f"a zip archive that would unpack to {unpacked / 1e6:.0f} MB from {size / 1e6:.2f} MB; "
+                            "weights are not compressed, nothing was unpacked")
+            if not any(name.endswith("/data.pkl") for name in names):
+                listed = f"{', '.join(names[:3])}{'…' if len(names) > 3 else ''}"
+                raise Fault(f"a zip archive without a network ({listed}); unpack it, import what is inside")
+            if damaged := box.testzip():
+                raise Fault(f"damaged: {damaged} has another checksum; fetch it again")
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise Fault(f"truncated: a PyTorch file whose end is missing after {size} bytes; fetch it again") from error
+    except (NotImplementedError, RuntimeError, ValueError) as error:  # encrypted, or packed in a way Python cannot read
+        raise Fault(f"a zip archive that cannot be read ({error}); expected one that PyTorch wrote") from error
+    return "script" if any("/code/" in name for name in names) else "torch"
+
+
+def torch_object(path: Path, mmap: bool) -> Any:
+    """A PyTorch file's object, by torch's allow-list and argparse.Namespace, a bag of options that runs nothing."""
+    import torch
+
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # torch lets any error of a damaged file through
+        raise Fault(nvidia_pickle.refusal(error)) from error
+
+
+def tensors(path: Path) -> "dict[str, torch.Tensor]":
+    """A safetensors file's tensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"a damaged safetensors file ({error}); fetch it again") from error
+
+
+def boundary(path: Path) -> "np.ndarray":
+    """A NumPy file's row of floats, [1, D]."""
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False, mmap_mode="r")  # a header may claim any size; only pages are read
+    except (ValueError, EOFError, OSError) as error:
+        raise Fault(f"a NumPy file that is damaged or holds objects ({error}); expected a boundary [1, 512]") from error
+    if array.ndim != 2 or len(array) != 1 or array.dtype.kind != "f":
+        raise Fault(f"a NumPy array {list(array.shape)} of {array.dtype}; expected a boundary [1, 512] of floats")
+    return np.array(array)

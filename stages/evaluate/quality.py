@@ -1,0 +1,175 @@
+"""Measure the weights on a folder of portraits they were never trained on: one JSON line a figure.
+
+The folder holds content/, style/, seg/ (photo .jpg and mask .png: 0 hair, 1 face, 2 background) and nonportrait/.
+Its portraits go through the preprocessing stages into CACHE/quality, so that another measurement with other weights
+computes only what these change.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.baselines.adain import AdaIN, moments
+from models.encoders.aladin import Aladin
+from models.metrics import sifid
+from models.parsing.portrait import PortraitParser
+from pipeline import images, weights
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.files import write_atomic
+from pipeline.progress import Progress, say
+from pipeline.runner.run import run_stage
+from stages.apply.portrait import Portrait, Stylist, cached
+from stages.evaluate import comparison as evaluate
+from stages.evaluate import control, gallery
+from stages.preprocess import aladin_codes, chain
+from stages.pretrain import aladin as train_aladin
+from stages.pretrain import parser as train_parser
+
+WARM_UP, TIMED = 2, 10
+TRIPLES, WALKS, SHOWN = 50, 20, 8  # measured of each; rows of a sheet
+CONTROL_TITLES = ("content", "style A", "style B", "own codes", "all A", "all B", "hair A, face B", "hair B, face A")
+
+
+def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, sheet: Path | None = None,
+        control_sheet: Path | None = None, strip: Path | None = None) -> int:
+    """Print every figure; `contents` x `styles` evenly spaced pairs are stylised, and drawn to `sheet` if given."""
+    for name in ("content", "style", "seg", "nonportrait"):
+        if not (portraits / name).is_dir():
+            raise Fault(f"{portraits}: has no folder {name}/; expected content, style, seg and nonportrait", 2)
+    for path in filter(None, (sheet, control_sheet, strip)):
+        if path.suffix.lower() not in images.SUFFIXES:
+            raise Fault(f"{path}: expected a picture's name, ending in {', '.join(images.SUFFIXES)}", 2)
+    parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
+    figure("parser_miou", *train_parser.measure(parser, portraits / "seg"))
+    works = _files(portraits / "style") + _files(portraits / "nonportrait")
+    encoder = aladin_codes.network(ctx)
+    if not isinstance(encoder, Aladin):
+        raise Fault(f"profile {ctx.profile.name}: aladin.kind is {ctx.profile.aladin.kind!r}; quality needs a VGG16", 2)
+    raw, coded = train_aladin.retrieval(encoder, works)
+    figure("aladin_top1", coded, len(works))
+    figure("aladin_top1_raw", raw, len(works))
+    faces, artworks = prepare(ctx, portraits)
+    stylist = Stylist(ctx)
+    metrics = evaluate.Metrics(ctx)
+    figure("inverter_lpips_alex", mean(metrics.lpips(stylist.invert(f), f.image) for f in faces), len(faces))
+    own = [metrics.lpips(stylist.render(f, f.codes), f.image) for f in faces]
+    figure("reconstruction_lpips_alex", mean(own), len(own))
+    chosen = _spaced(artworks, styles)
+    compare(ctx, stylist, metrics, _spaced(faces, contents), chosen, sheet)
+    steer(stylist, metrics, faces, artworks, control_sheet, strip)
+    figure("seconds_per_image", seconds(lambda: stylist.stylise(faces[0], chosen[0])), TIMED)
+    return 0
+
+
+def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrait]]:
+    """Both collections of the folder through the preprocessing stages; what cannot be used is told, not counted."""
+    inside = dataclasses.replace(ctx, cache=ctx.cache / "quality", content=portraits / "content",
+                                 style=portraits / "style", limit=None)
+    for name in chain.CACHED:
+        for collection in COLLECTIONS:
+            for step in chain.steps(name, collection, inside):
+                run_stage(step, collection, inside)
+    found = [list(cached(inside, collection)) for collection in COLLECTIONS]
+    for collection, usable in zip(COLLECTIONS, found, strict=True):
+        if not usable:
+            raise Fault(f"{portraits / collection}: no usable picture; expected aligned portraits")
+    return found[0], found[1]
+
+
+def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],
+            sheet: Path | None) -> None:
+    """SIFID-64 to the style and LPIPS-alex to the content of every pair, for each method of the evaluation."""
+    adain = AdaIN(weights.tensors("adain-vgg19"), weights.tensors("adain-decoder")).to(ctx.device)
+    with torch.inference_mode():
+        looks = [moments(adain.encode(images.to_tensor(s.image).to(ctx.device))) for s in styles]
+    targets = [metrics.summary(s.image)[64] for s in styles]
+    found: dict[str, list[float]] = {}
+    rows = []
+    progress = Progress("pairs", len(faces) * len(styles))
+    for face in faces:
+        row = [face.image, gallery.overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
+        plain = metrics.summary(face.image)[64]
+        with torch.inference_mode():
+            features = adain.encode(images.to_tensor(face.image).to(ctx.device))
+        for style, target, look in zip(styles, targets, looks, strict=True):
+            found.setdefault("sifid64_unstylised", []).append(sifid.frechet(plain, target))
+            row.append(stylist.stylise(face, style))
+            with torch.inference_mode():
+                baseline = images.to_arrays(adain.transfer(features, look))[0]
+            for name, image in (("hypernst", row[-1]), ("adain", baseline)):
+                ours = metrics.summary(image)[64]
+                found.setdefault(f"sifid64_{name}", []).append(sifid.frechet(ours, target))
+                found.setdefault(f"lpips_alex_{name}", []).append(metrics.lpips(image, face.image))
+            progress.add(1)
+        rows.append(row)
+    progress.close()
+    for name, values in found.items():
+        figure(name, mean(values), len(values))
+    if sheet:
+        _draw(sheet, gallery.compose(rows, styles))
+
+
+def steer(stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],
+          control_sheet: Path | None, strip: Path | None) -> None:
+    """Region control over TRIPLES and interpolation over WALKS, spaced evenly; what `stages.control` measures."""
+    found, rows = control.regions(stylist.render, control.triples(faces, styles, TRIPLES))
+    for name, (value, n) in found.items():
+        figure(name, value, n)
+    if control_sheet and rows:
+        _draw(control_sheet, control.sheet(_spaced(rows, SHOWN), CONTROL_TITLES))
+
+    pairs = list(zip(_spaced(faces, WALKS), _spaced(styles, WALKS), strict=False))
+    targets = {style.key: metrics.summary(style.image)[64] for _, style in pairs}
+
+    def score(image: np.ndarray, content: Portrait, style: Portrait) -> dict[str, float]:
+        return {"sifid64": sifid.frechet(metrics.summary(image)[64], targets[style.key]),
+                "lpips_alex": metrics.lpips(image, content.image)}
+
+    walked, strips = control.walk(stylist.render, stylist.codes, pairs, score)
+    for name, (value, n) in walked.items():
+        figure(f"interpolation_{name}", value, n)
+    if strip:
+        titles = ("content", *(f"{strength:.1f}" for strength in control.STRENGTHS), "style")
+        _draw(strip, control.sheet(_spaced(strips, SHOWN), titles))
+
+
+def figure(name: str, value: float, n: int) -> None:
+    """Print one figure."""
+    print(json.dumps({"figure": name, "value": round(float(value), 4), "n": n}), flush=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Median seconds of `work` after a warm-up: the core forward, with everything cached."""
+    times = []
+    for i in range(WARM_UP + TIMED):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if i >= WARM_UP:
+            times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def _draw(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, images.encode(picture, path.suffix.lower()))
+    say(f"quality: {path}")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in images.SUFFIXES and not
+                  (p.suffix == ".png" and p.with_suffix(".jpg").exists()))
+
+
+def _spaced(items: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` items, evenly spaced."""
+    return [items[i * len(items) // min(count, len(items))] for i in range(min(count, len(items)))]

@@ -1,0 +1,1 @@
+"""The profile's networks, loaded: the only place that looks at `kind`."""

@@ -1,0 +1,1 @@
+"""The stages before training, one file per make target, and their order."""

@@ -1,0 +1,182 @@
+"""Style codes: the ALADIN code of each region, averaged over windows that lie inside it, and of the whole picture."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models import windows
+from pipeline import weights
+from pipeline.caches.reader import Cache
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_collections
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.encoders.aladin import Aladin
+    from models.encoders.aladin_vit import AladinViT
+
+    Encoder = Aladin | AladinViT
+
+SIZE = 256  # of the region map, which boxes refer to
+REGIONS = len(windows.REGIONS)
+CODE = 256
+KINDS = ("imagenet", "vgg16", "vit")
+TRUNK = "lpips-vgg"  # what the "imagenet" kind looks through
+VIT = 224
+
+
+def spec(ctx: Context) -> StageSpec:
+    """The style code stage (paper section 3.2, the mean inside equation 1).
+
+    code: unit length, the whole picture's where valid is false (no window of the region is covered enough);
+    boxes: x0, y0, x1, y1 on the region map, -1 where not valid; iou: each window's coverage by its region.
+    """
+    section = ctx.profile.aladin
+    _check_kind(ctx)
+    trunk = [TRUNK] if section.kind == "imagenet" else []
+    names = [section.weights, *trunk] if section.weights else []
+    return StageSpec(
+        name="aladin-codes",
+        output="aladin",
+        parents={"images": ("image",), "masks": ("region",)},
+        columns={
+            "code": Column("f4", (REGIONS, CODE)),
+            "valid": Column("bool", (REGIONS,)),
+            "image_code": Column("f4", (CODE,)),
+            "boxes": Column("i2", (REGIONS, section.patches, 4)),
+            "iou": Column("f4", (REGIONS, section.patches)),
+        },
+        params=ctx.profile.section_dict("aladin") | {"align_size": ctx.profile.align.size, "seed": ctx.profile.seed},
+        weights={name: weights.sha256(name) for name in names},
+        version=1,
+        batch=8,
+        open=open_worker,
+    )
+
+
+def run(ctx: Context) -> int:
+    """Embed the style of both collections."""
+    return run_collections(spec(ctx), ctx)
+
+
+def open_worker(ctx: Context) -> Worker:
+    """The worker that embeds aligned pictures, one at a time: a batch's other rows must not move the last bits."""
+    import torch
+
+    from pipeline import images
+
+    section = ctx.profile.aladin
+    net = network(ctx)
+    side = section.patch * SIZE // ctx.profile.align.size
+
+    def work(items: Sequence[Item]) -> list[Row | Reject]:
+        rows: list[Row | Reject] = []
+        for item in items:
+            image = images.to_tensor(images.decode(item["images.image"])).to(ctx.device)
+            thresholds = (section.coverage, section.relaxed)
+            seed = zlib.crc32(f"{ctx.profile.seed}:{item.key}".encode())
+            boxes, iou = choose(item["masks.region"], side, section.patches, thresholds, seed)
+            valid = boxes[:, 0, 0] >= 0
+            with torch.inference_mode():
+                whole = net(image, section.whole_size)[0].cpu().numpy()
+                code = np.tile(whole, (REGIONS, 1))
+                for region in np.flatnonzero(valid):
+                    code[region] = net(crops(image, boxes[region], net.size)).mean(0).cpu().numpy()
+            code /= np.linalg.norm(code, axis=1, keepdims=True).clip(1e-8)
+            rows.append({"code": code, "valid": valid, "image_code": whole, "boxes": boxes, "iou": iou})
+        return rows
+
+    return work
+
+
+def network(ctx: Context) -> "Encoder":
+    """The profile's ALADIN: a head on LPIPS' trunk, a published file, or random weights for tests.
+
+    Raises: Fault for a kind that does not exist (2) and for weights of another network.
+    """
+    import torch
+
+    from models.backbones.trunks import Trunk
+    from models.encoders.aladin import Aladin
+    from models.encoders.aladin_vit import AladinViT
+
+    section = ctx.profile.aladin
+    _check_kind(ctx)
+    if not section.weights:
+        torch.manual_seed(ctx.profile.seed)
+        return Aladin(size=section.input_size).to(ctx.device)
+    tensors = weights.tensors(section.weights)
+    try:
+        if section.kind == "imagenet":
+            head = Aladin(tensors, trunk=Trunk("vgg16", weights.tensors(TRUNK)), size=section.input_size)
+            return head.to(ctx.device)
+        if section.kind == "vgg16":
+            return Aladin.load(tensors, size=section.input_size).to(ctx.device)
+        return AladinViT.load(tensors).to(ctx.device)
+    except ValueError as error:
+        uses = f"profile {ctx.profile.name} uses them as aladin.kind {section.kind!r}"
+        raise Fault(f"weights {section.weights}: {error}; {uses}") from error
+
+
+def encoder_id(provenance: Mapping[str, Any]) -> str:
+    """What made the codes of a cache, from its provenance: the network's kind and its weights' sha256, shortened."""
+    files = ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(provenance["weights"].items()))
+    return f"{provenance['params'].get('kind', 'imagenet')} ({files or 'random weights'})"
+
+
+def one_encoder(ctx: Context) -> str:
+    """The encoder that made the codes of every collection that has some; "" where none has.
+
+    Raises: Fault naming both where they differ: codes of two encoders have nothing in common.
+    """
+    found = {}
+    for name in COLLECTIONS:
+        path = ctx.file(name, "aladin")
+        if path.exists():
+            with Cache(path) as cache:
+                found[path] = encoder_id(cache.provenance)
+    if len(set(found.values())) > 1:
+        told = "; ".join(f"{path} holds codes of {encoder}" for path, encoder in found.items())
+        raise Fault(f"{told}: they cannot be mixed; run `hypernst aladin-codes` for both with one profile", 2)
+    return next(iter(found.values()), "")
+
+
+def _check_kind(ctx: Context) -> None:
+    kind, sizes = ctx.profile.aladin.kind, (ctx.profile.aladin.input_size, ctx.profile.aladin.whole_size)
+    if kind not in KINDS:
+        raise Fault(f"profile {ctx.profile.name}: aladin.kind is {kind!r}; expected one of {', '.join(KINDS)}", 2)
+    if kind == "vit" and sizes != (VIT, VIT):
+        expected = f"input_size and whole_size of {VIT}, which its positions are learnt for"
+        raise Fault(f"profile {ctx.profile.name}: aladin.kind 'vit' needs {expected}; got {sizes[0]} and {sizes[1]}", 2)
+
+
+def choose(
+    region: np.ndarray, side: int, count: int, thresholds: tuple[float, ...], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw `count` windows a region of the map (H, W): boxes i16 (3, count, 4), -1 if missing, and coverage f32."""
+    boxes = np.full((REGIONS, count, 4), -1, np.int16)
+    iou = np.zeros((REGIONS, count), np.float32)
+    for index in range(REGIONS):
+        # a generator a region, so that one region's map never moves another's windows
+        found = windows.draw(region == index, side, count, thresholds, np.random.default_rng([seed, index]))
+        if found is not None:
+            boxes[index], iou[index] = found
+    return boxes, iou
+
+
+def crops(image: "torch.Tensor", boxes: np.ndarray, size: int) -> "torch.Tensor":
+    """Cut boxes (P, 4), given on the region map, from image (1, 3, H, W) of any resolution: (P, 3, size, size)."""
+    import torch
+    from torch.nn import functional as F
+
+    scale = image.shape[-1] / SIZE
+    cut = []
+    for box in boxes:
+        x0, y0, x1, y1 = (round(int(v) * scale) for v in box)
+        crop = image[..., y0:y1, x0:x1]
+        cut.append(crop if x1 - x0 == size else F.interpolate(crop, (size, size), mode="bilinear", antialias=True))
+    return torch.cat(cut)

@@ -1,0 +1,150 @@
+"""Find the face in each of the user's pictures and cut the FFHQ square around it."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import weights
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.profile import Align
+from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_stage
+
+if TYPE_CHECKING:
+    from models.faces.detector import FaceDetector
+
+# A style picture need not be a portrait: without a face its whole-image code is used, so it is kept.
+NO_FACE = {"content": "", "style": "keep"}  # "": as the profile says
+ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, under which a square picture is taken as it is
+MIN_COVERAGE = 0.4
+MIN_QUAD = 64  # pixels of the source across the square: a smaller face has no detail left to work with
+UNIT = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
+NEARBY = 0.3  # a second look may move a corner by so many sides; further off it has found something else
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """An aligned square; quad [4,2] in pixels of the upright source, score 0 and a note where no face was found."""
+
+    image: NDArray[np.uint8]
+    quad: NDArray[np.float64]
+    score: float
+    note: str
+
+
+def spec(ctx: Context, collection: str = "content") -> StageSpec:
+    """The align stage; the collections differ in what no face means."""
+    settings = ctx.profile.align
+    no_face = NO_FACE[collection] or settings.no_face
+    if settings.no_face not in ("reject", "keep"):
+        wrong = f"align.no_face is {settings.no_face!r}"
+        raise Fault(f"profile {ctx.profile.name}: {wrong}; expected 'reject' or 'keep'", 2)
+    return StageSpec(
+        name="align",
+        output="images",
+        columns={
+            "image": Column("bytes"),
+            "path": Column("text"),
+            "note": Column("text"),
+            "quad": Column("f4", (4, 2)),
+            "score": Column("f4"),
+        },
+        params=ctx.profile.section_dict("align") | {"no_face": no_face},
+        weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
+        version=2,
+        batch=4,
+        open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
+    )
+
+
+def run(ctx: Context, *, no_face: str | None = None) -> int:
+    """Align both collections; `no_face` ("keep" or "reject") overrules the profile for content pictures."""
+    ctx = with_no_face(ctx, no_face)
+    return max(run_stage(spec(ctx, name), name, ctx).status(ctx.max_rejects) for name in COLLECTIONS)
+
+
+def with_no_face(ctx: Context, no_face: str | None) -> Context:
+    """The context with align.no_face overruled, unless None."""
+    if no_face is None:
+        return ctx
+    profile = dataclasses.replace(ctx.profile, align=dataclasses.replace(ctx.profile.align, no_face=no_face))
+    return dataclasses.replace(ctx, profile=profile)
+
+
+def open_worker(ctx: Context, keep: bool) -> Worker:
+    """The worker that turns a file's bytes into an aligned picture or a reject; `keep` pictures without a face."""
+    settings = ctx.profile.align
+    detector = open_detector(ctx)
+
+    def work(items: Sequence[Item]) -> list[Row | Reject]:
+        return [_row(item, detector, settings, keep) for item in items]
+
+    return work
+
+
+def open_detector(ctx: Context) -> "FaceDetector":
+    """The profile's face detector. Raises: Fault for a detector that does not exist or lacks its weights."""
+    from models.faces.detector import NoDetector, YuNet
+    from models.faces.retinaface import RetinaFace
+
+    name = ctx.profile.align.detector
+    if name == "none":
+        return NoDetector()
+    if name == "yunet":
+        return YuNet(weights.path(name))
+    if name in ("retinaface", "retinaface-mobilenet"):
+        try:
+            return RetinaFace(weights.tensors(name), device=ctx.device)
+        except ValueError as error:
+            raise Fault(f"weights {name}: {error}") from error
+    known = "'yunet', 'retinaface', 'retinaface-mobilenet' or 'none'"
+    raise Fault(f"profile {ctx.profile.name}: align.detector is {name!r}; expected {known}", 2)
+
+
+def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Align, keep: bool) -> Aligned | None:
+    """Cut the largest face out of RGB [H,W,3] u8; without one the central square, or None unless `keep`."""
+    from models.faces.alignment import centre_quad, crop, quad_of_face
+    from models.faces.detector import largest
+
+    height, width = rgb.shape[:2]
+    whole = centre_quad(width, height)
+    faces = [face for face in detector.detect(rgb) if _usable(quad_of_face(face), width, height)]
+    if not faces:
+        return Aligned(crop(rgb, whole, settings.source_size), whole, 0.0, "no face: central square") if keep else None
+    face = largest(faces)
+    quad, note = quad_of_face(face), f"{len(faces)} faces: the largest kept" if len(faces) > 1 else ""
+    # detectors pull the points of a turned or small face towards an upright one: look again at the square
+    again = detector.detect(crop(rgb, quad, settings.source_size))
+    if again:
+        inner = quad_of_face(largest(again)) / settings.source_size
+        if np.abs(inner - UNIT).max() < NEARBY:
+            quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
+    if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
+        # cutting an aligned square again would only blur it and move it by the detector's error
+        quad, note = whole, "; ".join(filter(None, (note, "already aligned")))
+    return Aligned(crop(rgb, quad, settings.source_size), quad, face.score, note)
+
+
+def _usable(quad: NDArray[np.float64], width: int, height: int) -> bool:
+    from models.faces.alignment import coverage
+
+    return bool(np.hypot(*(quad[3] - quad[0])) >= MIN_QUAD and coverage(quad, width, height) >= MIN_COVERAGE)
+
+
+def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool) -> Row | Reject:
+    from pipeline import images
+    from pipeline.sources import decode
+
+    try:
+        rgb = decode.read(item["source"])
+    except decode.UnusableError as error:
+        return Reject(str(error))
+    found = align_picture(rgb, detector, settings, keep)
+    if found is None:
+        return Reject(f"no face found (of at least {MIN_QUAD} px, mostly inside the picture)")
+    image = images.encode(found.image, ".jpg", settings.jpeg_quality)
+    return {"image": image, "path": item.path, "note": found.note, "quad": found.quad, "score": found.score}

@@ -1,0 +1,137 @@
+"""The preprocessing stages in the order data flows: what each would compute, and which have anything to do."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from pipeline import weights
+from pipeline.caches.reader import Cache
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.progress import say
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import StageSpec
+from pipeline.runner.staleness import change, is_settled, survey
+from stages.preprocess import align, latents, masks, samples, shards
+from stages.tools.explain import explain as explain_one
+from stages.tools.verify import Wanted
+
+CACHED = ("align", "latents", "masks", "aladin-codes")  # one cache file a collection each
+STAGES = (*CACHED, "shards")
+
+
+def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
+    """What the stage `name` runs over `collection`, in order; most have one step."""
+    if name == "align":
+        return (align.spec(ctx, collection),)
+    if name == "latents":
+        return (latents.spec(ctx, collection),)
+    if name == "masks":
+        return masks.parse_spec(ctx), masks.spec(ctx)
+    return (importlib.import_module(f"stages.preprocess.{name.replace('-', '_')}").spec(ctx),)
+
+
+def explain(name: str, ctx: Context) -> str:
+    """What the stage `name` would compute and why, a few lines a collection; computes, fetches and writes nothing."""
+    with weights.no_fetching():
+        if name == "shards":
+            told = shards.explain(ctx)
+        else:
+            told = "\n".join(_explain(name, collection, ctx) for collection in COLLECTIONS)
+    first = [other for other in unfinished(ctx, before=name) if name == "shards" or other in _sources_of(name)]
+    return told + (f"\n  {', '.join(first)} first: something is to do there as well" if first else "")
+
+
+def _explain(name: str, collection: str, ctx: Context) -> str:
+    lines, made = [], set[str]()
+    for step in steps(name, collection, ctx):
+        unmade = [parent for parent in step.parents if parent in made and not ctx.file(collection, parent).exists()]
+        waits = f"{step.name} {collection}: follows, once {', '.join(unmade)} are made"
+        lines.append(waits if unmade else explain_one(step, collection, ctx))
+        made.add(step.output)
+    return "\n".join(lines)
+
+
+def explain_all(ctx: Context) -> str:
+    """`explain` of every stage, or what keeps it from being told."""
+    told = []
+    for name in STAGES:
+        try:
+            told.append(explain(name, ctx))
+        except Fault as fault:
+            told.append(f"{name}: {fault}")
+    return "\n".join(told)
+
+
+def unfinished(ctx: Context, before: str = "") -> list[str]:
+    """The stages that have something to do, in order, the samples included if they are what the run reads.
+
+    One that reads what another is going to change counts, as it may have to follow; so does one that cannot be told.
+    """
+    stages = STAGES[: STAGES.index(before)] if before else STAGES
+    found: list[str] = []
+    with weights.no_fetching():
+        own = ctx.content == ctx.cache / "samples" / "content" or ctx.style == ctx.cache / "samples" / "style"
+        if own and not _holds(lambda: samples.is_current(ctx)):
+            return ["samples", *stages]
+        for name in stages:
+            if set(found) & _sources_of(name) or not _holds(partial(_up_to_date, name, ctx)):
+                found.append(name)
+    return found
+
+
+def _sources_of(name: str) -> set[str]:
+    """The stages whose caches the stage `name` reads, at first hand or further back."""
+    return {"align": set(), "aladin-codes": {"align", "masks"}, "shards": set(CACHED)}.get(name, {"align"})
+
+
+def _up_to_date(name: str, ctx: Context) -> bool:
+    if name == "shards":
+        return shards.is_current(ctx)
+    return all(_step_is(step, collection, ctx) for collection in COLLECTIONS for step in steps(name, collection, ctx))
+
+
+def _step_is(step: StageSpec, collection: str, ctx: Context) -> bool:
+    if is_settled(step, collection, ctx):
+        return True
+    plan = survey(step, collection, ctx)
+    return not (plan.todo or plan.dirty)
+
+
+def _holds(told: Callable[[], bool]) -> bool:
+    """What `told` says; false where it cannot tell, as the stage itself will say why when it runs."""
+    try:
+        return told()
+    except Fault:
+        return False
+
+
+def rebuild(ctx: Context, wanted: Wanted) -> None:
+    """Compute just these keys of caches (None: whatever is missing) and these shards again, in the stages' order.
+
+    A collection whose caches were made by another recipe than the profile's is left to its stages, and it is said so.
+    """
+    other = {name: _made_otherwise(ctx, name) for name in COLLECTIONS}
+    for collection in {c for _, c in wanted if other.get(c)}:
+        say(f"{collection}: {other[collection]}; name the profile it was made with, or run the stages")
+    for collection in (name for name in COLLECTIONS if not other[name]):
+        for step in _all_steps(collection, ctx):
+            if (step.output, collection) in wanted:
+                run_stage(step, collection, ctx, wanted[step.output, collection])
+    if any(name == "shards" for name, _ in wanted) and not any(other.values()):
+        shards.repack(ctx, wanted["shards", ctx.shards.name] or set())
+
+
+def _all_steps(collection: str, ctx: Context) -> Iterator[StageSpec]:
+    return (step for name in CACHED for step in steps(name, collection, ctx))
+
+
+def _made_otherwise(ctx: Context, collection: str) -> str:
+    """How the first cache that was made by another recipe differs; "" if there is none."""
+    for step in _all_steps(collection, ctx):
+        path = ctx.file(collection, step.output)
+        if path.exists():
+            with Cache(path) as cache:
+                if changed := change(cache.provenance, step):
+                    return f"{path.name} was made with another recipe ({changed})"
+    return ""

@@ -1,0 +1,100 @@
+"""Region masks: which pixel of an aligned picture is hair, face or background.
+
+The segmenter's raw label map has a cache of its own, so that another grouping of its labels does not run it again.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.parsing.labels import LABELS, grouping
+from models.windows import UNKNOWN
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_collections
+
+SIZE = 256
+
+
+def parse_spec(ctx: Context) -> StageSpec:
+    """The parse stage: the segmenter's own labels. FaRL's warp needs points, so what detects them counts, too."""
+    section = ctx.profile.parser
+    names = [section.weights] if section.weights else []
+    detector = ctx.profile.align.detector
+    if section.kind.startswith("farl-") and detector != "none":
+        names.append(detector)
+    return StageSpec(
+        name="parse",
+        output="parses",
+        parents={"images": ("image",)},
+        columns={"parse": Column("u1", (SIZE, SIZE))},
+        params={"kind": section.kind},
+        weights={name: weights.sha256(name) for name in names},
+        version=4,
+        batch=8,
+        open=open_parser,
+    )
+
+
+def spec(ctx: Context) -> StageSpec:
+    """The masks stage: region (what to use), parse (the parser's own answer) and each region's share of the picture."""
+    _regions(ctx)
+    section = ctx.profile.parser
+    return StageSpec(
+        name="masks",
+        output="masks",
+        parents={"images": ("score",), "parses": ("parse",)},
+        columns={
+            "region": Column("u1", (SIZE, SIZE)),
+            "parse": Column("u1", (SIZE, SIZE)),
+            "coverage": Column("f4", (3,)),
+        },
+        params={"kind": section.kind, "hair": list(section.hair), "face": list(section.face)},
+        version=2,
+        batch=64,
+        open=open_worker,
+    )
+
+
+def run(ctx: Context) -> int:
+    """Segment both collections."""
+    stage = spec(ctx)  # a grouping that cannot be is told before the network runs
+    return max(run_collections(parse_spec(ctx), ctx), run_collections(stage, ctx))
+
+
+def open_parser(ctx: Context) -> Worker:
+    """The worker that labels aligned pictures, one at a time: in another batch the last bits of logits may differ."""
+    from stages.loaders.face_parser import labeller
+
+    label = labeller(ctx)
+    return lambda items: [{"parse": label(item["images.image"])} for item in items]
+
+
+def open_worker(ctx: Context) -> Worker:
+    """The worker that groups labels; in a picture without a face every pixel's region is unknown (255)."""
+    regions = _regions(ctx)
+
+    def work(items: Sequence[Item]) -> list[Row | Reject]:
+        rows: list[Row | Reject] = []
+        for item in items:
+            parse = item["parses.parse"]
+            portrait = float(item["images.score"]) > 0
+            region = regions[parse] if portrait else np.full_like(parse, UNKNOWN)
+            share = np.bincount(region.ravel(), minlength=UNKNOWN + 1)[:3] / region.size
+            rows.append({"region": region, "parse": parse, "coverage": share})
+        return rows
+
+    return work
+
+
+def _regions(ctx: Context) -> np.ndarray:
+    """The region of each label of the profile's segmenter. Raises: Fault(2) for a kind or label that does not exist."""
+    section, name = ctx.profile.parser, ctx.profile.name
+    if section.kind not in LABELS:
+        raise Fault(f"profile {name}: parser.kind is {section.kind!r}; expected one of {', '.join(LABELS)}", 2)
+    try:
+        return grouping(LABELS[section.kind], section.hair, section.face)
+    except ValueError as error:
+        wrong = f"parser.hair and parser.face group {section.kind}'s labels, but {error}"
+        raise Fault(f"profile {name}: {wrong}", 2) from error

@@ -1,0 +1,187 @@
+"""Shards: joins what the caches hold on each key and packs it for training."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from pipeline import SCHEMA, __version__
+from pipeline.caches.reader import Cache
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.locks import lock, sweep
+from pipeline.progress import Progress, say
+from pipeline.runner.staleness import WRITERS
+from pipeline.shards import writer as shards
+from stages.preprocess import aladin_codes, latents
+
+PARENTS = ("images", "latents", "masks", "aladin")
+PACKED = {"image", "region", "parse", "latent", "code", "image_code"}  # the other columns go into .json
+VERSION = 1
+
+
+def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
+    """Bring shards/ up to date with the caches; a rerun with nothing changed only compares digests.
+
+    Raises: Fault(2) when a cache is missing, or when the collections' codes are of two encoders.
+    """
+    with lock(ctx.cache, "shards"):
+        keys, rejected, provenance = _survey(ctx, collections)
+        current = shards.is_current(ctx.shards, provenance)
+        if not current:
+            ctx.shards.mkdir(parents=True, exist_ok=True)
+            sweep(ctx.shards)
+            _pack(ctx, keys, provenance)
+    for name in collections:
+        say(f"shards {name}: {len(keys[name]) + rejected[name]} images = {len(keys[name])} packed + {rejected[name]} "
+            f"rejected earlier ({0 if current else len(keys[name])} packed now)")
+    return 0
+
+
+def repack(ctx: Context, names: set[str]) -> None:
+    """Pack just the shards `names` of the index again; all of them if the caches no longer are what it was made from.
+
+    Raises: Fault as `run` does.
+    """
+    with lock(ctx.cache, "shards"):
+        folder, index = ctx.shards, ctx.shards / "index.json"
+        sound = index.exists()
+        if sound:
+            provenance, listed = shards.parse_index(index.read_bytes(), str(folder))
+            wanted = json.loads(json.dumps(_survey(ctx, COLLECTIONS)[2]))
+            sound = {**provenance, "program": __version__} == wanted
+        for shard in (s for s in listed if s.name in names) if sound else ():
+            progress = Progress(f"shards {shard.name}", shard.samples)
+            with ExitStack() as stack:
+                caches = {p: stack.enter_context(Cache(ctx.file(shard.collection, p))) for p in PARENTS}
+                samples = _samples(ctx, shard.collection, shard.split, caches, shard.keys, progress)
+                sound = shards.refill(folder, shard, samples) and sound
+        if not sound:
+            index.unlink(missing_ok=True)
+    if not sound:
+        run(ctx)
+
+
+def is_current(ctx: Context) -> bool:
+    """Whether the shards are what the caches would be packed into."""
+    return shards.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])
+
+
+def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
+    """What made the shards stale, in a few lines."""
+    from pipeline.runner.staleness import difference
+
+    keys, _, provenance = _survey(ctx, collections)
+    wanted = json.loads(json.dumps(provenance))
+    count = sum(map(len, keys.values()))
+    if shards.is_current(ctx.shards, wanted):
+        return f"shards: {count} samples packed; nothing to compute"
+    try:
+        cause = difference({**shards.read_index(ctx.shards)[0], "program": __version__}, wanted)
+    except Fault as fault:
+        cause = str(fault)
+    return f"shards: {count} samples to pack\n  stale: {cause}"
+
+
+def _survey(ctx: Context, collections: tuple[str, ...]) -> tuple[dict[str, list[str]], dict[str, int], dict[str, Any]]:
+    """By collection the keys to pack and how many images are left out; the provenance the shards should have."""
+    keys, parents, rejected = {}, {}, {}
+    for name in collections:
+        keys[name], found, rejected[name] = _join(name, ctx)
+        parents.update(found)
+    return keys, rejected, _provenance(ctx, parents, keys)
+
+
+def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int]:
+    """Keys that all caches have, each cache's digest, and how many images some later cache lacks."""
+    shared: set[str] | None = None
+    digests = {}
+    images = 0
+    for name in PARENTS:
+        path = ctx.file(collection, name)
+        if not path.exists():
+            raise Fault(f"{path}: missing, but shards are made from it; run `hypernst {WRITERS[name]}` first", 2)
+        with Cache(path) as cache:
+            keys = set(cache.keys())
+            digests[f"{collection}/{name}"] = cache.rows_digest()
+            if name == "latents":
+                latents.refuse_others(ctx, cache.provenance, path)
+        images = images or len(keys)
+        shared = keys if shared is None else shared & keys
+    kept = sorted(shared or ())[: ctx.limit]
+    return kept, digests, images - len(shared or ())
+
+
+def _provenance(ctx: Context, parents: dict[str, str], keys: dict[str, list[str]]) -> dict[str, Any]:
+    align = ctx.profile.align
+    with Cache(ctx.file(next(iter(keys)), "latents")) as cache:
+        made = latents.made_with(cache.provenance)
+    params = {**ctx.profile.section_dict("shards"), "size": align.size, "jpeg_quality": align.jpeg_quality}
+    return {"stage": "shards", "version": VERSION, "schema": SCHEMA, "params": params, "parents": parents,
+            "encoder": aladin_codes.one_encoder(ctx), "latents": made,
+            "samples": {name: len(k) for name, k in keys.items()}, "program": __version__, "profile": ctx.profile.name}
+
+
+def _pack(ctx: Context, keys: dict[str, list[str]], provenance: dict[str, Any]) -> None:
+    config = ctx.profile.shards
+    progress = Progress("shards", sum(map(len, keys.values())))
+    with ExitStack() as stack:
+        groups = []
+        for collection, all_keys in keys.items():
+            caches = {name: stack.enter_context(Cache(ctx.file(collection, name))) for name in PARENTS}
+            for split in shards.SPLITS:
+                chosen = shards.shuffled(k for k in all_keys if shards.split_of(k, config.test_fraction) == split)
+                groups.append((collection, split, _samples(ctx, collection, split, caches, chosen, progress)))
+        shards.write(ctx.shards, groups, int(config.max_mb * 1e6), provenance)
+    progress.close()
+
+
+def _samples(ctx: Context, collection: str, split: str, caches: dict[str, Cache], keys: list[str],
+             progress: Progress) -> Iterator[tuple[str, shards.Sample]]:
+    for key in keys:
+        row: dict[str, Any] = {}
+        for cache in caches.values():
+            row.update(cache.rows([key], [name for name in cache.columns if name != "parse"])[0])
+        meta = {"key": key, "collection": collection, "split": split}
+        meta |= {name: _plain(value) for name, value in row.items() if name not in PACKED}
+        codes = np.concatenate([row["code"], row["image_code"][None]]).astype("<f4")
+        yield key, {
+            "jpg": _jpeg(row["image"], ctx.profile.align.size, ctx.profile.align.jpeg_quality),
+            "region.png": _png(row["region"]),
+            "latent.npy": shards.npy(row["latent"].astype("<f4")),
+            "codes.npy": shards.npy(codes),
+            "json": json.dumps(meta, sort_keys=True, ensure_ascii=False).encode(),
+        }
+        progress.add(1)
+
+
+def _jpeg(data: bytes, size: int, quality: int) -> bytes:
+    """The picture as a JPEG of `size` px; one that is that already passes through."""
+    from pipeline import images as pictures
+
+    if data.startswith(b"\xff\xd8") and pictures.decode(data).shape[:2] == (size, size):
+        return data
+    return pictures.encode(pictures.decode(data, size), ".jpg", quality)
+
+
+def _png(region: np.ndarray) -> bytes:
+    import cv2
+
+    return cv2.imencode(".png", region)[1].tobytes()
+
+
+def _plain(value: Any) -> Any:
+    """JSON without NaN, which many readers refuse."""
+    if isinstance(value, str):
+        return value
+    plain = np.asarray(value).tolist()
+    return _no_nan(plain)
+
+
+def _no_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_no_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

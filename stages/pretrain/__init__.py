@@ -1,0 +1,1 @@
+"""Trains the networks that the hypernetwork stands on."""

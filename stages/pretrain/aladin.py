@@ -1,0 +1,237 @@
+"""Train ALADIN's projection head: crops of one style group share a code, crops of different groups do not.
+
+The VGG16 statistics are frozen, so they are computed once a crop and kept; only then does anything train, in the space
+of their principal components. The head starts as that space, whitened, and its first layer is folded back to 8448
+inputs at the end: what is saved is the published architecture.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from models.backbones.trunks import LAYOUTS, Trunk
+from models.encoders.aladin import CODE, STATISTICS, Aladin, Head
+from models.losses.contrastive import multi_positive
+from pipeline import images, progress, weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.locks import lock
+from pipeline.training import checkpoint
+from pipeline.training.loop import Loop
+from pipeline.training.state import State, advance
+from stages.pretrain.aladin_crops import CROPS, SIDE, Work, collect, gather, pooled, trunk
+
+NAME = "train-aladin"
+OUTPUT = Path("weights/portable/aladin.safetensors")
+SUBSETS = [c for n in (1, 2, 3) for c in combinations(range(CROPS), n)]  # crops are pooled into larger views
+APART = [p for p in combinations(range(len(SUBSETS)), 3)  # views of a work that share no crop
+         if len({crop for view in p for crop in SUBSETS[view]}) == sum(len(SUBSETS[view]) for view in p)]
+FEWEST = 60
+BATCH = 256  # works drawn a step; those of a sub-folder bring one more of it
+CHUNK = 64
+RATE = 5e-4
+DECAY = 0.05
+DROP = 0.2
+TEMPERATURE = 0.04
+SAVE_EVERY = 200
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a step reads: component views [N, S, 256] of N works, how often each is drawn, and its group's number."""
+
+    views: Tensor
+    weight: NDArray[np.float64]
+    group: NDArray[np.int64]
+    steps: int
+    seed: int
+
+
+def run(ctx: Context, *, data: Path, steps: int = 3000, minutes: float | None = None, check: Path | None = None,
+        output: Path = OUTPUT) -> int:
+    """Train on `data`/style, some of `data`/content and the museum's paintings, and save the head to `output`.
+
+    A sub-folder of `data`/style is a style group, any other work a group of its own. Statistics, checkpoint and log lie
+    in the run folder: run it again to go on. The limit counts works, in mixed order; a tenth of the groups is held out.
+    `check` is a folder with style/ and nonportrait/, never trained on, measured at the end.
+    """
+    folder, seed = ctx.run / NAME, ctx.profile.seed
+    listed = gather(data)
+    size = ctx.profile.aladin.input_size
+    count = min(ctx.limit or len(listed), len(listed))
+    if count < FEWEST:
+        raise Fault(f"{data}: {count} works are too few to learn {CODE} components from, expected at least {FEWEST}", 2)
+    with lock(folder, NAME):
+        stats = collect(ctx, folder, listed, size, count)
+    listed = listed[:count]
+    held = np.array([apart(w) for w in listed])
+    taught = [w for w, out in zip(listed, held, strict=True) if not out]
+    recipe = {"works": count, "seed": seed, "steps": steps, "vgg": weights.sha256("lpips-vgg"), "size": size,
+              "names": zlib.crc32("\n".join(w.name for w in listed).encode())}
+    done, head = fit(ctx, folder, stats[~held], taught, steps, minutes, recipe)
+    tensors = {f"proj_head.{k}": v.half() for k, v in head.state_dict().items()}
+    meta = {
+        "what": "ALADIN projection head on the statistics of LPIPS' VGG16 trunk (ReLU, ImageNet normalisation)",
+        "data": f"{len(listed)} works of {data.name}/style, {data.name}/content and the paintings package, in "
+        f"{len({w.group for w in listed})} groups, {CROPS} crops each; {int(held.sum())} works held out",
+        "command": f"hypernst train-aladin --data {data.name} --limit {len(listed)} --steps {done}",
+        "input_size": size,
+    }
+    final = Aladin(tensors, trunk=Trunk("vgg16"), size=size).head
+    meta |= held_out(stats[held], final, np.array([w.group for w in listed])[held])
+    checkpoint.save(output, tensors, meta)
+    if check is not None:
+        found = sorted(p for f in ("style", "nonportrait") for p in (check / f).glob("*.jpg"))
+        raw, coded = retrieval(Aladin(tensors, trunk=trunk(), size=size), found)
+        meta |= {"check_top1_raw": round(raw, 4), "check_top1": round(coded, 4), "checked": len(found)}
+        checkpoint.save(output, tensors, meta)
+    progress.say(f"train-aladin: {json.dumps({k: v for k, v in meta.items() if 'top1' in k})} -> {output}")
+    return 0
+
+
+def apart(work: Work) -> bool:
+    """Whether the work is held out: a tenth, whole groups of a sub-folder at once."""
+    return zlib.crc32((work.group if work.group.endswith("/") else work.name).encode()) % 10 == 0
+
+
+def basis(rows: Tensor, size: int, seed: int) -> nn.Linear:
+    """Half-whitened principal components of statistics (N, 8448), as a linear layer to `size`.
+
+    Every layer's block of means or deviations is first brought to the same spread, and not every channel, which would
+    amplify noise.
+    """
+    mean = rows.mean(0)
+    centred = rows - mean
+    blocks = [conv.outputs for conv in LAYOUTS["vgg16"] for _ in range(2)]
+    scale = torch.cat([1 / block.square().sum(1).mean().sqrt().clamp_min(1e-6).expand(block.shape[1])
+                       for block in centred.split(blocks, 1)])
+    torch.manual_seed(seed)
+    _, spread, vectors = torch.svd_lowrank(centred * scale, q=size, niter=4)
+    layer = nn.Linear(STATISTICS, size)
+    layer.weight.data = (vectors / (spread / len(rows) ** 0.5).sqrt()).T * scale
+    layer.bias.data = -layer.weight.data @ mean
+    return layer
+
+
+def fit(ctx: Context, folder: Path, stats: NDArray[np.float16], works: Sequence[Work], steps: int,
+        minutes: float | None, recipe: dict[str, Any]) -> tuple[int, Head]:
+    """Train a head on statistics (N, CROPS, 8448) of the works; the steps done, and the head over 8448 inputs.
+
+    Three views of a work, pooled from different crops, attract each other and those of its style group, and repel all
+    other works of the batch. Training runs in the space of the principal components and starts from them: a
+    rectifier's unit and its mirror image together are linear, so the start is exactly the components.
+    """
+    seed, head = ctx.profile.seed, Head(2 * CODE, inputs=CODE).to(ctx.device)
+    to_components = nn.Linear(STATISTICS, CODE).requires_grad_(False)
+    state = State(folder / "checkpoint.safetensors", {"head": head, "basis": to_components},
+                  {"adamw": torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)}, recipe)
+    if not state.resume():
+        rows = torch.from_numpy(stats.reshape(-1, STATISTICS).astype(np.float32))
+        to_components.load_state_dict(basis(rows, CODE, seed).state_dict())
+        with torch.no_grad():
+            eye = torch.eye(CODE, device=ctx.device)
+            head.fc1.weight.copy_(torch.cat([eye, -eye]))
+            head.fc2.weight.copy_(torch.cat([eye, -eye], 1) / 1.01)
+            for bias in (head.fc1.bias, head.fc2.bias):
+                bias.zero_()
+    with torch.no_grad():
+        chunks = (torch.from_numpy(stats[i:i + CHUNK].astype(np.float32)) for i in range(0, len(stats), CHUNK))
+        views = torch.cat([torch.stack([to_components(pooled(chunk[:, list(c)])) for c in SUBSETS], 1)
+                           for chunk in chunks]).to(ctx.device)
+    weight = np.array([w.weight for w in works])
+    group = np.unique([w.group for w in works], return_inverse=True)[1]
+    course = Course(views, weight / weight.sum(), group, steps, seed)
+    loop = Loop(NAME, folder, steps, save=lambda step: state.save(step, loop.seconds), step=state.step, minutes=minutes,
+                images=min(BATCH, len(works)), spent=state.seconds, save_every=SAVE_EVERY)
+    with loop:
+        for step in loop:
+            loop.tell(train_step(head, state.optimisers["adamw"], course, step, loop))
+    head.cpu()
+    out = Head(2 * CODE)
+    with torch.no_grad():
+        out.fc1.weight.copy_(head.fc1.weight @ to_components.weight)
+        out.fc1.bias.copy_(head.fc1.weight @ to_components.bias + head.fc1.bias)
+    out.fc2.load_state_dict(head.fc2.state_dict())
+    return state.step, out
+
+
+def draw(course: Course, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """A step's works [B], the three views [B, 3] of each, and how its components [B, 3, 256] are dropped out.
+
+    Works are drawn by their weight; a second one of its group goes with each that has one.
+    """
+    rng = np.random.default_rng([course.seed, step])
+    works = rng.choice(len(course.weight), min(BATCH, len(course.weight)), replace=False, p=course.weight)
+    partners = [rng.choice(np.flatnonzero(course.group == course.group[work])) for work in works]
+    works = np.unique(np.concatenate([works, partners]))
+    views = np.array(APART)[rng.integers(len(APART), size=len(works))]
+    kept = rng.random((len(works), 3, CODE), dtype=np.float32) > DROP
+    return works, views, kept.astype(np.float32) / (1 - DROP)
+
+
+def train_step(head: Head, optimiser: torch.optim.Optimizer, course: Course, step: int, loop: Loop) -> dict[str, float]:
+    """One step of AdamW at a rate that falls as a cosine over the run; its loss."""
+    works, views, kept = draw(course, step)
+    rows = torch.from_numpy(works)[:, None].to(course.views.device)
+    x = course.views[rows, torch.from_numpy(views).to(rows.device)] * torch.from_numpy(kept).to(rows.device)
+    codes = F.normalize(head.fc2(F.leaky_relu(head.fc1(x.flatten(0, 1)))))
+    groups = torch.from_numpy(course.group[works].repeat(3)).to(rows.device)
+    loss = multi_positive(codes, groups, TEMPERATURE)
+    loss.backward()
+    loop.count(advance(optimiser, loop.team, rate=RATE * (0.5 + 0.5 * math.cos(math.pi * step / course.steps))))
+    return {"contrast": float(loss.detach())}
+
+
+def top1(a: Tensor, b: Tensor) -> float:
+    """How often the nearest row of the other side (by cosine) is the same work's, both ways."""
+    near = F.normalize(a) @ F.normalize(b).T
+    truth = torch.arange(len(a))
+    return float((near.argmax(1) == truth).float().mean() + (near.argmax(0) == truth).float().mean()) / 2
+
+
+def same_group(codes: Tensor, group: NDArray[np.str_]) -> float:
+    """How often a work's nearest other work is of its own group, over the works whose group has others."""
+    near = (F.normalize(codes) @ F.normalize(codes).T).fill_diagonal_(-2).argmax(1).numpy()
+    others = np.array([np.count_nonzero(group == own) > 1 for own in group])
+    return float((group[near] == group)[others].mean())
+
+
+@torch.inference_mode()
+def held_out(stats: NDArray[np.float16], head: Head, group: NDArray[np.str_]) -> dict[str, float]:
+    """Retrieval among works that were not trained on: three crops of a work find its other three, and where groups
+    have several works, a work another of its group."""
+    rows = torch.from_numpy(stats.astype(np.float32))
+    a, b = pooled(rows[:, :3]), pooled(rows[:, 3:])
+    found = {"held_out_top1_raw": top1(a, b), "held_out_top1": top1(head(a), head(b))}
+    if len(set(group)) < len(group):
+        whole = pooled(rows)
+        found |= {"held_out_group_top1_raw": same_group(whole, group),
+                  "held_out_group_top1": same_group(head(whole), group)}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+@torch.inference_mode()
+def retrieval(net: Aladin, paths: Sequence[Path]) -> tuple[float, float]:
+    """Top-1 of raw statistics and of codes: a picture's top left quarter finds its bottom right one.
+
+    Quarters are seen at the scale that the codes' windows are: 128 px of a picture brought to 256.
+    """
+    half = SIDE // 2
+    corners: list[Tensor] = []
+    for path in tqdm(paths, unit="picture", mininterval=5):
+        image = images.to_tensor(images.decode(path.read_bytes(), SIDE))
+        corners.append(net.statistics(torch.cat([image[..., :half, :half], image[..., half:, half:]]), half))
+    a, b = torch.stack(corners).unbind(1)
+    return top1(a, b), top1(net.head(a), net.head(b))

@@ -1,0 +1,127 @@
+"""What ALADIN's head learns from: works in style groups, crops of them, and the crops' statistics, kept in a run."""
+
+import csv
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from models.backbones.trunks import LAYOUTS, Trunk
+from models.encoders.aladin import STATISTICS, Aladin
+from pipeline import files, images, weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+
+SIDE = 256  # pictures are brought to this side first: a crop's size means the same in all of them
+GRID = 3  # crops come from different cells, so that they never overlap
+CROPS = 6
+PHOTOS = 150
+NATIVE = 128  # a picture upscaled from less than this teaches blur
+
+
+@dataclass(frozen=True)
+class Work:
+    """One picture to learn from; `weight` is how often it is drawn, less for upscaled ones.
+
+    `name` is its path below its collection, `group` what it shares its style with: a sub-folder ("name/"), else itself.
+    """
+
+    path: Path
+    name: str
+    group: str
+    weight: float
+
+
+def trunk() -> Trunk:
+    """The VGG16 that LPIPS ships, shared so that it is fetched once."""
+    return Trunk("vgg16", weights.tensors("lpips-vgg"))
+
+
+def gather(data: Path) -> list[Work]:
+    """List the pictures to learn from, in a fixed mixed order.
+
+    Pictures in a sub-folder of `data`/style are one style group; every other work is a group of its own. A table
+    `<folder>.csv` beside a folder may give `native_crop_px`: a picture upscaled from little weighs less.
+    Raises: Fault when `data`/style holds no pictures.
+    """
+    works: list[Work] = []
+    for folder, limit in ((data / "style", None), (data / "content", PHOTOS), (weights.path("paintings"), None)):
+        native: dict[str, float] = {}
+        table = folder.with_suffix(".csv")
+        if table.exists():
+            with table.open() as rows:
+                native = {row["file"].rpartition("/")[2]: float(row["native_crop_px"]) for row in csv.DictReader(rows)}
+        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+        if limit is not None and len(found) > limit:
+            found = found[:: len(found) // limit][:limit]
+        for path in found:
+            side, name = native.get(path.name, SIDE), path.relative_to(folder).as_posix()
+            if side >= NATIVE or folder.name == "content":
+                above = name.rpartition("/")[0] if folder.name == "style" else ""
+                works.append(Work(path, name, f"{above}/" if above else f"{folder.name}/{name}", min(1.0, side / SIDE)))
+    if not any(work.path.is_relative_to(data / "style") for work in works):
+        raise Fault(f"{data / 'style'}: no pictures to learn styles from", 2)
+    return sorted(works, key=lambda work: files.short_hash(work.name))
+
+
+def cut(rgb: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
+    """Crops (CROPS, 3, size, size) of 56 to 85 px at 256 from different cells of a 3 x 3 grid; some flipped."""
+    cell = SIDE // GRID
+    tensors: list[Tensor] = []
+    for index in rng.choice(GRID**2, CROPS, replace=False):
+        side = int(rng.integers(cell * 2 // 3, cell + 1))
+        x, y = (int(c) * cell + int(rng.integers(0, cell - side + 1)) for c in (index % GRID, index // GRID))
+        crop = resized(rgb[y:y + side, x:x + side], size)
+        tensors.append(crop.flip(-1) if rng.random() < 0.5 else crop)
+    return torch.cat(tensors)
+
+
+def resized(rgb: NDArray[np.uint8], size: int) -> Tensor:
+    """One picture as a (1, 3, size, size) tensor in [-1, 1]."""
+    return F.interpolate(images.to_tensor(rgb), (size, size), mode="bilinear", antialias=True)
+
+
+def collect(ctx: Context, folder: Path, works: Sequence[Work], size: int, count: int) -> NDArray[np.float16]:
+    """Statistics of every crop of the first `count` works, (count, CROPS, 8448), kept in `folder`.
+
+    They are computed once and resumed where that stopped. Crops come from different cells of the
+    picture, so that two of them share the style but no pixel.
+    """
+    recipe = json.dumps([[w.name for w in works], size, SIDE, CROPS, weights.sha256("lpips-vgg"), ctx.profile.seed])
+    path = folder / f"statistics-{files.short_hash(recipe)}.npy"
+    note = path.with_suffix(".done")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (len(works), CROPS, STATISTICS)
+    done = int(note.read_text()) if note.exists() and path.exists() else 0
+    stats = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
+    if done < count:
+        net = Aladin(trunk=trunk(), size=size).to(ctx.device)
+        for i in tqdm(range(done, count), initial=done, total=count, unit="work", mininterval=5):
+            rng = np.random.default_rng([ctx.profile.seed, zlib.crc32(works[i].name.encode())])
+            crops = cut(images.decode(works[i].path.read_bytes(), SIDE), size, rng)
+            with torch.inference_mode():
+                stats[i] = net.statistics(crops.to(ctx.device)).half().cpu().numpy()
+            if i % 50 == 49 or i == count - 1:
+                stats.flush()
+                files.write_atomic(note, str(i + 1).encode())
+    return stats[:count]
+
+
+def pooled(stats: Tensor) -> Tensor:
+    """Statistics (..., 8448) of the union of crops (..., K, 8448), as if they were one larger crop."""
+    out: list[Tensor] = []
+    start = 0
+    for conv in LAYOUTS["vgg16"]:
+        mean, std = stats[..., start:start + conv.outputs], stats[..., start + conv.outputs:start + 2 * conv.outputs]
+        middle = mean.mean(-2, keepdim=True)
+        out += [middle.squeeze(-2), (std.square() + (mean - middle).square()).mean(-2).sqrt()]
+        start += 2 * conv.outputs
+    return torch.cat(out, -1)

@@ -1,0 +1,202 @@
+"""Train the inverter that belongs to the profile's kind of generator; for MobileStyleGAN that is the portable one.
+
+Faces drawn from the generator have known latents, real photos only have to look right. First the linear path is solved
+on drawn faces. Then each step takes drawn faces (latent loss, in units of W's deviation) and real pictures (L2 +
+LPIPS-alex of the generated picture, ArcFace's distance if the profile weighs it); a pull of the slots towards one
+another keeps latents editable (e4e's delta loss, its Eqs. 5-8).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.encoders.portable import Inverter, pool, solve_linear
+from models.generators.mobilestylegan import SLOTS, MobileStyleGAN
+from models.metrics.identity import Identity
+from models.metrics.lpips import LPIPS
+from pipeline import images as pictures
+from pipeline import progress, weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.locks import lock
+from pipeline.training import checkpoint
+from pipeline.training.distributed import joined
+from pipeline.training.loop import Loop
+from pipeline.training.prefetch import Ahead
+from pipeline.training.state import State, advance
+from stages.loaders import generator as networks
+from stages.pretrain import e4e as train_e4e
+
+NAME = "train-inverter"
+OUTPUT = Path("weights/portable/inverter.safetensors")
+SAVE_EVERY = 100
+LPIPS_WEIGHT, LATENT_WEIGHT, OFFSET_WEIGHT = 0.8, 0.5, 0.02
+RATE, WARM_UP = 5e-4, 50
+DRAWN, REAL = 2, 4  # faces a step
+RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+MAPPED = 20_000  # z behind the mean and the deviation of W
+
+
+@dataclass(frozen=True)
+class Course:
+    """The networks of a run, its length, and the mean face [1, 3, 256, 256] that inversion starts from."""
+
+    net: Inverter
+    generator: MobileStyleGAN
+    lpips: LPIPS
+    identity: Identity | None
+    identity_weight: float
+    optimiser: torch.optim.Optimizer
+    mean_face: Tensor
+    steps: int
+    seed: int
+
+
+def run(ctx: Context, *, data: Path, **options: Any) -> int:
+    """Train on the aligned pictures of folder `data`, as `portable` or `train_e4e.run` do; the same command goes on."""
+    kind = ctx.profile.generator.kind
+    if kind not in KINDS:
+        raise Fault(f"{NAME}: profile {ctx.profile.name} has generator.kind {kind!r}; expected one of "
+                    f"{', '.join(KINDS)}", 2)
+    if strange := options.keys() - signature(KINDS[kind]).parameters.keys():
+        raise Fault(f"{NAME}: the encoder of a {kind} generator has no --{min(strange)}", 2)
+    return KINDS[kind](ctx, data=data, **options)
+
+
+def portable(ctx: Context, *, data: Path, steps: int = 3000, minutes: float | None = None, images: int = 2500,
+             output: Path = OUTPUT) -> int:
+    """Solve the linear path on `images` drawn faces, then train until `steps` in all, or `minutes` of this call.
+
+    0 minutes saves the linear path alone. Checkpoint and log lie in the run folder; saves `output`.
+    """
+    folder, refine = ctx.run / NAME, minutes != 0
+    photos = pictures.Folder(data, 256)
+    with joined(ctx) as (team, ctx):
+        course = _course(ctx, steps, refine)
+        recipe = {"generator": weights.sha256(ctx.profile.generator.weights), "images": images, "steps": steps,
+                  "seed": ctx.profile.seed, "identity": ctx.profile.train.identity}
+        state = State(folder / "checkpoint.safetensors", {"net": course.net}, {"adam": course.optimiser}, recipe)
+        if not refine:
+            solve(course, images)
+        elif not state.resume() and team.first:
+            with lock(folder, NAME):
+                solve(course, images)
+                state.save(0)
+        team.share(course.net)
+        loop = Loop(NAME, folder, steps, save=lambda step: state.save(step, loop.seconds), step=state.step,
+                    minutes=minutes, images=DRAWN + REAL, spent=state.seconds, save_every=SAVE_EVERY, team=team)
+        own = range(team.rank, DRAWN + REAL, team.count)
+        if refine:
+            with loop, Ahead(lambda step: draw(photos, ctx.profile.seed, step, own)) as ahead:
+                for step in loop:
+                    loop.tell(train_step(course, ahead[step], step, loop))
+        if team.first:
+            meta = {"what": "e4e-style inverter for MobileStyleGAN", "steps": state.step,
+                    "data": f"{len(photos)} pictures of {data.name}, and faces drawn from the generator",
+                    "command": f"hypernst train-inverter --data {data.name} "
+                               + (f"--steps {state.step}" if refine else "--minutes 0")}
+            checkpoint.save(output, checkpoint.half(course.net.state_dict()), meta)
+            print(f"saved {output} after {state.step} steps")
+    return 0
+
+
+KINDS: dict[str, Callable[..., int]] = {"mobilestylegan": portable, "stylegan2": train_e4e.run}
+
+
+def _course(ctx: Context, steps: int, refine: bool) -> Course:
+    torch.manual_seed(ctx.profile.seed)
+    generator: Any = networks.generator(ctx)
+    generator.checkpointing = ctx.profile.train.checkpointing
+    lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
+    z = torch.randn(MAPPED, 512, generator=torch.Generator().manual_seed(0))
+    mapped = generator.map(z.to(ctx.device))
+    net = Inverter(mapped.mean(0), mapped.std(0), refine=refine).to(ctx.device)
+    with torch.no_grad():
+        mean_face = generator(net.mean.expand(1, SLOTS, -1)).clamp(-1, 1)
+    return Course(net, generator, lpips, networks.identity(ctx), ctx.profile.train.identity,
+                  torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.99)), mean_face, steps, ctx.profile.seed)
+
+
+def draw(photos: pictures.Folder, seed: int, step: int, own: range) -> dict[int, np.ndarray | None]:
+    """The samples numbered `own` of a step: None for those that the generator draws, pictures [1, 256, 256, 3] u8."""
+    picked = np.random.default_rng([seed, step, DRAWN + REAL]).integers(len(photos), size=DRAWN + REAL)
+    return {i: None if i < DRAWN else photos[int(picked[i])][None] for i in own}
+
+
+def train_step(course: Course, draws: dict[int, np.ndarray | None], step: int, loop: Loop) -> dict[str, float]:
+    """One optimiser step over DRAWN generated faces and REAL pictures; its losses, means over all processes."""
+    sums = {"latent": 0.0, "lpips": 0.0, "l2": 0.0} | ({"identity": 0.0} if course.identity else {})
+    net, generator, lpips = course.net, course.generator, course.lpips
+    for i, picture in draws.items():
+        rng = np.random.default_rng([course.seed, step, i])
+        passes = 1 + int(rng.random() < 0.4)
+        if picture is None:
+            target = draw_latent(generator, net.mean, rng)
+            with torch.no_grad():
+                x = generator(target).clamp(-1, 1)
+            for latent in net.passes(x, lpips.trunk, generator, passes, course.mean_face):
+                loss = ((latent - target) / net.deviation).square().mean()
+                (LATENT_WEIGHT * loss / DRAWN).backward(retain_graph=True)
+            sums["latent"] += float(loss.detach()) / DRAWN
+            continue
+        x = pictures.to_tensor(picture).to(net.mean.device)
+        for latent in net.passes(x, lpips.trunk, generator, passes, course.mean_face):
+            y = generator(latent)
+            found = {"lpips": lpips(y, x).mean(), "l2": F.mse_loss(y, x)}
+            spread = ((latent - latent.mean(1, keepdim=True)) / net.deviation).square().mean()
+            loss = LPIPS_WEIGHT * found["lpips"] + found["l2"] + OFFSET_WEIGHT * spread
+            if course.identity is not None:
+                found["identity"] = course.identity(y, x).mean()
+                loss = loss + course.identity_weight * found["identity"]
+            (loss / REAL).backward(retain_graph=True)
+        for name, value in found.items():
+            sums[name] += float(value.detach()) / REAL
+    rate = RATE * min(1.0, (step + 1) / WARM_UP) * max(0.05, min(1.0, 2 * (1 - step / course.steps)))
+    loop.count(advance(course.optimiser, loop.team, rate=rate, clip=1.0))
+    return dict(zip(sums, loop.team.total(sums.values()), strict=True))
+
+
+@torch.no_grad()
+def solve(course: Course, faces: int) -> None:
+    """Solve the linear path on `faces` drawn faces, with the ridge that does best on a tenth held out."""
+    net, generator, lpips = course.net, course.generator, course.lpips
+    pooled, latents = [], []
+    for i in range(faces):
+        x, latent = draw_face(net, generator, i)
+        pooled.append(pool(x, lpips.trunk(x)))
+        latents.append((latent[:, 0] - net.mean) / net.deviation)
+        if (i + 1) % 250 == 0:
+            progress.say(f"{NAME}: drew {i + 1} of {faces} faces")
+    x, y, held = torch.cat(pooled), torch.cat(latents), max(1, faces // 10)
+    errors = {}
+    for ridge in RIDGES:
+        squeeze, expand = solve_linear(x[held:], y[held:], ridge)
+        guess = (x[:held] - x[held:].mean(0)) @ squeeze.T @ expand.T
+        errors[ridge] = float((guess - (y[:held] - y[held:].mean(0))).square().mean() / y[:held].square().mean())
+    best = min(errors, key=errors.__getitem__)
+    told = ", ".join(f"{ridge:g}: {error:.4f}" for ridge, error in errors.items())
+    progress.say(f"{NAME}: unexplained variance by ridge {told}")
+    squeeze, expand = solve_linear(x, y, best)
+    net.squeeze.weight.copy_(squeeze)
+    net.expand.weight.copy_(expand)
+
+
+def draw_face(net: Inverter, generator: MobileStyleGAN, index: int) -> tuple[Tensor, Tensor]:
+    """Picture [1, 3, 256, 256] and latent [1, 18, 512] of the linear path's face number `index`."""
+    latent = draw_latent(generator, net.mean, np.random.default_rng([1, index]), mixing=False)
+    return generator(latent).clamp(-1, 1), latent
+
+
+def draw_latent(generator: MobileStyleGAN, mean: Tensor, rng: np.random.Generator, mixing: bool = True) -> Tensor:
+    """A truncated W latent [1, 18, 512], with `mixing` a third of the time of two faces."""
+    z = torch.from_numpy(rng.standard_normal((2, 512), dtype=np.float32)).to(mean.device)
+    w = mean + rng.uniform(0.5, 1.0) * (generator.map(z) - mean)
+    cross = int(rng.integers(1, 3 * SLOTS)) if mixing else SLOTS
+    return torch.stack([w[0] if i < cross else w[1] for i in range(SLOTS)])[None]

@@ -1,0 +1,96 @@
+"""The paper's ablations (section 4.3): one base, trained to reconstruct, stylised anew for each row of Tables 2 to 4.
+
+Every row is a training run and an evaluation of its own below runs/<run>/ablation, so a killed sweep goes on where it
+was, and the rows can be looked at like any other run.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.generators.interface import LayerEntry
+from pipeline import files
+from pipeline.context import Context
+from pipeline.profile import Train
+from pipeline.progress import say
+from stages.evaluate import comparison as evaluate
+from stages.loaders import generator as networks
+from stages.train import run as train
+from stages.train import state as train_state
+
+STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0)
+PAPER_STRENGTH = 2.0  # what the paper's other tables are made with: a profile's own weights
+PAPER_LAYERS, PAPER_ROWS = (3, 7, 13, 17, 22), 26  # of a 1024 px generator's table
+SWITCHES = {"Baseline (with both cond and loss)": (True, True), "No mask cond and no mask loss": (False, False),
+            "No mask cond": (False, True), "No mask loss": (True, False)}
+COLUMNS = ("lpips_alex", "lpips_vgg", "sifid_64")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: what it is called, its folder, and the settings it changes."""
+
+    title: str
+    name: str
+    changes: Mapping[str, Any]
+
+
+def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
+    """Train and measure the rows of Table `table` (2, 3 or 4), `steps` of stylisation each; writes table<N>.md.
+
+    The base has the profile's reconstruction steps. Prints the table.
+    """
+    rows = plan(table, ctx.profile.train, networks.generator(ctx).layer_table())
+    settings = ctx.profile.train
+    steps = settings.stylisation_steps if steps is None else steps
+    folder = ctx.run / "ablation"
+    base = folder / "base.safetensors"
+    if not base.exists():
+        published = settings.heads == "hyperstyle" and bool(settings.weights)
+        train.run(dataclasses.replace(ctx, run=folder / "base"), steps=settings.reconstruction_steps,
+                  shipped=published, export=base)
+    found = {}
+    for row in rows:
+        changed = dataclasses.replace(settings, weights=str(base), reconstruction_steps=0, stylisation_steps=steps,
+                                      **row.changes)
+        own = dataclasses.replace(ctx, run=folder / f"table{table}-{row.name}",
+                                  profile=dataclasses.replace(ctx.profile, train=changed))
+        say(f"ablation: table {table}, {row.title}")
+        if train_state.step_of(own) < steps:
+            train.run(own, steps=steps)
+        evaluate.run(own, methods={"hypernst": evaluate.hypernst})
+        results = json.loads((evaluate.folder(own) / "results.json").read_text())
+        found[row.title] = results["methods"]["hypernst"]
+    text = render(table, found)
+    files.write_atomic(folder / f"table{table}.md", text.encode())
+    say(text)
+    return 0
+
+
+def plan(table: int, settings: Train, layers: Sequence[LayerEntry]) -> list[Row]:
+    """The rows of a table for the profile.
+
+    Table 2 scales all that pulls towards the style, 2.0 being the profile's own. Table 3's layers are of a 1024 px
+    generator; in a shorter table they are taken at the same depth.
+    """
+    if table == 2:
+        return [Row(f"{strength:g}", f"strength-{strength:g}",
+                    {"lambda2": settings.lambda2 * strength / PAPER_STRENGTH,
+                     "style": settings.style * strength / PAPER_STRENGTH}) for strength in STRENGTHS]
+    if table == 3:
+        starts = dict.fromkeys(round(layer * len(layers) / PAPER_ROWS) for layer in PAPER_LAYERS)
+        return [Row(f"{i} ({layers[i].name}, {layers[i].resolution}px)", f"layer-{i}", {"start_layer": i})
+                for i in starts]
+    return [Row(title, f"cond-{cond}-loss-{loss}".lower(), {"mask_condition": cond, "mask_loss": loss})
+            for title, (cond, loss) in SWITCHES.items()]
+
+
+def render(table: int, found: Mapping[str, Mapping[str, float]]) -> str:
+    """The table in the paper's form; lower is better in every number."""
+    first = {2: "Style loss strength", 3: "Layer", 4: "Experiment"}[table]
+    lines = [f"| {first} | LPIPS (Alexnet) | LPIPS (VGG) | SIFID |", "|---|---|---|---|"]
+    for title, figures in found.items():
+        lines.append(f"| {title} | " + " | ".join(f"{figures[name]:.6f}" for name in COLUMNS) + " |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Looks after caches, weights and the machine."""

@@ -1,0 +1,247 @@
+"""Checks every cache file, part and shard against its checksums, and the caches of a collection against each other."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.caches import reader as store
+from pipeline.caches import writer as parts
+from pipeline.caches.reader import Cache, Entry
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import Fault
+from pipeline.locks import lock, sweep
+from pipeline.progress import say
+from pipeline.shards import writer as shards
+
+ROWS = 64  # checked at once
+Wanted = dict[tuple[str, str], set[str] | None]
+Rebuild = Callable[[Context, Wanted], None]
+
+
+@dataclass
+class Problem:
+    """Something wrong with a file: its text for the user, and the keys it is about; no keys: the whole file.
+
+    `fatal` is false when nothing is to be removed: once something else is repaired it may hold again, or it is not
+    there. `partial`: the keys are not known, but the rest of the file is good.
+    """
+
+    path: Path
+    text: str
+    keys: list[str] = field(default_factory=list)
+    fatal: bool = True
+    partial: bool = False
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.keys[:5]) + (f" and {len(self.keys) - 5} more" if len(self.keys) > 5 else "")
+        return f"{self.path}: {self.text}" + (f": {shown}" if self.keys else "")
+
+
+def run(ctx: Context, *, repair: bool = False, rebuild: Rebuild | None = None) -> int:
+    """Report every problem, one a line; 1 if there are any left.
+
+    `repair` removes just what is bad (rows, or a file that cannot be opened) and what killed runs left half-written,
+    and has `rebuild` compute just that again; without `rebuild` the stages do when they run.
+    """
+    with lock(ctx.cache, "verify --repair") if repair else nullcontext():
+        found = check(ctx)
+        if repair:
+            _remove(ctx, found)
+    checked = f"{ctx.cache}: {len(found)} problems"
+    if not found:
+        say(f"{checked}; all checksums hold")
+    elif not repair:
+        say(f"{checked}; `hypernst verify --repair` computes again just what is bad")
+    elif rebuild is None:
+        say(f"{checked}, removed; the stages compute them again")
+    else:
+        rebuild(ctx, _wanted(found))
+        say(f"{checked} repaired; checking again")
+        found = check(ctx)
+        say(f"{ctx.cache}: {len(found)} problems left" if found else f"{ctx.cache}: all checksums hold")
+        return 1 if found else 0
+    return 1 if found and not repair else 0
+
+
+def check(ctx: Context) -> list[Problem]:
+    """Every problem of the caches and shards, each told as it is found."""
+    found = []
+    caches = (check_collection(ctx.cache / name, ctx.limit) for name in COLLECTIONS)
+    for problem in itertools.chain(*caches, check_shards(ctx.shards)):
+        say(str(problem))
+        found.append(problem)
+    return found
+
+
+def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem]:
+    """Every problem of one collection's caches and parts."""
+    mains: dict[str, tuple[dict[str, Any], dict[str, Entry]]] = {}
+    for path in [*sorted(folder.glob("*.h5")), *sorted(folder.glob("*.parts/*.h5"))]:
+        try:
+            with Cache(path) as cache:
+                entries, problems = readable(cache)
+                yield from problems
+                yield from check_rows(cache, entries)
+                if path.parent == folder:
+                    mains[path.stem] = cache.provenance, entries
+        except Fault as fault:
+            yield Problem(path, f"cannot be opened ({fault})")
+    for unfinished in sorted(folder.glob("*.parts")):
+        there = {int(part.stem) for part in parts.listed(unfinished.with_suffix(".h5"))}
+        for number in sorted(set(range(1, max(there, default=0))) - there):
+            yield Problem(unfinished / f"{number:06d}.h5", "part of an unfinished run is missing", fatal=False)
+    for name, (provenance, entries) in mains.items():
+        rows = {parent: found for parent, (_, found) in mains.items()}
+        yield from _check_parents(folder / f"{name}.h5", provenance, entries, rows, limit)
+
+
+def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
+    """The entries that can be read, and a problem for each dataset about them that is damaged."""
+    try:
+        return cache.entries(), []
+    except Fault:
+        pass
+    entries: dict[str, Entry] = {}
+    lost: dict[str, list[str]] = {}
+    for start in range(0, len(cache), ROWS):
+        stop = min(start + ROWS, len(cache))
+        try:
+            entries |= cache.row_entries(start, stop)
+        except Fault as fault:
+            lost.setdefault(str(fault), []).append(f"{start}-{stop - 1}")
+    try:
+        entries |= cache.reject_entries()
+    except Fault as fault:
+        lost[str(fault)] = []
+    return entries, [Problem(cache.path, f"{text}{', rows ' * bool(rows)}{', '.join(rows)}", partial=True)
+                     for text, rows in lost.items()]
+
+
+def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
+    """Rows with a bad checksum, by dataset, or whose content does not have the digest it should; keys out of order."""
+    rows = {e.row: (key, e.digest) for key, e in entries.items() if e.row >= 0}
+    keys = [key for key, _ in rows.values()]
+    if cache.path.parent.suffix != ".parts" and keys != sorted(keys):
+        yield Problem(cache.path, "keys are not sorted and unique")
+    lengths = {name: cache.length(name) for name in (*cache.columns, "inputs", "digest")}
+    if set(lengths.values()) != {len(cache)}:
+        yield Problem(cache.path, f"datasets of unequal length: {lengths}, {len(cache)} keys")
+        return
+    bad: dict[str, list[str]] = {}
+    for start in range(0, len(cache), ROWS):
+        stop = min(start + ROWS, len(cache))
+        for i in range(start, stop) if not _readable(cache, start, stop) else ():
+            for name in cache.columns:
+                if i in rows and not _readable(cache, i, i + 1, name):
+                    bad.setdefault(name, []).append(rows[i][0])
+        broken = set().union(*bad.values())
+        for i in range(start, stop):
+            key, digest = rows.get(i, ("", b""))
+            if key and key not in broken and store.row_digest(_row(cache, i)) != digest:
+                bad.setdefault("any (the row's digest differs)", []).append(key)
+    for name, which in bad.items():
+        yield Problem(cache.path, f"dataset {name} is damaged at", which)
+
+
+def check_shards(folder: Path) -> Iterator[Problem]:
+    """Tars that differ from the index, or are not in it."""
+    if not folder.exists():
+        return
+    try:
+        data = (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b""
+        provenance, listed = shards.parse_index(data, str(folder))
+    except Fault as fault:
+        yield Problem(folder / "index.json", str(fault))
+        return
+    for parent in provenance.get("parents", ()):
+        if not (folder.parent / f"{parent}.h5").exists():
+            yield Problem(folder.parent / f"{parent}.h5", "is missing, but the shards were made from it", fatal=False)
+    for shard in listed:
+        path = folder / shard.name
+        if not path.exists():
+            yield Problem(path, "missing, but index.json lists it")
+        elif path.stat().st_size != shard.bytes:
+            yield Problem(path, f"{path.stat().st_size} bytes, but index.json says {shard.bytes}")
+        elif files.sha256(path) != shard.sha256:
+            yield Problem(path, "its sha256 is not the one in index.json")
+    for stray in sorted(set(folder.glob("*.tar")) - {folder / s.name for s in listed}):
+        yield Problem(stray, "not in index.json")
+
+
+def _check_parents(path: Path, provenance: dict[str, Any], entries: dict[str, Entry],
+                   mains: dict[str, dict[str, Entry]], limit: int | None) -> Iterator[Problem]:
+    """Rows made from rows that their parent no longer holds; keys that all parents have and this one lacks."""
+    parents = sorted(provenance["parents"])
+    for i, parent in enumerate(parents):
+        if parent not in mains:
+            lost = path.with_name(f"{parent}.h5")
+            yield Problem(path, f"was made from {lost.name}, which is missing or damaged", sorted(entries), fatal=False)
+            if not lost.exists():
+                yield Problem(lost, "is missing", fatal=False)
+            return
+        rows = mains[parent]
+        gone = [k for k, e in entries.items() if k not in rows or rows[k].digest != e.inputs[16 * i:16 * i + 16]]
+        if gone:
+            yield Problem(path, f"was made from other rows than {parent}.h5 holds, at", gone, fatal=False)
+    held = [{key for key, e in mains[parent].items() if e.row >= 0} for parent in parents]
+    lacking = [key for key in sorted(set.intersection(*held))[:limit] if key not in entries] if held else []
+    if lacking:
+        yield Problem(path, f"lacks keys that {' and '.join(parents)} have", lacking, fatal=False)
+
+
+def _remove(ctx: Context, found: list[Problem]) -> None:
+    """Remove whole files, or rewrite them without the bad rows; sweep up after killed runs."""
+    for path in sorted({p.path for p in found if p.fatal}):
+        problems = [p for p in found if p.path == path and p.fatal]
+        if path.name == "index.json" or path.parent != ctx.shards:
+            whole = any(not p.keys and not p.partial for p in problems)
+            path.unlink() if whole else _drop(path, {key for p in problems for key in p.keys})
+        else:
+            path.unlink(missing_ok=True)
+    for folder in [ctx.cache, *ctx.cache.glob("*/"), *ctx.cache.glob("*/*.parts")]:
+        sweep(folder)
+        if folder.suffix == ".parts" and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _wanted(found: list[Problem]) -> Wanted:
+    """What is to be computed again: (cache or "shards", collection) -> its keys, or None where they are not known."""
+    wanted: Wanted = {}
+    for problem in found:
+        name, folder = _cache_name(problem.path), problem.path.parent
+        collection = (folder.parent if folder.suffix == ".parts" else folder).name
+        keys = {problem.path.name} if name == "shards" else set(problem.keys)
+        former = wanted.get((name, collection), set())
+        wanted[name, collection] = None if former is None or not keys else former | keys
+    return wanted
+
+
+def _drop(path: Path, keys: set[str]) -> None:
+    """Rewrite a cache file without the rows of `keys` and without what cannot be read."""
+    with Cache(path) as cache:
+        entries = {key: e for key, e in readable(cache)[0].items() if key not in keys}
+        parts.compact(path, [path], entries, cache.columns, cache.width, cache.provenance)
+
+
+def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:
+    try:
+        for column in [name] if name else cache.columns:
+            cache.block(column, start, stop)
+    except Fault:
+        return False
+    return True
+
+
+def _row(cache: Cache, i: int) -> dict:
+    return {name: cache.block(name, i, i + 1)[0] for name in cache.columns}
+
+
+def _cache_name(path: Path) -> str:
+    """`images` for images.h5 and for a part of it; `shards` for any of them."""
+    if path.suffix != ".h5":
+        return "shards"
+    return path.parent.stem if path.parent.suffix == ".parts" else path.stem

@@ -1,0 +1,1 @@
+"""The hypernetwork's training."""

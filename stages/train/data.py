@@ -1,0 +1,79 @@
+"""The training pairs: which micro-batches of contents and styles a process sees in a step.
+
+A step has batch / micro_batch micro-batches, the same ones whatever the number of processes; each takes its share.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.losses.objectives import Batch
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.profile import Train
+from pipeline.shards.indexed import Loader, Samples
+from pipeline.training.distributed import Team
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Micro-batch `number` of a step: as many contents as styles, on the device."""
+
+    number: int
+    content: Batch
+    style: Batch
+
+
+def micro_batches(settings: Train) -> int:
+    """How many micro-batches make a step."""
+    return max(1, settings.batch // settings.micro_batch)
+
+
+def pairs(ctx: Context, content: Samples, style: Samples, step: int, team: Team) -> Iterator[list[Pair]]:
+    """Endless steps of this process's pairs, from step `step` of the run on; both collections are shuffled apart.
+
+    Raises: Fault when the micro-batches cannot be split evenly.
+    """
+    settings = ctx.profile.train
+    every = micro_batches(settings)
+    if settings.batch % settings.micro_batch or every % team.count:
+        raise Fault(f"train: a batch of {settings.batch} in micro-batches of {settings.micro_batch} does not split "
+                    f"evenly over {team.count} process(es); change train.batch or train.micro_batch", 2)
+    own = every // team.count
+    loaders = [_Share(samples, settings.micro_batch, 2 * ctx.profile.seed + offset, every=every,
+                      mine=range(team.rank * own, (team.rank + 1) * own), device=ctx.device)
+               for offset, samples in enumerate((content, style))]
+    for loader in loaders:
+        loader.step = step
+    both = zip(*loaders, strict=True)
+    while True:
+        yield [_pair(team.rank * own + i, next(both), ctx.device) for i in range(own)]
+
+
+class _Share(Loader):
+    """A loader of one process's micro-batches `mine` of each step's `every`; its `step` counts steps."""
+
+    def __init__(self, samples: Samples, batch: int, seed: int, *, every: int, mine: range, device: str) -> None:
+        gpu = device.startswith("cuda")
+        super().__init__(samples, batch, seed, workers=min(4, os.cpu_count() or 1) if gpu else 0, pin=gpu)
+        self._every, self._mine = every, mine
+
+    def numbers(self) -> Iterator[int]:
+        step = self.step
+        while True:
+            yield from (step * self._every + i for i in self._mine)
+            step += 1
+
+
+def _pair(number: int, both: tuple[Mapping[str, Any], Mapping[str, Any]], device: str) -> Pair:
+    ours, theirs = both
+    count = min(len(ours["key"]), len(theirs["key"]))
+    return Pair(number, to_batch(ours, count, device), to_batch(theirs, count, device))
+
+
+def to_batch(rows: Mapping[str, Any], count: int, device: str) -> Batch:
+    """The first `count` rows of a loader's batch on the device; pictures are normalised there."""
+    names = ("image", "latent", "region", "codes")
+    image, latent, region, codes = (rows[name][:count].to(device, non_blocking=True) for name in names)
+    return Batch(image.permute(0, 3, 1, 2).float().div(127.5).sub(1), latent.float(), region, codes.float())

@@ -1,0 +1,139 @@
+"""What a training step takes of memory, found before the first one is taken, and which settings would take less."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import windows
+from models.generators.interface import Generator
+from models.generators.mobilestylegan import MobileStyleGAN
+from models.generators.stylegan2 import StyleGAN2
+from models.losses import adversarial
+from models.losses.objectives import Batch
+from pipeline import device
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.profile import Train
+from pipeline.training.peak_memory import Peak
+from stages.loaders import generator as networks
+from stages.train import state as train_state
+from stages.train.step import PENALTY_EVERY, Step
+
+GB = 1e9
+OVERHEAD = 0.7  # GB that a process takes before any tensor is there
+MOMENTS = 2  # that Adam keeps of every trained parameter
+
+
+def step_bytes(ctx: Context) -> int:
+    """Most bytes of tensors at any time of a step that does all a step can do: both passes, critics with penalties.
+
+    One process, `micro_batch` samples at once, in float32; the accumulated gradients, Adam's moments and the average
+    are in it. Nothing is computed and no weights are needed.
+    """
+    train = dataclasses.replace(ctx.profile.train, precision="float32",
+                                refinements=min(2, ctx.profile.train.refinements))  # a third holds what the second does
+    return _step_bytes(dataclasses.replace(_with(ctx, train), device="meta", run=Path(), cache=Path()))
+
+
+@functools.lru_cache(64)
+def _step_bytes(ctx: Context) -> int:
+    with Peak() as peak:
+        generator = _blank(ctx)
+        state = train_state.build(ctx, generator)
+        step = Step(ctx, state, generator, trained=False)
+        _whole_step(step, _batch(step.settings, ctx.profile.generator.size, generator.slots))
+        trained = (state.hyper, state.image_critic, state.patch_critic)
+        moments = MOMENTS * sum(p.nbytes for net in trained for p in net.parameters())
+    return peak.most + moments
+
+
+def forecast(ctx: Context) -> str:
+    """A line for the user before the first step. Raises: Fault(2) when it does not fit, naming settings that do."""
+    need, free = step_bytes(ctx) / GB + OVERHEAD, available(ctx.device)
+    if need > free:
+        raise Fault(f"train: a step takes about {need:.1f} GB, {ctx.device} has {free:.1f} GB; {_way_out(ctx, free)}",
+                    2)
+    s = ctx.profile.train
+    return (f"train: a step of {s.batch} in micro-batches of {s.micro_batch} takes about {need:.1f} GB of "
+            f"{free:.1f} GB on {ctx.device}")
+
+
+@contextmanager
+def advice(ctx: Context) -> Iterator[None]:
+    """Turn running out of memory into an error that names the settings that would fit."""
+    try:
+        yield
+    except RuntimeError as e:
+        short = isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)
+        if not short:
+            raise
+        need = step_bytes(ctx) / GB + OVERHEAD
+        raise Fault(f"train: out of memory on {ctx.device}; a step takes about {need:.1f} GB and something else may "
+                    f"hold memory there; {_way_out(ctx, need * 0.9)}") from e
+
+
+def available(where: str) -> float:
+    """GB that are free on a device."""
+    return (torch.cuda.mem_get_info(where)[0] if where.startswith("cuda") else device.memory()[1]) / GB
+
+
+def savings(settings: Train) -> Iterator[Train]:
+    """The same step with less memory, the dearest in time last: fewer samples at once, then recomputation."""
+    sizes = [n for n in range(settings.micro_batch, 0, -1) if settings.batch % n == 0]
+    for checkpointing in dict.fromkeys((settings.checkpointing, True)):
+        for size in sizes:
+            yield dataclasses.replace(settings, micro_batch=size, checkpointing=checkpointing)
+
+
+def _way_out(ctx: Context, free: float) -> str:
+    least = float("inf")
+    for settings in savings(ctx.profile.train):
+        need = step_bytes(_with(ctx, settings)) / GB + OVERHEAD
+        if need < free:
+            return (f"this would fit, with {need:.1f} GB and the batch as it is: train.micro_batch = "
+                    f"{settings.micro_batch}, train.checkpointing = {str(settings.checkpointing).lower()}")
+        least = min(least, need)
+    return (f"the least this network can do with is {least:.1f} GB; take a larger device, a smaller generator, or "
+            "train.heads = \"channel\"")
+
+
+def _with(ctx: Context, settings: Train) -> Context:
+    return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, train=settings))
+
+
+def _blank(ctx: Context) -> Generator:
+    """The profile's generator, untrained and frozen."""
+    settings = ctx.profile.generator
+    if settings.kind == "mobilestylegan":
+        return MobileStyleGAN(settings.size).requires_grad_(False)
+    native, multiplier = networks.stylegan2_size(ctx)
+    net = StyleGAN2(native, multiplier).requires_grad_(False)
+    net.size = settings.size
+    return net
+
+
+def _batch(settings: Train, size: int, slots: int) -> Batch:
+    n = settings.micro_batch
+    return Batch(torch.zeros(n, 3, size, size), torch.zeros(n, slots, 512),
+                 torch.zeros(n, size, size, dtype=torch.uint8), torch.zeros(n, 4, 256))
+
+
+def _whole_step(step: Step, batch: Batch) -> None:
+    """What `Step` does to one micro-batch, with every region on both sides."""
+    s, rng = step.settings, np.random.default_rng(0)
+    sample, region = np.divmod(np.arange(len(batch.image) * len(windows.REGIONS)), len(windows.REGIONS))
+    boxes = np.tile(np.array([0, 0, s.patch, s.patch]), (len(sample), s.patches, 1))
+    matched = adversarial.Matched(sample, region, boxes, boxes, boxes)
+    for y in step.refine(batch, batch.codes, rng):
+        step.reconstruction(y, batch)[0].backward()
+    for y in step.refine(batch, batch.codes, rng):
+        step.stylisation(y, batch, batch, matched, s.critics_every)[0].backward()
+    if s.lambda2:
+        step.stylisation.critic(y, batch, matched)[0].backward()
+        for loss, _ in step.stylisation.penalties(batch, matched, PENALTY_EVERY):
+            loss.backward()

@@ -1,0 +1,81 @@
+"""Train the hypernetwork on the shards: reconstruction of both collections, then stylisation (paper sections 3.3-3.5).
+
+Every random draw is a function of (seed, step, micro-batch), so the same command continues a killed run exactly, and
+several processes (torchrun) do what one would.
+"""
+
+import math
+import time
+from pathlib import Path
+
+from pipeline.context import Context
+from pipeline.progress import say
+from pipeline.shards import writer as shards
+from pipeline.shards.indexed import Samples
+from pipeline.training import checkpoint
+from pipeline.training.distributed import Team, joined
+from pipeline.training.loop import SAVE_EVERY, Loop
+from stages.loaders import generator as networks
+from stages.preprocess import latents
+from stages.train import data, validate
+from stages.train import memory as train_memory
+from stages.train import state as train_state
+from stages.train.state import State
+from stages.train.step import Step, schedule
+
+
+def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, phase: str | None = None,
+        export: Path | None = None, minutes: float | None = None) -> int:
+    """Train in `ctx.run` until `steps` in all (default: the profile's), or `minutes` of this call are over.
+
+    A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from nothing in the
+    reconstruction phase; `phase` has it start in another. `export` writes the averaged weights in fp16.
+    """
+    with joined(ctx) as (team, own):
+        return _train(own, team, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export,
+                      minutes)
+
+
+def _train(ctx: Context, team: Team, total: int, shipped: bool, phase: str | None, export: Path | None,
+           minutes: float | None) -> int:
+    settings = ctx.profile.train
+    content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
+    latents.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
+    generator = networks.generator(ctx)
+    state = train_state.start(ctx, generator, shipped, team, phase)
+    if state.step >= total and not export:
+        say(f"train: {state.step} steps in {ctx.run}, nothing left to do")
+        return 0
+    step = Step(ctx, state, generator, team)
+    grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and team.first else None
+    batches = data.pairs(ctx, content, style, state.step, team)
+    with Loop("train", ctx.run, total, save=lambda _: train_state.save(ctx, state), step=state.step, minutes=minutes,
+              images=settings.batch, save_every=SAVE_EVERY, team=team) as loop, train_memory.advice(ctx):
+        if team.first and state.step < total:
+            say(train_memory.forecast(ctx))
+        for number in loop:
+            train_state.enter_phase(state, settings)
+            started = time.perf_counter()
+            pairs = next(batches)
+            waited = time.perf_counter() - started
+            terms = step(pairs)
+            bad = sorted(name for name, value in terms.items() if not math.isfinite(value))
+            state.skipped += bool(bad)
+            state.step = number + 1
+            loop.count(", ".join(bad))
+            loop.tell(terms, phase=state.phase, wait=round(waited, 4), seconds=round(time.perf_counter() - started, 4))
+            if grid is not None and state.step % settings.validate_every == 0:
+                loop.picture("grid", grid.draw(state.step))
+    if team.first:
+        _finish(ctx, state, export, len(content), len(style))
+    return 0
+
+
+def _finish(ctx: Context, state: State, export: Path | None, contents: int, styles: int) -> None:
+    if export:
+        what = f"hypernetwork for {ctx.profile.generator.kind}, {ctx.profile.generator.size} px"
+        meta = {"what": what, "steps": state.step, "phase": state.phase,
+                "contents": contents, "styles": styles, "command": "hypernst train"}
+        checkpoint.save(export, checkpoint.half(state.ema.state_dict()), meta)
+    skipped = f", {state.skipped} skipped as not finite" if state.skipped else ""
+    say(f"train: {state.step} steps in {ctx.run}{skipped}; {validate.write_page(ctx)}")

@@ -1,0 +1,192 @@
+"""One step of the hypernetwork's training: refinements, both passes' losses, the critics (paper section 3.3, Eqs. 2-6).
+
+The gradients of a refinement are taken before the next one begins, so only one rendering's graph is ever held.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.backbones.trunks import Trunk
+from models.generators.interface import Generator
+from models.hypernetworks import hypernetwork
+from models.losses import adversarial
+from models.losses.objectives import Batch, Reconstruction, Stylisation, Weights
+from models.losses.region_style import StyleTerm
+from models.metrics.identity import Identity
+from models.metrics.lpips import LPIPS
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.profile import Train
+from pipeline.training.distributed import ALONE, Team
+from stages.loaders import generator as networks
+from stages.train.data import Pair, micro_batches
+from stages.train.state import State
+
+PENALTY_EVERY = 16  # of the critics' steps have the R1 penalty
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TERMS = ("l2", "lpips", "identity", "adversarial", "patch", "style", "content", "critic", "patch_critic", "r1",
+         "patch_r1")
+
+
+class Step:
+    """Takes optimiser steps on a `State`; every draw is a function of (seed, step, micro-batch)."""
+
+    def __init__(self, ctx: Context, state: State, generator: Generator, team: Team = ALONE, *,
+                 trained: bool = True) -> None:
+        """`trained` False judges by untrained networks: only their sizes count then."""
+        s = self.settings = ctx.profile.train
+        if s.precision not in PRECISIONS:
+            raise Fault(f"train.precision is {s.precision!r}; expected one of {', '.join(PRECISIONS)}", 2)
+        self.state, self.generator, self.team = state, generator, team
+        self.seed, self.device = ctx.profile.seed, ctx.device
+        generator.checkpointing = state.image_critic.checkpointing = s.checkpointing
+        factors = Weights(s.lambda1, s.lambda2, s.lpips, s.identity, s.style, s.content)
+
+        def held(name: str) -> dict[str, Tensor] | None:
+            return weights.tensors(name) if trained else None
+
+        lpips = LPIPS("alex", held("lpips-alex")).to(ctx.device)
+        same = Identity().to(ctx.device) if s.identity and not trained else networks.identity(ctx)
+        self.reconstruction = Reconstruction(lpips, factors, same)
+        term = StyleTerm(Trunk("vgg16", held("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
+        self.stylisation = Stylisation(state.image_critic, state.patch_critic, term, factors, s.patches, s.patch,
+                                       s.mask_loss)
+
+    def __call__(self, pairs: Sequence[Pair]) -> dict[str, float]:
+        """Train on this process's share of a step; returns the mean terms over the whole batch.
+
+        Steps whose losses or gradients are not finite change nothing; `nan` is among their terms then.
+        """
+        state, share = self.state, micro_batches(self.settings)
+        for optimiser in (state.optimiser, state.critic_optimiser):
+            optimiser.zero_grad(set_to_none=True)
+        sums = dict.fromkeys(TERMS, 0.0)
+        counts = dict.fromkeys(TERMS, 0.0)
+        for pair in pairs:
+            rng = np.random.default_rng([self.seed, state.step, pair.number])
+            for name, value in self._passes(pair, rng, share).items():
+                sums[name] += value
+                counts[name] += 1
+        totals = self.team.total([*sums.values(), *counts.values()])
+        terms = {name: total / count for name, total, count in
+                 zip(TERMS, totals, totals[len(TERMS):], strict=False) if count}
+        trained = self._gather(terms)
+        norms = [float(nn.utils.clip_grad_norm_(parameters, limit)) for _, parameters, limit in trained]
+        if all(map(math.isfinite, (*terms.values(), *norms))):
+            for optimiser, _, _ in trained:
+                optimiser.step()
+            with torch.no_grad():
+                for average, current in zip(state.ema.parameters(), state.hyper.parameters(), strict=True):
+                    average.lerp_(current, 1 - self.settings.ema)
+        elif all(map(math.isfinite, terms.values())):
+            terms["gradient"] = math.nan
+        return terms
+
+    def _gather(self, terms: Iterable[str]) -> list[tuple[torch.optim.Optimizer, list[nn.Parameter], float]]:
+        """Add up the processes' gradients; what this step trains, and how far its gradients may go."""
+        state = self.state
+        networks = ((state.optimiser, state.hyper, {"l2", "adversarial", "style", "content"}, 1.0),
+                    (state.critic_optimiser, state.image_critic, {"critic"}, math.inf),
+                    (state.critic_optimiser, state.patch_critic, {"patch_critic"}, math.inf))
+        found: dict[torch.optim.Optimizer, tuple[list[nn.Parameter], float]] = {}
+        for optimiser, network, by, limit in networks:
+            if not by.intersection(terms):
+                continue
+            parameters = [p for p in network.parameters() if p.requires_grad]
+            if self.team.count > 1:  # a process may have had no pair with, say, hair on both sides
+                for p in parameters:
+                    p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            parameters = [p for p in parameters if p.grad is not None]
+            self.team.add([p.grad for p in parameters if p.grad is not None])
+            found[optimiser] = (found.get(optimiser, ([], 0.0))[0] + parameters, limit)
+        return [(optimiser, parameters, limit) for optimiser, (parameters, limit) in found.items()]
+
+    def _passes(self, pair: Pair, rng: np.random.Generator, share: int) -> dict[str, float]:
+        """Add one micro-batch's gradients, a `share`-th of the step's; its terms."""
+        if self.state.phase == "reconstruct":
+            styles = rng.random() < 0.5 and self.settings.reconstruct_styles
+            return self._reconstruct(pair.style if styles else pair.content, rng, share)
+        terms = self._stylise(pair.content, pair.style, rng, share)
+        if self.state.step % self.settings.reconstruction_every == 0:
+            terms |= self._reconstruct(pair.content, rng, share)
+        return terms
+
+    def refine(self, content: Batch, codes: Tensor, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Yield the renderings whose loss is taken; deltas add up over the refinements, detached between."""
+        s = self.settings
+        chosen = int(rng.integers(s.refinements)) if s.losses_at == "one" else None
+        with torch.no_grad(), self._precision():
+            y_hat = _wide(self.generator(content.latent)).clamp(-1, 1)
+        deltas: list[Tensor] | None = None
+        places = self.state.hyper.places(content.region)
+        for i in range(s.refinements if chosen is None else chosen + 1):
+            counts = chosen is None or i == chosen
+            with torch.set_grad_enabled(counts), self._precision():
+                deltas = hypernetwork.add(deltas, self.state.hyper(content.image, y_hat, codes, content.region))
+                y = _wide(self.generator(content.latent, deltas, places))
+            deltas = [d.detach() for d in deltas]
+            if counts:
+                yield y
+            y_hat = y.detach().clamp(-1, 1)
+
+    def _reconstruct(self, own: Batch, rng: np.random.Generator, share: int) -> dict[str, float]:
+        terms: dict[str, Tensor] = {}
+        for y in self.refine(own, own.codes, rng):
+            loss, terms = self.reconstruction(y, own)
+            (loss / share).backward()
+        return _numbers(terms)
+
+    def _stylise(self, content: Batch, style: Batch, rng: np.random.Generator, share: int) -> dict[str, float]:
+        s, step, found = self.settings, self.state.step, dict[str, Tensor]()
+        due = s.critics_every if s.lambda2 and step % s.critics_every == 0 else 0
+        critics = (self.state.image_critic, self.state.patch_critic)
+        for y in self.refine(content, style.codes, rng):
+            for critic in critics:
+                critic.requires_grad_(False)
+            loss, terms = self.stylisation(y, content, style, self.stylisation.match(content, style, rng), due)
+            if loss.requires_grad:  # else no term has a weight in this step
+                (loss / share).backward()
+            for critic in critics:
+                critic.requires_grad_(True)
+            found |= terms
+        if due:
+            matched = self.stylisation.match(content, style, rng)
+            loss, terms = self.stylisation.critic(y, style, matched)
+            (loss / share).backward()
+            found |= terms
+            if step // due % PENALTY_EVERY == 0:
+                found |= self._penalise(style, matched, share)
+        return _numbers(found)
+
+    def _penalise(self, style: Batch, matched: adversarial.Matched, share: int) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for loss, terms in self.stylisation.penalties(style, matched, PENALTY_EVERY):
+            (loss / share).backward()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, torch.zeros(())) + term.detach().cpu()
+        return sums
+
+    def _precision(self) -> AbstractContextManager:
+        if self.settings.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.split(":")[0], PRECISIONS[self.settings.precision])
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Pictures leave autocast's narrow type: what judges them has full precision."""
+    return x.float() if x.dtype is torch.bfloat16 else x
+
+
+def _numbers(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(t.detach()) for name, t in terms.items()}
+
+
+def schedule(settings: Train) -> int:
+    """How many steps both phases have."""
+    return settings.reconstruction_steps + settings.stylisation_steps

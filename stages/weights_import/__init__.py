@@ -1,0 +1,1 @@
+"""Takes a published file in: what it is, whether it fits, its tensors."""

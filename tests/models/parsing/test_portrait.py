@@ -1,0 +1,155 @@
+"""The portrait parser: its layout is the teacher's, its training pairs keep labels and picture together."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.faces.detector import YuNet
+from models.parsing.portrait import (
+    REGION_OF_CLASS,
+    PortraitParser,
+    by_region,
+    confusion,
+    distillation_loss,
+    enlarge,
+    mean_iou,
+)
+from models.parsing.teacher import start_from
+from pipeline import images, profile, weights
+from pipeline.context import Context
+from pipeline.training import checkpoint
+from stages.preprocess import align
+from stages.pretrain import parser as train_parser
+from stages.pretrain import parser_augment
+from tests.support.bisenet_graph import CELLS, INPUT, BiSeNetV2, resize
+
+CONTEXT = Context(profile=profile.load("portable"))
+
+
+def blob() -> tuple[np.ndarray, np.ndarray]:
+    """A face-like picture and its label probabilities: hair above, face in the middle, background around."""
+    labels = np.zeros((256, 256, 3), np.uint8)
+    labels[..., 2] = 255
+    labels[30:200, 60:200] = (255, 0, 0)
+    labels[80:220, 80:180] = (0, 255, 0)
+    colours = np.array([[60, 40, 20], [220, 180, 150], [90, 140, 200]], np.uint8)
+    return colours[labels.argmax(2)], labels
+
+
+def added(classes: torch.Tensor) -> torch.Tensor:
+    """Probabilities of 19 classes, added up by region."""
+    empty = torch.zeros(len(classes), 3, *classes.shape[2:])
+    return empty.index_add_(1, torch.tensor(REGION_OF_CLASS), classes)
+
+
+def test_scores() -> None:
+    truth = torch.tensor([0, 0, 1, 2, 255], dtype=torch.uint8)
+    table = confusion(truth, torch.tensor([0, 1, 1, 2, 0], dtype=torch.uint8))
+    assert table.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert mean_iou(table) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    target = torch.eye(3)[torch.randint(0, 3, (2, 8, 8))].permute(0, 3, 1, 2)
+    assert distillation_loss(target * 20, target) < 0.01 < 1 < distillation_loss(-target * 20, target)
+
+
+def test_shapes_and_wrong_use() -> None:
+    parser = PortraitParser(64).eval()
+    assert parser.parse(torch.zeros(2, 3, 256, 256)).shape == (2, 256, 256)
+    with pytest.raises(ValueError, match="256"):
+        parser(torch.zeros(1, 3, 128, 128))
+    image = torch.rand(1, 3, 256, 256) * 2 - 1
+    parser = PortraitParser()
+    state = parser.state_dict()
+    assert torch.equal(PortraitParser.load(state)(image), parser(image))
+    with pytest.raises(ValueError, match="do not fit"):
+        PortraitParser.load({name: t for name, t in state.items() if "head" not in name})
+
+
+@pytest.mark.weights
+def test_starts_as_the_teacher() -> None:
+    tensors = weights.tensors("bisenetv2-celebamask")
+    teacher, parser = BiSeNetV2(tensors), start_from(tensors, 96)
+    image = images.to_tensor(images.decode(weights.path("astronaut").read_bytes(), 256))
+    x = F.interpolate(image, (96, 96), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        cells = teacher.value(CELLS, {INPUT: x})
+        assert torch.allclose(parser.classes(x), cells, atol=1e-4) and cells.std() > 1
+        theirs = added(teacher.logits(x).softmax(1))
+        ours = parser(image).softmax(1)
+    assert (F.interpolate(ours, (96, 96), mode="area") - theirs).abs().mean() < 0.01
+    with pytest.raises(ValueError, match="lack the kernel of 'detail_branch"):
+        start_from({name: t for name, t in tensors.items() if "detail_branch/stage_2" not in name})
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), st.integers(0, 2**32))
+def test_enlarges_as_the_teacher_does(height: int, width: int, times: int, seed: int) -> None:
+    x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    theirs = resize({}, x, torch.tensor([height * times, width * times]))
+    assert torch.allclose(enlarge(x, times), theirs, atol=1e-5)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(2, 12).map(lambda i: 32 * i))
+def test_cells_lie_where_the_teacher_put_them(size: int) -> None:
+    """A ramp sampled at every eighth pixel of the working picture comes back as that ramp at each pixel of the map."""
+    spread = PortraitParser(size).spread
+    assert torch.allclose(spread.sum(1), torch.ones(256)) and (spread >= 0).all()
+    centres = (torch.arange(256) + 0.5) * size / 256 - 0.5
+    ramp = spread @ torch.arange(0.0, size, 8)
+    assert torch.allclose(ramp, centres.clamp(0, size - 8), atol=1e-3)
+
+
+@given(st.integers(0, 2**32))
+def test_regions_add_up_their_classes(seed: int) -> None:
+    classes = 5 * torch.randn(2, 19, 4, 4, generator=torch.Generator().manual_seed(seed))
+    assert torch.allclose(by_region(classes).softmax(1), added(classes.softmax(1)), atol=1e-5)
+
+
+@pytest.mark.weights
+def test_teacher_and_student_see_the_astronaut() -> None:
+    astronaut = images.decode(weights.path("astronaut").read_bytes())
+    found = align.align_picture(astronaut, YuNet(weights.path("yunet")), CONTEXT.profile.align, keep=False)
+    assert found is not None
+    image = images.to_tensor(found.image)
+    small = F.interpolate(image, (256, 256), mode="bilinear", antialias=True)
+    teacher = start_from(weights.tensors("bisenetv2-celebamask"))
+    student = PortraitParser.load(weights.tensors("parser"))
+    table = confusion(teacher.parse(small), student.parse(small))
+    assert mean_iou(table) > 0.75
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32))
+def test_redrawn_pairs_stay_together(seed: int) -> None:
+    image, labels = blob()
+    rng = np.random.default_rng(seed)
+    for redraw in (parser_augment.draw, parser_augment.draw_plain):
+        drawn, target = redraw(image, labels, image, rng)
+        assert drawn.shape == (256, 256, 3) and drawn.dtype == np.uint8
+        assert target.shape == (256, 256, 3) and np.abs(target.astype(int).sum(2) - 255).max() <= 3
+    bent, moved = parser_augment.bend(image, labels, np.random.default_rng(seed))
+    sure = moved.max(2) == 255
+    colours = np.array([[60, 40, 20], [220, 180, 150], [90, 140, 200]])
+    assert np.abs(bent[sure].astype(int) - colours[moved.argmax(2)[sure]]).max() <= 2
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("shipped", [True, False])
+def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: bool) -> None:
+    monkeypatch.setattr(train_parser, "BATCH", 2)
+    image, labels = blob()
+    faces = train_parser.Faces(image[None], labels[None], image[None], np.zeros(1, np.int64))
+    ctx = dataclasses.replace(CONTEXT, run=tmp_path)
+    output = tmp_path / "parser.safetensors"
+    former = weights.tensors("parser")
+    for expected in (1, 2):
+        train_parser.fit(ctx, faces, 1e-6, output, {"what": "a test"}, shipped=shipped)
+        tensors, meta = checkpoint.load(output)
+        near = [torch.allclose(tensors[n].float(), former[n].float(), atol=2e-3) for n in former if "head" in n]
+        assert all(near) is shipped
+        assert meta["step"] == expected and tensors["head.2.convolution.weight"].dtype == torch.float16

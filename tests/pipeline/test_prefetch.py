@@ -1,0 +1,34 @@
+"""Data made ahead: the next step's while this one runs, each once, and errors come with their own step."""
+
+import threading
+
+import pytest
+
+from pipeline.training.prefetch import Ahead
+
+
+def test_the_next_step_is_made_while_this_one_runs() -> None:
+    made, started = [], threading.Event()
+
+    def make(step: int) -> int:
+        made.append(step)
+        if step == 6:
+            started.set()
+        return 10 * step
+
+    with Ahead(make) as ahead:
+        assert ahead[5] == 50
+        assert started.wait(10)  # nobody has asked for step 6 yet
+        assert [ahead[6], ahead[7]] == [60, 70]
+        assert ahead[2] == 20  # a jump costs what was made in vain, no more
+    assert made[:3] == [5, 6, 7] and made.count(2) == 1
+
+
+def test_an_error_comes_with_its_own_step() -> None:
+    def make(step: int) -> int:
+        return 1 // (2 - step)
+
+    with Ahead(make) as ahead:
+        assert ahead[1] == 1
+        with pytest.raises(ZeroDivisionError):
+            _ = ahead[2]

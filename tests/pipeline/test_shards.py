@@ -1,0 +1,136 @@
+"""Shards are reproducible to the byte, appear whole or not at all, and hold what the caches hold."""
+
+import dataclasses
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import profile
+from pipeline.caches import reader as store
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.shards import writer as shards
+from pipeline.shards.indexed import Samples
+from stages.preprocess import shards as stage
+from tests.support.caches import fill
+
+COUNT = 90
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    base = tmp_path_factory.mktemp("packed")
+    tiny = profile.load("tiny")
+    tiny = dataclasses.replace(tiny, shards=dataclasses.replace(tiny.shards, max_mb=0.15))
+    ctx = Context(tiny, cache=base / "cache", content=base / "content", style=base / "style")
+    fill(ctx, "content", COUNT)
+    fill(ctx, "style", 8)
+    assert stage.run(ctx) == 0
+    return ctx
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+def test_same_inputs_same_bytes_and_no_second_packing(packed: Context, capsys: pytest.CaptureFixture) -> None:
+    before = sums(packed.shards)
+    stage.run(packed)
+    assert "content: 90 images = 90 packed + 0 rejected earlier (0 packed now)" in capsys.readouterr().err
+    assert "nothing to compute" in stage.explain(packed)
+    (packed.shards / "index.json").unlink()
+    (packed.shards / "content-train-000099.tar").write_bytes(b"stray")
+    assert "no finished shards" in stage.explain(packed)
+    stage.run(packed)
+    assert sums(packed.shards) == before
+
+
+def test_index_describes_the_tars(packed: Context) -> None:
+    _, listed = shards.read_index(packed.shards)
+    assert sum(s.samples for s in listed if s.collection == "content") == COUNT
+    assert len([s for s in listed if s.collection == "content"]) > 3
+    for shard in listed:
+        path = packed.shards / shard.name
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256 and path.stat().st_size == shard.bytes
+        with tarfile.open(path) as tar:
+            found = [(m.name, m.offset, m.size, m.mtime, m.mode) for m in tar]
+        assert found == [(*m, 0, 0o644) for i in range(shard.samples) for m in shards.members(shard, i)]
+
+
+def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
+    samples = Samples(packed.shards, "content", "test")
+    sample = samples[3]
+    latents, masks, aladin = (packed.file("content", n) for n in ("latents", "masks", "aladin"))
+    key = [sample["key"]]
+    assert np.array_equal(sample["latent"], store.read_rows(latents, key, ["latent"])[0]["latent"])
+    assert np.array_equal(sample["region"], store.read_rows(masks, key, ["region"])[0]["region"])
+    row = store.read_rows(aladin, key, ["code", "image_code", "boxes"])[0]
+    assert np.array_equal(sample["codes"], np.concatenate([row["code"], row["image_code"][None]]))
+    assert sample["image"].shape == (32, 32, 3) and sample["image"].dtype == np.uint8
+    assert sample["meta"]["split"] == "test" and sample["meta"]["boxes"] == row["boxes"].tolist()
+    train = Samples(packed.shards, "content", "train").keys()
+    assert not set(train) & set(samples.keys()) and len(train) + len(samples) == COUNT
+
+
+
+
+def test_other_caches_of_the_same_pictures_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:
+    other = dataclasses.replace(packed, cache=tmp_path / "cache")
+    fill(dataclasses.replace(other, limit=10), "content", COUNT)  # computed in two goes, in another folder
+    fill(other, "content", COUNT)
+    fill(other, "style", 8)
+    stage.run(other)
+    assert sums(other.shards) == sums(packed.shards)
+
+
+def test_killed_while_packing_leaves_no_index_and_the_rerun_the_same_bytes(packed: Context, tmp_path: Path) -> None:
+    """The third rename of a file is the end of the process: two tars are there, the third is not."""
+    cache = shutil.copytree(packed.cache, tmp_path / "cache")
+    shutil.rmtree(cache / "shards")
+    code = ("import os, pathlib, signal, sys, dataclasses\nfrom pipeline import profile\n"
+            "from pipeline.context import Context\nfrom stages.preprocess import shards\n"
+            "replace, left = pathlib.Path.replace, 3\n"
+            "def killing(self, target):\n    global left\n    left -= 1\n"
+            "    return replace(self, target) if left else os.kill(os.getpid(), signal.SIGKILL)\n"
+            "pathlib.Path.replace = killing\n"
+            "tiny = profile.load('tiny')\n"
+            "tiny = dataclasses.replace(tiny, shards=dataclasses.replace(tiny.shards, max_mb=0.15))\n"
+            "shards.run(Context(tiny, cache=pathlib.Path(sys.argv[1])))")
+    root = Path(stage.__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", code, str(cache)], cwd=root, stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = sorted(p.name for p in (cache / "shards").iterdir())
+    assert len([n for n in left if n.endswith(".tar")]) == 2 and "index.json" not in left
+    with pytest.raises(Fault, match="no finished shards"):
+        shards.read_index(cache / "shards")
+    again = dataclasses.replace(packed, cache=cache)
+    stage.run(again)
+    assert sums(again.shards) == sums(packed.shards)
+
+
+def test_the_split_is_by_key_alone_and_recorded(packed: Context) -> None:
+    for fraction in (0.1, 0.25, 0.5):
+        found = [shards.split_of(f"picture-{i}", fraction) for i in range(2000)]
+        assert abs(found.count("test") / 2000 - fraction) < 0.04
+    provenance, listed = shards.read_index(packed.shards)
+    assert provenance["params"]["test_fraction"] == 0.25
+    for shard in listed:
+        assert shard.name.startswith(f"{shard.collection}-{shard.split}-")
+        assert {shards.split_of(key, 0.25) for key in shard.keys} == {shard.split}
+
+
+@pytest.mark.parametrize("name", ["portable", "paper"])
+def test_shards_are_of_a_size_that_streams_well(name: str) -> None:
+    if (profile.FOLDER / f"{name}.toml").exists():
+        assert 64 <= profile.load(name).shards.max_mb <= 256
+
+
+def test_no_shard_is_larger_than_asked(packed: Context) -> None:
+    assert all(s.bytes <= 150_000 for s in shards.read_index(packed.shards)[1])

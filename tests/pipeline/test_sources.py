@@ -1,0 +1,77 @@
+"""Keys are stable, unique and fit the pattern for any file name; folders are walked completely, loops included."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import Fault
+from pipeline.runner.staleness import Inputs
+from pipeline.sources.scan import KEY, KEY_LENGTH, Fingerprints, Reader, Source, key_of, scan
+
+CHARACTERS = st.characters(exclude_characters="\0", codec="utf-8")
+NAMES = st.text(CHARACTERS, min_size=1, max_size=150).map(lambda s: s + ".jpg")
+
+
+@given(st.lists(NAMES | st.from_regex(r"[a-zA-Z_/.-]{1,6}(\.jpg|\.png)", fullmatch=True), unique=True, max_size=30))
+def test_keys_fit_and_differ(paths: list[str]) -> None:
+    keys = [key_of(p) for p in paths]
+    assert len(set(keys)) == len(paths)
+    assert all(KEY.fullmatch(k) and len(k) <= KEY_LENGTH for k in keys)
+
+
+def test_keys_are_readable_and_stable() -> None:
+    assert key_of("faces/anna-1.jpg") == "faces__anna-1"
+    assert key_of("Anna 1.jpg") == "anna-1-55699debca74"
+    assert key_of("anna-1.png").startswith("anna-1-")
+    assert key_of("\udcff.jpg") == key_of("\udcff.jpg")
+
+
+def test_scan_takes_pictures_only_and_survives_loops(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a b.PNG", "notes.txt", ".hidden.jpg", "deep/er/c.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path)
+    assert sorted(s.path for s in scan(tmp_path)) == ["a b.PNG", "b.jpg", "deep/er/c.webp"]
+
+
+def test_an_archive_has_the_keys_of_its_folder_unpacked_and_is_listed_once(tmp_path: Path) -> None:
+    names = ["b.jpg", "deep/er/A b.png", "deep/notes.txt", ".hidden/c.jpg"]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_text(name)
+    plain = {s.key: s.path for s in scan(tmp_path / "in")}
+    for kind in ("tar", "gztar", "zip"):
+        archive = Path(shutil.make_archive(str(tmp_path / kind), kind, tmp_path / "in"))
+        notes = Fingerprints(tmp_path / "notes.json")
+        found = scan(archive, notes)
+        assert {s.key: s.path for s in found} == plain
+        reader = Reader()
+        assert [reader.read(s).decode() for s in found] == [s.path for s in found]
+        notes.save()
+        garbage = bytes(archive.stat().st_size)
+        os.utime(archive, (1, 1))
+        scan(archive, notes := Fingerprints(tmp_path / "notes.json"))
+        notes.save()
+        archive.write_bytes(garbage)
+        os.utime(archive, (1, 1))  # looks untouched, so it is not listed again
+        assert scan(archive, Fingerprints(tmp_path / "notes.json")) and archive.read_bytes() == garbage
+
+
+def test_of_equal_files_the_first_is_kept_whatever_is_read_first(tmp_path: Path) -> None:
+    def made(key: str, content: bytes) -> str:
+        return inputs.duplicate(key, content)
+
+    sources = {key: Source(key, f"{key}.jpg", "", -1, 0, 0, "") for key in "abc"}
+    inputs = Inputs({}, sources, {}, Fingerprints(None))
+    assert [made("b", b"x"), made("a", b"x"), made("b", b"x"), made("c", b"x"), made("c", b"y")] == [
+        "", "", "the same file as 'a.jpg'", "the same file as 'a.jpg'", ""]
+
+
+def test_an_empty_folder_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="holds no picture") as fault:
+        scan(tmp_path)
+    assert fault.value.status == 2

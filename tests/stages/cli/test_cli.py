@@ -1,0 +1,184 @@
+"""The command line and the Makefile: what they call, how they fail, and that help costs nothing."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline import profile, weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from stages.cli import main as cli
+from tests.support import caches
+
+ROOT = Path(cli.__file__).parents[2]
+TARGETS = (
+    "help setup weights samples align latents masks aladin-codes shards train eval demo quality inspect verify test "
+    "lint bench clean finetune-generator train-inverter train-parser train-aladin"
+).split()
+
+
+def call(*words: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.cli, words, catch_exceptions=False)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def stage(monkeypatch):
+    """Stands in for the align stage; `calls` holds what it was given."""
+    calls = []
+    module = SimpleNamespace(run=lambda ctx, **options: calls.append((ctx, options)) or 3)
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda name: module))
+    return SimpleNamespace(module=module, calls=calls)
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from stages.cli import main; print([m for m in ('torch', 'cv2', 'numpy') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert run.stdout.strip() == "[]"
+    assert call("--help")[0] == 0
+
+
+@pytest.mark.parametrize("name", list(cli.cli.commands))
+def test_every_command_explains_itself(name):
+    status, text, _ = call(name, "--help")
+    assert status == 0 and "--debug" in text
+
+
+def test_settings_reach_the_stage(stage, tmp_path):
+    words = f"--profile tiny --cache {tmp_path} --style {tmp_path}/s --limit 5 --device cpu --no-face keep".split()
+    assert call("align", *words)[0] == 3  # the stage's own exit status
+    [(ctx, options)] = stage.calls
+    assert options == {"no_face": "keep"}
+    assert (ctx.profile.name, ctx.cache, ctx.limit, ctx.device) == ("tiny", tmp_path, 5, "cpu")
+    assert (ctx.content, ctx.style) == (tmp_path / "samples" / "content", tmp_path / "s")
+
+
+def test_stylize_takes_files_where_stages_take_folders(stage):
+    words = "stylize --device cpu --content a.jpg --style b.jpg -o c.png --strength 0.5".split()
+    call(*words)
+    [(_, options)] = stage.calls
+    assert options == {"content": Path("a.jpg"), "style": Path("b.jpg"), "output": Path("c.png"), "strength": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (Fault("no face in x.jpg", 1), 1, "hypernst: no face in x.jpg\n"),
+        (Fault("no such folder", 2), 2, "hypernst: no such folder\n"),
+        (ValueError("two\nlines"), 1, "hypernst: ValueError: two lines (run it again with --debug for a traceback)\n"),
+    ],
+)
+def test_failures_are_one_line(stage, error, status, text):
+    def fail(ctx):
+        raise error
+
+    stage.module.run = fail
+    assert call("align", "--device", "cpu") == (status, "", text)
+    for words in (["--debug", "align", "--device", "cpu"], ["align", "--device", "cpu", "--debug"]):
+        with pytest.raises(type(error)):
+            call(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["nonsense", "align --nonsense", "align --limit 0", "align --profile nonsense", "align --device nonsense",
+     "weights fetch nonsense", "stylize --content a.jpg", "train-parser"],
+)  # fmt: skip
+def test_wrong_use_is_status_2(words):
+    status, _, stderr = call(*words.split())
+    assert status == 2 and "Traceback" not in stderr
+
+
+def test_weights_and_doctor_report(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
+    status, text, _ = call("weights", "list")
+    assert status == 0 and all(name in text for name in weights.REGISTRY)
+    head, *rows = (re.split(r" {2,}", line) for line in text.splitlines()[:-1])
+    row = dict(zip(head, next(row for row in rows if row[0] == "hyperstyle-ffhq-1024"), strict=True))
+    known = weights.REGISTRY["hyperstyle-ffhq-1024"]
+    assert row == {"name": known.name, "state": "missing", "MB": "1331.0", "needed by": "paper1024", "what": known.what,
+                   "licence": known.licence, "origin": known.source}
+    status, text, _ = call("doctor")
+    assert status == 0 and "torch" in text and "GB free" in text and "that profile portable reads are here" in text
+    for name, weight in (("paper256", "stylegan2-ffhq-256"), ("paper1024", "hyperstyle-ffhq-1024")):
+        status, text, _ = call("doctor", "--profile", name)
+        assert status == 0 and f"missing: {weight}: get " in text and "import FILE --as" in text
+        assert "missing: farl-lapa: `hypernst weights fetch farl-lapa` brings it" in text
+        assert "enough" in text and re.search(r"GB to train with one sample at a time \((NOT )?enough", text)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+class TestMakefile:
+    def make(self, *words: str) -> str:
+        # as from a shell, also when `make test` runs this
+        env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+        return subprocess.run(["make", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+    def status(self, *words: str) -> int:
+        try:
+            self.make(*words)
+        except subprocess.CalledProcessError as error:
+            return error.returncode
+        return 0
+
+    def test_help_lists_the_targets(self):
+        listed = [line.split()[0] for line in self.make().splitlines() if line.startswith("  ")]
+        assert set(TARGETS) <= set(listed)
+
+    def test_settings_are_passed(self):
+        text = self.make("-n", "latents", "PROFILE=tiny", "CONTENT=my faces", "CACHE=c", "LIMIT=3")
+        common = "--profile 'tiny' --cache 'c' --limit '3' --content 'my faces'"
+        commands = [line.split("/")[-1] for line in text.splitlines()[-2:]]
+        assert commands == [f"hypernst align {common}", f"hypernst latents {common}"]
+
+    @pytest.mark.weights
+    def test_what_would_run_is_told_and_nothing_else_is_run(self, tmp_path):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / ".hypernst-ready").touch()
+        command = tmp_path / "bin" / "hypernst"
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m stages.cli.main "$@"\n')
+        command.chmod(0o755)
+        places = {"content": tmp_path / "c", "style": tmp_path / "s", "cache": tmp_path / "cache"}
+        ctx = Context(profile.load("portable"), **places)
+        words = [f"VENV={tmp_path}", *(f"{name.upper()}={place}" for name, place in places.items())]
+
+        def told(*more: str) -> list[str]:
+            lines = self.make("-n", "shards", *words, *more).splitlines()
+            return [line.split("hypernst ")[1].split()[0] for line in lines if "hypernst " in line]
+
+        everything = ["align", "latents", "masks", "aladin-codes", "shards"]
+        assert told() == everything
+        for collection in ("content", "style"):
+            caches.fill_in_place_of_networks(ctx, collection, 4)
+        assert told() == ["shards"]
+        assert self.status("-q", "shards", *words) == 1
+        self.make("shards", *words)
+        assert told() == [] and self.status("-q", "shards", *words) == 0
+        assert "Nothing to be done" in self.make("shards", *words)
+        own = tmp_path / "own.toml"
+        own.write_text((profile.FOLDER / "portable.toml").read_text().replace("\npatches = 8", "\npatches = 6", 1))
+        assert told(f"PROFILE={own}") == ["aladin-codes", "shards"]
+        (ctx.style / "style00001.jpg").write_text("another")
+        assert told() == everything
+
+    def test_an_unchanged_environment_is_not_made_again(self, tmp_path):
+        venv = tmp_path / "venv"
+        (venv / "bin").mkdir(parents=True)
+        stamp = venv / ".hypernst-ready"
+        assert "pip install" in self.make("-n", "setup", f"VENV={venv}")
+        stamp.touch()
+        assert "pip install" not in self.make("-n", "setup", f"VENV={venv}")
+
+    def test_clean_keeps_the_readme(self, tmp_path):
+        for name in ("README.md", "content", "shards"):
+            (tmp_path / name).mkdir()
+        self.make("clean", f"CACHE={tmp_path}")
+        assert [item.name for item in tmp_path.iterdir()] == ["README.md"]

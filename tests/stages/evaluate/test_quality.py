@@ -1,0 +1,125 @@
+"""The quality command: its figures, where it keeps its portraits, and that it measures the shipped weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from models.baselines.adain import AdaIN
+from models.encoders.aladin import Aladin
+from models.metrics import sifid
+from pipeline import profile, weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from stages.apply.portrait import Portrait
+from stages.cli import main as cli
+from stages.evaluate import comparison as evaluate
+from stages.evaluate import quality
+from stages.preprocess import aladin_codes
+from stages.pretrain import aladin as train_aladin
+from stages.pretrain import parser as train_parser
+from tests.stages.evaluate.test_control import portrait
+
+FOLDERS = ("content", "style", "seg", "nonportrait")
+FIGURES = {
+    "parser_miou", "aladin_top1", "aladin_top1_raw", "inverter_lpips_alex", "reconstruction_lpips_alex",
+    "sifid64_unstylised", "sifid64_hypernst", "sifid64_adain", "lpips_alex_hypernst", "lpips_alex_adain",
+    "control_hair", "control_face", "control_swap", "control_extent", "interpolation_sifid64",
+    "interpolation_lpips_alex", "seconds_per_image",
+}  # fmt: skip
+
+
+class Painter:
+    """Stands in for the stylist: a region has the colour of its code."""
+
+    def __init__(self, ctx: Context) -> None:
+        assert ctx.run == Path("runs/quality")  # where no training leaves a checkpoint
+
+    def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
+        return codes[:3, :3].astype(np.uint8)[content.region]
+
+    def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
+        return content.codes + strength * (style.codes - content.codes)
+
+    def stylise(self, content: Portrait, style: Portrait) -> np.ndarray:
+        return self.render(content, style.codes)
+
+    def invert(self, content: Portrait) -> np.ndarray:
+        return content.image // 2
+
+
+class Ruler:
+    """Stands in for the metrics: mean colour for style, mean difference for content."""
+
+    def __init__(self, ctx: Context) -> None:
+        pass
+
+    def summary(self, image: np.ndarray) -> dict[int, sifid.Gaussian]:
+        return {64: sifid.gaussian(torch.from_numpy(image[::16, ::16]).permute(2, 0, 1))}
+
+    def lpips(self, a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.abs(a.astype(float) - b).mean())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in FOLDERS:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(weights, "tensors", lambda name: {})
+    monkeypatch.setattr(quality.PortraitParser, "load", lambda tensors: torch.nn.Identity())
+    monkeypatch.setattr(train_parser, "measure", lambda *_: (0.9, 7))
+    monkeypatch.setattr(train_aladin, "retrieval", lambda *_: (0.5, 0.75))
+    monkeypatch.setattr(aladin_codes, "network", lambda ctx: Aladin())
+    monkeypatch.setattr(quality, "AdaIN", lambda *_: AdaIN())
+    monkeypatch.setattr(evaluate, "Metrics", Ruler)
+    monkeypatch.setattr(quality, "Stylist", Painter)
+    return tmp_path
+
+
+def test_every_figure_is_printed_once_and_the_sheets_are_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people, works = [portrait(s) for s in range(3)], [portrait(s) for s in range(10, 14)]
+    monkeypatch.setattr(quality, "prepare", lambda *_: (people, works))
+    drawn = {name: folder / "sheets" / f"{name}.png" for name in ("sheet", "control-sheet", "strip")}
+    options = [word for name, path in drawn.items() for word in (f"--{name}", str(path))]
+    done = CliRunner().invoke(cli.cli, ["quality", "--contents=2", "--styles=3", "--device=cpu", *options, str(folder)])
+    assert done.exit_code == 0, done.output
+    found = {line["figure"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert set(found) == FIGURES and len(done.stdout.splitlines()) == len(FIGURES)
+    assert {found[f"sifid64_{n}"]["n"] for n in ("unstylised", "hypernst", "adain")} == {6}
+    style, none, random = (found[f"sifid64_{n}"]["value"] for n in ("hypernst", "unstylised", "adain"))
+    assert style == 0 < none != random  # the painter paints just the style's picture
+    assert found["reconstruction_lpips_alex"] == {"figure": "reconstruction_lpips_alex", "value": 0, "n": 3}
+    assert found["control_swap"]["value"] == 1 and found["interpolation_lpips_alex"]["value"] > 0.9
+    assert all(path.stat().st_size > 1000 for path in drawn.values())
+
+
+def test_its_portraits_go_through_the_stages_into_a_cache_of_their_own(
+        folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "sha256", lambda name: name)
+    monkeypatch.setattr(weights, "names", lambda name: [])
+    ran: list[tuple[str, str]] = []
+
+    def run_stage(step: object, collection: str, ctx: Context) -> None:
+        assert ctx.cache == folder / "cache" / "quality" and ctx.source(collection) == folder / collection
+        ran.append((step.output, collection))  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(quality, "run_stage", run_stage)
+    usable = {"content": [portrait(1)], "style": []}
+    monkeypatch.setattr(quality, "cached", lambda ctx, collection: iter(usable[collection]))
+    with pytest.raises(Fault, match="style: no usable picture"):
+        quality.prepare(Context(profile.load("portable"), cache=folder / "cache"), folder)
+    caches = ("images", "latents", "parses", "masks", "aladin")
+    assert sorted(ran) == sorted((cache, name) for cache in caches for name in ("content", "style"))
+
+
+def test_wrong_use_is_told_before_anything_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_parser, "measure", None)
+    ctx = Context(profile.load("portable"))
+    with pytest.raises(Fault, match=r"grid.txt: expected a picture's name"):
+        quality.run(ctx, portraits=folder, strip=folder / "grid.txt")
+    (folder / "seg").rmdir()
+    with pytest.raises(Fault, match="has no folder seg/"):
+        quality.run(ctx, portraits=folder)

@@ -1,0 +1,67 @@
+"""The ablations: the paper's rows for any generator, each trained and measured from one base, resumable."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from models.generators.interface import LayerEntry
+from models.generators.stylegan2 import layer_table
+from pipeline import profile
+from pipeline.context import Context
+from pipeline.shards.indexed import Samples
+from pipeline.training import checkpoint
+from stages.evaluate import comparison as evaluate
+from stages.recipes import ablation
+from stages.train import run as train
+from stages.train import validate
+from tests.support import small_run
+
+
+def test_the_rows_are_the_papers_where_the_generator_is() -> None:
+    settings = profile.load("paper1024").train
+    table = layer_table(1024)
+    starts = [row.changes["start_layer"] for row in ablation.plan(3, settings, table)]
+    assert starts == [3, 7, 13, 17, 22]
+    assert [row.changes["lambda2"] for row in ablation.plan(2, settings, table)] == [0.5, 1, 2, 5, 10]
+    switches = [(row.changes["mask_condition"], row.changes["mask_loss"]) for row in ablation.plan(4, settings, table)]
+    assert sorted(switches) == [(False, False), (False, True), (True, False), (True, True)]
+
+
+@pytest.mark.parametrize("rows", [8, 14, 20])
+def test_in_a_shorter_table_layers_are_as_deep(rows: int) -> None:
+    table = [LayerEntry(i, f"layer{i}", 4 << i // 2, "conv3x3", (4, 4)) for i in range(rows)]
+    starts = [row.changes["start_layer"] for row in ablation.plan(3, profile.load("portable").train, table)]
+    assert starts == sorted(set(starts)) and all(0 < start < rows for start in starts)
+    assert max(abs(a / rows - b / 26) for a, b in zip(starts, (3, 7, 13, 17, 22), strict=True)) <= 0.5 / rows + 1e-9
+
+
+@pytest.mark.weights
+def test_a_table_is_trained_measured_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_run.installed():
+        ctx = small_run.context(tmp_path, "sweep", reconstruction_steps=2, lambda2=1.0)
+        ctx = dataclasses.replace(ctx, profile=dataclasses.replace(
+            ctx.profile, eval=dataclasses.replace(ctx.profile.eval, contents=1, styles=1)))
+        small_run.write_shards(ctx)
+        monkeypatch.setattr(evaluate, "cached", lambda ctx, name, limit=None: iter(
+            [validate.portrait(Samples(ctx.shards, name, "train")[0])]))
+        taken = []
+        run = train.run
+
+        def counted(ctx: Context, **given: object) -> int:
+            taken.append(ctx.run.name)
+            return run(ctx, **given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(train, "run", counted)
+        assert ablation.run(ctx, table=4, steps=1) == 0
+        names = ["table4-cond-true-loss-true", "table4-cond-false-loss-false", "table4-cond-false-loss-true",
+                 "table4-cond-true-loss-false"]
+        assert taken == ["base", *names]
+        text = (ctx.run / "ablation" / "table4.md").read_text()
+        assert text.splitlines()[0] == "| Experiment | LPIPS (Alexnet) | LPIPS (VGG) | SIFID |"
+        assert len(text.splitlines()) == 6 and "nan" not in text
+        numbers = {line.split("|")[1]: line.split("|")[2:] for line in text.splitlines()[2:]}
+        assert len({tuple(row) for row in numbers.values()}) > 1
+        assert checkpoint.meta(ctx.run / "ablation" / names[1] / "checkpoint.safetensors")["phase"] == "stylize"
+        assert ablation.run(ctx, table=4, steps=1) == 0 and len(taken) == 5  # all there
+        assert (ctx.run / "ablation" / "table4.md").read_text() == text

@@ -1,0 +1,226 @@
+"""Damage is found and named, and repair costs no more than what was damaged."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline import profile
+from pipeline.caches import reader as store
+from pipeline.context import Context
+from pipeline.errors import Fault
+from stages.preprocess import chain, shards
+from stages.tools import verify
+from tests.support.caches import fill, fill_in_place_of_networks, in_place_of_networks
+
+COUNT = 20
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    tiny = profile.load("tiny")
+    ctx = Context(tiny, cache=tmp_path / "cache", content=tmp_path / "content", style=tmp_path / "style")
+    fill(ctx, "content", COUNT)
+    fill(ctx, "style", 3)
+    shards.run(ctx)
+    return ctx
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as f:
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1]))
+
+
+def chunk(path: Path, name: str) -> int:
+    """Where in the file the first chunk of a dataset lies."""
+    with h5py.File(path) as f:
+        return f[name].id.get_chunk_info(0).byte_offset
+
+
+def snapshot(ctx: Context) -> dict[str, object]:
+    """What every file under the cache holds: a cache's rows and rejects, the bytes of others."""
+    held: dict[str, object] = {}
+    for path in sorted(ctx.cache.rglob("*")):
+        if path.suffix == ".h5":
+            with store.Cache(path) as cache:
+                rows = cache.rows(cache.keys(), list(cache.columns))
+                held[str(path)] = cache.provenance, cache.entries(), [
+                    {name: np.asarray(value).tobytes() for name, value in row.items()} for row in rows]
+        elif path.name not in (".lock", ".sources.json"):
+            held[str(path)] = path.read_bytes() if path.is_file() else "folder"
+    return held
+
+
+@pytest.mark.parametrize("packing", [{}, {"compression": "gzip"}, {"compression": "gzip", "compression_opts": 1}])
+def test_a_packed_chunk_is_copied_only_with_its_checksum(tmp_path: Path, packing: dict) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as f:
+        for size in (1, 3, 255, 4097, 65536):
+            data = f.create_dataset(str(size), (1, size), "u1", chunks=(1, size), fletcher32=True, **packing)
+            data[:] = np.random.default_rng(size).integers(0, 256, (1, size))
+            packed = bytearray(data.id.read_direct_chunk((0, 0))[1])
+            assert store.checks(bytes(packed))
+            for place in (0, len(packed) // 2, len(packed) - 1):
+                packed[place] ^= 1
+                assert not store.checks(bytes(packed))
+                packed[place] ^= 1
+
+
+def test_sound_caches_pass(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    assert verify.run(ctx) == 0
+    assert "0 problems; all checksums hold" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, column", [("latents", "latent"), ("masks", "region"), ("aladin", "code")])
+def test_a_flipped_bit_is_found_and_repaired(ctx: Context, name: str, column: str,
+                                             capsys: pytest.CaptureFixture) -> None:
+    path = ctx.file("content", name)
+    flip(path, chunk(path, column) + 5)
+    assert verify.run(ctx) == 1
+    told = capsys.readouterr().err
+    assert f"{path}: dataset {column} is damaged at: content0000" in told
+    assert verify.run(ctx, repair=True) == 0
+    assert len(store.keys(path)) < COUNT
+    fill(ctx, "content", COUNT)
+    assert len(store.keys(path)) == COUNT and verify.run(ctx) == 0
+
+
+def test_a_flipped_bit_in_a_picture_is_found(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    path = ctx.file("content", "images")
+    picture = store.read_rows(path, ["content0007"], ["image"])[0]["image"]
+    flip(path, path.read_bytes().index(picture) + 100)
+    with pytest.raises(Fault, match="key 'content0007' does not have its digest"):
+        store.read_rows(path, ["content0007"], ["image"])
+    assert verify.run(ctx, repair=True) == 0
+    assert "digest differs) is damaged at: content0007\n" in capsys.readouterr().err
+    fill(ctx, "content", COUNT)
+    assert "images content: 20 inputs = 20 cached + 0 rejected (1 computed now)" in capsys.readouterr().err
+    assert store.read_rows(path, ["content0007"], ["image"])[0]["image"] == picture
+    assert verify.run(ctx) == 0
+
+
+def test_a_truncated_cache_is_removed(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    path = ctx.file("style", "images")
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(Fault, match="verify --repair"):
+        store.keys(path)
+    (ctx.cache / "style/.images.h5.1.tmp").touch()
+    assert verify.run(ctx, repair=True) == 0
+    assert "cannot be opened" in capsys.readouterr().err
+    assert not path.exists() and not list(ctx.cache.rglob("*.tmp"))
+    assert len(store.keys(ctx.file("style", "masks"))) == 3, "they hold again once images are back"
+    fill(ctx, "style", 3)
+    assert "masks style: 3 inputs = 3 cached + 0 rejected (0 computed now)" in capsys.readouterr().err
+    assert verify.run(ctx) == 0
+
+
+def test_caches_that_differ_are_found(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    path = ctx.file("content", "images")
+    verify._drop(path, {"content0003"})
+    assert verify.run(ctx) == 1
+    assert "masks.h5: was made from other rows than images.h5 holds, at: content0003\n" in capsys.readouterr().err
+
+
+class TestRepair:
+    """verify --repair with the stages at hand computes just what is bad."""
+
+    @pytest.fixture
+    def made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Context:
+        """Caches as the profile's stages would describe them, whose workers are replaced for repair as well."""
+        ctx = Context(profile.load("portable"), cache=tmp_path / "k", content=tmp_path / "c", style=tmp_path / "s")
+        fill_in_place_of_networks(ctx, "content", COUNT)
+        fill_in_place_of_networks(ctx, "style", 3)
+        shards.run(ctx)
+        whole = chain.steps
+        monkeypatch.setattr(chain, "steps", lambda *words: tuple(map(in_place_of_networks, whole(*words))))
+        capsys.readouterr()
+        return ctx
+
+    def repaired(self, ctx: Context, before: dict, capsys: pytest.CaptureFixture) -> str:
+        assert verify.run(ctx, repair=True, rebuild=chain.rebuild) == 0
+        assert snapshot(ctx) == before
+        return capsys.readouterr().err
+
+    @pytest.mark.weights
+    def test_only_the_rows_that_are_bad(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        before = snapshot(made)
+        assert self.repaired(made, before, capsys).endswith("all checksums hold\n")
+        path = made.file("content", "latents")  # a chunk is one row
+        flip(path, chunk(path, "latent") + 5)
+        verify._drop(made.file("content", "masks"), {"content00007", "content00008"})
+        told = self.repaired(made, before, capsys)
+        assert f"{path}: dataset latent is damaged at: content00000\n" in told
+        assert "masks.h5: lacks keys that images and parses have: content00007, content00008\n" in told
+        assert "latents content: 20 inputs = 20 cached + 0 rejected (1 computed now)" in told
+        assert "masks content: 20 inputs = 20 cached + 0 rejected (2 computed now)" in told
+        assert "aladin-codes content: 20 inputs = 20 cached + 0 rejected (0 computed now)" in told
+        assert "style" not in told and "align" not in told
+
+    @pytest.mark.weights
+    def test_files_parts_and_shards(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        before = snapshot(made)
+        os.truncate(made.file("style", "images"), 3000)
+        made.file("content", "aladin").unlink()
+        tar = min(made.shards.glob("content-*.tar"))
+        flip(tar, 700)
+        (made.cache / "content/.masks.h5.77.tmp").touch()
+        (made.cache / "content/masks.parts").mkdir()
+        told = self.repaired(made, before, capsys)
+        assert "align style: 3 inputs = 3 cached + 0 rejected (3 computed now)" in told
+        assert "align content" not in told and "latents content" not in told and f"{tar}: its sha256" in told
+        assert "aladin-codes content: 20 inputs = 20 cached + 0 rejected (20 computed now)" in told
+
+    @pytest.mark.weights
+    @pytest.mark.parametrize("name", ["key", "digest", "inputs"])
+    def test_what_tells_the_rows_apart(self, made: Context, name: str, capsys: pytest.CaptureFixture) -> None:
+        before = snapshot(made)
+        path = made.file("content", "masks")
+        flip(path, chunk(path, name) + 50)
+        assert f"{path}, dataset {name}: damaged" in self.repaired(made, before, capsys)
+
+    @pytest.mark.weights
+    def test_never_with_another_profile(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        path = made.file("content", "latents")
+        verify._drop(path, {"content00002"})
+        other = dataclasses.replace(made.profile, aladin=dataclasses.replace(made.profile.aladin, patches=5))
+        assert verify.run(dataclasses.replace(made, profile=other), repair=True, rebuild=chain.rebuild) == 1
+        told = capsys.readouterr().err
+        assert "content: aladin.h5 was made with another recipe (columns.boxes" in told and "computed now" not in told
+
+
+@pytest.mark.parametrize("name", ["images", "aladin"])
+def test_any_flipped_bit_is_found_or_harmless(ctx: Context, name: str) -> None:
+    path = ctx.file("style", name)
+    whole, rows = path.read_bytes(), snapshot(ctx)
+    random = np.random.default_rng(0)
+    places = {*random.integers(len(whole), size=60), *random.integers(4000, size=60)}  # its own structures come first
+    for place in map(int, places):
+        flip(path, place)
+        found = list(verify.check_collection(path.parent))
+        assert found or snapshot(ctx) == rows, place
+        path.write_bytes(whole)
+
+
+def test_a_damaged_shard_is_found(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    tar = min(ctx.shards.glob("content-train-*.tar"))
+    whole = tar.read_bytes()
+    flip(tar, 700)
+    assert verify.run(ctx) == 1
+    assert f"{tar}: its sha256" in capsys.readouterr().err
+    assert verify.run(ctx, repair=True) == 0
+    shards.run(ctx)
+    assert tar.read_bytes() == whole and verify.run(ctx) == 0
+
+
+def test_limits_and_rejects_reach_the_shards(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    verify._drop(ctx.file("content", "masks"), {"content0001"})
+    assert "parents.content/masks" in shards.explain(ctx)
+    shards.run(ctx)
+    assert "content: 20 images = 19 packed + 1 rejected earlier (19 packed now)" in capsys.readouterr().err
+    shards.run(dataclasses.replace(ctx, limit=2))
+    assert "content: 3 images = 2 packed" in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""Small caches of random content, for tests of what comes after them."""
+
+import dataclasses
+import functools
+import zlib
+
+import numpy as np
+
+from pipeline import images
+from pipeline.context import Context
+from pipeline.runner.run import Column, Row, StageSpec, Worker, run_stage
+from stages.preprocess import chain
+
+SPECS = {
+    "images": {"image": Column("bytes"), "path": Column("text"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
+    "latents": {"latent": Column("f4", (4, 16)), "lpips": Column("f4")},
+    "masks": {"region": Column("u1", (32, 32)), "parse": Column("u1", (32, 32)), "coverage": Column("f4", (3,))},
+    "aladin": {"code": Column("f4", (3, 256)), "valid": Column("?", (3,)), "image_code": Column("f4", (256,)),
+               "boxes": Column("i2", (3, 2, 4)), "iou": Column("f4", (3, 2))},
+}
+
+
+def fill(ctx: Context, collection: str, count: int) -> None:
+    """Write all four caches with `count` rows, their content decided by the key."""
+    folder = ctx.source(collection)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (folder / f"{collection}{i:04d}.jpg").write_text(str(i))
+    for name, columns in SPECS.items():
+        parents = {} if name == "images" else {"images": ("image",)}
+        run_stage(StageSpec(name=name, output=name, columns=columns, open=_opener(name), parents=parents, batch=64),
+                  collection, ctx)
+
+
+def _opener(name: str):  # type: ignore[no-untyped-def]
+    def opened(ctx: Context) -> Worker:
+        return lambda items: [_row(name, item.key, item.path) for item in items]
+    return opened
+
+
+def _row(name: str, key: str, path: str) -> Row:
+    rng = np.random.default_rng([*key.encode()])
+    row: Row = {}
+    for column, kind in SPECS[name].items():
+        if column == "image":
+            smooth = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+            row[column] = images.encode(smooth, ".jpg")
+        elif column == "path":
+            row[column] = path
+        elif column == "region":
+            row[column] = rng.integers(0, 3, (4, 4)).repeat(8, 0).repeat(8, 1)
+        elif column == "boxes":
+            corner = rng.integers(0, 16, (3, 2, 2))
+            row[column] = np.concatenate([corner, corner + 8], axis=2)
+        else:
+            row[column] = rng.random(kind.shape) * (255 if kind.dtype == "u1" else 1)
+    return row
+
+
+def fill_in_place_of_networks(ctx: Context, collection: str, count: int) -> None:
+    """Write `count` source files and the four caches as the profile's own stages would describe them: the real specs,
+    whose workers make flat rows at once."""
+    folder = ctx.source(collection)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (folder / f"{collection}{i:05d}.jpg").write_text(str(i))
+    for step in (step for name in chain.CACHED for step in chain.steps(name, collection, ctx)):
+        run_stage(in_place_of_networks(step), collection, ctx)
+
+
+def in_place_of_networks(step: StageSpec) -> StageSpec:
+    """The step with a worker that makes flat rows at once."""
+    return dataclasses.replace(step, open=functools.partial(_flat, step), batch=64)
+
+
+def _flat(spec: StageSpec, ctx: Context) -> Worker:
+    jpeg = images.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
+    plain = {"bytes": jpeg, "text": ""}
+
+    def row(key: str) -> Row:
+        level = zlib.crc32(key.encode()) % 3
+        return {name: plain.get(c.dtype, np.full(c.shape, level)) for name, c in spec.columns.items()}
+
+    return lambda items: [row(item.key) for item in items]

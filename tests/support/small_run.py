@@ -1,0 +1,96 @@
+"""A training run that takes seconds: the real networks, narrow and with random weights, on synthetic shards."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from models.generators import mobilestylegan
+from models.generators.mobilestylegan import MobileStyleGAN
+from models.hypernetworks import hypernetwork
+from pipeline import images, profile
+from pipeline.context import Context
+from pipeline.shards import writer as shards
+from stages.loaders import generator as networks
+from stages.train import memory as train_memory
+
+WIDTHS = (32, 32, 32, 32, 16, 8, 8)
+SETTINGS = {
+    "weights": "", "width": 8, "rank": 1, "refinements": 2, "start_layer": 3, "batch": 2, "micro_batch": 1,
+    "reconstruction_steps": 2, "stylisation_steps": 2, "reconstruction_every": 3, "ema": 0.9, "style": 0.0,
+    "content": 0.0, "lambda2": 1.0, "critics_every": 1, "patches": 1, "validate_every": 0,
+    "patch_critic_width": 0.03, "image_critic_base": 512,
+}  # fmt: skip
+
+
+def context(base: Path, run: str, **train: object) -> Context:
+    """The portable profile with small settings, everything under `base`."""
+    portable = profile.load("portable")
+    small = dataclasses.replace(portable, train=dataclasses.replace(portable.train, **{**SETTINGS, **train}))
+    return Context(small, cache=base / "cache", run=base / "runs" / run)
+
+
+def install() -> None:
+    """Make training use the narrow generator and heads."""
+    torch.set_num_threads(1)
+    networks.generator = generator
+    train_memory.forecast = lambda ctx: "small"  # counting the real one takes seconds; it has tests of its own
+    hypernetwork.Head = functools.partial(hypernetwork.Head, width=8, hidden=8)  # type: ignore[misc, assignment]
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """`install`, undone afterwards."""
+    kept = networks.generator, hypernetwork.Head, train_memory.forecast, torch.get_num_threads()
+    install()
+    try:
+        yield
+    finally:
+        networks.generator, hypernetwork.Head, train_memory.forecast = kept[:3]  # type: ignore[misc]
+        torch.set_num_threads(kept[3])
+
+
+def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:
+    """The 256 px cut with few channels and random weights."""
+    full, mobilestylegan.WIDTHS = mobilestylegan.WIDTHS, WIDTHS
+    try:
+        net = MobileStyleGAN(256)
+    finally:
+        mobilestylegan.WIDTHS = full
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=rng) * (0.1 if p.ndim < 2 else p[0].numel() ** -0.5))
+    return net.eval()
+
+
+def write_shards(ctx: Context, count: int = 3, latent: float = 1.0) -> None:
+    """`count` samples of each collection: blobs of colour with region maps and codes of their own."""
+    groups = [(name, "train", list(_samples(name, count, latent))) for name in ("content", "style")]
+    ctx.shards.mkdir(parents=True, exist_ok=True)
+    shards.write(ctx.shards, groups, 10**8, {})
+
+
+def _samples(collection: str, count: int, latent: float) -> Iterator[tuple[str, shards.Sample]]:
+    for i in range(count):
+        rng = np.random.default_rng([i, *collection.encode()])
+        image = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (256, 256), interpolation=cv2.INTER_LINEAR)
+        codes = rng.standard_normal((4, 256)).astype("<f4")
+        yield f"{collection}{i}", {
+            "jpg": images.encode(image, ".jpg"),
+            "region.png": pictures_png(rng.integers(0, 3, (4, 4)).astype(np.uint8).repeat(64, 0).repeat(64, 1)),
+            "latent.npy": shards.npy((latent * rng.standard_normal((18, 512))).astype("<f4")),
+            "codes.npy": shards.npy(codes / np.linalg.norm(codes, axis=1, keepdims=True)),
+            "json": json.dumps({"key": f"{collection}{i}"}).encode(),
+        }
+
+
+def pictures_png(region: np.ndarray) -> bytes:
+    """A label map as PNG."""
+    return cv2.imencode(".png", region)[1].tobytes()

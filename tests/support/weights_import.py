@@ -1,0 +1,38 @@
+"""Importing files in tests: into a cache folder of their own, and what must hold of those that are not taken."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import weights
+from pipeline.errors import Fault
+from stages.weights_import import importer as imports
+from stages.weights_import.structure import structure
+
+
+def own_cache(place: Path, patch: pytest.MonkeyPatch) -> None:
+    """Have an empty folder of weights, at `place`."""
+    patch.setenv("XDG_CACHE_HOME", str(place))
+    patch.delenv("HYPERNST_WEIGHTS", raising=False)
+
+
+def take(path: Path, name: str | Path = "", **options: Any) -> imports.Imported:
+    """Import a file."""
+    return imports.import_file(path, str(name), structure, **options)
+
+
+def refused(path: Path, name: str | Path = "", **options: Any) -> str:
+    """The one line about a file that is not taken; nothing of it is left."""
+    before = kept()
+    with pytest.raises(Fault) as caught:
+        take(path, name, **options)
+    told = str(caught.value)
+    assert "\n" not in told and str(path) in told
+    assert kept() == before and not Path(name).is_file()
+    return told.replace(str(path), "FILE")
+
+
+def kept() -> set[Path]:
+    """The files in the cache folder."""
+    return {item for item in weights.folder().rglob("*") if item.is_file() and "locks" not in item.parts}

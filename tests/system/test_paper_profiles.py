@@ -1,0 +1,155 @@
+"""The paper's profiles at full size: every stage, both phases of training and an evaluation, on generated weights.
+
+The networks are as large as the published ones and their files are laid out as those are; only the numbers in them are
+drawn. Takes some minutes and about 13 GB: run with `-m slow`.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models import state_dicts
+from models.encoders.e4e import Encoder4Editing
+from models.generators.mobilestylegan import MobileStyleGAN
+from models.generators.stylegan2 import StyleGAN2, layer_table
+from models.hypernetworks.hyperstyle import HyperStyle, shares
+from pipeline import images, profile, weights
+from stages.preprocess import samples
+
+pytestmark = [pytest.mark.slow, pytest.mark.weights]
+ROOT = Path(profile.__file__).parent.parent
+SLOTS = {256: 14, 1024: 18}
+
+
+def drawn(net: nn.Module) -> dict[str, Tensor]:
+    """Tensors for a module on the meta device, scaled so that signals neither die nor blow up."""
+    rng, out = torch.Generator().manual_seed(0), {}
+    for name, t in net.state_dict().items():
+        last = name.rpartition(".")[2]
+        if not t.is_floating_point():
+            out[name] = torch.zeros(t.shape, dtype=t.dtype)
+        elif last == "running_var" or (last == "weight" and t.ndim == 1):
+            out[name] = torch.full(t.shape, 0.5)
+        else:
+            scale = 0.05 if t.ndim == 1 else (2 / t[0].numel()) ** 0.5
+            out[name] = torch.randn(t.shape, generator=rng) * scale
+    return out
+
+
+def generator(size: int) -> dict[str, Tensor]:
+    """A generator as training starts with: pictures within sight of [-1, 1]."""
+    torch.manual_seed(0)
+    state = StyleGAN2(size).state_dict()
+    for name in [n for n in state if n.startswith("to_rgb") and n.endswith("conv.weight")]:
+        state[name] = state[name] * 0.2
+    return state | {"latent_avg": torch.zeros(512)}
+
+
+def encoder(size: int) -> dict[str, Tensor]:
+    """An e4e encoder's tensors."""
+    return drawn(state_dicts.build(Encoder4Editing, SLOTS[size])) | {"latent_avg": torch.zeros(SLOTS[size], 512)}
+
+
+def hyperstyle(size: int) -> dict[str, Tensor]:
+    """HyperStyle for all convolutions of the table, with small deltas."""
+    table = layer_table(size)
+    tuned = [row.index for row in table if row.kind == "conv3x3"]
+    state = drawn(state_dicts.build(HyperStyle, table, tuned))
+    for name in [n for n in state if ".output.1." in n or n.endswith(("w1", "b1"))]:
+        state[name] = state[name] * 0.02
+    assert any(shares(row) for row in table)
+    return state
+
+
+def aladin() -> dict[str, Tensor]:
+    """The VGG16 style encoder's tensors."""
+    net, inputs = nn.Module(), 3
+    with torch.device("meta"):
+        for i, width in enumerate((64, 64, 128, 128, *[256] * 3, *[512] * 6)):
+            net.add_module(f"enc_style:model:conv_{i}", nn.Conv2d(inputs, width, 3))
+            inputs = width
+        net.add_module("proj_head:fc1", nn.Linear(8448, 1024))
+        net.add_module("proj_head:fc2", nn.Linear(1024, 256))
+    return {name.replace(":", "."): t for name, t in drawn(net).items()}
+
+
+class Script(nn.Module):
+    """A network of FaRL's signature: RGB in [0, 1] -> (logits at 448 px, something else)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(3, 11, 5, 1, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        small = nn.functional.interpolate(x, size=[448, 448], mode="bilinear", align_corners=False)
+        return self.project(small) * 20, small
+
+
+def bring(folder: Path, size: int, names: list[str]) -> None:
+    """Write generated weights of all that the profile names and no index has."""
+    makers: dict[str, Callable[[int], dict[str, Tensor]]] = {
+        "stylegan2": generator, "e4e": encoder, "hyperstyle": hyperstyle,
+        "aladin": lambda _: aladin(),
+    }
+    for name in filter(None, names):
+        kind = name.split("-")[0]
+        if kind in makers:
+            save_file(makers[kind](size), folder / f"{name}.safetensors")
+    torch.manual_seed(0)
+    torch.jit.script(Script()).save(folder / "farl-lapa.pt")
+
+
+def portraits(folder: Path) -> None:
+    """Two contents and one style, with faces that a detector finds."""
+    net = MobileStyleGAN.load(weights.tensors("mobilestylegan"))
+    mean = net.mean_latent(1000)
+    for i, place in enumerate(("content/anna", "content/ben", "style/carl")):
+        with torch.no_grad():
+            w = net.map(torch.randn(1, 512, generator=torch.Generator().manual_seed(i)))
+            face = images.to_arrays(nn.functional.avg_pool2d(net(mean + 0.6 * (w - mean)), 2))[0]
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{place}.png").write_bytes(images.encode(samples.with_margin(face)))
+
+
+@pytest.mark.parametrize("size", [256, 1024])
+def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
+    text = (ROOT / "profiles" / f"paper{size}.toml").read_text()
+    few = {"reconstruction_steps": 3, "stylisation_steps": 3, "batch": 1, "micro_batch": 1}
+    for key, value in few.items():
+        text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.M)
+    (tmp_path / f"paper{size}.toml").write_text(text)
+    chosen = profile.load(tmp_path / f"paper{size}.toml")
+    (tmp_path / "weights").mkdir()
+    bring(tmp_path / "weights", size, [chosen.generator.weights, chosen.inverter.weights, chosen.train.weights,
+                                       chosen.aladin.weights])
+    portraits(tmp_path)
+    words = [f"--profile={tmp_path}/paper{size}.toml", f"--cache={tmp_path}/cache", f"--run={tmp_path}/run",
+             f"--content={tmp_path}/content", f"--style={tmp_path}/style", "--device=cpu"]
+    environment = os.environ | {"HYPERNST_WEIGHTS": str(tmp_path / "weights")}
+    for stage in ("align", "latents", "masks", "aladin-codes", "shards", "train", "eval"):
+        start, said = time.monotonic(), tmp_path / f"{stage}.log"
+        with said.open("w") as out:
+            running = subprocess.Popen([sys.executable, "-m", "stages.cli.main", stage, *words],
+                                       cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+            _, status, usage = os.wait4(running.pid, 0)
+        seconds, peak = time.monotonic() - start, usage.ru_maxrss / 1e6
+        print(f"paper{size} {stage}: {seconds:.0f} s, of them {usage.ru_utime:.0f} s computing; peak {peak:.1f} GB")
+        assert status == 0, said.read_text()
+    with h5py.File(tmp_path / "cache" / "content" / "latents.h5") as file:
+        assert file["latent"].shape == (2, SLOTS[size], 512)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in log] == ["reconstruct"] * 3 + ["stylize"] * 3
+    assert {"l2", "lpips"} <= log[0].keys() and {"adversarial", "critic", "l2"} <= log[-1].keys()
+    results = json.loads(next((tmp_path / "eval").rglob("results.json")).read_text())["methods"]["hypernst"]
+    assert results["pairs"] == 2 and all(value == value for value in results.values())

@@ -1,0 +1,76 @@
+"""The tiny profile runs every stage with random weights: from pictures to shards and a few steps of training."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import images, profile
+from pipeline.caches import reader as store
+from pipeline.context import COLLECTIONS, Context
+from pipeline.runner.run import run_stage
+from stages.loaders import generator as networks
+from stages.preprocess import chain, shards
+from stages.tools import inspect_latents, verify
+from stages.train import run as train
+
+pytestmark = pytest.mark.weights  # LPIPS measures the inversion
+COUNT = 4
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    torch.set_num_threads(1)
+    for collection in COLLECTIONS:
+        (tmp_path / collection).mkdir()
+        for i in range(COUNT):
+            rng = np.random.default_rng([i, *collection.encode()])
+            picture = rng.integers(0, 256, (5, 5, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+            (tmp_path / collection / f"{collection}{i}.png").write_bytes(images.encode(picture))
+    tiny = profile.load("tiny")
+    few = dataclasses.replace(tiny.train, reconstruction_steps=1, stylisation_steps=1)
+    return Context(dataclasses.replace(tiny, train=few), cache=tmp_path / "cache", content=tmp_path / "content",
+                   style=tmp_path / "style", run=tmp_path / "run")
+
+
+def every_cache(ctx: Context) -> dict[str, bytes]:
+    """Run the stages up to the shards: the bytes of the caches."""
+    for collection in COLLECTIONS:
+        for step in (step for name in chain.CACHED for step in chain.steps(name, collection, ctx)):
+            done = run_stage(step, collection, ctx)
+            assert done.inputs == done.cached == COUNT
+    return {str(file.relative_to(ctx.cache)): file.read_bytes() for file in sorted(ctx.cache.rglob("*.h5"))}
+
+
+def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> None:
+    every_cache(ctx)
+    assert shards.run(ctx) == 0 and chain.unfinished(ctx) == [] and verify.run(ctx) == 0
+    with store.Cache(ctx.file("content", "latents")) as cache:
+        rows = cache.rows(cache.keys(), ["latent", "lpips"])
+    latents = np.stack([row["latent"] for row in rows])
+    generator = networks.generator(ctx)
+    assert latents.shape == (COUNT, generator.slots, 512) and len(np.unique(latents[:, 0, 0])) == COUNT
+    assert all(0 < row["lpips"] < 2 for row in rows)
+    assert "drawn as grey" not in inspect_latents.run(ctx.file("content", "latents"), png=tmp_path / "rows.png")
+    assert train.run(ctx) == 0
+    log = [json.loads(line) for line in (ctx.run / "log.jsonl").read_text().splitlines()]
+    assert [row["phase"] for row in log] == ["reconstruct", "stylize"]
+    assert networks.trained_hypernetwork(ctx, generator.layer_table())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra [ray]")
+def test_on_ray_every_stage_leaves_the_same_bytes(ctx: Context, tmp_path: Path) -> None:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
+             runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "."), "OMP_NUM_THREADS": "1"}})
+    try:
+        assert every_cache(dataclasses.replace(ctx, cache=tmp_path / "ray", engine="ray")) == every_cache(ctx)
+    finally:
+        ray.shutdown()
