@@ -14,6 +14,7 @@ from models.hypernetworks import hypernetwork
 from pipeline import profile
 from pipeline.context import Context
 from stages.loaders import generator as networks
+from stages.loaders import hypernetwork as hypernetworks
 
 RUNS = 5
 
@@ -43,7 +44,7 @@ def main() -> None:
     """Print a table of seconds and ratios to the 256 px cut."""
     ctx = Context(profile=profile.load("portable"))
     cut, full = networks.generator(ctx), networks.generator(ctx, full=True)
-    hyper = networks.trained_hypernetwork(ctx, cut.layer_table())
+    hyper = hypernetworks.trained_hypernetwork(ctx, cut.layer_table())
     latent = cut.mean_latent()[None, None].expand(1, 18, -1)
     x, codes, region = cut(latent).clamp(-1, 1), torch.randn(1, 4, 256), portrait_regions()
     by_region = hyper(x, x, codes, region)

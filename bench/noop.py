@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 
 from pipeline import images, profile
+from pipeline.caches.schema import Row
 from pipeline.context import COLLECTIONS, Context
 from pipeline.runner.run import run_stage
-from pipeline.runner.spec import Item, Row, StageSpec, Worker
+from pipeline.runner.spec import Item, StageSpec, Worker
 from stages.preprocess import chain, shards
 
 COUNT, ROUNDS = 5000, 5

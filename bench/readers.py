@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline import images
 from pipeline.shards import writer as shards
-from pipeline.shards.indexed import Loader, Samples, collate
+from pipeline.shards.batches import collate
+from pipeline.shards.indexed import Loader, Samples
 from pipeline.shards.sample import decode, fields
 from pipeline.shards.streaming import StreamLoader
 

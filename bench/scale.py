@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import images, profile
+from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
-from pipeline.runner.spec import Column, Item, Row, StageSpec, Worker
+from pipeline.runner.spec import Item, StageSpec, Worker
 
 FEW, MANY = 1000, 20_000
 COLUMNS = {

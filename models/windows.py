@@ -9,9 +9,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-REGIONS = ("hair", "face", "background")  # the labels 0, 1, 2 of a region map
-UNKNOWN = 255
-
 Boxes = NDArray[np.int64]
 
 

@@ -26,7 +26,6 @@ class Context:
     max_rejects: int | None = None
     retry_rejected: bool = False
     engine: str = "local"
-    debug: bool = False
 
     def source(self, collection: str) -> Path:
         """The user's own pictures for `collection`."""

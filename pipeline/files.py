@@ -2,8 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -66,30 +64,8 @@ def disk_fault(error: OSError, path: Path) -> Fault:
     return Fault(f"{path}: cannot be written: {error.strerror or error}; check the folder and its permissions")
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made when missing), waiting for another process that has it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise disk_fault(error, path) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
-def sha256(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's names and contents in sorted order, as hex digits."""
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    total = hashlib.sha256()
-    for item in sorted(item for item in path.rglob("*") if item.is_file()):
-        total.update(f"{item.relative_to(path).as_posix()} {sha256(item)}\n".encode())
-    return total.hexdigest()
 
 
 def size(path: Path) -> int:
@@ -97,6 +73,7 @@ def size(path: Path) -> int:
     return sum(item.stat().st_size for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file())
 
 
-def short_hash(text: str) -> str:
-    """Return twelve hex digits that stand for `text` in a file name."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left half-written in `folder`; only the holder of the lock may."""
+    for stray in folder.glob(".*.tmp"):
+        remove(stray)

@@ -1,5 +1,6 @@
 """Pictures between files, arrays and tensors: uint8 RGB HWC on one side, float32 NCHW in [-1, 1] on the other."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,19 +41,25 @@ def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
 
 
 class Folder:
-    """Every picture under a folder, in order of path, decoded when it is asked for: RGB u8 [`size`, `size`, 3].
+    """Every image under a folder with one of the `suffixes`, in order of path, hidden ones left out.
+
+    An image is decoded when it is asked for: RGB u8 [`size`, `size`, 3].
 
     Raises: Fault when there is none, or one cannot be decoded.
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    def __init__(self, folder: Path, size: int, suffixes: tuple[str, ...] = SUFFIXES) -> None:
+        found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
+        self.files = sorted(p for p in found if not p.name.startswith("."))
         self.size = size
         if not self.files:
-            raise Fault(f"{folder} holds no pictures; expected {', '.join(SUFFIXES)}", 2)
+            raise Fault(f"{folder} holds no images; expected {', '.join(suffixes)}", 2)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> np.ndarray:
         try:

@@ -1,5 +1,6 @@
 """One run at a time on a cache folder: the second stops at once and is told who holds it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import Fault
-from pipeline.files import disk_fault, remove
+from pipeline.files import disk_fault
 
 
 @contextmanager
@@ -37,10 +38,6 @@ def lock(cache: Path, stage: str) -> Iterator[None]:
             f.truncate(0)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed runs left half-written in `folder`; only the holder of the lock may."""
-    for stray in folder.glob(".*.tmp"):
-        remove(stray)
 
 
 def _holder(handle: int) -> str:
@@ -49,3 +46,18 @@ def _holder(handle: int) -> str:
         return f"stage {h['stage']} (pid {h['pid']} on {h['host']})"
     except (ValueError, KeyError):
         return "another run"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` (made when missing), waiting for another process that has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise disk_fault(error, path) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

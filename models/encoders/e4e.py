@@ -123,17 +123,6 @@ class Encoder4Editing(PSP):
         return torch.cat([first, first + styles[:, 1:], locked], 1)
 
 
-class LatentCritic(nn.Module):
-    """Tells the mapping network's latents from an encoder's: four layers and a logit, [N, 512] -> [N, 1]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        hidden = (EqualLinear(LATENT, LATENT, active=True) for _ in range(4))
-        self.layers = nn.Sequential(*hidden, EqualLinear(LATENT, 1))
-
-    def forward(self, w: Tensor) -> Tensor:
-        """Logits of latents w [N, 512]."""
-        return self.layers(w)
 
 
 def unlocked(step: int, every: int, slots: int) -> int:

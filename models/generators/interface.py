@@ -1,17 +1,12 @@
 """A generator's own list of the kernels that weight deltas may be predicted for; heads are built from it."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from models.generators.region_weights import Places
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -71,18 +66,5 @@ def start_row(table: Sequence[LayerEntry], start: int | str) -> int:
     return next(entry.index for entry in table if entry.resolution == int(number))
 
 
-def run(function: Callable[..., Result], *inputs: object, again: bool) -> Result:
-    """Call `function`, computing it `again` in the backward pass instead of keeping its activations.
-
-    It must draw nothing at random: the second time would not draw the same.
-    """
-    if again and torch.is_grad_enabled():
-        found: Result = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
-        return found
-    return function(*inputs)
 
 
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """No autocast on the device of x, where it has one."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

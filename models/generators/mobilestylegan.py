@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.generators import interface
+from models import recompute
 from models.generators.interface import Deltas, LayerEntry
 from models.generators.region_weights import Places
 
@@ -249,7 +249,7 @@ class MobileStyleGAN(nn.Module):
         x = self.conv1(x, w[:, 0], d[0], places)
         for i, block in enumerate(self.layers[:depth]):
             slots = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
-            x = interface.run(block, x, slots, d[2 * i + 1 : 2 * i + 3], places, again=self.checkpointing)
+            x = recompute.run(block, x, slots, d[2 * i + 1 : 2 * i + 3], places, again=self.checkpointing)
         return x
 
     def forward(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None) -> Tensor:
@@ -261,7 +261,7 @@ class MobileStyleGAN(nn.Module):
         w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
         last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None] * 3
         if self.head is not None:
-            return interface.run(self.head, x, w, last, places, again=self.checkpointing)
+            return recompute.run(self.head, x, w, last, places, again=self.checkpointing)
         if self.to_img is None:
             raise RuntimeError("generator has no image head")
         return self.to_img(x, w[:, slot_of("to_img")], last[0], places)

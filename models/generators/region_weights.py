@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.windows import REGIONS
+from models.regions import REGIONS
 
 FEATHER = 5  # px of the map over which one region fades into the next
 LEAST = 0.05  # share of a place under which a region has no say there

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import state_dicts
-from models.generators import interface
+from models import recompute, state_dicts
 from models.generators.interface import Deltas, LayerEntry
 from models.generators.region_weights import Places
 from models.stylegan_ops import Bias, EqualLinear, fir, upfirdn
@@ -69,7 +68,7 @@ class ModulatedConv(nn.Module):
             kernel = kernel * (1 + (delta[..., None, None] if delta.ndim == 3 else delta))
         x = self._convolve(x, kernel)
         if self.demodulate:
-            with interface.full_precision(x):
+            with recompute.full_precision(x):
                 power = torch.matmul(kernel.float().square().sum((3, 4)), style.float().square()[:, :, None])
                 x = x * (power + 1e-8).rsqrt()[..., None].to(x.dtype)
         return x if self.blur is None else self.blur(x, (1, 1))
@@ -264,7 +263,7 @@ class StyleGAN2(nn.Module):
         y = self.to_rgb1(x, w[:, 1], d[1], places)
         for b in range(len(self.to_rgbs)):
             own = slice(1 + 2 * b, 3 + 2 * b)
-            x, y = interface.run(self._octave, b, x, y, w[:, 1 + 2 * b : 4 + 2 * b], maps[own],
+            x, y = recompute.run(self._octave, b, x, y, w[:, 1 + 2 * b : 4 + 2 * b], maps[own],
                                  d[2 + 3 * b : 5 + 3 * b], places, again=self.checkpointing)
         return y if self.size == self.native else F.avg_pool2d(y, self.native // self.size)
 

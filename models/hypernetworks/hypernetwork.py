@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import recompute
 from models.generators import interface, region_weights
 from models.generators.interface import Generator, LayerEntry
 from models.generators.region_weights import Places
-from models.windows import UNKNOWN
+from models.regions import UNKNOWN
 
 SEEN = 256  # px of the pictures it looks at; others are enlarged or shrunk to them
 CELLS = 16  # the grid heads work on
@@ -159,7 +160,7 @@ class HyperNetwork(nn.Module):
         return Places(region) if self.region_deltas else None
 
     def _run(self, module: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        return interface.run(module, *inputs, again=self.checkpointing)
+        return recompute.run(module, *inputs, again=self.checkpointing)
 
     def train_only(self, start_layer: int | str | None) -> list[nn.Parameter]:
         """Freeze what a phase must not touch and return the rest.

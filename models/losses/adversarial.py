@@ -1,65 +1,10 @@
 """Losses of the stylisation pass, and the region-matched patches its co-occurrence critic looks at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-
-from models import windows
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Boxes of G groups, a group being one region of one pair; each is (G, P, 4) as x0, y0, x1, y1.
-
-    `fake` lies in the stylised image (by the content's map), `reference` and `real` are two draws from the style image.
-    """
-
-    sample: NDArray[np.int64]
-    region: NDArray[np.int64]
-    fake: windows.Boxes
-    reference: windows.Boxes
-    real: windows.Boxes
-
-    def __len__(self) -> int:
-        return len(self.sample)
-
-
-def match(
-    content: NDArray[np.uint8], style: NDArray[np.uint8], rng: np.random.Generator, *, size: int = 32, count: int = 3,
-    thresholds: tuple[float, ...] = (0.7, 0.5),
-) -> Matched:
-    """Draw `count` windows a region for each pair of region maps (N, H, W).
-
-    A region absent on either side is left out, so its loss drops out of the mean (and G may be 0): hair is never
-    compared with something that is not hair. Raises ValueError when the maps are not one to one.
-    """
-    if len(content) != len(style):
-        raise ValueError(f"{len(content)} content region maps for {len(style)} style region maps, expected pairs")
-    groups: list[tuple[int, int]] = []
-    boxes: list[list[windows.Boxes]] = [[], [], []]
-    for sample, (ours, theirs) in enumerate(zip(content, style, strict=True)):
-        for region in range(len(windows.REGIONS)):
-            draws = [windows.draw(m == region, size, count, thresholds, rng) for m in (ours, theirs, theirs)]
-            found = [d[0] for d in draws if d is not None]
-            if len(found) < len(draws):
-                continue
-            groups.append((sample, region))
-            for kind, box in zip(boxes, found, strict=True):
-                kind.append(box)
-    index = np.array(groups, np.int64).reshape(-1, 2)
-    fake, reference, real = (np.array(b, np.int64).reshape(-1, count, 4) for b in boxes)
-    return Matched(index[:, 0], index[:, 1], fake, reference, real)
-
-
-def crops(images: Tensor, sample: NDArray[np.int64], boxes: windows.Boxes) -> Tensor:
-    """Cut boxes (G, P, 4) of equal size out of images (N, C, H, W), group g from images[sample[g]]: (G, P, C, s, s)."""
-    cut = [[images[i, :, y0:y1, x0:x1] for x0, y0, x1, y1 in group] for i, group in zip(sample, boxes, strict=True)]
-    return torch.stack([torch.stack(group) for group in cut])
 
 
 def critic_loss(real: Tensor, fake: Tensor) -> Tensor:

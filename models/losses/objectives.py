@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import windows
-from models.discriminators.image import ImageDiscriminator, PatchDiscriminator
-from models.losses import adversarial
+from models import regions
+from models.discriminators.image import ImageDiscriminator
+from models.discriminators.patch import PatchDiscriminator
+from models.losses import adversarial, region_patches
 from models.losses.region_style import StyleTerm, groups_present
 from models.metrics.lpips import LPIPS
 
@@ -67,7 +68,7 @@ class Stylisation(nn.Module):
         self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
         self.weights, self.patches, self.patch, self.by_region = weights, patches, patch, by_region
 
-    def forward(self, y: Tensor, content: Batch, style: Batch, matched: adversarial.Matched,
+    def forward(self, y: Tensor, content: Batch, style: Batch, matched: region_patches.Matched,
                 critics: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of renderings y of content i in style i, and its terms; `critics` scales lambda2."""
         terms: dict[str, Tensor] = {}
@@ -75,8 +76,8 @@ class Stylisation(nn.Module):
         if self.weights.lambda2 * critics:
             terms["adversarial"] = adversarial.generator_loss(self.image_critic(y))
             if len(matched):
-                fake = adversarial.crops(y, matched.sample, matched.fake)
-                reference = adversarial.crops(style.image, matched.sample, matched.reference)
+                fake = region_patches.crops(y, matched.sample, matched.fake)
+                reference = region_patches.crops(style.image, matched.sample, matched.reference)
                 with torch.no_grad():
                     mean = self.patch_critic.features(reference).mean(1, keepdim=True)
                 features = self.patch_critic.features(fake)
@@ -94,27 +95,27 @@ class Stylisation(nn.Module):
             loss = loss + self.weights.style * terms["style"] + self.weights.content * terms["content"]
         return loss, terms
 
-    def match(self, content: Batch, style: Batch, rng: np.random.Generator) -> adversarial.Matched:
+    def match(self, content: Batch, style: Batch, rng: np.random.Generator) -> region_patches.Matched:
         """Draw the patches of this batch's pairs."""
         ours, theirs = (batch.region.cpu().numpy() for batch in (content, style))
         if not self.by_region:
             ours, theirs = np.zeros_like(ours), np.zeros_like(theirs)
-        count = self.patches * (1 if self.by_region else len(windows.REGIONS))
-        return adversarial.match(ours, theirs, rng, size=self.patch, count=count)
+        count = self.patches * (1 if self.by_region else len(regions.REGIONS))
+        return region_patches.match(ours, theirs, rng, size=self.patch, count=count)
 
-    def critic(self, y: Tensor, style: Batch, matched: adversarial.Matched) -> tuple[Tensor, dict[str, Tensor]]:
+    def critic(self, y: Tensor, style: Batch, matched: region_patches.Matched) -> tuple[Tensor, dict[str, Tensor]]:
         """The critics' own loss on detached renderings, and its terms."""
         y = y.detach()
         terms = {"critic": adversarial.critic_loss(self.image_critic(style.image), self.image_critic(y))}
         if len(matched):
             reference, real = self._real(style, matched)
-            fake = adversarial.crops(y, matched.sample, matched.fake)
+            fake = region_patches.crops(y, matched.sample, matched.fake)
             terms["patch_critic"] = adversarial.critic_loss(self.patch_critic(reference, real),
                                                     self.patch_critic(reference, fake))
         return torch.stack(list(terms.values())).sum(), terms
 
     def penalties(
-        self, style: Batch, matched: adversarial.Matched, every: int
+        self, style: Batch, matched: region_patches.Matched, every: int
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """R1 penalties of the critics, taken lazily `every` so many steps: one loss and its terms at a time.
 
@@ -132,7 +133,7 @@ class Stylisation(nn.Module):
                 yield penalty, {"patch_r1": penalty}
 
     @staticmethod
-    def _real(style: Batch, matched: adversarial.Matched) -> tuple[Tensor, Tensor]:
+    def _real(style: Batch, matched: region_patches.Matched) -> tuple[Tensor, Tensor]:
         """Reference patches and others, both of the style picture."""
-        return (adversarial.crops(style.image, matched.sample, matched.reference),
-                adversarial.crops(style.image, matched.sample, matched.real))
+        return (region_patches.crops(style.image, matched.sample, matched.reference),
+                region_patches.crops(style.image, matched.sample, matched.real))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.windows import REGIONS
+from models.regions import REGIONS
 
 _CELEBA = (
     "background skin l_brow r_brow l_eye r_eye eye_g l_ear r_ear ear_r nose "

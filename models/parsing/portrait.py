@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.windows import REGIONS, UNKNOWN
+from models.regions import REGIONS, UNKNOWN
 
 SIZE, WORKING_SIZE = 256, 448
 # CelebAMask's labels in the network's own order (not MaskGAN's): background, skin, 2 brows, 2 eyes, glasses, 2 ears,

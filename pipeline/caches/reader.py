@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Self
 import h5py
 import numpy as np
 
+from pipeline.caches.schema import Column, Row
 from pipeline.errors import Fault
-from pipeline.runner.spec import Column, Row, digest, digest_all
+from pipeline.hashing import digest, digest_all
 
 CHUNKS = 1 << 18  # bytes of chunks kept of each dataset: some neighbouring rows; random ones gain nothing
 METADATA = 1 << 20  # bytes that HDF5 keeps of a file's own structures; it would take 32 times as much

@@ -12,9 +12,9 @@ import numpy as np
 
 from pipeline import SCHEMA
 from pipeline.caches.reader import Cache, Entry, file_digest, filters, rejects_digest, row_digest, stretches
+from pipeline.caches.schema import Column, Row
 from pipeline.files import replacing
-from pipeline.runner.spec import Column, Row
-from pipeline.sources.scan import KEY_LENGTH
+from pipeline.sources.keys import KEY_LENGTH
 
 KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")

@@ -15,11 +15,12 @@ from pipeline.caches.writer import Batch
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.progress import Progress
-from pipeline.runner import run as runner
+from pipeline.runner import compute as runner
 from pipeline.runner import staleness as planning
 from pipeline.runner.spec import StageSpec, Worker
 from pipeline.runner.staleness import Inputs, Plan
-from pipeline.sources.scan import Fingerprints, Source
+from pipeline.sources.fingerprints import Fingerprints
+from pipeline.sources.reader import Source
 
 RETRIES = 3  # of one part: an input that kills whoever takes it must not go on for ever
 

@@ -1,29 +1,23 @@
 """Runs a stage over a collection: resumes by key, remembers rejects, writes caches that survive being killed."""
 
 import json
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline import device
 from pipeline.caches import writer as parts
-from pipeline.caches.reader import Cache
 from pipeline.caches.writer import Batch
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
-from pipeline.files import write_atomic
-from pipeline.locks import lock, sweep
+from pipeline.files import sweep, write_atomic
+from pipeline.locks import lock
 from pipeline.progress import Progress, say
+from pipeline.runner import engine_local
 from pipeline.runner import staleness as planning
-from pipeline.runner.spec import Column, Item, Reject, Row, StageSpec, Worker
-from pipeline.runner.staleness import Inputs, Plan
-from pipeline.sources.scan import UNREADABLE, Reader
+from pipeline.runner.compute import width
+from pipeline.runner.spec import StageSpec
+from pipeline.runner.staleness import Plan
 
-__all__ = ["Column", "Item", "Reject", "Row", "StageSpec", "Summary", "Worker", "run_collections", "run_stage"]
-
-PART_BYTES = 1 << 24  # a part is closed when it holds this much,
-PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
 PASSES = 3  # a file may change while it is read, or prove the same as one read later
 
 
@@ -108,101 +102,24 @@ def _refused(plan: Plan) -> Batch:
 def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], None]:
     """What computes `plan.todo` into parts: this process, or Ray's actors."""
     if name == "local":
-        return _here
+        return engine_local.compute
     if name == "ray":
-        from pipeline.runner.engine_ray import compute
+        from pipeline.runner import engine_ray
 
-        return compute
+        return engine_ray.compute
     raise Fault(f"engine {name!r} is unknown; expected 'local' or 'ray'", 2)
 
 
-def _here(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
-    provenance = planning.provenance(stage, ctx, plan.inputs)
-    batch = Batch.empty()
-    opened = time.monotonic()
-    try:
-        for made in work(stage, stage.open(ctx), collection, ctx, plan.inputs, plan.todo):
-            batch.extend(made)
-            progress.add(len(made), len(made.rejects))
-            if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
-                parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
-                plan.inputs.fingerprints.save()
-                batch, opened = Batch.empty(), time.monotonic()
-    finally:
-        if len(batch):
-            parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
 
 
-def work(stage: StageSpec, worker: Worker, collection: str, ctx: Context, inputs: Inputs,
-         keys: Sequence[str]) -> Iterator[Batch]:
-    """What the worker makes of `keys`, rows and rejects, a `stage.batch` at a time."""
-    for items, made, unreadable in _items(stage, collection, ctx, inputs, keys):
-        batch = Batch.empty()
-        batch.rejects += unreadable
-        for item, of, result in zip(items, made, _results(stage, worker, items), strict=True):
-            if isinstance(result, Reject):
-                batch.rejects.append((item.key, result.reason, of))
-            else:
-                batch.add(item.key, stage.check(result, item.key), of)
-        yield batch
 
 
-def _results(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequence[Row | Reject]:
-    if not items:
-        return []
-    try:
-        results = worker(items)
-    except Fault:
-        raise
-    except Exception as e:
-        which = f"keys {items[0].key} to {items[-1].key}" if len(items) > 1 else f"key {items[0].key}"
-        raise Fault(f"stage {stage.name}, {which}: {type(e).__name__}: {e}; --debug shows the traceback") from e
-    if len(results) != len(items):
-        raise Fault(f"stage {stage.name}: {len(results)} results for {len(items)} items; expected one each")
-    return results
 
 
-def _items(stage: StageSpec, collection: str, ctx: Context, inputs: Inputs, todo: Sequence[str],
-           ) -> Iterator[tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]]:
-    """Batches of items, the digests of their inputs, and the files that could not be read."""
-    with ExitStack() as stack:
-        caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
-        reader = Reader()
-        for start in range(0, len(todo), stage.batch):
-            keys = todo[start:start + stage.batch]
-            if not stage.parents:
-                yield _read_sources(inputs, keys, reader)
-                continue
-            data: list[dict] = [{} for _ in keys]
-            for parent, columns in stage.parents.items():
-                for d, row in zip(data, caches[parent].rows(keys, columns), strict=True):
-                    d.update((f"{parent}.{name}", value) for name, value in row.items())
-            made = [inputs.made[key] or b"" for key in keys]
-            yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
 
 
-def _read_sources(inputs: Inputs, keys: Sequence[str], reader: Reader) -> tuple[
-        list[Item], list[bytes], list[tuple[str, str, bytes]]]:
-    items, made, refused = [], [], []
-    for key in keys:
-        source = inputs.sources[key]
-        try:
-            data = reader.read(source)
-        except OSError as e:
-            refused.append((key, f"cannot be read: {e.strerror}", UNREADABLE))
-            continue
-        content = inputs.fingerprints.put(source, data)
-        if why := inputs.duplicate(key, content):
-            refused.append((key, why, planning.refusal(content, why)))
-            continue
-        items.append(Item(key, {"source": data}, source.path))
-        made.append(content)
-    return items, made, refused
 
 
-def width(stage: StageSpec) -> int:
-    """How many inputs a row has."""
-    return max(1, len(stage.parents))
 
 
 def _clear_parts(plan: Plan) -> None:

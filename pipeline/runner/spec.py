@@ -1,26 +1,16 @@
 """What a preprocessing stage is: a small description and a worker; the runner owns reading, writing and resuming."""
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pipeline import SCHEMA
+from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import Fault
-
-Row = dict[str, Any]  # column name -> array, bytes or str
-
-
-@dataclass(frozen=True)
-class Column:
-    """One dataset: a numpy dtype with the shape of a row, or "bytes" / "text" of any length a row."""
-
-    dtype: str
-    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,15 +91,5 @@ class StageSpec:
         return out
 
 
-def digest(*parts: bytes) -> bytes:
-    """16 bytes of blake2b over length-prefixed `parts`."""
-    return digest_all(parts)
 
 
-def digest_all(parts: Iterable[bytes]) -> bytes:
-    """`digest` of parts that need not be in memory at once."""
-    h = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        h.update(len(part).to_bytes(8, "little"))
-        h.update(part)
-    return h.digest()

@@ -20,8 +20,11 @@ from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache, Entry
 from pipeline.context import Context
 from pipeline.errors import Fault
-from pipeline.runner.spec import StageSpec, digest
-from pipeline.sources.scan import UNREADABLE, Fingerprints, Reader, Source, reading_order, scan
+from pipeline.hashing import digest
+from pipeline.runner.spec import StageSpec
+from pipeline.sources.fingerprints import Fingerprints
+from pipeline.sources.reader import UNREADABLE, Reader, Source, reading_order
+from pipeline.sources.scan import scan
 
 WRITERS = {"images": "align", "latents": "latents", "parses": "masks", "masks": "masks", "aladin": "aladin-codes"}
 

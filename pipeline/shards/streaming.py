@@ -13,10 +13,10 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.errors import Fault
-from pipeline.shards import writer as shards
-from pipeline.shards.indexed import Batches, as_is, collate, order, piece, single_thread, steps
+from pipeline.shards import index as shards
+from pipeline.shards.batches import Batches, as_is, collate, order, piece, single_thread, steps
+from pipeline.shards.index import Shard
 from pipeline.shards.sample import fields
-from pipeline.shards.writer import Shard
 
 Raw = tuple[str, dict[str, bytes]]
 

@@ -3,42 +3,24 @@
 import hashlib
 import io
 import json
-import re
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline import SCHEMA, __version__
-from pipeline.errors import Fault
+from pipeline import SCHEMA
 from pipeline.files import replacing, write_atomic
-from pipeline.runner.spec import digest
-from pipeline.sources.scan import KEY
+from pipeline.hashing import digest
+from pipeline.shards.index import BLOCK, MEMBERS, Shard, padded
 
-MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # of every sample, in this order
 SPLITS = ("train", "test")
-BLOCK = 512  # of a tar
-NAME = re.compile(r"[0-9a-z_-]+\.tar")
 Sample = Mapping[str, bytes]  # member -> content
 
 
-@dataclass
-class Shard:
-    """One tar as the index lists it; sample i starts at offsets[i], its members are sizes[i] bytes each."""
-
-    name: str
-    collection: str
-    split: str
-    samples: int
-    bytes: int
-    sha256: str
-    keys: list[str]
-    offsets: list[int]
-    sizes: list[list[int]]
 
 
 def split_of(key: str, test_fraction: float) -> str:
@@ -81,70 +63,14 @@ def refill(folder: Path, shard: Shard, samples: Iterable[tuple[str, Sample]]) ->
         return _fill(f, made, _Peekable(samples), sys.maxsize) == shard
 
 
-def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
-    """Provenance and shards of index.json, each tar checked to be there in full length.
-
-    Raises: Fault when the index is missing, of another schema, or does not fit the tars.
-    """
-    provenance, shards = parse_index((folder / "index.json").read_bytes() if (folder / "index.json").exists() else b"",
-                                     str(folder))
-    for shard in shards:
-        path = folder / shard.name
-        size = path.stat().st_size if path.exists() else -1
-        if size != shard.bytes:
-            raise Fault(f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but index.json says {shard.bytes}; "
-                        f"run `hypernst shards` again")
-    return provenance, shards
 
 
-def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
-    """Provenance and shards out of the bytes of an index.json; raises Fault when it is not one of ours."""
-    if not data:
-        raise Fault(f"{where}: no index.json, so no finished shards; run `hypernst shards`")
-    try:
-        index = json.loads(data)
-        if index["schema"] != SCHEMA or tuple(index["members"]) != MEMBERS:
-            raise Fault(f"{where}/index.json: schema {index['schema']}, expected {SCHEMA}; run `hypernst shards` again")
-        shards = [Shard(**s) for s in index["shards"]]
-        wrong = next(filter(None, map(_wrong, shards)), "")
-        provenance = dict(index["provenance"])
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise Fault(f"{where}/index.json: not an index of shards ({e}); run `hypernst shards` again") from e
-    if wrong:
-        raise Fault(f"{where}/index.json: {wrong}; run `hypernst shards` again")
-    return provenance, shards
 
 
-def _wrong(shard: Shard) -> str:
-    """What is wrong with a shard's entry. Names are checked as they become parts of paths and of commands of gopen."""
-    if not NAME.fullmatch(shard.name):
-        return f"shard name {shard.name!r}; expected {NAME.pattern}"
-    for key in shard.keys:
-        if not KEY.fullmatch(key):
-            return f"{shard.name}: key {key!r}; expected {KEY.pattern}"
-    sizes = np.array(shard.sizes, np.int64).reshape(-1, len(MEMBERS))
-    ends = np.cumsum((BLOCK + -(-sizes // BLOCK) * BLOCK).sum(1))
-    if not len(shard.keys) == len(sizes) == len(shard.offsets) == shard.samples or sizes.min(initial=0) < 0:
-        return f"{shard.name}: {len(shard.keys)} keys, {len(sizes)} sizes, {shard.samples} samples; expected as many"
-    if shard.offsets != [0, *ends[:-1].tolist()][:shard.samples] or shard.bytes != 2 * BLOCK + ends[-1:].sum():
-        return f"{shard.name}: its offsets do not follow from its sizes"
-    return ""
 
 
-def is_current(folder: Path, provenance: dict[str, Any]) -> bool:
-    """Whether finished shards of exactly this provenance are there."""
-    try:
-        return {**read_index(folder)[0], "program": __version__} == json.loads(json.dumps(provenance))
-    except Fault:
-        return False
 
 
-def members(shard: Shard, i: int) -> Iterator[tuple[str, int, int]]:
-    """(name in the tar, offset of its header, size) of each member of sample i."""
-    at = shard.offsets[i]
-    for member, size in zip(MEMBERS, shard.sizes[i], strict=True):
-        yield f"{shard.keys[i]}.{member}", at, size
-        at += BLOCK + _padded(size)
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -165,7 +91,7 @@ def _fill(f: BinaryIO, shard: Shard, samples: "_Peekable", max_bytes: int) -> Sh
     while samples:
         key, sample = samples.head
         sizes = [len(sample[member]) for member in MEMBERS]
-        if shard.samples and shard.bytes + sum(BLOCK + _padded(size) for size in sizes) + 2 * BLOCK > max_bytes:
+        if shard.samples and shard.bytes + sum(BLOCK + padded(size) for size in sizes) + 2 * BLOCK > max_bytes:
             break
         shard.keys.append(key)
         shard.offsets.append(shard.bytes)
@@ -175,7 +101,7 @@ def _fill(f: BinaryIO, shard: Shard, samples: "_Peekable", max_bytes: int) -> Sh
             info = tarfile.TarInfo(f"{key}.{member}")  # its defaults: time 0, owner 0, mode 644
             info.size = size
             put(info.tobuf(tarfile.USTAR_FORMAT))
-            put(sample[member] + bytes(_padded(size) - size))
+            put(sample[member] + bytes(padded(size) - size))
         samples.advance()
     put(bytes(2 * BLOCK))
     shard.sha256 = hashed.hexdigest()
@@ -201,5 +127,3 @@ class _Peekable:
         return self._head is not None
 
 
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK

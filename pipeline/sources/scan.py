@@ -3,67 +3,29 @@
 # Plain strings throughout: a Path a file would be half the time and memory of scanning 100,000.
 # ruff: noqa: PTH116, PTH118, PTH122
 
-import hashlib
 import itertools
-import json
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline.errors import Fault
-from pipeline.files import write_atomic
-from pipeline.runner.spec import digest
 from pipeline.sources import archives
-from pipeline.sources.archives import BadArchiveError, Member
+from pipeline.sources.archives import BadArchiveError
+from pipeline.sources.fingerprints import Fingerprints
+from pipeline.sources.keys import key_of
+from pipeline.sources.reader import PLAIN, Source
 
 SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
     ".avif", ".heic", ".heif", ".jp2", ".jxl",  # some only to be told that they cannot be read
 }  # fmt: skip
-KEY = re.compile(r"[0-9a-z_-]+")
-KEY_LENGTH = 88  # with the longest suffix it still fits the 100 characters of a tar header
-UNREADABLE = digest(b"unreadable")
-PLAIN = -1  # `at` of a source that is a file of its own
 
 
-class Source(NamedTuple):
-    """One picture of the user: `path` is relative to the collection, for people.
-
-    `file` is the file it lies in, `at` its place there if that is an archive; `size` is -1 when it cannot be looked at.
-    `problem` says why it cannot be used, if that is plain without reading it.
-    """
-
-    key: str
-    path: str
-    file: str
-    at: int
-    size: int
-    mtime_ns: int
-    problem: str
 
 
-def key_of(path: str) -> str:
-    """The key of a relative path, at most 88 characters of `[0-9a-z_-]`.
-
-    `faces/anna-1.jpg` becomes `faces__anna-1`. Any name this would lose something of (capitals, spaces, dots, other
-    suffixes than .jpg) gets 12 hex digits of its sha256 appended: no key depends on what else is in the folder.
-    A file in an archive has the key it would have unpacked, the archive's own name being a folder.
-    """
-    stem = path.removesuffix(".jpg")
-    parts = stem.split("/")
-    plain = "__".join(parts)
-    if path.endswith(".jpg") and len(plain) <= KEY_LENGTH and all(_is_plain(p) for p in parts):
-        return plain
-    slug = re.sub(r"[^0-9a-z]+", "-", path.removesuffix(os.path.splitext(path)[1]).lower()).strip("-")[:72]
-    mark = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{slug}-{mark}" if slug else mark
 
 
-def _is_plain(part: str) -> bool:
-    return KEY.fullmatch(part) is not None and "__" not in part and not part.startswith("_") and not part.endswith("_")
 
 
 def is_picture(name: str) -> bool:
@@ -178,78 +140,7 @@ def _shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\0")
 
 
-def reading_order(source: Source) -> tuple[str, int, str]:
-    """Sorts sources for reading: files by key, then what lies in archives in its order there."""
-    return ("", PLAIN, source.key) if source.at == PLAIN else (source.file, source.at, source.key)
 
 
-class Reader:
-    """Reads sources, keeping the last archive open."""
-
-    def __init__(self) -> None:
-        self._archive = archives.Reader()
-
-    def read(self, source: Source) -> bytes:
-        """The picture's bytes; raises OSError."""
-        if source.at == PLAIN:
-            with open(source.file, "rb") as file:
-                return file.read()
-        return self._archive.read(source.file, source.at, source.size)
 
 
-class Fingerprints:
-    """Remembers what was read once, by size and time: each source's content digest, and what archives hold."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self.news: dict[str, list] = {}  # digests noted since the last save
-        self._changed = False
-        self._files: dict[str, list] = {}
-        self._archives: dict[str, list] = {}
-        try:
-            known = json.loads(path.read_bytes() if path else b"{}")
-            self._files, self._archives = known["files"], known["archives"]
-        except (OSError, ValueError, KeyError, TypeError):  # only a shortcut: without it files are read
-            pass
-
-    def get(self, source: Source) -> bytes | None:
-        """The digest, if the file looks untouched since it was taken."""
-        size, mtime, content = self._files.get(source.key, (None, None, ""))
-        return bytes.fromhex(content) if (size, mtime) == (source.size, source.mtime_ns) else None
-
-    def put(self, source: Source, data: bytes) -> bytes:
-        """Note and return the digest of `data`, the bytes of `source`."""
-        content = digest(data)
-        self.learn({source.key: [source.size, source.mtime_ns, content.hex()]})
-        return content
-
-    def learn(self, news: dict[str, list]) -> None:
-        """Take over what another process noted."""
-        self._files |= news
-        self.news |= news
-
-    def read(self, source: Source, reader: Reader) -> bytes:
-        """The digest of the picture, read if need be; UNREADABLE if it cannot be."""
-        known = self.get(source)
-        if known is not None:
-            return known
-        try:
-            return self.put(source, reader.read(source))
-        except OSError:
-            return UNREADABLE
-
-    def archive(self, file: str, state: os.stat_result) -> list[Member]:
-        """What an archive holds, listed anew if it looks touched. Raises: BadArchiveError."""
-        size, mtime, members = self._archives.get(file, (None, None, []))
-        if (size, mtime) != (state.st_size, state.st_mtime_ns):
-            members = archives.listing(file)
-            self._archives[file] = [state.st_size, state.st_mtime_ns, members]
-            self._changed = True
-        return [Member(*member) for member in members]
-
-    def save(self) -> None:
-        """Write the notes beside the collection's caches."""
-        if (self.news or self._changed) and self._path:
-            known = {"files": self._files, "archives": self._archives}
-            write_atomic(self._path, json.dumps(known, sort_keys=True).encode())
-            self.news, self._changed = {}, False

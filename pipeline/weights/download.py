@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
+from pipeline import files, hashing
 from pipeline.errors import Fault
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def members(path: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
 
 
 def _verify(package: Package, path: Path) -> None:
-    actual = files.sha256(path)
+    actual = hashing.sha256(path)
     if actual != package.sha256:
         raise Fault(
             f"{path.name.removesuffix('.part')}: sha256 is {actual[:16]}..., expected {package.sha256[:16]}... "

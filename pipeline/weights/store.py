@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import files
+from pipeline import files, hashing, locks
 from pipeline.errors import Fault
 from pipeline.profile import FOLDER, Profile, load
 from pipeline.weights import convert, download
@@ -183,14 +183,14 @@ def sha256(name: str) -> str:
 
 @cache
 def _digest(place: Path, state: str) -> str:
-    note = folder() / "digests" / f"{place.name}-{files.short_hash(str(place))}.json"
+    note = folder() / "digests" / f"{place.name}-{hashing.short_hash(str(place))}.json"
     try:
         known = json.loads(note.read_text())
         if known["state"] == state:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError):
         pass
-    digest = files.sha256(place)
+    digest = hashing.sha256(place)
     with contextlib.suppress(Fault, OSError):  # a cache folder that cannot be written only costs time
         files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())
     return digest
@@ -199,14 +199,14 @@ def _digest(place: Path, state: str) -> str:
 def cached(weight: Weight) -> Path:
     """Where the converted or imported file lies; the name changes with the source, the members and the revision."""
     source = weight.source.sha256 if isinstance(weight.source, Package) else weight.source
-    tag = files.short_hash(json.dumps([source, weight.members, weight.revision]))
+    tag = hashing.short_hash(json.dumps([source, weight.members, weight.revision]))
     stem, dot, suffix = weight.file.partition(".")
     return folder() / f"{stem}-{tag}{dot}{suffix}"
 
 
 def _bring(package: Package) -> None:
     """Make every missing final file that comes from `package`, in one go, since the archive isn't kept."""
-    with files.locked(folder() / "locks" / f"{package.file}.lock"):
+    with locks.locked(folder() / "locks" / f"{package.file}.lock"):
         wanted = [w for w in REGISTRY.values() if w.source == package and not cached(w).exists()]
         if not wanted:
             return  # another process was quicker

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from models.windows import REGIONS
+from models.regions import REGIONS
 from pipeline import images
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
-from stages.apply.portrait import Reader, Stylist, in_region
+from stages.apply.portrait import in_region
+from stages.apply.reader import Reader
+from stages.apply.stylist import Stylist
 
 
 def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0,

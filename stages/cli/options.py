@@ -1,63 +1,99 @@
-"""What the command line offers: each command's module in stages/, its options, and what it does."""
+"""Options that commands share, and how a command becomes a call: the context made, the result printed."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pipeline.context import Context
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 PLACE = click.Path(path_type=Path)  # a folder or an archive
+DEBUG = "hypernst.debug"
 
-# Options that a few commands share; a stage is given only those the user wrote.
-OPTIONS = {
-    "no_face": click.option("--no-face", type=click.Choice(["reject", "keep"]), help="Content without a face."),
-    "data": click.option("--data", type=FOLDER, required=True, help="Folder of training pictures."),
-    "check": click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on."),
-    "minutes": click.option("--minutes", type=click.FloatRange(min=0), help="Stop after so long."),
-    "images": click.option("--images", type=click.IntRange(min=1), help="Draw so many faces to fit on."),
-    "table": click.option("--table", type=click.IntRange(2, 4), required=True, help="The paper's table to make."),
-    "steps": click.option("--steps", type=click.IntRange(min=1), help="Stop after so many steps."),
-    "batch": click.option("--batch", type=click.IntRange(min=1), help="Pictures a step in all [default: 8]."),
-    "unlock": click.option("--unlock", type=click.IntRange(min=1),
-                           help="e4e: free one more slot of W+ each so many steps [default: 2000]."),
-    "critic": click.option("--critic", help="Weights of a published discriminator to start from: a name, or a path."),
-    "stay": click.option("--stay", type=click.FloatRange(min=0),
-                         help="Hold to what the source paints of the same latent, so strongly [default: 0]."),
-    "mapping": click.option("--mapping", is_flag=True, default=None,
-                            help="Train the mapping network, too: the encoder then has to be trained anew."),
-    "phase": click.option("--phase", type=click.Choice(("reconstruct", "stylize")),
-                          help="Phase that a new run starts in; the first one takes train.reconstruction_steps."),
-    "shipped": click.option("--shipped/--from-scratch", default=None, help="Start from the shipped weights [default]."),
-    "export": click.option("--export", type=FILE, help="Write the averaged weights in fp16."),
-    "output": click.option("--output", "-o", type=FILE, help="The file to write [default: in weights/portable, RUN]."),
-}
+Command = Callable[..., Any]
 
-# Command, its module, options, what it does; in the order data flows.
-STAGES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("samples", "stages.preprocess.samples", (),
-     "Make the sample pictures: faces from the generator, public-domain paintings."),
-    ("align", "stages.preprocess.align", ("no_face",), "Find the faces and cut aligned squares."),
-    ("latents", "stages.preprocess.latents", (), "Invert the aligned pictures into the generator's W+ space."),
-    ("masks", "stages.preprocess.masks", (), "Segment them into hair, face and background."),
-    ("aladin-codes", "stages.preprocess.aladin_codes", (), "Embed the style of each region."),
-    ("shards", "stages.preprocess.shards", (), "Pack the caches into webdataset shards."),
-    ("train", "stages.train.run", ("steps", "minutes", "shipped", "phase", "export"),
-     "Train the hypernetwork; run it again to go on."),
-    ("eval", "stages.evaluate.comparison", (), "Compare the methods over content x style pairs."),
-    ("ablation", "stages.recipes.ablation", ("table", "steps"), "Make one of the paper's ablation tables, 2, 3 or 4."),
-    ("demo", "stages.recipes.demo", (), "Run every stage on the sample pictures and draw a gallery."),
+
+def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[DEBUG] = ctx.meta.get(DEBUG, False) or value
+
+
+debug = click.option(
+    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_debug, help="Show tracebacks."
 )
-LAZY = {"samples", "align", "latents", "masks", "aladin_codes", "shards"}  # look for a GPU only when there is work
-TRAININGS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("fit-head", "stages.pretrain.output_head", ("images", "steps", "minutes", "shipped", "output"),
-     "Fit the generator's 256 px output head; run it again to go on."),
-    ("finetune-generator", "stages.pretrain.generator",
-     ("data", "steps", "minutes", "batch", "critic", "stay", "mapping", "output"),
-     "Teach the generator DATA/content and DATA/style, aligned portraits; run it again to go on."),
-    ("train-inverter", "stages.pretrain.inverter", ("data", "steps", "minutes", "batch", "unlock", "images", "output"),
-     "Train the encoder from a portrait to W+, of the profile's kind; run it again to go on."),
-    ("train-parser", "stages.pretrain.parser", ("data", "minutes", "shipped", "check", "output"),
-     "Distil the portrait parser."),
-    ("train-aladin", "stages.pretrain.aladin", ("data", "steps", "minutes", "check", "output"),
-     "Train the style code's head; sub-folders of DATA/style are style groups; run it again to go on."),
+_COLLECTIONS = (
+    click.option("--content", "content_dir", type=PLACE, help="Content portraits [default: CACHE/samples/content]."),
+    click.option("--style", "style_dir", type=PLACE, help="Style images [default: CACHE/samples/style]."),
 )
+_SETTINGS = (
+    click.option("--profile", default="portable", show_default=True, help="A name in profiles/, or a .toml file."),
+    click.option("--cache", type=FOLDER, default=Path("cache"), show_default=True, help="Where artefacts are kept."),
+    click.option("--run", type=FOLDER, help="Folder of checkpoints, logs and results [default: runs/default]."),
+    click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images of each collection."),
+    click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 when a stage rejects more than this."),
+    click.option("--retry-rejected", is_flag=True, help="Try remembered rejects again."),
+    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
+    debug,
+)
+
+no_face = click.option("--no-face", type=click.Choice(["reject", "keep"]), help="What to do with faceless content.")
+data = click.option("--data", type=FOLDER, required=True, help="Folder of training images.")
+check = click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on.")
+steps = click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps.")
+minutes = click.option("--minutes", type=click.FloatRange(min=0), help="Stop after this many minutes.")
+batch = click.option("--batch", type=click.IntRange(min=1), help="Images per step in all [default: 8].")
+faces = click.option("--images", type=click.IntRange(min=1), help="Generate this many faces to fit on.")
+shipped = click.option("--shipped/--from-scratch", default=None, help="Start from the shipped weights [default].")
+output = click.option("--output", "-o", type=FILE, help="The file to write [default: in weights/portable, RUN].")
+
+
+def settings(command: Command) -> Command:
+    """Give a command the options that make its context: profile, cache, run, limits, engine, device."""
+    for option in reversed(_SETTINGS):
+        command = option(command)
+    return command
+
+
+def common(command: Command) -> Command:
+    """Give a command the options of `settings` and those that name the two collections."""
+    command = settings(command)
+    for option in reversed(_COLLECTIONS):
+        command = option(command)
+    return command
+
+
+def context(options: dict[str, Any], run: str = "default", *, resolve: bool = True) -> "Context":
+    """The context of the options of `settings` or `common`; `resolve` looks for the GPU, which imports torch."""
+    from pipeline import device, profile
+    from pipeline.context import Context
+
+    cache, samples = options["cache"], options["cache"] / "samples"
+    return Context(
+        profile=profile.load(options["profile"]),
+        cache=cache,
+        content=options.get("content_dir") or samples / "content",
+        style=options.get("style_dir") or samples / "style",
+        run=options["run"] or Path("runs") / run,
+        limit=options["limit"],
+        max_rejects=options["max_rejects"],
+        retry_rejected=options["retry_rejected"],
+        engine=options["engine"],
+        device=device.resolve(options["device"]) if resolve else device.check(options["device"]),
+    )
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that the user wrote: what is left out has the default of the function that is called."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def finish(result: int | str | None) -> None:
+    """Print a text, or leave with an exit status."""
+    if isinstance(result, str):
+        click.echo(result)
+    else:
+        click.get_current_context().exit(result or 0)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.windows import REGIONS
+from models.regions import REGIONS
 from pipeline.progress import Progress
 from stages.apply.portrait import Portrait, in_region
 

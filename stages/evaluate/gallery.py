@@ -12,7 +12,8 @@ from pipeline import images
 from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
-from stages.apply.portrait import Portrait, Stylist, cached, in_region
+from stages.apply.portrait import Portrait, cached, in_region
+from stages.apply.stylist import Stylist
 from stages.evaluate import comparison as evaluate
 
 CELL, GAP, LABEL = 160, 4, 20

@@ -26,12 +26,14 @@ from pipeline.errors import Fault
 from pipeline.files import write_atomic
 from pipeline.progress import Progress, say
 from pipeline.runner.run import run_stage
-from stages.apply.portrait import Portrait, Stylist, cached
-from stages.evaluate import comparison as evaluate
+from stages.apply.portrait import Portrait, cached
+from stages.apply.stylist import Stylist
 from stages.evaluate import control, gallery
-from stages.preprocess import aladin_codes, chain
-from stages.pretrain import aladin as train_aladin
-from stages.pretrain import parser as train_parser
+from stages.evaluate import metrics as evaluate
+from stages.evaluate import parsing as train_parser
+from stages.evaluate import retrieval as train_aladin
+from stages.loaders import style_encoder
+from stages.preprocess import chain
 
 WARM_UP, TIMED = 2, 10
 TRIPLES, WALKS, SHOWN = 50, 20, 8  # measured of each; rows of a sheet
@@ -50,7 +52,7 @@ def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, 
     parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
     figure("parser_miou", *train_parser.measure(parser, portraits / "seg"))
     works = _files(portraits / "style") + _files(portraits / "nonportrait")
-    encoder = aladin_codes.network(ctx)
+    encoder = style_encoder.network(ctx)
     if not isinstance(encoder, Aladin):
         raise Fault(f"profile {ctx.profile.name}: aladin.kind is {ctx.profile.aladin.kind!r}; quality needs a VGG16", 2)
     raw, coded = train_aladin.retrieval(encoder, works)

@@ -18,7 +18,7 @@ from models.parsing.portrait import PortraitParser
 from pipeline import images, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
-from stages.loaders import generator as networks
+from stages.loaders import load as networks
 
 SIZE = 256  # of the label map
 SMALL = 64  # at which a parser without trained weights looks at pictures
@@ -53,7 +53,7 @@ def _segmenter(network: type[BiSeNet | ParseNet]) -> Callable[[Context], Labelle
 
 def _farl(head: str) -> Callable[[Context], Labeller]:
     def build(ctx: Context) -> Labeller:
-        from stages.preprocess.align import open_detector
+        from stages.loaders.face_detector import open_detector
 
         detector = open_detector(ctx)
         net = farl.FaceParser(script(ctx), head, len(LABELS[f"farl-{head}"]))

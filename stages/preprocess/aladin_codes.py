@@ -1,32 +1,25 @@
 """Style codes: the ALADIN code of each region, averaged over windows that lie inside it, and of the whole picture."""
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models import windows
+from models import regions, windows
 from pipeline import weights
-from pipeline.caches.reader import Cache
-from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
-from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_collections
+from pipeline.caches.schema import Column, Row
+from pipeline.context import Context
+from pipeline.runner.run import run_collections
+from pipeline.runner.spec import Item, Reject, StageSpec, Worker
+from stages.loaders.style_encoder import TRUNK, check_kind, network
 
 if TYPE_CHECKING:
     import torch
 
-    from models.encoders.aladin import Aladin
-    from models.encoders.aladin_vit import AladinViT
-
-    Encoder = Aladin | AladinViT
-
 SIZE = 256  # of the region map, which boxes refer to
-REGIONS = len(windows.REGIONS)
+REGIONS = len(regions.REGIONS)
 CODE = 256
-KINDS = ("imagenet", "vgg16", "vit")
-TRUNK = "lpips-vgg"  # what the "imagenet" kind looks through
-VIT = 224
 
 
 def spec(ctx: Context) -> StageSpec:
@@ -36,7 +29,7 @@ def spec(ctx: Context) -> StageSpec:
     boxes: x0, y0, x1, y1 on the region map, -1 where not valid; iou: each window's coverage by its region.
     """
     section = ctx.profile.aladin
-    _check_kind(ctx)
+    check_kind(ctx)
     trunk = [TRUNK] if section.kind == "imagenet" else []
     names = [section.weights, *trunk] if section.weights else []
     return StageSpec(
@@ -93,65 +86,12 @@ def open_worker(ctx: Context) -> Worker:
     return work
 
 
-def network(ctx: Context) -> "Encoder":
-    """The profile's ALADIN: a head on LPIPS' trunk, a published file, or random weights for tests.
-
-    Raises: Fault for a kind that does not exist (2) and for weights of another network.
-    """
-    import torch
-
-    from models.backbones.trunks import Trunk
-    from models.encoders.aladin import Aladin
-    from models.encoders.aladin_vit import AladinViT
-
-    section = ctx.profile.aladin
-    _check_kind(ctx)
-    if not section.weights:
-        torch.manual_seed(ctx.profile.seed)
-        return Aladin(size=section.input_size).to(ctx.device)
-    tensors = weights.tensors(section.weights)
-    try:
-        if section.kind == "imagenet":
-            head = Aladin(tensors, trunk=Trunk("vgg16", weights.tensors(TRUNK)), size=section.input_size)
-            return head.to(ctx.device)
-        if section.kind == "vgg16":
-            return Aladin.load(tensors, size=section.input_size).to(ctx.device)
-        return AladinViT.load(tensors).to(ctx.device)
-    except ValueError as error:
-        uses = f"profile {ctx.profile.name} uses them as aladin.kind {section.kind!r}"
-        raise Fault(f"weights {section.weights}: {error}; {uses}") from error
 
 
-def encoder_id(provenance: Mapping[str, Any]) -> str:
-    """What made the codes of a cache, from its provenance: the network's kind and its weights' sha256, shortened."""
-    files = ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(provenance["weights"].items()))
-    return f"{provenance['params'].get('kind', 'imagenet')} ({files or 'random weights'})"
 
 
-def one_encoder(ctx: Context) -> str:
-    """The encoder that made the codes of every collection that has some; "" where none has.
-
-    Raises: Fault naming both where they differ: codes of two encoders have nothing in common.
-    """
-    found = {}
-    for name in COLLECTIONS:
-        path = ctx.file(name, "aladin")
-        if path.exists():
-            with Cache(path) as cache:
-                found[path] = encoder_id(cache.provenance)
-    if len(set(found.values())) > 1:
-        told = "; ".join(f"{path} holds codes of {encoder}" for path, encoder in found.items())
-        raise Fault(f"{told}: they cannot be mixed; run `hypernst aladin-codes` for both with one profile", 2)
-    return next(iter(found.values()), "")
 
 
-def _check_kind(ctx: Context) -> None:
-    kind, sizes = ctx.profile.aladin.kind, (ctx.profile.aladin.input_size, ctx.profile.aladin.whole_size)
-    if kind not in KINDS:
-        raise Fault(f"profile {ctx.profile.name}: aladin.kind is {kind!r}; expected one of {', '.join(KINDS)}", 2)
-    if kind == "vit" and sizes != (VIT, VIT):
-        expected = f"input_size and whole_size of {VIT}, which its positions are learnt for"
-        raise Fault(f"profile {ctx.profile.name}: aladin.kind 'vit' needs {expected}; got {sizes[0]} and {sizes[1]}", 2)
 
 
 def choose(

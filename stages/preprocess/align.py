@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import weights
+from pipeline.caches.schema import Column, Row
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.profile import Align
-from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_stage
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, Reject, StageSpec, Worker
+from stages.loaders.face_detector import open_detector
 
 if TYPE_CHECKING:
     from models.faces.detector import FaceDetector
@@ -86,23 +89,6 @@ def open_worker(ctx: Context, keep: bool) -> Worker:
     return work
 
 
-def open_detector(ctx: Context) -> "FaceDetector":
-    """The profile's face detector. Raises: Fault for a detector that does not exist or lacks its weights."""
-    from models.faces.detector import NoDetector, YuNet
-    from models.faces.retinaface import RetinaFace
-
-    name = ctx.profile.align.detector
-    if name == "none":
-        return NoDetector()
-    if name == "yunet":
-        return YuNet(weights.path(name))
-    if name in ("retinaface", "retinaface-mobilenet"):
-        try:
-            return RetinaFace(weights.tensors(name), device=ctx.device)
-        except ValueError as error:
-            raise Fault(f"weights {name}: {error}") from error
-    known = "'yunet', 'retinaface', 'retinaface-mobilenet' or 'none'"
-    raise Fault(f"profile {ctx.profile.name}: align.detector is {name!r}; expected {known}", 2)
 
 
 def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Align, keep: bool) -> Aligned | None:

@@ -1,5 +1,6 @@
 """The preprocessing stages in the order data flows: what each would compute, and which have anything to do."""
 
+
 import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,11 +14,12 @@ from pipeline.runner.run import run_stage
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import change, is_settled, survey
 from stages.preprocess import align, latents, masks, samples, shards
-from stages.tools.explain import explain as explain_one
-from stages.tools.verify import Wanted
 
 CACHED = ("align", "latents", "masks", "aladin-codes")  # one cache file a collection each
 STAGES = (*CACHED, "shards")
+
+
+Wanted = dict[tuple[str, str], set[str] | None]  # (cache or "shards", collection) -> keys, None: not known
 
 
 def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
@@ -31,36 +33,10 @@ def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
     return (importlib.import_module(f"stages.preprocess.{name.replace('-', '_')}").spec(ctx),)
 
 
-def explain(name: str, ctx: Context) -> str:
-    """What the stage `name` would compute and why, a few lines a collection; computes, fetches and writes nothing."""
-    with weights.no_fetching():
-        if name == "shards":
-            told = shards.explain(ctx)
-        else:
-            told = "\n".join(_explain(name, collection, ctx) for collection in COLLECTIONS)
-    first = [other for other in unfinished(ctx, before=name) if name == "shards" or other in _sources_of(name)]
-    return told + (f"\n  {', '.join(first)} first: something is to do there as well" if first else "")
 
 
-def _explain(name: str, collection: str, ctx: Context) -> str:
-    lines, made = [], set[str]()
-    for step in steps(name, collection, ctx):
-        unmade = [parent for parent in step.parents if parent in made and not ctx.file(collection, parent).exists()]
-        waits = f"{step.name} {collection}: follows, once {', '.join(unmade)} are made"
-        lines.append(waits if unmade else explain_one(step, collection, ctx))
-        made.add(step.output)
-    return "\n".join(lines)
 
 
-def explain_all(ctx: Context) -> str:
-    """`explain` of every stage, or what keeps it from being told."""
-    told = []
-    for name in STAGES:
-        try:
-            told.append(explain(name, ctx))
-        except Fault as fault:
-            told.append(f"{name}: {fault}")
-    return "\n".join(told)
 
 
 def unfinished(ctx: Context, before: str = "") -> list[str]:
@@ -75,12 +51,12 @@ def unfinished(ctx: Context, before: str = "") -> list[str]:
         if own and not _holds(lambda: samples.is_current(ctx)):
             return ["samples", *stages]
         for name in stages:
-            if set(found) & _sources_of(name) or not _holds(partial(_up_to_date, name, ctx)):
+            if set(found) & sources_of(name) or not _holds(partial(_up_to_date, name, ctx)):
                 found.append(name)
     return found
 
 
-def _sources_of(name: str) -> set[str]:
+def sources_of(name: str) -> set[str]:
     """The stages whose caches the stage `name` reads, at first hand or further back."""
     return {"align": set(), "aladin-codes": {"align", "masks"}, "shards": set(CACHED)}.get(name, {"align"})
 

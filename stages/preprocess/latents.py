@@ -6,14 +6,13 @@ and the encoder's latent is enough.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from pipeline import weights
+from pipeline.caches.schema import Column, Row
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
-from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_stage
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 
 
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
@@ -34,7 +33,7 @@ def open_worker(ctx: Context) -> Worker:
 
     from models.metrics.lpips import LPIPS
     from pipeline import images
-    from stages.loaders import generator as networks
+    from stages.loaders import inversion as networks
 
     invert = networks.inversion(ctx)
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
@@ -72,36 +71,12 @@ def slots(ctx: Context) -> int:
     return 2 * octaves + 2 if octaves else 18
 
 
-def identity(ctx: Context) -> dict[str, list[str]]:
-    """What a latent belongs to: generator and encoder, each by name and sha256."""
-    names = {"generator": ctx.profile.generator.weights, "encoder": ctx.profile.inverter.weights}
-    return {role: [name, weights.sha256(name)] for role, name in names.items() if name}
 
 
-def made_with(provenance: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The `identity` that a latents.h5 or an index of shards was made with; {} where none is recorded."""
-    if "latents" in provenance:
-        return dict(provenance["latents"])
-    params, digests = provenance.get("params", {}), provenance.get("weights", {})
-    named = {"generator": params.get("generator", {}), "encoder": params.get("inverter", {})}
-    return {role: [section["weights"], digests[section["weights"]]] for role, section in named.items()
-            if section.get("weights") in digests}
 
 
-def refuse_others(ctx: Context, provenance: Mapping[str, Any], where: Path) -> None:
-    """Latents are only of use with the generator and the encoder that they were made with.
-
-    Raises: Fault naming both pairs when the profile has others.
-    """
-    theirs = made_with(provenance)
-    ours = identity(ctx) if theirs else {}
-    if any(theirs[role] != ours.get(role) for role in theirs):
-        raise Fault(f"{where}: its latents are of {_names(theirs)}, profile {ctx.profile.name} has {_names(ours)}; run "
-                    "`hypernst latents` and what follows again, or choose another profile or --cache", 2)
 
 
-def _names(found: Mapping[str, list[str]]) -> str:
-    return " and ".join(f"{role} {name} ({digest[:8]})" for role, (name, digest) in found.items())
 
 
 def run(ctx: Context) -> int:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.parsing.labels import LABELS, grouping
-from models.windows import UNKNOWN
+from models.regions import UNKNOWN
 from pipeline import weights
+from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import Fault
-from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_collections
+from pipeline.runner.run import run_collections
+from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 
 SIZE = 256
 

@@ -12,11 +12,13 @@ from pipeline import SCHEMA, __version__
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
-from pipeline.locks import lock, sweep
+from pipeline.files import sweep
+from pipeline.locks import lock
 from pipeline.progress import Progress, say
 from pipeline.runner.staleness import WRITERS
-from pipeline.shards import writer as shards
-from stages.preprocess import aladin_codes, latents
+from pipeline.shards import index as listing
+from pipeline.shards import writer
+from stages.preprocess import compatibility
 
 PARENTS = ("images", "latents", "masks", "aladin")
 PACKED = {"image", "region", "parse", "latent", "code", "image_code"}  # the other columns go into .json
@@ -30,7 +32,7 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
     """
     with lock(ctx.cache, "shards"):
         keys, rejected, provenance = _survey(ctx, collections)
-        current = shards.is_current(ctx.shards, provenance)
+        current = listing.is_current(ctx.shards, provenance)
         if not current:
             ctx.shards.mkdir(parents=True, exist_ok=True)
             sweep(ctx.shards)
@@ -50,7 +52,7 @@ def repack(ctx: Context, names: set[str]) -> None:
         folder, index = ctx.shards, ctx.shards / "index.json"
         sound = index.exists()
         if sound:
-            provenance, listed = shards.parse_index(index.read_bytes(), str(folder))
+            provenance, listed = listing.parse_index(index.read_bytes(), str(folder))
             wanted = json.loads(json.dumps(_survey(ctx, COLLECTIONS)[2]))
             sound = {**provenance, "program": __version__} == wanted
         for shard in (s for s in listed if s.name in names) if sound else ():
@@ -58,7 +60,7 @@ def repack(ctx: Context, names: set[str]) -> None:
             with ExitStack() as stack:
                 caches = {p: stack.enter_context(Cache(ctx.file(shard.collection, p))) for p in PARENTS}
                 samples = _samples(ctx, shard.collection, shard.split, caches, shard.keys, progress)
-                sound = shards.refill(folder, shard, samples) and sound
+                sound = writer.refill(folder, shard, samples) and sound
         if not sound:
             index.unlink(missing_ok=True)
     if not sound:
@@ -67,7 +69,7 @@ def repack(ctx: Context, names: set[str]) -> None:
 
 def is_current(ctx: Context) -> bool:
     """Whether the shards are what the caches would be packed into."""
-    return shards.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])
+    return listing.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])
 
 
 def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
@@ -77,10 +79,10 @@ def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
     keys, _, provenance = _survey(ctx, collections)
     wanted = json.loads(json.dumps(provenance))
     count = sum(map(len, keys.values()))
-    if shards.is_current(ctx.shards, wanted):
+    if listing.is_current(ctx.shards, wanted):
         return f"shards: {count} samples packed; nothing to compute"
     try:
-        cause = difference({**shards.read_index(ctx.shards)[0], "program": __version__}, wanted)
+        cause = difference({**listing.read_index(ctx.shards)[0], "program": __version__}, wanted)
     except Fault as fault:
         cause = str(fault)
     return f"shards: {count} samples to pack\n  stale: {cause}"
@@ -108,7 +110,7 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
             keys = set(cache.keys())
             digests[f"{collection}/{name}"] = cache.rows_digest()
             if name == "latents":
-                latents.refuse_others(ctx, cache.provenance, path)
+                compatibility.refuse_others(ctx, cache.provenance, path)
         images = images or len(keys)
         shared = keys if shared is None else shared & keys
     kept = sorted(shared or ())[: ctx.limit]
@@ -118,10 +120,10 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
 def _provenance(ctx: Context, parents: dict[str, str], keys: dict[str, list[str]]) -> dict[str, Any]:
     align = ctx.profile.align
     with Cache(ctx.file(next(iter(keys)), "latents")) as cache:
-        made = latents.made_with(cache.provenance)
+        made = compatibility.made_with(cache.provenance)
     params = {**ctx.profile.section_dict("shards"), "size": align.size, "jpeg_quality": align.jpeg_quality}
     return {"stage": "shards", "version": VERSION, "schema": SCHEMA, "params": params, "parents": parents,
-            "encoder": aladin_codes.one_encoder(ctx), "latents": made,
+            "encoder": compatibility.one_encoder(ctx), "latents": made,
             "samples": {name: len(k) for name, k in keys.items()}, "program": __version__, "profile": ctx.profile.name}
 
 
@@ -132,15 +134,15 @@ def _pack(ctx: Context, keys: dict[str, list[str]], provenance: dict[str, Any]) 
         groups = []
         for collection, all_keys in keys.items():
             caches = {name: stack.enter_context(Cache(ctx.file(collection, name))) for name in PARENTS}
-            for split in shards.SPLITS:
-                chosen = shards.shuffled(k for k in all_keys if shards.split_of(k, config.test_fraction) == split)
+            for split in writer.SPLITS:
+                chosen = writer.shuffled(k for k in all_keys if writer.split_of(k, config.test_fraction) == split)
                 groups.append((collection, split, _samples(ctx, collection, split, caches, chosen, progress)))
-        shards.write(ctx.shards, groups, int(config.max_mb * 1e6), provenance)
+        writer.write(ctx.shards, groups, int(config.max_mb * 1e6), provenance)
     progress.close()
 
 
 def _samples(ctx: Context, collection: str, split: str, caches: dict[str, Cache], keys: list[str],
-             progress: Progress) -> Iterator[tuple[str, shards.Sample]]:
+             progress: Progress) -> Iterator[tuple[str, writer.Sample]]:
     for key in keys:
         row: dict[str, Any] = {}
         for cache in caches.values():
@@ -151,8 +153,8 @@ def _samples(ctx: Context, collection: str, split: str, caches: dict[str, Cache]
         yield key, {
             "jpg": _jpeg(row["image"], ctx.profile.align.size, ctx.profile.align.jpeg_quality),
             "region.png": _png(row["region"]),
-            "latent.npy": shards.npy(row["latent"].astype("<f4")),
-            "codes.npy": shards.npy(codes),
+            "latent.npy": writer.npy(row["latent"].astype("<f4")),
+            "codes.npy": writer.npy(codes),
             "json": json.dumps(meta, sort_keys=True, ensure_ascii=False).encode(),
         }
         progress.add(1)

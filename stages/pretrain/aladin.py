@@ -19,19 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from models.backbones.trunks import LAYOUTS, Trunk
 from models.encoders.aladin import CODE, STATISTICS, Aladin, Head
 from models.losses.contrastive import multi_positive
-from pipeline import images, progress, weights
+from pipeline import progress, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.loop import Loop
 from pipeline.training.state import State, advance
-from stages.pretrain.aladin_crops import CROPS, SIDE, Work, collect, gather, pooled, trunk
+from stages.evaluate.retrieval import retrieval, same_group, top1
+from stages.pretrain.aladin_crops import CROPS, Work, collect, gather, pooled, trunk
 
 NAME = "train-aladin"
 OUTPUT = Path("weights/portable/aladin.safetensors")
@@ -194,18 +194,8 @@ def train_step(head: Head, optimiser: torch.optim.Optimizer, course: Course, ste
     return {"contrast": float(loss.detach())}
 
 
-def top1(a: Tensor, b: Tensor) -> float:
-    """How often the nearest row of the other side (by cosine) is the same work's, both ways."""
-    near = F.normalize(a) @ F.normalize(b).T
-    truth = torch.arange(len(a))
-    return float((near.argmax(1) == truth).float().mean() + (near.argmax(0) == truth).float().mean()) / 2
 
 
-def same_group(codes: Tensor, group: NDArray[np.str_]) -> float:
-    """How often a work's nearest other work is of its own group, over the works whose group has others."""
-    near = (F.normalize(codes) @ F.normalize(codes).T).fill_diagonal_(-2).argmax(1).numpy()
-    others = np.array([np.count_nonzero(group == own) > 1 for own in group])
-    return float((group[near] == group)[others].mean())
 
 
 @torch.inference_mode()
@@ -222,16 +212,3 @@ def held_out(stats: NDArray[np.float16], head: Head, group: NDArray[np.str_]) ->
     return {name: round(value, 4) for name, value in found.items()}
 
 
-@torch.inference_mode()
-def retrieval(net: Aladin, paths: Sequence[Path]) -> tuple[float, float]:
-    """Top-1 of raw statistics and of codes: a picture's top left quarter finds its bottom right one.
-
-    Quarters are seen at the scale that the codes' windows are: 128 px of a picture brought to 256.
-    """
-    half = SIDE // 2
-    corners: list[Tensor] = []
-    for path in tqdm(paths, unit="picture", mininterval=5):
-        image = images.to_tensor(images.decode(path.read_bytes(), SIDE))
-        corners.append(net.statistics(torch.cat([image[..., :half, :half], image[..., half:, half:]]), half))
-    a, b = torch.stack(corners).unbind(1)
-    return top1(a, b), top1(net.head(a), net.head(b))

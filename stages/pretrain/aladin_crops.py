@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from models.backbones.trunks import LAYOUTS, Trunk
 from models.encoders.aladin import STATISTICS, Aladin
-from pipeline import files, images, weights
+from pipeline import files, hashing, images, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 
@@ -69,7 +69,7 @@ def gather(data: Path) -> list[Work]:
                 works.append(Work(path, name, f"{above}/" if above else f"{folder.name}/{name}", min(1.0, side / SIDE)))
     if not any(work.path.is_relative_to(data / "style") for work in works):
         raise Fault(f"{data / 'style'}: no pictures to learn styles from", 2)
-    return sorted(works, key=lambda work: files.short_hash(work.name))
+    return sorted(works, key=lambda work: hashing.short_hash(work.name))
 
 
 def cut(rgb: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
@@ -96,7 +96,7 @@ def collect(ctx: Context, folder: Path, works: Sequence[Work], size: int, count:
     picture, so that two of them share the style but no pixel.
     """
     recipe = json.dumps([[w.name for w in works], size, SIDE, CROPS, weights.sha256("lpips-vgg"), ctx.profile.seed])
-    path = folder / f"statistics-{files.short_hash(recipe)}.npy"
+    path = folder / f"statistics-{hashing.short_hash(recipe)}.npy"
     note = path.with_suffix(".done")
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (len(works), CROPS, STATISTICS)

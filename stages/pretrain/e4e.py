@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.irse import Backbone
-from models.encoders.e4e import Encoder4Editing, LatentCritic, unlocked
+from models.discriminators.latent import LatentCritic
+from models.encoders.e4e import Encoder4Editing, unlocked
 from models.losses import adversarial
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
@@ -29,6 +30,8 @@ from pipeline.training.loop import Loop
 from pipeline.training.prefetch import Ahead
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
+from stages.loaders import identity as identities
+from stages.loaders import inversion as inversions
 
 NAME = "train-inverter"
 SAVE_EVERY = 500
@@ -192,11 +195,11 @@ def _course(ctx: Context, batch: int, unlock: int) -> tuple[Course, str]:
     settings = ctx.profile.train
     generator: Any = networks.generator(ctx)
     generator.checkpointing = settings.checkpointing
-    net, start = networks.new_encoder(ctx, generator.slots)
+    net, start = inversions.new_encoder(ctx, generator.slots)
     net.latent_avg = networks.average_latent(ctx, generator).to(ctx.device).reshape(-1, 512)
     net.to(ctx.device).requires_grad_(True).eval()
     critic = LatentCritic().to(ctx.device)
-    identity = networks.identity(ctx)
+    identity = identities.identity(ctx)
     lazy = PENALTY_EVERY / (PENALTY_EVERY + 1)
     return Course(net, critic, generator, LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device), identity,
                   settings.identity, torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.99)),

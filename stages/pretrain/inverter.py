@@ -32,6 +32,7 @@ from pipeline.training.loop import Loop
 from pipeline.training.prefetch import Ahead
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
+from stages.loaders import identity as identities
 from stages.pretrain import e4e as train_e4e
 
 NAME = "train-inverter"
@@ -120,7 +121,7 @@ def _course(ctx: Context, steps: int, refine: bool) -> Course:
     net = Inverter(mapped.mean(0), mapped.std(0), refine=refine).to(ctx.device)
     with torch.no_grad():
         mean_face = generator(net.mean.expand(1, SLOTS, -1)).clamp(-1, 1)
-    return Course(net, generator, lpips, networks.identity(ctx), ctx.profile.train.identity,
+    return Course(net, generator, lpips, identities.identity(ctx), ctx.profile.train.identity,
                   torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.99)), mean_face, steps, ctx.profile.seed)
 
 

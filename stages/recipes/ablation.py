@@ -15,7 +15,7 @@ from pipeline import files
 from pipeline.context import Context
 from pipeline.profile import Train
 from pipeline.progress import say
-from stages.evaluate import comparison as evaluate
+from stages.evaluate import comparison, methods
 from stages.loaders import generator as networks
 from stages.train import run as train
 from stages.train import state as train_state
@@ -60,8 +60,8 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
         say(f"ablation: table {table}, {row.title}")
         if train_state.step_of(own) < steps:
             train.run(own, steps=steps)
-        evaluate.run(own, methods={"hypernst": evaluate.hypernst})
-        results = json.loads((evaluate.folder(own) / "results.json").read_text())
+        comparison.run(own, methods={"hypernst": methods.hypernst})
+        results = json.loads((comparison.folder(own) / "results.json").read_text())
         found[row.title] = results["methods"]["hypernst"]
     text = render(table, found)
     files.write_atomic(folder / f"table{table}.md", text.encode())

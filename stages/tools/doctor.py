@@ -4,22 +4,23 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import device, weights
+from pipeline import device, files, weights
 from pipeline.context import Context
 from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
+from stages.train import memory as train_memory
 
+LIBRARIES = 1.0e9  # what a process takes before any network is there
 PACKAGES = ("torch", "torchvision", "facexlib", "numpy", "h5py", "opencv-python-headless", "webdataset", "safetensors")
 
 
-def report(ctx: Context, preprocessing: float, training: float) -> str:
-    """Return a line each for the program, the libraries, the weights, the disk, the memory and the device.
-
-    The memory that the profile's two kinds of work take is given in bytes.
-    """
+def report(ctx: Context) -> str:
+    """A line each for the program, the libraries, the weights, the disk, the memory and the device."""
+    need = memory(ctx)
     names = weights.needed(ctx.profile)
     missing = [weights.find(name) for name in names if weights.local(name) is None]
     here = f"{len(names) - len(missing)} of the {len(names)} that profile {ctx.profile.name} reads are here"
@@ -33,9 +34,9 @@ def report(ctx: Context, preprocessing: float, training: float) -> str:
         ("disk", ", ".join(f"{free / 1e9:.1f} GB free at {at}" for at, free in _free(ctx.cache, ctx.run).items())),
         ("", _disk(missing)),
         ("memory", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it available"),
-        ("", f"profile {ctx.profile.name} takes about {preprocessing / 1e9:.1f} GB to preprocess{_fits(preprocessing)} "
-             f"and {training / 1e9:.1f} GB to train with one sample at a time{_fits(training)}"),
-        ("device", _device(training)),
+        ("", f"profile {ctx.profile.name} takes about {_gb(need.preprocessing)} to preprocess and "
+             f"{_gb(need.training)} to train with one sample at a time"),
+        ("device", _device(need.training)),
     ]
     return "\n".join(f"{name:<11}{text}" for name, text in lines)
 
@@ -49,9 +50,11 @@ def _disk(missing: Sequence[Weight]) -> str:
     return f"the missing weights take about {wanted / 1e9:.1f} GB while they are brought: {verdict}"
 
 
-def _fits(wanted: float) -> str:
+def _gb(wanted: float) -> str:
+    """An amount of memory, and whether this machine has it."""
     total, _ = device.memory()
-    return " (enough)" if wanted < total else f" (NOT enough: this machine has {total / 1e9:.1f} GB)"
+    verdict = "enough" if wanted < total else f"NOT enough: this machine has {total / 1e9:.1f} GB"
+    return f"{wanted / 1e9:.1f} GB ({verdict})"
 
 
 def _version(package: str) -> str:
@@ -83,3 +86,30 @@ def _device(training: float) -> str:
     small = "; NOT enough to train" if gpus and max(gpu.total_memory for gpu in gpus) < training else ""
     told = ", ".join(f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus)
     return f"{os.cpu_count()} CPU cores; GPU: {told or 'none'}{small}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes for the preprocessing stages (the largest of them) and for a step of training."""
+
+    preprocessing: float
+    training: float
+
+
+def memory(ctx: Context) -> Memory:
+    """The estimate for the profile; needs no weights on this machine."""
+    p = ctx.profile
+    generator = _held(p.generator.weights)
+    stages = (generator + _held(p.inverter.weights), _held(p.parser.weights), _held(p.aladin.weights))
+    return Memory(LIBRARIES + max(stages) * 1.5, LIBRARIES + train_memory.step_bytes(ctx))
+
+
+def _held(name: str) -> float:
+    """Bytes of a network's weights."""
+    if not name:
+        return 0.0
+    place = weights.local(name)
+    if place is not None:
+        return float(files.size(place))
+    known = weights.REGISTRY.get(name)
+    return known.mb * 1e6 if known and known.mb else 4e8  # FaRL's size is not published: a ViT-B and a head

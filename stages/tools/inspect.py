@@ -1,57 +1,65 @@
 """Says what is in a cache file, a part or the shards: datasets, shapes, ranges, NaNs, provenance; draws rows."""
 
 import base64
+import dataclasses
 import html as markup
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches.reader import Cache
+from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.files import write_atomic
-from pipeline.shards import writer as shards
+from pipeline.shards import index as shards
 from pipeline.shards.indexed import Samples
+from stages.tools.inspect_values import STRETCHES, Table, blocks_, columns_, provenance_, range_, shape_, unit_, value_
 
-SCAN_BYTES = 1 << 21  # of a dataset read for its range, in stretches evenly spread over it
-STRETCHES = 32
-BLOCK = 1 << 23  # bytes at once when all of it is read
 DRAWN = 8  # rows in a picture or page
 NEAREST = 3  # styles beside a row
-SIBLINGS = {"images": ("image",), "masks": ("region",), "latents": ("latent",),
-            "aladin": ("boxes", "iou", "valid", "code", "image_code")}
+SIBLINGS = {
+    "images": ("image",),
+    "masks": ("region",),
+    "latents": ("latent",),
+    "aladin": ("boxes", "iou", "valid", "code", "image_code"),
+}
 
-Generate = Callable[[Mapping[str, Any], np.ndarray], np.ndarray]
-Table = list[tuple[str, ...]]
 
-
-def run(path: Path, *, key: str | None = None, html: Path | None = None, png: Path | None = None, full: bool = False,
-        generate: Generate | None = None) -> str:
+def run(
+    path: Path, *, key: str | None = None, html: Path | None = None, png: Path | None = None, full: bool = False
+) -> str:
     """A report on `path` (a cache, a part, shards, their index.json or a tar, safetensors); `key` adds that row.
 
-    Ranges are those of evenly spread rows unless `full`. `png` and `html` get pictures of that row, or of the first
-    few; `generate(provenance, latents [N,L,D])` gives the pictures of latents, RGB u8 [N,H,W,3].
+    Ranges are those of evenly spread rows unless `full`. `png` and `html` get images of that row, or of the first
+    few.
     Raises: Fault when the file is damaged or there is no such key.
     """
-    kind = (_Weights if path.suffix == ".safetensors" else
-            _Shards if path.is_dir() or path.suffix in (".tar", ".json") else _CacheFile)(path)
+    kind = (
+        _Weights
+        if path.suffix == ".safetensors"
+        else _Shards
+        if path.is_dir() or path.suffix in (".tar", ".json")
+        else _CacheFile
+    )(path)
     text = kind.report(full)
     if key is not None:
-        text += f"\n\n{key}\n" + "\n".join(f"  {name:<12} {_value(v)}" for name, v in kind.row(key).items())
+        text += f"\n\n{key}\n" + "\n".join(f"  {name:<12} {value_(v)}" for name, v in kind.row(key).items())
     if png or html:
         from pipeline.reports import sheets
+        from stages.tools import inspect_rows
 
         keys = [key] if key else kind.keys()[:DRAWN]
         if not keys:
             raise Fault(f"{path}: holds no rows to draw", 2)
         rows = kind.pictures(keys)
-        text += _drawn_latents(rows, generate)
+        text += _drawn_latents(rows)
         _add_nearest(rows, kind.styles())
-        strips = {k: sheets.row(k, data) for k, data in rows.items()}
+        strips = {k: inspect_rows.row(k, data) for k, data in rows.items()}
         if png:
             write_atomic(png, sheets.png(sheets.sheet(list(strips.values()))))
         if html:
@@ -99,8 +107,9 @@ class _CacheFile:
         with Cache(self.path) as cache:
             h5 = cache.h5
             count = len(h5["key"])
-            head = [f"{self.path}: {count} rows, {len(h5['rejects/key'])} rejects, "
-                    f"{self.path.stat().st_size / 1e6:.1f} MB"]
+            head = [
+                f"{self.path}: {count} rows, {len(h5['rejects/key'])} rejects, {self.path.stat().st_size / 1e6:.1f} MB"
+            ]
             if count:
                 head.append(f"  keys     {h5['key'][0].decode()} .. {h5['key'][-1].decode()}")
             reasons = Counter(h5["rejects/reason"].asstr()[:])
@@ -111,9 +120,9 @@ class _CacheFile:
                 d = h5[name]
                 kind = cache.columns[name].dtype if name in cache.columns else str(d.dtype)
                 filters = "+".join(filter(None, (d.compression, "fletcher32" if d.fletcher32 else ""))) or "-"
-                spread = _range(_blocks(cache, name, full)) if name in cache.columns and count else ""
-                table.append((name, _shape(d.shape), kind, _shape(d.chunks), filters, spread))
-            return "\n".join([*head, *_provenance(cache.provenance), "", *_columns(table)])
+                spread = range_(blocks_(cache, name, full)) if name in cache.columns and count else ""
+                table.append((name, shape_(d.shape), kind, shape_(d.chunks), filters, spread))
+            return "\n".join([*head, *provenance_(cache.provenance), "", *columns_(table)])
 
 
 class _Shards:
@@ -142,30 +151,41 @@ class _Shards:
     def pictures(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The samples of `keys`, named as a cache's columns are."""
         found = {key: self.row(key) for key in keys}
-        return {key: {**s, "image_code": s["codes"][-1], "made": self.provenance,
-                      **{n: np.asarray(s["meta"][n]) for n in ("boxes", "iou", "valid") if n in s["meta"]}}
-                for key, s in found.items()}
+        return {
+            key: {
+                **s,
+                "image_code": s["codes"][-1],
+                "made": self.provenance,
+                **{n: np.asarray(s["meta"][n]) for n in ("boxes", "iou", "valid") if n in s["meta"]},
+            }
+            for key, s in found.items()
+        }
 
     def report(self, full: bool) -> str:
         count, size = sum(s.samples for s in self.shards), sum(s.bytes for s in self.shards)
         table: Table = [("shard", "samples", "MB", "sha256", "first key")]
         table += [(s.name, str(s.samples), f"{s.bytes / 1e6:.1f}", s.sha256[:12], s.keys[0]) for s in self.shards]
         head = f"{self.folder}: {count} samples in {len(self.shards)} shards, {size / 1e6:.1f} MB"
-        return "\n".join([head, *_provenance(self.provenance), "", *_columns(table), "",
-                          *_columns(self._members(full))])
+        return "\n".join(
+            [head, *provenance_(self.provenance), "", *columns_(table), "", *columns_(self._members(full))]
+        )
 
     def _members(self, full: bool) -> Table:
         """Shape, dtype and range of each member, a collection and split at a time."""
         table: Table = [("samples of", "member", "shape", "dtype", "range" if full else "range (spread samples)")]
         for group in sorted({(s.collection, s.split) for s in self.shards}):
             samples = Samples(self.folder, *group)
-            mine = np.flatnonzero(np.repeat([s.name in {m.name for m in self.shards} for s in samples.shards],
-                                            [s.samples for s in samples.shards]))
+            mine = np.flatnonzero(
+                np.repeat(
+                    [s.name in {m.name for m in self.shards} for s in samples.shards],
+                    [s.samples for s in samples.shards],
+                )
+            )
             chosen = mine if full else mine[np.unique(np.linspace(0, len(mine) - 1, STRETCHES).astype(int))]
             for name in ("image", "region", "latent", "codes"):
                 first = samples[int(chosen[0])][name]
-                spread = _range(samples[int(n)][name][None] for n in chosen)
-                table.append(("-".join(group), name, _shape(first.shape), str(first.dtype), spread))
+                spread = range_(samples[int(n)][name][None] for n in chosen)
+                table.append(("-".join(group), name, shape_(first.shape), str(first.dtype), spread))
         return table
 
 
@@ -189,9 +209,16 @@ class _Weights(_CacheFile):
         count = sum(t.numel() for t in tensors.values())
         head = f"{self.path}: {len(tensors)} tensors, {count} numbers, {self.path.stat().st_size / 1e6:.1f} MB"
         table: Table = [("tensor", "shape", "dtype", "range" if full else "range (--full)")]
-        table += [(name, _shape(tuple(t.shape)) or "-", str(t.dtype).removeprefix("torch."),
-                   _range(iter([t.float().numpy()])) if full else "") for name, t in tensors.items()]
-        return "\n".join([head, *_provenance(meta), "", *_columns(table)])
+        table += [
+            (
+                name,
+                shape_(tuple(t.shape)) or "-",
+                str(t.dtype).removeprefix("torch."),
+                range_(iter([t.float().numpy()])) if full else "",
+            )
+            for name, t in tensors.items()
+        ]
+        return "\n".join([head, *provenance_(meta), "", *columns_(table)])
 
     def _load(self) -> tuple[dict[str, Any], dict[str, Any]]:
         from pipeline.training import checkpoint  # and with it torch, which caches do without
@@ -199,42 +226,10 @@ class _Weights(_CacheFile):
         return checkpoint.load(self.path)
 
 
-def _blocks(cache: Cache, name: str, full: bool) -> Iterator[Any]:
-    """The rows of a column, or some stretches of them evenly spread over it."""
-    count = len(cache.h5[name])
-    column = cache.columns[name]
-    row = 1 << 16 if column.dtype in ("bytes", "text") else np.dtype(column.dtype).itemsize * int(np.prod(column.shape))
-    step = max(1, (BLOCK if full else SCAN_BYTES // STRETCHES) // row)
-    starts = range(0, count, step)
-    if not full and len(starts) > STRETCHES:
-        starts = [int(s) for s in np.linspace(0, count - step, STRETCHES)]  # type: ignore[assignment]
-    for start in starts:
-        yield cache.block(name, start, min(start + step, count))
-
-
-def _range(blocks: Iterator[Any]) -> str:
-    """`least .. most, mean, NaNs` of numbers, the lengths of bytes and text."""
-    least, most, total, count, nan, unit, form = np.inf, -np.inf, 0.0, 0, 0, "", ".4g"
-    for block in blocks:
-        if isinstance(block, list):
-            unit, form = " bytes" if isinstance(block[0], bytes) else " characters", ".0f"
-            block = np.array([len(v) for v in block])
-        values = block[~np.isnan(block)] if block.dtype.kind == "f" else block
-        nan += block.size - values.size
-        count += values.size
-        if values.size:
-            least, most = min(least, values.min()), max(most, values.max())
-            total += float(values.sum(dtype=np.float64))
-    missing = f", {nan} NaN" if nan else ""
-    if not count:
-        return "all NaN" if nan else ""
-    return f"{least:{form}} .. {most:{form}}, mean {total / count:{form}}{unit}{missing}"
-
-
-def _drawn_latents(rows: Mapping[str, dict[str, Any]], generate: Generate | None) -> str:
+def _drawn_latents(rows: Mapping[str, dict[str, Any]]) -> str:
     """Give rows with a latent the picture it generates; what to add to the report where that cannot be done."""
     having = [row for row in rows.values() if "latent" in row]
-    if not having or generate is None:
+    if not having:
         return ""
     try:
         made = generate(having[0]["made"], np.stack([row["latent"] for row in having]))
@@ -245,6 +240,30 @@ def _drawn_latents(rows: Mapping[str, dict[str, Any]], generate: Generate | None
     return ""
 
 
+def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
+    """The pictures of latents [N,L,D], RGB u8 [N,H,W,3], by the generator that `made`, their file's provenance, names.
+
+    Raises: Fault when its profile or weights are not to be had, or its generator takes other latents.
+    """
+    import torch
+
+    from pipeline import images
+    from stages.loaders import generator as networks
+
+    settings = made["params"].get("generator")
+    # A file made with a profile of the user's own keeps the generator's settings; shards keep the profile's name only.
+    found = profile.load("portable" if settings else made["profile"])
+    if settings:
+        found = dataclasses.replace(found, generator=profile.Generator(**settings))
+    generator = networks.generator(Context(found))
+    try:
+        with torch.inference_mode():
+            drawn = [images.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
+    except (ValueError, RuntimeError) as error:
+        raise Fault(f"its generator cannot draw latents {list(latents.shape[1:])}: {error}") from error
+    return np.stack(drawn)
+
+
 def _add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
     """Give rows with a code the NEAREST styles by it: (key, cosine, picture), the row's own key left out."""
     having = {key: row for key, row in rows.items() if "image_code" in row}
@@ -253,48 +272,25 @@ def _add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
         return
     with Cache(files[0]) as codes, Cache(files[1]) as images:
         keys = codes.keys()
-        wanted = _unit(np.stack([row["image_code"] for row in having.values()]))
-        near = np.concatenate([wanted @ _unit(block).T for block in _blocks(codes, "image_code", True)], axis=1) \
-            if keys else np.zeros((len(having), 0))
+        wanted = unit_(np.stack([row["image_code"] for row in having.values()]))
+        near = (
+            np.concatenate([wanted @ unit_(block).T for block in blocks_(codes, "image_code", True)], axis=1)
+            if keys
+            else np.zeros((len(having), 0))
+        )
         for (key, row), likeness in zip(having.items(), near, strict=True):
-            best = [i for i in np.argsort(-likeness)[:NEAREST + 1] if keys[i] != key][:NEAREST]
+            best = [i for i in np.argsort(-likeness)[: NEAREST + 1] if keys[i] != key][:NEAREST]
             found = images.rows([keys[i] for i in best], ["image"])
             row["nearest"] = [(keys[i], float(likeness[i]), r["image"]) for i, r in zip(best, found, strict=True)]
 
 
-def _unit(codes: np.ndarray) -> np.ndarray:
-    return codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-8)
-
-
-def _provenance(provenance: dict[str, Any]) -> list[str]:
-    """A line a setting, without the columns, which the table shows."""
-    return [f"  {name:<8} {_value(value)}" for name, value in provenance.items() if name != "columns"]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    if isinstance(value, np.ndarray):
-        if value.size <= 24:
-            return np.array2string(value, precision=4, separator=", ").replace("\n", "")
-        return f"{value.dtype}{list(value.shape)}, {_range(iter([value]))}"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_value(v)}" for k, v in value.items()) or "-"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _columns(table: Table) -> list[str]:
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return ["  " + "  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
 def _page(path: Path, text: str, pictures: dict[str, bytes]) -> str:
-    figures = "\n".join(f'<p><img alt="{markup.escape(k)}" src="data:image/png;base64,{base64.b64encode(p).decode()}">'
-                        for k, p in pictures.items())
+    figures = "\n".join(
+        f'<p><img alt="{markup.escape(k)}" src="data:image/png;base64,{base64.b64encode(p).decode()}">'
+        for k, p in pictures.items()
+    )
     name = markup.escape(str(path))
-    return (f'<!doctype html><meta charset="utf-8"><title>{name}</title><h1>{name}</h1>\n'
-            f"<pre>{markup.escape(text)}</pre>\n{figures}\n")
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>{name}</title><h1>{name}</h1>\n'
+        f"<pre>{markup.escape(text)}</pre>\n{figures}\n"
+    )

@@ -1,25 +1,26 @@
 """Checks every cache file, part and shard against its checksums, and the caches of a collection against each other."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline import hashing
 from pipeline.caches import reader as store
 from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache, Entry
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
-from pipeline.locks import lock, sweep
+from pipeline.files import sweep
+from pipeline.locks import lock
 from pipeline.progress import say
-from pipeline.shards import writer as shards
+from pipeline.shards import index as shards
+from stages.preprocess import chain
+from stages.preprocess.chain import Wanted
 
 ROWS = 64  # checked at once
-Wanted = dict[tuple[str, str], set[str] | None]
-Rebuild = Callable[[Context, Wanted], None]
 
 
 @dataclass
@@ -41,25 +42,23 @@ class Problem:
         return f"{self.path}: {self.text}" + (f": {shown}" if self.keys else "")
 
 
-def run(ctx: Context, *, repair: bool = False, rebuild: Rebuild | None = None) -> int:
+def run(ctx: Context, *, repair: bool = False) -> int:
     """Report every problem, one a line; 1 if there are any left.
 
     `repair` removes just what is bad (rows, or a file that cannot be opened) and what killed runs left half-written,
-    and has `rebuild` compute just that again; without `rebuild` the stages do when they run.
+    and computes just that again.
     """
     with lock(ctx.cache, "verify --repair") if repair else nullcontext():
         found = check(ctx)
         if repair:
-            _remove(ctx, found)
+            remove(ctx, found)
     checked = f"{ctx.cache}: {len(found)} problems"
     if not found:
         say(f"{checked}; all checksums hold")
     elif not repair:
         say(f"{checked}; `hypernst verify --repair` computes again just what is bad")
-    elif rebuild is None:
-        say(f"{checked}, removed; the stages compute them again")
     else:
-        rebuild(ctx, _wanted(found))
+        chain.rebuild(ctx, _wanted(found))
         say(f"{checked} repaired; checking again")
         found = check(ctx)
         say(f"{ctx.cache}: {len(found)} problems left" if found else f"{ctx.cache}: all checksums hold")
@@ -166,7 +165,7 @@ def check_shards(folder: Path) -> Iterator[Problem]:
             yield Problem(path, "missing, but index.json lists it")
         elif path.stat().st_size != shard.bytes:
             yield Problem(path, f"{path.stat().st_size} bytes, but index.json says {shard.bytes}")
-        elif files.sha256(path) != shard.sha256:
+        elif hashing.sha256(path) != shard.sha256:
             yield Problem(path, "its sha256 is not the one in index.json")
     for stray in sorted(set(folder.glob("*.tar")) - {folder / s.name for s in listed}):
         yield Problem(stray, "not in index.json")
@@ -193,7 +192,7 @@ def _check_parents(path: Path, provenance: dict[str, Any], entries: dict[str, En
         yield Problem(path, f"lacks keys that {' and '.join(parents)} have", lacking, fatal=False)
 
 
-def _remove(ctx: Context, found: list[Problem]) -> None:
+def remove(ctx: Context, found: list[Problem]) -> None:
     """Remove whole files, or rewrite them without the bad rows; sweep up after killed runs."""
     for path in sorted({p.path for p in found if p.fatal}):
         problems = [p for p in found if p.path == path and p.fatal]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import windows
+from models import regions
 from models.generators.interface import Generator
 from models.generators.mobilestylegan import MobileStyleGAN
 from models.generators.stylegan2 import StyleGAN2
-from models.losses import adversarial
+from models.losses import region_patches
 from models.losses.objectives import Batch
 from pipeline import device
 from pipeline.context import Context
@@ -126,9 +126,9 @@ def _batch(settings: Train, size: int, slots: int) -> Batch:
 def _whole_step(step: Step, batch: Batch) -> None:
     """What `Step` does to one micro-batch, with every region on both sides."""
     s, rng = step.settings, np.random.default_rng(0)
-    sample, region = np.divmod(np.arange(len(batch.image) * len(windows.REGIONS)), len(windows.REGIONS))
+    sample, region = np.divmod(np.arange(len(batch.image) * len(regions.REGIONS)), len(regions.REGIONS))
     boxes = np.tile(np.array([0, 0, s.patch, s.patch]), (len(sample), s.patches, 1))
-    matched = adversarial.Matched(sample, region, boxes, boxes, boxes)
+    matched = region_patches.Matched(sample, region, boxes, boxes, boxes)
     for y in step.refine(batch, batch.codes, rng):
         step.reconstruction(y, batch)[0].backward()
     for y in step.refine(batch, batch.codes, rng):

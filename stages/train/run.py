@@ -10,13 +10,13 @@ from pathlib import Path
 
 from pipeline.context import Context
 from pipeline.progress import say
-from pipeline.shards import writer as shards
+from pipeline.shards import index as shards
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
 from pipeline.training.distributed import Team, joined
 from pipeline.training.loop import SAVE_EVERY, Loop
 from stages.loaders import generator as networks
-from stages.preprocess import latents
+from stages.preprocess import compatibility
 from stages.train import data, validate
 from stages.train import memory as train_memory
 from stages.train import state as train_state
@@ -40,7 +40,7 @@ def _train(ctx: Context, team: Team, total: int, shipped: bool, phase: str | Non
            minutes: float | None) -> int:
     settings = ctx.profile.train
     content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
-    latents.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
+    compatibility.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
     generator = networks.generator(ctx)
     state = train_state.start(ctx, generator, shipped, team, phase)
     if state.step >= total and not export:

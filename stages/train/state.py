@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.discriminators.image import ImageDiscriminator, PatchDiscriminator
+from models.discriminators.image import ImageDiscriminator
+from models.discriminators.patch import PatchDiscriminator
 from models.generators import interface
 from models.generators.interface import Generator
 from models.hypernetworks.hypernetwork import HyperNetwork
@@ -16,7 +17,7 @@ from pipeline.profile import Train
 from pipeline.progress import say
 from pipeline.training import checkpoint
 from pipeline.training.distributed import Team
-from stages.loaders import generator as networks
+from stages.loaders import hypernetwork as networks
 
 PHASES = ("reconstruct", "stylize")
 FREE = {"reconstruction_steps", "stylisation_steps", "validate_every", "checkpointing", "micro_batch"}  # may change

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.backbones.trunks import Trunk
 from models.generators.interface import Generator
 from models.hypernetworks import hypernetwork
-from models.losses import adversarial
+from models.losses import region_patches
 from models.losses.objectives import Batch, Reconstruction, Stylisation, Weights
 from models.losses.region_style import StyleTerm
 from models.metrics.identity import Identity
@@ -24,7 +24,7 @@ from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.profile import Train
 from pipeline.training.distributed import ALONE, Team
-from stages.loaders import generator as networks
+from stages.loaders import identity as networks
 from stages.train.data import Pair, micro_batches
 from stages.train.state import State
 
@@ -164,7 +164,7 @@ class Step:
                 found |= self._penalise(style, matched, share)
         return _numbers(found)
 
-    def _penalise(self, style: Batch, matched: adversarial.Matched, share: int) -> dict[str, Tensor]:
+    def _penalise(self, style: Batch, matched: region_patches.Matched, share: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         for loss, terms in self.stylisation.penalties(style, matched, PENALTY_EVERY):
             (loss / share).backward()

@@ -24,9 +24,8 @@ from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.reports.charts import chart
 from pipeline.shards.indexed import Samples
-from pipeline.shards.sample import Decoded
 from pipeline.training import loop
-from stages.apply.portrait import Portrait
+from stages.apply.portrait import Portrait, from_sample
 from stages.evaluate import gallery
 
 SIDE = 4  # contents and styles
@@ -119,13 +118,9 @@ def _portraits(ctx: Context, collection: str) -> list[Portrait]:
         samples = Samples(ctx.shards, collection, "test")
     except Fault:  # so small a set that none is held out
         samples = Samples(ctx.shards, collection, "train")
-    return [portrait(samples[i]) for i in range(min(SIDE, len(samples)))]
+    return [from_sample(samples[i]) for i in range(min(SIDE, len(samples)))]
 
 
-def portrait(sample: Decoded) -> Portrait:
-    """A shard's sample as a portrait, all of whose regions have codes."""
-    valid = np.ones(3, bool)
-    return Portrait(sample["key"], sample["image"], sample["region"], sample["latent"], sample["codes"], valid)
 
 
 def _tensor(image: np.ndarray, device: str) -> torch.Tensor:

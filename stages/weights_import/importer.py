@@ -7,22 +7,17 @@ refused unless the user wants it. What is written appears whole or not at all.
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline import files, weights
+from pipeline import files, hashing, locks, weights
 from pipeline.errors import Fault
 from pipeline.weights import download
 from pipeline.weights.registry import Weight
 from stages.weights_import import identify
 from stages.weights_import.identify import NAMES, Part, article
-
-if TYPE_CHECKING:
-    import torch
-
-Check = Callable[[str, "Mapping[str, torch.Tensor]"], None]
+from stages.weights_import.structure import structure
 
 
 @dataclass(frozen=True)
@@ -46,11 +41,10 @@ class Imported:
         return "\n".join(lines)
 
 
-def import_file(path: Path, name: str, check: Check, *, replace: bool = False, kind: str = "") -> Imported:
+def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "") -> Imported:
     """Import the file as `name`: a registry name, a path ending in .safetensors or .pt, or "" to go by its content.
 
-    Of a file with several networks the first, or the one of the name's kind, or of `kind` is taken. `check` builds the
-    network of a kind from tensors and raises ValueError naming what does not fit.
+    Of a file with several networks the first, or the one of the name's kind, or of `kind` is taken.
     Raises: Fault, one line, for a file that is not what the name stands for, and for an unknown name (2).
     """
     weight = weights.find(name) if name and "/" not in name else None
@@ -59,7 +53,7 @@ def import_file(path: Path, name: str, check: Check, *, replace: bool = False, k
         weight, part = _choose(parts, weight, name, kind)
         if part.tensors:
             try:  # before the values: shapes that are right cannot be those of a bomb
-                check(part.kind, part.tensors)
+                structure(part.kind, part.tensors)
             except ValueError as error:
                 raise Fault(str(error)) from error
         _check_values(part)
@@ -71,7 +65,7 @@ def import_file(path: Path, name: str, check: Check, *, replace: bool = False, k
     if place.suffix != (".pt" if part.kind == "farl" else ".safetensors"):
         raise Fault(f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in "
                     f"{'.pt' if part.kind == 'farl' else '.safetensors'}", 2)
-    digest = files.sha256(path)
+    digest = hashing.sha256(path)
     known = ledger().get(str(weight.name if weight else place), {})
     if known.get("source_sha256", digest) != digest and not replace:
         raise Fault(f"{path}: is another file than {weight.name if weight else place} was first imported from "
@@ -82,12 +76,12 @@ def import_file(path: Path, name: str, check: Check, *, replace: bool = False, k
         about |= {"origin": weight.origin, "licence": weight.licence}
     _write(path, part, place, about)
     shown = str(weight.name if weight else place)
-    _record(shown, about | {"sha256": files.sha256(place), "place": str(place)})
+    _record(shown, about | {"sha256": hashing.sha256(place), "place": str(place)})
     others = tuple(f"{other}; `--part {other.kind}` takes it" for other in parts if other is not part)
     return Imported(shown, part, place, len(part.tensors), files.size(place) / 1e6, digest, others)
 
 
-def fetch_file(name: str, check: Check) -> Path:
+def fetch_file(name: str) -> Path:
     """Fetch a file whose own address is known, and import it. Raises: Fault as `import_file`, or naming the way."""
     weight = weights.find(name)
     found = weights.local(name)
@@ -95,16 +89,16 @@ def fetch_file(name: str, check: Check) -> Path:
         return found
     if not weight.direct:
         return weights.path(name)
-    with files.locked(weights.folder() / "locks" / f"{name}.lock"):
+    with locks.locked(weights.folder() / "locks" / f"{name}.lock"):
         target = weights.folder() / f"{weight.published}.part"
         try:
             download.address(str(weight.source), target)
-            return import_file(target, name, check).place
+            return import_file(target, name).place
         finally:
             target.unlink(missing_ok=True)
 
 
-def verify(name: str, check: Check) -> str:
+def verify(name: str) -> str:
     """Check what lies here under `name` again: its bytes since the import, its structure, its values; one line.
 
     Raises: Fault telling what is wrong with it.
@@ -112,7 +106,7 @@ def verify(name: str, check: Check) -> str:
     weight = weights.find(name) if "/" not in name else None
     place = weights.path(name)
     known = ledger().get(name, {})
-    digest = files.sha256(place)
+    digest = hashing.sha256(place)
     if known.get("place") == str(place) and known["sha256"] != digest:
         raise Fault(f"{place}: has changed since {name} was imported; import {known['source']} again")
     kind = weights.kind(name)
@@ -122,7 +116,7 @@ def verify(name: str, check: Check) -> str:
         part = identify.script(place) if kind == "farl" else identify.of_kind(kind, weights.tensors(name))
         _choose([part], weight, name)
         if part.tensors:
-            check(part.kind, part.tensors)
+            structure(part.kind, part.tensors)
         _check_values(part)
     except Fault as fault:
         raise Fault(f"{place}: {fault}", fault.status) from fault
@@ -144,7 +138,7 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 
 def _record(name: str, entry: dict[str, Any]) -> None:
-    with files.locked(weights.folder() / "locks" / "imported.lock"):
+    with locks.locked(weights.folder() / "locks" / "imported.lock"):
         data = json.dumps(ledger() | {name: entry}, indent=1, sort_keys=True)
         files.write_atomic(weights.folder() / "imported.json", data.encode())
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises: ValueError, one line, naming what is missing, unexpected or of another shape."""
-    from models.discriminators import image as discriminators
+    from models.discriminators import image, patch
     from models.encoders import aladin, aladin_vit, e4e
     from models.faces import retinaface
     from models.generators import stylegan2
@@ -17,13 +17,13 @@ def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
     from models.parsing import facexlib_parsers
 
     loaders: dict[str, Any] = {
-        "stylegan2": stylegan2.StyleGAN2.load, "stylegan2-critic": discriminators.ImageDiscriminator.load,
+        "stylegan2": stylegan2.StyleGAN2.load, "stylegan2-critic": image.ImageDiscriminator.load,
         "e4e": e4e.Encoder4Editing.load, "psp": e4e.PSP.load, "w-encoder": e4e.WEncoder.load,
         "hyperstyle": hyperstyle.HyperStyle.load,
         "aladin-vit": aladin_vit.AladinViT.load, "aladin-vgg": aladin.Aladin.load,
         "bisenet": facexlib_parsers.BiSeNet.load, "parsenet": facexlib_parsers.ParseNet.load,
         "retinaface": retinaface.RetinaFace, "retinaface-mobilenet": retinaface.RetinaFace,
-        "sae-patch": discriminators.PatchDiscriminator.load, "sae-image": discriminators.ImageDiscriminator.load,
+        "sae-patch": patch.PatchDiscriminator.load, "sae-image": image.ImageDiscriminator.load,
         "boundary": _boundary, "arcface": identity.Identity.load,
     }  # fmt: skip
     loaders[kind](tensors)

@@ -14,10 +14,12 @@ import pytest
 
 from pipeline import profile
 from pipeline.caches import writer as parts
+from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import Fault
-from pipeline.runner import run as runner
-from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Worker, run_stage
+from pipeline.runner import compute as runner
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from stages.cli import main as cli
 
 ray_only = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra [ray]")

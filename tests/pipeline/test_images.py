@@ -81,6 +81,6 @@ def test_a_folder_is_read_in_order_and_its_bad_file_is_named(tmp_path: Path) -> 
 
 
 def test_a_folder_without_pictures_is_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="holds no pictures") as fault:
+    with pytest.raises(Fault, match="holds no images") as fault:
         images.Folder(tmp_path, 8)
     assert fault.value.status == 2

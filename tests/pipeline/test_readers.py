@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from pipeline import images
 from pipeline.errors import Fault
-from pipeline.shards import indexed as stream
-from pipeline.shards import writer as shards
-from pipeline.shards.indexed import Batches, Loader, Samples
+from pipeline.shards import batches as stream
+from pipeline.shards import writer
+from pipeline.shards.batches import Batches
+from pipeline.shards.index import read_index
+from pipeline.shards.indexed import Loader, Samples
 from pipeline.shards.sample import decode, fields
 from pipeline.shards.streaming import Stream, StreamLoader, listed
 
@@ -29,15 +31,15 @@ CUT = 5  # batches before a resume
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 
-def sample(number: int, latent: np.ndarray | None = None) -> tuple[str, shards.Sample]:
+def sample(number: int, latent: np.ndarray | None = None) -> tuple[str, writer.Sample]:
     rng = np.random.default_rng(number)
     key = f"k{number:03d}"
     codes = rng.random((4, 256), np.float32)
     return key, {
         "jpg": images.encode(rng.integers(0, 255, (32, 32, 3), np.uint8), ".jpg"),
         "region.png": images.encode(rng.integers(0, 3, (32, 32, 1), np.uint8).repeat(3, 2)[..., :1], ".png"),
-        "latent.npy": shards.npy(rng.random((4, 16), np.float32) if latent is None else latent),
-        "codes.npy": shards.npy(codes),
+        "latent.npy": writer.npy(rng.random((4, 16), np.float32) if latent is None else latent),
+        "codes.npy": writer.npy(codes),
         "json": json.dumps({"key": key, "number": number}).encode(),
     }
 
@@ -46,7 +48,7 @@ def sample(number: int, latent: np.ndarray | None = None) -> tuple[str, shards.S
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "shards"
     folder.mkdir()
-    shards.write(folder, [("content", "train", map(sample, range(COUNT)))], 90_000, {})
+    writer.write(folder, [("content", "train", map(sample, range(COUNT)))], 90_000, {})
     assert len(list(folder.glob("*.tar"))) > 5
     return folder
 
@@ -168,7 +170,7 @@ def read_all(folder: Path) -> None:
 
 
 def test_a_cut_tar_is_refused(copied: Path) -> None:
-    shard = shards.read_index(copied)[1][0]
+    shard = read_index(copied)[1][0]
     path = copied / shard.name
     path.write_bytes(path.read_bytes()[:shard.offsets[-1]] + bytes(1024))  # between two samples, and closed well
     with pytest.raises(Fault, match=rf"{shard.name}: \d+ bytes, but index.json says .*'its end'.*it was cut"):
@@ -187,7 +189,7 @@ def test_a_tar_cut_while_it_is_read_is_refused(copied: Path) -> None:
 
 def change(folder: Path, edit: Callable[[list[tuple[str, bytes]]], None]) -> None:
     """Write the first shard anew after `edit` of its members, and make it as long as it was."""
-    path = folder / shards.read_index(folder)[1][0].name
+    path = folder / read_index(folder)[1][0].name
     with tarfile.open(path) as tar:
         found = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
     edit(found)
@@ -238,7 +240,7 @@ def test_a_json_of_any_form_counts_but_only_the_samples_own() -> None:
 
 
 def test_a_batch_of_two_sizes_is_refused() -> None:
-    two = [fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": shards.npy(latent)}, str(i))
+    two = [fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": writer.npy(latent)}, str(i))
            for i, latent in enumerate((np.zeros((4, 16), "<f4"), np.zeros((1, 16), "<f4")))]
     with pytest.raises(Fault, match=r"a batch's latent are float32\[4, 16\], but that of '1' is float32\[1, 16\]"):
         stream.collate(two, 2)

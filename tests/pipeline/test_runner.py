@@ -15,10 +15,12 @@ import pytest
 
 from pipeline import profile
 from pipeline.caches import reader as store
+from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.locks import lock
-from pipeline.runner.run import Column, Item, Reject, Row, StageSpec, Summary, Worker, run_collections, run_stage
+from pipeline.runner.run import Summary, run_collections, run_stage
+from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import is_settled
 from stages.tools import verify
 from stages.tools.explain import explain

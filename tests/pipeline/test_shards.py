@@ -16,7 +16,7 @@ from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.context import Context
 from pipeline.errors import Fault
-from pipeline.shards import writer as shards
+from pipeline.shards import index, writer
 from pipeline.shards.indexed import Samples
 from stages.preprocess import shards as stage
 from tests.support.caches import fill
@@ -53,7 +53,7 @@ def test_same_inputs_same_bytes_and_no_second_packing(packed: Context, capsys: p
 
 
 def test_index_describes_the_tars(packed: Context) -> None:
-    _, listed = shards.read_index(packed.shards)
+    _, listed = index.read_index(packed.shards)
     assert sum(s.samples for s in listed if s.collection == "content") == COUNT
     assert len([s for s in listed if s.collection == "content"]) > 3
     for shard in listed:
@@ -61,7 +61,7 @@ def test_index_describes_the_tars(packed: Context) -> None:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256 and path.stat().st_size == shard.bytes
         with tarfile.open(path) as tar:
             found = [(m.name, m.offset, m.size, m.mtime, m.mode) for m in tar]
-        assert found == [(*m, 0, 0o644) for i in range(shard.samples) for m in shards.members(shard, i)]
+        assert found == [(*m, 0, 0o644) for i in range(shard.samples) for m in index.members(shard, i)]
 
 
 def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
@@ -109,7 +109,7 @@ def test_killed_while_packing_leaves_no_index_and_the_rerun_the_same_bytes(packe
     left = sorted(p.name for p in (cache / "shards").iterdir())
     assert len([n for n in left if n.endswith(".tar")]) == 2 and "index.json" not in left
     with pytest.raises(Fault, match="no finished shards"):
-        shards.read_index(cache / "shards")
+        index.read_index(cache / "shards")
     again = dataclasses.replace(packed, cache=cache)
     stage.run(again)
     assert sums(again.shards) == sums(packed.shards)
@@ -117,13 +117,13 @@ def test_killed_while_packing_leaves_no_index_and_the_rerun_the_same_bytes(packe
 
 def test_the_split_is_by_key_alone_and_recorded(packed: Context) -> None:
     for fraction in (0.1, 0.25, 0.5):
-        found = [shards.split_of(f"picture-{i}", fraction) for i in range(2000)]
+        found = [writer.split_of(f"picture-{i}", fraction) for i in range(2000)]
         assert abs(found.count("test") / 2000 - fraction) < 0.04
-    provenance, listed = shards.read_index(packed.shards)
+    provenance, listed = index.read_index(packed.shards)
     assert provenance["params"]["test_fraction"] == 0.25
     for shard in listed:
         assert shard.name.startswith(f"{shard.collection}-{shard.split}-")
-        assert {shards.split_of(key, 0.25) for key in shard.keys} == {shard.split}
+        assert {writer.split_of(key, 0.25) for key in shard.keys} == {shard.split}
 
 
 @pytest.mark.parametrize("name", ["portable", "paper"])
@@ -133,4 +133,4 @@ def test_shards_are_of_a_size_that_streams_well(name: str) -> None:
 
 
 def test_no_shard_is_larger_than_asked(packed: Context) -> None:
-    assert all(s.bytes <= 150_000 for s in shards.read_index(packed.shards)[1])
+    assert all(s.bytes <= 150_000 for s in index.read_index(packed.shards)[1])

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import Fault
 from pipeline.runner.staleness import Inputs
-from pipeline.sources.scan import KEY, KEY_LENGTH, Fingerprints, Reader, Source, key_of, scan
+from pipeline.sources.fingerprints import Fingerprints
+from pipeline.sources.keys import KEY, KEY_LENGTH, key_of
+from pipeline.sources.reader import Reader, Source
+from pipeline.sources.scan import scan
 
 CHARACTERS = st.characters(exclude_characters="\0", codec="utf-8")
 NAMES = st.text(CHARACTERS, min_size=1, max_size=150).map(lambda s: s + ".jpg")

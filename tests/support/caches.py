@@ -7,8 +7,10 @@ import zlib
 import numpy as np
 
 from pipeline import images
+from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
-from pipeline.runner.run import Column, Row, StageSpec, Worker, run_stage
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import StageSpec, Worker
 from stages.preprocess import chain
 
 SPECS = {

@@ -8,7 +8,6 @@ import pytest
 from pipeline import weights
 from pipeline.errors import Fault
 from stages.weights_import import importer as imports
-from stages.weights_import.structure import structure
 
 
 def own_cache(place: Path, patch: pytest.MonkeyPatch) -> None:
@@ -19,7 +18,7 @@ def own_cache(place: Path, patch: pytest.MonkeyPatch) -> None:
 
 def take(path: Path, name: str | Path = "", **options: Any) -> imports.Imported:
     """Import a file."""
-    return imports.import_file(path, str(name), structure, **options)
+    return imports.import_file(path, str(name), **options)
 
 
 def refused(path: Path, name: str | Path = "", **options: Any) -> str:

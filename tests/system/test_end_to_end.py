@@ -17,8 +17,8 @@ from models.generators.mobilestylegan import MobileStyleGAN
 from pipeline import images, profile, weights
 from pipeline.caches import reader as store
 from pipeline.context import Context
-from pipeline.sources import scan as sources
-from stages.apply import portrait as portraits
+from pipeline.sources import keys as sources
+from stages.apply import portrait, reader
 from stages.cli import main as cli
 from stages.preprocess import samples
 
@@ -157,9 +157,9 @@ def contents(path: Path) -> tuple:
 
 
 def test_one_picture_read_alone_gives_what_the_caches_hold(folder: Path, made: Context) -> None:
-    read = portraits.Reader(made)
+    read = reader.Reader(made)
     for collection in ("content", "style"):
-        for cached in portraits.cached(made, collection):
+        for cached in portrait.cached(made, collection):
             name = next(n for n in (*GOOD, "nobody.jpg") if sources.key_of(n) == cached.key)
             alone = read(folder / name, collection)
             for field in ("key", "image", "region", "latent", "codes", "valid"):

@@ -15,8 +15,9 @@ from pipeline.caches import reader as store
 from pipeline.context import COLLECTIONS, Context
 from pipeline.runner.run import run_stage
 from stages.loaders import generator as networks
+from stages.loaders import hypernetwork as hypernetworks
 from stages.preprocess import chain, shards
-from stages.tools import inspect_latents, verify
+from stages.tools import inspect, verify
 from stages.train import run as train
 
 pytestmark = pytest.mark.weights  # LPIPS measures the inversion
@@ -56,11 +57,11 @@ def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> Non
     generator = networks.generator(ctx)
     assert latents.shape == (COUNT, generator.slots, 512) and len(np.unique(latents[:, 0, 0])) == COUNT
     assert all(0 < row["lpips"] < 2 for row in rows)
-    assert "drawn as grey" not in inspect_latents.run(ctx.file("content", "latents"), png=tmp_path / "rows.png")
+    assert "drawn as grey" not in inspect.run(ctx.file("content", "latents"), png=tmp_path / "rows.png")
     assert train.run(ctx) == 0
     log = [json.loads(line) for line in (ctx.run / "log.jsonl").read_text().splitlines()]
     assert [row["phase"] for row in log] == ["reconstruct", "stylize"]
-    assert networks.trained_hypernetwork(ctx, generator.layer_table())
+    assert hypernetworks.trained_hypernetwork(ctx, generator.layer_table())
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import windows
-from models.discriminators.image import ImageDiscriminator, PatchDiscriminator
-from models.losses import adversarial
+from models.discriminators.image import ImageDiscriminator
+from models.discriminators.patch import PatchDiscriminator
+from models.losses import adversarial, region_patches
 from models.stylegan_ops import fir
 from tests.support.goldens import Case
 
@@ -156,11 +157,11 @@ def test_match_leaves_a_missing_region_out_and_cuts_the_right_pixels() -> None:
     content[:, :48], content[:, 48:96] = 0, 1
     style = content.copy()
     style[1, :48] = 2
-    matched = adversarial.match(content, style, np.random.default_rng(1))
+    matched = region_patches.match(content, style, np.random.default_rng(1))
     assert list(zip(matched.sample, matched.region, strict=True)) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
     maps = torch.from_numpy(content)[:, None].float()
-    cut = adversarial.crops(maps, matched.sample, matched.fake)
+    cut = region_patches.crops(maps, matched.sample, matched.fake)
     assert cut.shape == (5, 3, 1, 32, 32)
     share = (cut == torch.from_numpy(matched.region).view(-1, 1, 1, 1, 1)).float().mean((2, 3, 4))
     assert float(share.min()) >= 0.7
-    assert len(adversarial.match(content * 0 + 255, style, np.random.default_rng(1))) == 0
+    assert len(region_patches.match(content * 0 + 255, style, np.random.default_rng(1))) == 0

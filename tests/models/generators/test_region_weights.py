@@ -11,7 +11,7 @@ from models.generators.interface import Generator
 from models.generators.mobilestylegan import MobileStyleGAN
 from models.generators.region_weights import FEATHER, Places
 from models.generators.stylegan2 import StyleGAN2
-from models.windows import UNKNOWN
+from models.regions import UNKNOWN
 
 LABELS = (0, 1, 2, UNKNOWN)
 

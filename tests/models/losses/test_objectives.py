@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.backbones.trunks import Trunk
-from models.discriminators.image import ImageDiscriminator, PatchDiscriminator
-from models.losses import adversarial
+from models.discriminators.image import ImageDiscriminator
+from models.discriminators.patch import PatchDiscriminator
+from models.losses import adversarial, region_patches
 from models.losses.objectives import Batch, Reconstruction, Stylisation, Weights
 from models.losses.region_style import StyleTerm, groups_present
 from models.metrics.lpips import LPIPS
@@ -154,7 +155,7 @@ def test_penalties_taken_one_by_one_are_those_of_the_batch() -> None:
     losses = [loss for loss, _ in judge.penalties(style, matched, 16)]
     assert len(losses) == 3 + len(matched) == 3 + 6
     image = style.image.clone().requires_grad_()
-    patches = [adversarial.crops(style.image, matched.sample, boxes).requires_grad_()
+    patches = [region_patches.crops(style.image, matched.sample, boxes).requires_grad_()
                for boxes in (matched.reference, matched.real)]
     whole = adversarial.r1(judge.image_critic(image), [image], 10.0, every=16)
     whole = whole + adversarial.r1(judge.patch_critic(*patches), patches, 0.5, every=16)

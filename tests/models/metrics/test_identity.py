@@ -11,7 +11,6 @@ from models.metrics.identity import CODE, CROP, Identity
 from models.state_dicts import build
 from pipeline import weights
 from stages.weights_import import importer as imports
-from stages.weights_import.structure import structure
 
 SMALL = ((16, 3), (16, 4), (16, 14), (16, 3))
 
@@ -96,7 +95,7 @@ def test_the_published_size() -> None:
 def test_the_file_is_imported_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.save(state(), tmp_path / "model_ir_se50.pth")
-    told = str(imports.import_file(tmp_path / "model_ir_se50.pth", "", structure))
+    told = str(imports.import_file(tmp_path / "model_ir_se50.pth", ""))
     assert told.startswith("arcface-irse50: ArcFace IR-SE50 face recogniser")
     x = faces(1)
     assert torch.equal(Identity.load(weights.tensors("arcface-irse50")).embed(x), Identity.load(state()).embed(x))

@@ -1,7 +1,5 @@
 """The portrait parser: its layout is the teacher's, its training pairs keep labels and picture together."""
 
-import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,9 +21,7 @@ from models.parsing.portrait import (
 from models.parsing.teacher import start_from
 from pipeline import images, profile, weights
 from pipeline.context import Context
-from pipeline.training import checkpoint
 from stages.preprocess import align
-from stages.pretrain import parser as train_parser
 from stages.pretrain import parser_augment
 from tests.support.bisenet_graph import CELLS, INPUT, BiSeNetV2, resize
 
@@ -136,20 +132,3 @@ def test_redrawn_pairs_stay_together(seed: int) -> None:
     sure = moved.max(2) == 255
     colours = np.array([[60, 40, 20], [220, 180, 150], [90, 140, 200]])
     assert np.abs(bent[sure].astype(int) - colours[moved.argmax(2)[sure]]).max() <= 2
-
-
-@pytest.mark.weights
-@pytest.mark.parametrize("shipped", [True, False])
-def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: bool) -> None:
-    monkeypatch.setattr(train_parser, "BATCH", 2)
-    image, labels = blob()
-    faces = train_parser.Faces(image[None], labels[None], image[None], np.zeros(1, np.int64))
-    ctx = dataclasses.replace(CONTEXT, run=tmp_path)
-    output = tmp_path / "parser.safetensors"
-    former = weights.tensors("parser")
-    for expected in (1, 2):
-        train_parser.fit(ctx, faces, 1e-6, output, {"what": "a test"}, shipped=shipped)
-        tensors, meta = checkpoint.load(output)
-        near = [torch.allclose(tensors[n].float(), former[n].float(), atol=2e-3) for n in former if "head" in n]
-        assert all(near) is shipped
-        assert meta["step"] == expected and tensors["head.2.convolution.weight"].dtype == torch.float16

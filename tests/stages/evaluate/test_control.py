@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.windows import REGIONS
+from models.regions import REGIONS
 from stages.apply.portrait import Portrait
 from stages.evaluate import control
 

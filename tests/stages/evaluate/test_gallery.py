@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.windows import REGIONS
+from models.regions import REGIONS
 from stages.apply.portrait import Portrait, in_region
 from stages.evaluate import gallery
 

@@ -16,11 +16,11 @@ from pipeline.context import Context
 from pipeline.errors import Fault
 from stages.apply.portrait import Portrait
 from stages.cli import main as cli
-from stages.evaluate import comparison as evaluate
+from stages.evaluate import metrics as evaluate
+from stages.evaluate import parsing as train_parser
 from stages.evaluate import quality
-from stages.preprocess import aladin_codes
-from stages.pretrain import aladin as train_aladin
-from stages.pretrain import parser as train_parser
+from stages.evaluate import retrieval as train_aladin
+from stages.loaders import style_encoder
 from tests.stages.evaluate.test_control import portrait
 
 FOLDERS = ("content", "style", "seg", "nonportrait")
@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(quality.PortraitParser, "load", lambda tensors: torch.nn.Identity())
     monkeypatch.setattr(train_parser, "measure", lambda *_: (0.9, 7))
     monkeypatch.setattr(train_aladin, "retrieval", lambda *_: (0.5, 0.75))
-    monkeypatch.setattr(aladin_codes, "network", lambda ctx: Aladin())
+    monkeypatch.setattr(style_encoder, "network", lambda ctx: Aladin())
     monkeypatch.setattr(quality, "AdaIN", lambda *_: AdaIN())
     monkeypatch.setattr(evaluate, "Metrics", Ruler)
     monkeypatch.setattr(quality, "Stylist", Painter)

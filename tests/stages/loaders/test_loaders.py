@@ -18,7 +18,9 @@ from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.training import checkpoint
 from stages.loaders import generator as networks
-from stages.preprocess import latents
+from stages.loaders import hypernetwork as hypernetworks
+from stages.loaders import inversion as inversions
+from stages.preprocess import compatibility, latents
 
 SIZE = 8
 
@@ -74,54 +76,54 @@ def test_the_average_latent_is_computed_once_and_kept_with_its_seed(
 
 def test_latents_have_the_generators_slots_and_are_its_own(ctx: Context, tmp_path: Path) -> None:
     assert latents.slots(ctx) == 4
-    invert = networks.inversion(ctx)
+    invert = inversions.inversion(ctx)
     latent = invert(torch.rand(1, 3, 256, 256) * 2 - 1)
     assert torch.equal(latent, torch.ones(1, 4, 512)) and invert.generator(latent).shape == (1, 3, SIZE, SIZE)
-    made = latents.identity(ctx)
+    made = compatibility.identity(ctx)
     provenance = {"params": {"generator": ctx.profile.section_dict("generator"),
                              "inverter": ctx.profile.section_dict("inverter")},
                   "weights": dict(made.values())}
-    assert latents.made_with(provenance) == made == latents.made_with({"latents": made})
-    latents.refuse_others(ctx, provenance, tmp_path)
-    latents.refuse_others(ctx, {}, tmp_path)
+    assert compatibility.made_with(provenance) == made == compatibility.made_with({"latents": made})
+    compatibility.refuse_others(ctx, provenance, tmp_path)
+    compatibility.refuse_others(ctx, {}, tmp_path)
     save_file(StyleGAN2(SIZE).state_dict(), tmp_path / "other.safetensors")
     other = change(ctx, generator={"weights": f"{tmp_path}/other.safetensors"})
     with pytest.raises(Fault, match=r"latents are of generator .*/generator.safetensors .* and encoder .*, profile "
                                     r"paper256 has generator .*/other.safetensors"):
-        latents.refuse_others(other, provenance, tmp_path)
+        compatibility.refuse_others(other, provenance, tmp_path)
     (tmp_path / "generator.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes())
     with pytest.raises(Fault, match="latents are of generator"):  # the same name, another file
-        latents.refuse_others(ctx, {"latents": made}, tmp_path)
+        compatibility.refuse_others(ctx, {"latents": made}, tmp_path)
 
 
 def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path: Path) -> None:
     table = layer_table(256, 0.5)[-3:]
     for heads, rank in (("channel", 0), ("separable", 2)):
-        net = networks.new_hypernetwork(change(ctx, train={"heads": heads, "rank": 2, "width": 8}), table)
+        net = hypernetworks.new_hypernetwork(change(ctx, train={"heads": heads, "rank": 2, "width": 8}), table)
         assert type(net) is HyperNetwork and net.heads[0].rank == rank
     with pytest.raises(Fault, match=r"train.heads is 'big'; expected channel, separable or hyperstyle"):
-        networks.new_hypernetwork(change(ctx, train={"heads": "big"}), table)
+        hypernetworks.new_hypernetwork(change(ctx, train={"heads": "big"}), table)
     with pytest.raises(Fault, match=r"no train.weights; run `hypernst train` first"):
-        networks.trained_hypernetwork(ctx, table)
+        hypernetworks.trained_hypernetwork(ctx, table)
     theirs = HyperStyle(table, (0, 1)).state_dict()
     save_file(theirs, tmp_path / "hyperstyle.safetensors")
     start = change(ctx, train={"weights": f"{tmp_path}/hyperstyle.safetensors"})
-    net = networks.new_hypernetwork(start, table)
-    assert isinstance(net, RegionHyperStyle) and networks.start(start, net) == "reconstruct"
-    again = networks.trained_hypernetwork(start, table)
+    net = hypernetworks.new_hypernetwork(start, table)
+    assert isinstance(net, RegionHyperStyle) and hypernetworks.start(start, net) == "reconstruct"
+    again = hypernetworks.trained_hypernetwork(start, table)
     for mine in (net, again):
         assert all(torch.equal(t, mine.state_dict()[f"net.{n}"]) for n, t in theirs.items())
     with pytest.raises(Fault, match=r"hyperstyle.safetensors: not a HyperStyle hypernetwork for this generator's 3"):
-        networks.trained_hypernetwork(start, layer_table(256, 1)[-3:])
+        hypernetworks.trained_hypernetwork(start, layer_table(256, 1)[-3:])
     ours = tmp_path / "ours.safetensors"
     save_file({n: t.half() for n, t in net.state_dict().items()}, ours)
-    assert networks.start(change(ctx, train={"weights": str(ours)}), net) == "stylize"
+    assert hypernetworks.start(change(ctx, train={"weights": str(ours)}), net) == "stylize"
 
 
 def test_files_that_do_not_fit_the_profile_are_told(ctx: Context, encoder: Path, tmp_path: Path) -> None:
     save_file(StyleGAN2(2 * SIZE, depth=1).state_dict(), tmp_path / "larger.safetensors")
     with pytest.raises(Fault, match=r"encoder .*encoder.safetensors gives 4 latents but generator .*larger.* takes 6"):
-        networks.inversion(change(ctx, generator={"weights": f"{tmp_path}/larger.safetensors"}))
+        inversions.inversion(change(ctx, generator={"weights": f"{tmp_path}/larger.safetensors"}))
     with pytest.raises(Fault, match=r"generator.safetensors: a 8 px StyleGAN2 .* cannot give pictures of 256 px"):
         networks.generator(change(ctx, generator={"size": 256}))
     with pytest.raises(Fault, match=r"encoder.safetensors: not a StyleGAN2 generator"):

@@ -9,10 +9,12 @@ import torch
 
 from models import windows
 from pipeline import images, profile
+from pipeline.caches.schema import Column
 from pipeline.context import Context
 from pipeline.errors import Fault
-from pipeline.runner.run import Column, Item, StageSpec, run_stage
-from stages.preprocess import aladin_codes
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, StageSpec
+from stages.preprocess import aladin_codes, compatibility
 
 
 def context() -> Context:
@@ -98,9 +100,9 @@ def test_codes_of_two_encoders_are_not_mixed(tmp_path: Path) -> None:
         (source.content / "a.png").write_text("")
         run_stage(stage, collection, source)
         if collection == "content":
-            assert aladin_codes.one_encoder(ctx) == "vgg16 (vgg16 abababababab)"
+            assert compatibility.one_encoder(ctx) == "vgg16 (vgg16 abababababab)"
     with pytest.raises(Fault, match=r"content/aladin\.h5 holds codes of vgg16 .*style/aladin\.h5 holds codes of vit"):
-        aladin_codes.one_encoder(ctx)
+        compatibility.one_encoder(ctx)
 
 
 def test_the_profile_names_the_encoder() -> None:

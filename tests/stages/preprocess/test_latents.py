@@ -7,8 +7,8 @@ import pytest
 from pipeline import images, profile, weights
 from pipeline.context import Context
 from pipeline.runner.staleness import difference
-from stages.apply import portrait as portraits
-from stages.loaders import generator as networks
+from stages.apply import reader as portraits
+from stages.loaders import inversion as networks
 from stages.preprocess import aladin_codes, align, chain, latents, masks
 
 

@@ -14,13 +14,16 @@ from models.parsing.facexlib_parsers import BiSeNet
 from models.parsing.labels import LABELS, grouping
 from pipeline import images, profile
 from pipeline.caches import reader as store
+from pipeline.caches.schema import Column
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.profile import Parser
-from pipeline.runner.run import Column, Item, StageSpec, run_stage
-from pipeline.sources import scan as sources
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, StageSpec
+from pipeline.sources import keys as sources
 from stages.loaders import face_parser
 from stages.preprocess import chain, masks
+from stages.tools import explain
 from tests.support.goldens import Case
 
 
@@ -112,7 +115,7 @@ def test_another_grouping_does_not_run_the_network_again(
 
     bald = dataclasses.replace(ctx.profile.parser, hair=(), face=("nose",))
     other = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, parser=bald))
-    told = chain.explain("masks", other)
+    told = explain.explain("masks", other)
     assert "parse content: 3 inputs, 3 cached, 0 rejected; nothing to compute" in told
     assert "params.hair" in told and "masks content: 3 inputs, 0 cached" in told
     assert not chain._up_to_date("masks", other)

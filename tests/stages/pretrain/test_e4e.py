@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from models.backbones import irse
+from models.discriminators.latent import LatentCritic
 from models.encoders import e4e
-from models.encoders.e4e import Encoder4Editing, LatentCritic
+from models.encoders.e4e import Encoder4Editing
 from models.metrics.identity import Identity
 from pipeline import images
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.training import checkpoint
-from stages.loaders import generator as networks
+from stages.loaders import identity as identities
+from stages.loaders import inversion as inversions
 from stages.pretrain import e4e as train_e4e
 from stages.pretrain import inverter as train_inverter
 from stages.weights_import import identify
@@ -95,7 +97,7 @@ def test_the_encoder_trains_and_its_file_is_an_e4e_encoder(
     # The profile that names it inverts with it, and training goes on from it.
     named = dataclasses.replace(ctx, run=base / "runs" / "on", profile=dataclasses.replace(
         ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=str(output))))
-    assert torch.allclose(networks.inversion(named)(x), latent)
+    assert torch.allclose(inversions.inversion(named)(x), latent)
     monkeypatch.setattr(train_e4e, "train_step", lambda *given: {})
     again = train(named, base, steps=1)
     assert all(torch.equal(again[f"net.{name}"], t) for name, t in net.state_dict().items())
@@ -118,11 +120,11 @@ def test_the_body_starts_from_arcface_with_statistics_of_whole_pictures(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = tuned(pretrainings.stylegan2_context(base, "", monkeypatch), identity_weights=arcface(base))
-    net, start = networks.new_encoder(ctx, 10)
+    net, start = inversions.new_encoder(ctx, 10)
     body = Identity.load(pretrainings.saved(base / "arcface.safetensors")).state_dict()
     assert start == ctx.profile.train.identity_weights
     assert all(torch.equal(net.state_dict()[n], t) for n, t in body.items() if not n.startswith("output_layer."))
-    assert networks.identity(ctx) is None
+    assert identities.identity(ctx) is None
     photos = images.Folder(base / "data", 256)
     net.eval()
     train_e4e.measure(net, photos, 0)
@@ -154,7 +156,7 @@ def test_wrong_use_is_said_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Fault, match="the encoder of a stylegan2 generator has no --images"):
         train_inverter.run(ctx, data=base / "data", images=3)
     with pytest.raises(Fault, match=r"train.identity is 0.1; name its network in train.identity_weights"):
-        networks.identity(tuned(ctx, identity=0.1))
+        identities.identity(tuned(ctx, identity=0.1))
     checkpoint.save(base / "other.safetensors", Encoder4Editing(14).state_dict(), {})
     other = dataclasses.replace(ctx, profile=dataclasses.replace(
         ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=f"{base}/other.safetensors")))

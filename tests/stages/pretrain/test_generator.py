@@ -16,7 +16,7 @@ from pipeline.errors import Fault
 from pipeline.profile import load
 from pipeline.training import checkpoint, loop
 from stages.loaders import generator as networks
-from stages.preprocess import latents
+from stages.preprocess import compatibility, latents
 from stages.pretrain import generator as finetune_generator
 from tests.support import pretrainings, small_run
 
@@ -70,7 +70,7 @@ def test_the_generator_trains_its_mapping_stays(
     assert isinstance(networks.generator(tuned), StyleGAN2) and latents.slots(tuned) == 10
     made = {"latents": {"generator": [ctx.profile.generator.weights, "0" * 64]}}
     with pytest.raises(Fault, match="its latents are of generator"):
-        latents.refuse_others(tuned, made, base)
+        compatibility.refuse_others(tuned, made, base)
 
 
 def test_killed_in_mid_run_it_ends_the_same(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

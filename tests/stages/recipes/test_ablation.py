@@ -11,10 +11,10 @@ from pipeline import profile
 from pipeline.context import Context
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
+from stages.apply.portrait import from_sample
 from stages.evaluate import comparison as evaluate
 from stages.recipes import ablation
 from stages.train import run as train
-from stages.train import validate
 from tests.support import small_run
 
 
@@ -44,7 +44,7 @@ def test_a_table_is_trained_measured_and_written(tmp_path: Path, monkeypatch: py
             ctx.profile, eval=dataclasses.replace(ctx.profile.eval, contents=1, styles=1)))
         small_run.write_shards(ctx)
         monkeypatch.setattr(evaluate, "cached", lambda ctx, name, limit=None: iter(
-            [validate.portrait(Samples(ctx.shards, name, "train")[0])]))
+            [from_sample(Samples(ctx.shards, name, "train")[0])]))
         taken = []
         run = train.run
 

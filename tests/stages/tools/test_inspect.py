@@ -13,15 +13,15 @@ import torch
 from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches import writer as parts
+from pipeline.caches.schema import Column
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.reports import sheets
 from pipeline.runner import run as runner
-from pipeline.runner.spec import Column
+from pipeline.runner.spec import Reject, StageSpec, Worker
 from pipeline.training import checkpoint
 from stages.preprocess import shards
-from stages.tools import inspect, verify
-from stages.tools import inspect_latents as stage
+from stages.tools import inspect, inspect_rows, verify
 from tests.support.caches import fill
 
 COUNT = 20
@@ -114,10 +114,10 @@ def test_parts_and_shards_are_told_like_caches(ctx: Context, tmp_path: Path) -> 
 
 
 def test_rejects_are_counted_by_reason(ctx: Context, tmp_path: Path) -> None:
-    def open_nothing(_: Context) -> runner.Worker:
-        return lambda items: [runner.Reject("too dark") for _ in items]
+    def open_nothing(_: Context) -> Worker:
+        return lambda items: [Reject("too dark") for _ in items]
 
-    spec = runner.StageSpec(name="x", output="x", columns={"v": Column("f4")}, open=open_nothing,
+    spec = StageSpec(name="x", output="x", columns={"v": Column("f4")}, open=open_nothing,
                             parents={"images": ("path",)})
     runner.run_stage(spec, "content", ctx)
     path = ctx.file("content", "x")
@@ -127,20 +127,22 @@ def test_rejects_are_counted_by_reason(ctx: Context, tmp_path: Path) -> None:
     path.unlink()
 
 
-def test_rows_are_drawn_with_their_kin(ctx: Context, tmp_path: Path) -> None:
+def test_rows_are_drawn_with_their_kin(ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     png, html = tmp_path / "a.png", tmp_path / "a.html"
 
     def generate(made: dict, latents: np.ndarray) -> np.ndarray:
         assert made["stage"] == "latents" and latents.shape == (1, 4, 16)
         return np.full((1, 64, 64, 3), 200, np.uint8)
 
-    inspect.run(ctx.file("content", "masks"), key="content0002", png=png, html=html, generate=generate)
+    with monkeypatch.context() as patch:
+        patch.setattr(inspect, "generate", generate)
+        inspect.run(ctx.file("content", "masks"), key="content0002", png=png, html=html)
     picture = cv2.imread(str(png))
     panels = 1 + 1 + 3 + 1 + 3  # image, overlay, windows of three regions, the latent's picture, three nearest styles
     assert picture.shape == (sheets.LABEL + sheets.SIDE + 2, panels * (sheets.SIDE + 2), 3)
     assert (picture[sheets.LABEL:-2, 5 * (sheets.SIDE + 2):6 * (sheets.SIDE + 2) - 2] == 200).all()
     assert "data:image/png" in html.read_text()
-    told = stage.run(ctx.file("style", "latents"), png=png)  # these are not that long
+    told = inspect.run(ctx.file("style", "latents"), png=png)  # these are not that long
     assert "latents are drawn as grey levels: its generator cannot draw latents [4, 16]" in told
     inspect.run(ctx.shards, png=png)
     assert cv2.imread(str(png)).shape[0] == 8 * (sheets.LABEL + sheets.SIDE + 2)
@@ -164,7 +166,7 @@ def test_nearest_styles_are_those_with_the_highest_cosine(ctx: Context) -> None:
 def test_rejected_windows_are_covered_in_part() -> None:
     mask = np.zeros((64, 64), bool)
     mask[:, :40] = True
-    found = sheets.rejected_windows(mask, 16, 0.7)
+    found = inspect_rows.rejected_windows(mask, 16, 0.7)
     assert found and all(box[2] - box[0] == 16 for box, _ in found)
     for (x0, y0, x1, y1), share in found:
         assert share == mask[y0:y1, x0:x1].mean() and 0 < share < 0.7

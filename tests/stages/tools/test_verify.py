@@ -84,7 +84,7 @@ def test_a_flipped_bit_is_found_and_repaired(ctx: Context, name: str, column: st
     assert verify.run(ctx) == 1
     told = capsys.readouterr().err
     assert f"{path}: dataset {column} is damaged at: content0000" in told
-    assert verify.run(ctx, repair=True) == 0
+    verify.remove(ctx, verify.check(ctx))
     assert len(store.keys(path)) < COUNT
     fill(ctx, "content", COUNT)
     assert len(store.keys(path)) == COUNT and verify.run(ctx) == 0
@@ -96,7 +96,7 @@ def test_a_flipped_bit_in_a_picture_is_found(ctx: Context, capsys: pytest.Captur
     flip(path, path.read_bytes().index(picture) + 100)
     with pytest.raises(Fault, match="key 'content0007' does not have its digest"):
         store.read_rows(path, ["content0007"], ["image"])
-    assert verify.run(ctx, repair=True) == 0
+    verify.remove(ctx, verify.check(ctx))
     assert "digest differs) is damaged at: content0007\n" in capsys.readouterr().err
     fill(ctx, "content", COUNT)
     assert "images content: 20 inputs = 20 cached + 0 rejected (1 computed now)" in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_a_truncated_cache_is_removed(ctx: Context, capsys: pytest.CaptureFixtur
     with pytest.raises(Fault, match="verify --repair"):
         store.keys(path)
     (ctx.cache / "style/.images.h5.1.tmp").touch()
-    assert verify.run(ctx, repair=True) == 0
+    verify.remove(ctx, verify.check(ctx))
     assert "cannot be opened" in capsys.readouterr().err
     assert not path.exists() and not list(ctx.cache.rglob("*.tmp"))
     assert len(store.keys(ctx.file("style", "masks"))) == 3, "they hold again once images are back"
@@ -142,7 +142,7 @@ class TestRepair:
         return ctx
 
     def repaired(self, ctx: Context, before: dict, capsys: pytest.CaptureFixture) -> str:
-        assert verify.run(ctx, repair=True, rebuild=chain.rebuild) == 0
+        assert verify.run(ctx, repair=True) == 0
         assert snapshot(ctx) == before
         return capsys.readouterr().err
 
@@ -188,7 +188,7 @@ class TestRepair:
         path = made.file("content", "latents")
         verify._drop(path, {"content00002"})
         other = dataclasses.replace(made.profile, aladin=dataclasses.replace(made.profile.aladin, patches=5))
-        assert verify.run(dataclasses.replace(made, profile=other), repair=True, rebuild=chain.rebuild) == 1
+        assert verify.run(dataclasses.replace(made, profile=other), repair=True) == 1
         told = capsys.readouterr().err
         assert "content: aladin.h5 was made with another recipe (columns.boxes" in told and "computed now" not in told
 
@@ -212,7 +212,7 @@ def test_a_damaged_shard_is_found(ctx: Context, capsys: pytest.CaptureFixture) -
     flip(tar, 700)
     assert verify.run(ctx) == 1
     assert f"{tar}: its sha256" in capsys.readouterr().err
-    assert verify.run(ctx, repair=True) == 0
+    verify.remove(ctx, verify.check(ctx))
     shards.run(ctx)
     assert tar.read_bytes() == whole and verify.run(ctx) == 0
 

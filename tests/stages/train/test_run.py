@@ -18,6 +18,7 @@ from pipeline.errors import Fault
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from stages.loaders import generator as networks
+from stages.loaders import hypernetwork as hypernetworks
 from stages.train import run as train
 from stages.train import state as train_state
 from stages.train import validate
@@ -152,7 +153,7 @@ def test_an_export_starts_a_new_run_in_the_second_phase(base: Path, whole: dict[
     early = [name for name in found if name.startswith(("ema.content.", "ema.heads.0."))]
     assert early and all(torch.equal(found[name], whole[name].half().float()) for name in early)
     table = networks.generator(ctx).layer_table()
-    averaged = networks.trained_hypernetwork(ctx, table)
+    averaged = hypernetworks.trained_hypernetwork(ctx, table)
     assert torch.equal(averaged.mask.first.bias, found["ema.mask.first.bias"])
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.discriminators.image import PatchDiscriminator
-from models.losses import adversarial
+from models.discriminators.patch import PatchDiscriminator
+from models.losses import region_patches
 from models.losses.objectives import Batch
 from pipeline.context import Context
 from stages.loaders import generator as networks
@@ -127,7 +127,7 @@ def test_stylisation_is_equations_4_to_6_in_float64(tmp_path: Path, wide: bool, 
         assert apart(ours, theirs) < (1e-9 if wide else 1e-4)
 
 
-def _scores(critic: PatchDiscriminator, style: Tensor, other: Tensor, matched: adversarial.Matched, *,
+def _scores(critic: PatchDiscriminator, style: Tensor, other: Tensor, matched: region_patches.Matched, *,
             real: bool = False) -> Tensor:
     """Eq. 4's D_patch(crops(s), crops(other)): each patch beside the mean reference of its region."""
     found = []

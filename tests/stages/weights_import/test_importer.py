@@ -17,12 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.discriminators.image import ImageDiscriminator, PatchDiscriminator
+from models.discriminators.image import ImageDiscriminator
+from models.discriminators.patch import PatchDiscriminator
 from models.encoders.e4e import PSP, Encoder4Editing, WEncoder
 from models.generators import stylegan2
 from models.generators.stylegan2 import StyleGAN2
 from models.hypernetworks import hyperstyle
-from pipeline import files, weights
+from pipeline import hashing, weights
 from pipeline.errors import Fault
 from stages.cli import main as cli
 from stages.weights_import import identify
@@ -49,7 +50,7 @@ def test_a_trained_generator(tmp_path: Path, legacy: bool) -> None:
     done = take(path, tmp_path / "mine.safetensors")
     assert same(load_file(tmp_path / "mine.safetensors"), state)
     assert "StyleGAN2 generator (size 8, mapping layers 2)" in str(done)
-    assert "no latent_avg" in str(done) and done.sha256 == files.sha256(path) and done.sha256 in str(done)
+    assert "no latent_avg" in str(done) and done.sha256 == hashing.sha256(path) and done.sha256 in str(done)
     with safe_open(tmp_path / "mine.safetensors", framework="pt") as file:
         about = json.loads(file.metadata()["about"])
     assert about["source_sha256"] == done.sha256 and about["source"] == "550000.pt"
@@ -76,7 +77,7 @@ def test_a_discriminator_is_another_part_of_its_generators_file(tmp_path: Path, 
         assert ImageDiscriminator.load(weights.tensors(str(mine))).size == size
         assert (file is alone) != ("StyleGAN2 generator (size 8, mapping layers 2); `--part stylegan2` takes it" in
                                    str(done))
-        assert "StyleGAN2 discriminator" in imports.verify(str(mine), structure)
+        assert "StyleGAN2 discriminator" in imports.verify(str(mine))
     assert "; expected size 256" in refused(path, "stylegan2-critic-ffhq-256")
     told = refused(path, tmp_path / "no.safetensors", kind="e4e")
     assert "--part is 'e4e', expected stylegan2 or stylegan2-critic" in told
@@ -171,7 +172,7 @@ def test_the_swapping_autoencoders_critics_are_two_networks(tmp_path: Path) -> N
     take(path, "sae-image")
     assert same(ImageDiscriminator.load(weights.tensors("sae-image")).state_dict(), image)
     for name in ("sae-patch", "sae-image"):
-        assert "discriminator, as it should be" in imports.verify(name, structure)
+        assert "discriminator, as it should be" in imports.verify(name)
 
 
 def test_facers_network_is_kept_as_it_is(tmp_path: Path) -> None:
@@ -197,16 +198,16 @@ def test_a_boundary(tmp_path: Path) -> None:
 def test_another_file_under_a_known_name_is_taken_only_on_demand(tmp_path: Path) -> None:
     name = str(tmp_path / "mine.safetensors")
     take(published_files.converted(tmp_path / "a.pt", published_files.generator(seed=1)), name)
-    first = files.sha256(Path(name))
+    first = hashing.sha256(Path(name))
     other = published_files.converted(tmp_path / "b.pt", published_files.generator(seed=2))
     with pytest.raises(Fault, match=r"another file than .* was first imported from .*--replace"):
         take(other, name)
-    assert files.sha256(Path(name)) == first
+    assert hashing.sha256(Path(name)) == first
     take(other, name, replace=True)
-    assert imports.verify(name, structure).endswith("…")
+    assert imports.verify(name).endswith("…")
     Path(name).write_bytes(Path(name).read_bytes() + b" ")
     with pytest.raises(Fault, match=r"has changed since .*import b\.pt again"):
-        imports.verify(name, structure)
+        imports.verify(name)
 
 
 def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
     assert "multiplier 1, mapping layers 2); expected multiplier 2 for stylegan2-ffhq-256" in refused(
         narrow, "stylegan2-ffhq-256")
     assert take(narrow).name == "stylegan2-ffhq-256-nvidia"
-    assert "as it should be" in imports.verify("stylegan2-ffhq-256-nvidia", structure)
+    assert "as it should be" in imports.verify("stylegan2-ffhq-256-nvidia")
     with pytest.raises(Fault, match="unknown weights 'stylegan9'"):
         take(path, "stylegan9")
     with pytest.raises(Fault, match=r"get 550000\.pt from https://drive\.google\.com/.*weights import FILE --as"):
@@ -257,11 +258,11 @@ def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypa
             there = dataclasses.replace(row, source=address, published=file)
             monkeypatch.setitem(weights.REGISTRY, "farl-lapa", there)
             if file == "face_parsing.pt":
-                place = imports.fetch_file("farl-lapa", structure)
+                place = imports.fetch_file("farl-lapa")
                 assert place.read_bytes() == (served / file).read_bytes() and place == weights.path("farl-lapa")
             else:
                 with pytest.raises(Fault, match="cannot be fetched" if file == "gone.pt" else "quota is exceeded"):
-                    imports.fetch_file("farl-lapa", structure)
+                    imports.fetch_file("farl-lapa")
                 assert kept() == set()
     finally:
         server.shutdown()

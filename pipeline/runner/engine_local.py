@@ -1,0 +1,29 @@
+"""Computes a stage in this process, part by part."""
+
+import time
+
+from pipeline.caches import writer as parts
+from pipeline.caches.writer import Batch
+from pipeline.context import Context
+from pipeline.progress import Progress
+from pipeline.runner import staleness as planning
+from pipeline.runner.compute import PART_BYTES, PART_SECONDS, width, work
+from pipeline.runner.spec import StageSpec
+from pipeline.runner.staleness import Plan
+
+
+def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
+    provenance = planning.provenance(stage, ctx, plan.inputs)
+    batch = Batch.empty()
+    opened = time.monotonic()
+    try:
+        for made in work(stage, stage.open(ctx), collection, ctx, plan.inputs, plan.todo):
+            batch.extend(made)
+            progress.add(len(made), len(made.rejects))
+            if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
+                parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+                plan.inputs.fingerprints.save()
+                batch, opened = Batch.empty(), time.monotonic()
+    finally:
+        if len(batch):
+            parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)

@@ -1,0 +1,44 @@
+"""Renders portraits in styles by the trained hypernetwork."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.hypernetworks import hypernetwork
+from pipeline import images
+from pipeline.context import Context
+from stages.apply.portrait import Portrait
+from stages.loaders import generator as networks
+from stages.loaders import hypernetwork as hypernetworks
+
+
+class Stylist:
+    """The trained network: renders a portrait with any codes."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.generator = networks.generator(ctx)
+        self.hyper = hypernetworks.trained_hypernetwork(ctx, self.generator.layer_table())
+        self.device, self.refinements = ctx.device, ctx.profile.train.refinements
+
+    def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
+        """y(c, s): the content rendered with codes [4, 256], RGB u8 [256, 256, 3] (Eq. 2)."""
+        y = hypernetwork.render(self.hyper, self.generator, images.to_tensor(content.image).to(self.device),
+                                self._tensor(content.latent), self._tensor(codes),
+                                torch.from_numpy(content.region)[None].to(self.device), self.refinements)
+        return images.to_arrays(y)[0]
+
+    def stylise(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
+        """The content in the style's codes, walked `strength` of the way from its own."""
+        return self.render(content, self.codes(content, style, strength))
+
+    def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
+        """The codes [4, 256] on the walk from the content's own to the style's."""
+        return hypernetwork.mix_codes(torch.from_numpy(content.codes), torch.from_numpy(style.codes), strength).numpy()
+
+    def invert(self, content: Portrait) -> np.ndarray:
+        """What the frozen generator makes of the content's latent."""
+        with torch.no_grad():
+            return images.to_arrays(self.generator(self._tensor(content.latent)))[0]
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(array, np.float32))[None].to(self.device)

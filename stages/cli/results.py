@@ -1,0 +1,95 @@
+"""The commands that measure and those that make images for people."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stages.cli import options
+from stages.cli.options import FILE, FOLDER, context, finish, given
+
+
+@click.command("eval")
+@options.common
+def evaluate(**common: Any) -> None:
+    """Compare the methods over content x style pairs."""
+    from stages.evaluate import comparison
+
+    finish(comparison.run(context(common)))
+
+
+@click.command()
+@options.settings
+@click.argument("portraits", type=FOLDER)
+@click.option("--sheet", type=FILE, help="Draw the measured grid into this image.")
+@click.option("--control-sheet", type=FILE, help="Draw hair and face in two styles into this image.")
+@click.option("--strip", type=FILE, help="Draw walks from content to style into this image.")
+@click.option("--contents", type=click.IntRange(min=1), help="At most this many content portraits in the grid.")
+@click.option("--styles", type=click.IntRange(min=1), help="At most this many styles in the grid.")
+def quality(
+    portraits: Path,
+    sheet: Path | None,
+    control_sheet: Path | None,
+    strip: Path | None,
+    contents: int | None,
+    styles: int | None,
+    **settings: Any,
+) -> None:
+    """Measure the weights on a folder of unseen portraits.
+
+    Measures the shipped weights, or those of a --run; prints one JSON line per figure.
+    """
+    from stages.evaluate import quality as stage
+
+    chosen = given(sheet=sheet, control_sheet=control_sheet, strip=strip, contents=contents, styles=styles)
+    finish(stage.run(context(settings, "quality"), portraits=portraits, **chosen))
+
+
+@click.command()
+@options.common
+@click.option("--table", type=click.IntRange(2, 4), required=True, help="The paper's table to make.")
+@options.steps
+def ablation(table: int, steps: int | None, **common: Any) -> None:
+    """Make one of the paper's ablation tables, 2, 3 or 4."""
+    from stages.recipes import ablation as recipe
+
+    finish(recipe.run(context(common), table=table, **given(steps=steps)))
+
+
+@click.command()
+@options.common
+def demo(**common: Any) -> None:
+    """Run every stage on the samples and draw a gallery."""
+    from stages.recipes import demo as recipe
+
+    finish(recipe.run(context(common, "demo")))
+
+
+@click.command()
+@options.settings
+@click.option("--content", type=FILE, required=True, help="The portrait to stylise.")
+@click.option("--style", type=FILE, help="The image whose style it takes; not needed if all three regions have one.")
+@click.option("--output", "-o", type=FILE, required=True, help="The image to write.")
+@click.option("--strength", type=click.FloatRange(0, 1), help="0 the portrait as it is, 1 the full style.")
+@click.option("--hair", type=FILE, help="Another style image for the hair.")
+@click.option("--face", type=FILE, help="Another style image for the face.")
+@click.option("--background", type=FILE, help="Another style image for the background.")
+def stylize(
+    content: Path,
+    output: Path,
+    style: Path | None,
+    strength: float | None,
+    hair: Path | None,
+    face: Path | None,
+    background: Path | None,
+    **settings: Any,
+) -> None:
+    """Stylise one portrait by one image, portrait or not."""
+    from stages.apply import stylize as stage
+
+    chosen = given(style=style, strength=strength, hair=hair, face=face, background=background)
+    finish(stage.run(context(settings), content=content, output=output, **chosen))
+
+
+EVALUATE = (evaluate, quality, ablation)
+APPLY = (demo, stylize)

@@ -1,0 +1,99 @@
+"""The commands that look after caches, weights and the machine; none of them needs a GPU."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stages.cli import options
+from stages.cli.options import FILE, context, finish, given
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.option("--key", help="Show this row.")
+@click.option("--full", is_flag=True, help="Read everything for the ranges, not only evenly spread rows.")
+@click.option("--html", type=FILE, help="Write a page with images of rows.")
+@click.option("--png", type=FILE, help="Write an image of rows.")
+@options.debug
+def inspect(file: Path, key: str | None, full: bool, html: Path | None, png: Path | None) -> None:
+    """Say what is in a cache file, a part, shards or weights.
+
+    Shows datasets, ranges, NaNs and provenance.
+    """
+    from stages.tools import inspect as tool
+
+    finish(tool.run(file, full=full, **given(key=key, html=html, png=png)))
+
+
+@click.command()
+@options.common
+@click.option("--repair", is_flag=True, help="Recompute just what is damaged or missing.")
+def verify(repair: bool, **common: Any) -> None:
+    """Check every cache file and shard against its checksums.
+
+    Caches are also checked against each other.
+    """
+    from stages.tools import verify as tool
+
+    finish(tool.run(context(common, resolve=False), repair=repair))
+
+
+@click.command()
+@options.common
+@click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]), required=False)
+@click.option("--names", is_flag=True, help="Only the names of the stages that have something to do.")
+@options.no_face
+def explain(stage: str | None, names: bool, no_face: str | None, **common: Any) -> None:
+    """Say what would make STAGE (or all) compute again.
+
+    Names the input, parameter or weight that changed; computes nothing.
+    """
+    from stages.preprocess import align, chain
+    from stages.tools import explain as tool
+
+    ctx = align.with_no_face(context(common, resolve=False), no_face)
+    if names:
+        finish(" ".join(chain.unfinished(ctx)))
+    else:
+        finish(tool.explain(stage, ctx) if stage else tool.explain_all(ctx))
+
+
+@click.command()
+@options.settings
+def doctor(**settings: Any) -> None:
+    """Report versions, weights, disk, memory and GPU.
+
+    Says whether they suffice for the profile.
+    """
+    from stages.tools import doctor as tool
+
+    finish(tool.report(context(settings, resolve=False)))
+
+
+@click.command()
+@options.settings
+@click.argument("action", type=click.Choice(["list", "fetch", "check", "import"]), default="list")
+@click.argument("names", nargs=-1)
+@click.option("--as", "kept_as", help="import: the name in the list, or a path of your own, to keep FILE as.")
+@click.option("--part", default="", help="import: the kind of network to take from a FILE that holds several.")
+@click.option("--replace", is_flag=True, help="import: take FILE although another one was imported under that name.")
+def weights(
+    action: str, names: tuple[str, ...], kept_as: str | None, part: str, replace: bool, **settings: Any
+) -> None:
+    """List, fetch, check or import weights.
+
+    list: their state and terms; fetch or check NAMES (all that the profile needs); import FILE.
+    """
+    from stages.tools import weights as tool
+
+    profile = context(settings, resolve=False).profile
+    if action == "import":
+        finish(tool.take_in(names, kept_as or "", replace=replace, kind=part))
+    elif action == "list":
+        finish(tool.table())
+    else:
+        finish(tool.each(action, names, profile))
+
+
+COMMANDS = (inspect, verify, explain, doctor, weights)

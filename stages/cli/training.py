@@ -1,0 +1,200 @@
+"""The commands that train: the hypernetwork, and the networks that it stands on. Run one again to resume it."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stages.cli import options
+from stages.cli.options import FILE, context, finish, given
+
+
+@click.command()
+@options.common
+@options.steps
+@options.minutes
+@options.shipped
+@click.option(
+    "--phase",
+    type=click.Choice(("reconstruct", "stylize")),
+    help="Phase that a new run starts in; reconstruction takes train.reconstruction_steps.",
+)
+@click.option("--export", type=FILE, help="Write the averaged weights in fp16.")
+def train(
+    steps: int | None,
+    minutes: float | None,
+    shipped: bool | None,
+    phase: str | None,
+    export: Path | None,
+    **common: Any,
+) -> None:
+    """Train the hypernetwork; run it again to resume."""
+    from stages.train import run
+
+    finish(run.run(context(common), **given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export)))
+
+
+@click.command("fit-head")
+@options.settings
+@options.faces
+@options.steps
+@options.minutes
+@options.shipped
+@options.output
+def fit_head(
+    images: int | None,
+    steps: int | None,
+    minutes: float | None,
+    shipped: bool | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
+    """Fit the generator's 256 px output head."""
+    from stages.pretrain import output_head
+
+    finish(
+        output_head.run(
+            context(settings), **given(images=images, steps=steps, minutes=minutes, shipped=shipped, output=output)
+        )
+    )
+
+
+@click.command("finetune-generator")
+@options.settings
+@options.data
+@options.steps
+@options.minutes
+@options.batch
+@click.option("--critic", help="Weights of a published discriminator to start from: a name, or a path.")
+@click.option(
+    "--stay",
+    type=click.FloatRange(min=0),
+    help="Weight of the distance to the original generator's image [default: 0].",
+)
+@click.option(
+    "--mapping",
+    is_flag=True,
+    default=None,
+    help="Train the mapping network, too; the encoder then has to be retrained.",
+)
+@options.output
+def finetune_generator(
+    data: Path,
+    steps: int | None,
+    minutes: float | None,
+    batch: int | None,
+    critic: str | None,
+    stay: float | None,
+    mapping: bool | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
+    """Teach the generator aligned DATA/content and DATA/style."""
+    from stages.pretrain import generator
+
+    finish(
+        generator.run(
+            context(settings),
+            data=data,
+            **given(
+                steps=steps,
+                minutes=minutes,
+                batch=batch,
+                critic=critic,
+                stay=stay,
+                mapping=mapping,
+                output=output,
+            ),
+        )
+    )
+
+
+@click.command("train-inverter")
+@options.settings
+@options.data
+@options.steps
+@options.minutes
+@options.batch
+@click.option(
+    "--unlock",
+    type=click.IntRange(min=1),
+    help="e4e: steps between unlocking W+ layers [default: 2000].",
+)
+@options.faces
+@options.output
+def train_inverter(
+    data: Path,
+    steps: int | None,
+    minutes: float | None,
+    batch: int | None,
+    unlock: int | None,
+    images: int | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
+    """Train the encoder from a portrait to its W+ latent."""
+    from stages.pretrain import inverter
+
+    finish(
+        inverter.run(
+            context(settings),
+            data=data,
+            **given(steps=steps, minutes=minutes, batch=batch, unlock=unlock, images=images, output=output),
+        )
+    )
+
+
+@click.command("train-parser")
+@options.settings
+@options.data
+@options.steps
+@options.minutes
+@options.shipped
+@options.check
+@options.output
+def train_parser(
+    data: Path,
+    steps: int | None,
+    minutes: float | None,
+    shipped: bool | None,
+    check: Path | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
+    """Distil the portrait parser from its photo teacher."""
+    from stages.pretrain import parser
+
+    finish(
+        parser.run(
+            context(settings),
+            data=data,
+            **given(steps=steps, minutes=minutes, shipped=shipped, check=check, output=output),
+        )
+    )
+
+
+@click.command("train-aladin")
+@options.settings
+@options.data
+@options.steps
+@options.minutes
+@options.check
+@options.output
+def train_aladin(
+    data: Path,
+    steps: int | None,
+    minutes: float | None,
+    check: Path | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
+    """Train the style code's head on DATA/style's groups.
+
+    Sub-folders of DATA/style are style groups; a work outside of them is a group of its own.
+    """
+    from stages.pretrain import aladin
+
+    finish(aladin.run(context(settings), data=data, **given(steps=steps, minutes=minutes, check=check, output=output)))
+
+
+COMMANDS = (train, fit_head, finetune_generator, train_inverter, train_parser, train_aladin)

@@ -1,0 +1,54 @@
+"""The networks that results are measured by: LPIPS and SIFID."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.backbones.inception import InceptionStem
+from models.metrics import sifid
+from models.metrics.lpips import LPIPS
+from pipeline import images, weights
+from pipeline.context import Context
+
+METRICS = ("lpips_alex", "lpips_vgg", "sifid_64", "sifid_192")
+METRIC_WEIGHTS = ("lpips-alex", "lpips-vgg", "inception-fid")
+
+
+class Metrics:
+    """The networks that pictures u8 [H, W, 3] are compared by."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.device = ctx.device
+        self.alex, self.vgg = (LPIPS(n, weights.tensors(f"lpips-{n}")).to(ctx.device) for n in ("alex", "vgg"))
+        self.stem = InceptionStem(weights.tensors("inception-fid")).to(ctx.device)
+
+    @torch.inference_mode()
+    def summary(self, image: np.ndarray) -> dict[int, sifid.Gaussian]:
+        """SIFID's mean and covariance at 64 and 192 channels."""
+        maps = self.stem(images.to_tensor(image).to(self.device))
+        return {channels: sifid.gaussian(features[0].cpu()) for channels, features in maps.items()}
+
+    @torch.inference_mode()
+    def lpips(self, a: np.ndarray, b: np.ndarray) -> float:
+        """LPIPS-alex of two pictures."""
+        x, y = (images.to_tensor(image).to(self.device) for image in (a, b))
+        return float(self.alex(x, y))
+
+    @torch.inference_mode()
+    def features(self, image: np.ndarray) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """LPIPS features, AlexNet's and VGG's."""
+        x = images.to_tensor(image).to(self.device)
+        return self.alex.features(x), self.vgg.features(x)
+
+    @torch.inference_mode()
+    def compare(self, image: np.ndarray, content: Any, style: dict[int, sifid.Gaussian]) -> dict[str, float]:
+        """All METRICS of a result, given `features` of its content and the `summary` of its style."""
+        alex, vgg = self.features(image)
+        ours = self.summary(image)
+        return {
+            "lpips_alex": float(self.alex.distance(alex, content[0])),
+            "lpips_vgg": float(self.vgg.distance(vgg, content[1])),
+            "sifid_64": sifid.frechet(ours[64], style[64]),
+            "sifid_192": sifid.frechet(ours[192], style[192]),
+        }

@@ -1,0 +1,29 @@
+"""The profile's face detector: `align.detector` is looked at here."""
+
+from typing import TYPE_CHECKING
+
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+
+if TYPE_CHECKING:
+    from models.faces.detector import FaceDetector
+
+
+def open_detector(ctx: Context) -> "FaceDetector":
+    """The profile's face detector. Raises: Fault for a detector that does not exist or lacks its weights."""
+    from models.faces.detector import NoDetector, YuNet
+    from models.faces.retinaface import RetinaFace
+
+    name = ctx.profile.align.detector
+    if name == "none":
+        return NoDetector()
+    if name == "yunet":
+        return YuNet(weights.path(name))
+    if name in ("retinaface", "retinaface-mobilenet"):
+        try:
+            return RetinaFace(weights.tensors(name), device=ctx.device)
+        except ValueError as error:
+            raise Fault(f"weights {name}: {error}") from error
+    known = "'yunet', 'retinaface', 'retinaface-mobilenet' or 'none'"
+    raise Fault(f"profile {ctx.profile.name}: align.detector is {name!r}; expected {known}", 2)

@@ -1,0 +1,52 @@
+"""The profile's hypernetwork: new, started from published weights, or trained."""
+
+from collections.abc import Sequence
+
+from models.generators.interface import LayerEntry
+from models.hypernetworks.hypernetwork import HyperNetwork
+from models.hypernetworks.region_hyperstyle import RegionHyperStyle
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from pipeline.training import checkpoint
+from stages.loaders.load import load
+
+
+def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
+    """An untrained hypernetwork of the profile's shape, with the profile's kind of heads."""
+    s = ctx.profile.train
+    ranks = {"channel": 0, "separable": s.rank}
+    shared = {"condition_on_regions": s.mask_condition, "region_deltas": s.region_deltas,
+              "checkpointing": s.checkpointing}
+    if s.heads == "hyperstyle":
+        return RegionHyperStyle(table, **shared)
+    if s.heads not in ranks:
+        raise Fault(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
+    return HyperNetwork(table, width=s.width, rank=ranks[s.heads], **shared)
+
+
+def start(ctx: Context, hyper: HyperNetwork) -> str:
+    """Give a new hypernetwork the profile's weights, if it names any; returns the phase that training starts in.
+
+    HyperStyle's published weights know nothing of styles yet: training starts with reconstruction.
+    """
+    name = ctx.profile.train.weights
+    if not name:
+        return "reconstruct"
+    if isinstance(hyper, RegionHyperStyle) and any(n.startswith("refinement_blocks.") for n in weights.names(name)):
+        load(name, hyper.initialise)
+        return "reconstruct"
+    load(name, lambda tensors: hyper.load_state_dict({n: t.float() for n, t in tensors.items()}))
+    return "stylize"
+
+
+def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
+    """The run's averaged weights if the run has a checkpoint, else the profile's; frozen."""
+    path, hyper = ctx.run / "checkpoint.safetensors", new_hypernetwork(ctx, table)
+    if path.exists():
+        hyper.load_state_dict(checkpoint.load(path, "ema.")[0])
+    elif ctx.profile.train.weights:
+        start(ctx, hyper)
+    else:
+        raise Fault(f"{path}: missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first")
+    return hyper.requires_grad_(False).eval().to(ctx.device)

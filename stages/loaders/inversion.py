@@ -1,0 +1,109 @@
+"""The inversion of the profile's kind of generator: images to W+ latents."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.encoders import e4e
+from models.encoders.portable import Inverter, descend
+from models.generators.interface import Generator
+from models.metrics.identity import Identity
+from models.metrics.lpips import LPIPS
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.errors import Fault
+from stages.loaders.generator import average_latent, generator, kind
+from stages.loaders.load import drawn, load
+
+
+class Invert(Protocol):
+    """Turns pictures [N, 3, 256, 256] in [-1, 1] into latents [N, slots, 512] of its `generator`."""
+
+    generator: Generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Latents of pictures."""
+
+
+def inversion(ctx: Context) -> Invert:
+    """The inverter that belongs to the profile's kind of generator; without weights one that knows nothing."""
+    return INVERSIONS[kind(ctx)](ctx) if ctx.profile.inverter.weights else Untrained(ctx)
+
+
+class Untrained:
+    """In place of an inverter: takes the picture's colours for z, so that alike pictures have alike latents."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.generator = generator(ctx)
+        self.spread = drawn(ctx, lambda: torch.nn.Linear(3 * 4 * 4, 512)).to(ctx.device)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        w = self.generator.map(self.spread(F.adaptive_avg_pool2d(x, 4).flatten(1)))
+        return w[:, None].expand(-1, self.generator.slots, -1)
+
+
+class Refining:
+    """The portable inverter with all it needs: its passes, then the profile's steps of descent, picture by picture."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.generator = generator(ctx)
+        self.net = Inverter.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
+        self.lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
+        self.passes, self.steps = ctx.profile.inverter.passes, ctx.profile.inverter.steps
+        with torch.no_grad():
+            self.start = self.generator(self.net.mean[None]).clamp(-1, 1)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        latents = self.net(x, self.lpips.trunk, self.generator, self.passes, self.start)
+        return torch.cat([descend(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
+                          for latent, one in zip(latents.split(1), x.split(1), strict=True)])
+
+
+class Encoding:
+    """A published encoder, e4e, pSp or the W-encoder, with its generator."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.generator = generator(ctx)
+        names = ctx.profile.inverter.weights, ctx.profile.generator.weights
+        self.net = load(names[0], partial(e4e.load, kind=weights.kind(names[0])))
+        if self.net.slots != self.generator.slots:
+            raise Fault(f"encoder {names[0]} gives {self.net.slots} latents but generator {names[1]} takes "
+                        f"{self.generator.slots}; name a pair of one size in the profile", 2)
+        if self.net.latent_avg is None:
+            self.net.latent_avg = average_latent(ctx, self.generator)
+        self.net.to(ctx.device)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+INVERSIONS: dict[str, Callable[[Context], Invert]] = {"mobilestylegan": Refining, "stylegan2": Encoding}
+
+
+def new_encoder(ctx: Context, slots: int) -> tuple[e4e.Encoder4Editing, str]:
+    """An e4e encoder to train, on the CPU, and the name of the weights that it starts from ("" for none).
+
+    Those are the profile's encoder where it is on this machine, else as a body the network of the identity loss.
+    """
+    name, body = ctx.profile.inverter.weights, ctx.profile.train.identity_weights
+    if name and weights.local(name):
+        net = load(name, e4e.Encoder4Editing.load)
+        if net.slots != slots:
+            raise Fault(f"encoder {name} gives {net.slots} latents but generator {ctx.profile.generator.weights} takes "
+                        f"{slots}; name a pair of one size in the profile", 2)
+        return net, name
+    net = e4e.Encoder4Editing(slots)
+    for weight in [head.linear.weight for head in net.styles if isinstance(head, e4e.StyleHead)][1:]:
+        nn.init.zeros_(weight)  # an offset grows from nothing, whenever its slot is unlocked
+    if not body or not weights.local(body):
+        return net, ""
+    own = load(body, Identity.load).state_dict()
+    net.load_state_dict({n: t for n, t in own.items() if not n.startswith("output_layer.")}, strict=False)
+    return net, body

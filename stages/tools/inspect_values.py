@@ -1,0 +1,76 @@
+"""Ranges, shapes and values as text."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipeline.caches.reader import Cache
+
+SCAN_BYTES = 1 << 21  # of a dataset read for its range, in stretches evenly spread over it
+STRETCHES = 32
+BLOCK = 1 << 23  # bytes at once when all of it is read
+Table = list[tuple[str, ...]]
+
+
+def blocks_(cache: Cache, name: str, full: bool) -> Iterator[Any]:
+    """The rows of a column, or some stretches of them evenly spread over it."""
+    count = len(cache.h5[name])
+    column = cache.columns[name]
+    row = 1 << 16 if column.dtype in ("bytes", "text") else np.dtype(column.dtype).itemsize * int(np.prod(column.shape))
+    step = max(1, (BLOCK if full else SCAN_BYTES // STRETCHES) // row)
+    starts = range(0, count, step)
+    if not full and len(starts) > STRETCHES:
+        starts = [int(s) for s in np.linspace(0, count - step, STRETCHES)]  # type: ignore[assignment]
+    for start in starts:
+        yield cache.block(name, start, min(start + step, count))
+
+
+def range_(blocks: Iterator[Any]) -> str:
+    """`least .. most, mean, NaNs` of numbers, the lengths of bytes and text."""
+    least, most, total, count, nan, unit, form = np.inf, -np.inf, 0.0, 0, 0, "", ".4g"
+    for block in blocks:
+        if isinstance(block, list):
+            unit, form = " bytes" if isinstance(block[0], bytes) else " characters", ".0f"
+            block = np.array([len(v) for v in block])
+        values = block[~np.isnan(block)] if block.dtype.kind == "f" else block
+        nan += block.size - values.size
+        count += values.size
+        if values.size:
+            least, most = min(least, values.min()), max(most, values.max())
+            total += float(values.sum(dtype=np.float64))
+    missing = f", {nan} NaN" if nan else ""
+    if not count:
+        return "all NaN" if nan else ""
+    return f"{least:{form}} .. {most:{form}}, mean {total / count:{form}}{unit}{missing}"
+
+
+def unit_(codes: np.ndarray) -> np.ndarray:
+    return codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-8)
+
+
+def provenance_(provenance: dict[str, Any]) -> list[str]:
+    """A line a setting, without the columns, which the table shows."""
+    return [f"  {name:<8} {value_(value)}" for name, value in provenance.items() if name != "columns"]
+
+
+def value_(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, np.ndarray):
+        if value.size <= 24:
+            return np.array2string(value, precision=4, separator=", ").replace("\n", "")
+        return f"{value.dtype}{list(value.shape)}, {range_(iter([value]))}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {value_(v)}" for k, v in value.items()) or "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def shape_(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def columns_(table: Table) -> list[str]:
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return ["  " + "  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip() for row in table]
