@@ -130,8 +130,9 @@ $(TRAININGS): $(READY)
 test: $(READY) ## the whole test suite
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff (check and format) and mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 bench: $(READY) ## measure speeds side by side [bench/results.md]

@@ -55,8 +55,12 @@ def main() -> None:
         "generator, 256 px cut with deltas by region": lambda: cut(latent, by_region, places),
         "generator, 1024 px": lambda: full(latent),
         "hypernetwork": lambda: hyper(x, x, codes, region),
-        **{f"core forward, refinements: {n}": functools.partial(
-            hypernetwork.render, hyper, cut, x, latent, codes, region, n) for n in (1, 3)},
+        **{
+            f"core forward, refinements: {n}": functools.partial(
+                hypernetwork.render, hyper, cut, x, latent, codes, region, n
+            )
+            for n in (1, 3)
+        },
     }
     times = {name: clock(work) for name, work in rows.items()}
     base = times["generator, 256 px cut"]

@@ -80,10 +80,20 @@ def main() -> None:
         (bin / "hypernst").chmod(0o755)
         os.environ["PYTHONPYCACHEPREFIX"] = str(base / "compiled")
         places = [f"CACHE={ctx.cache}", f"CONTENT={ctx.content}", f"STYLE={ctx.style}", f"VENV={base / 'venv'}"]
-        commands = {"`hypernst --help`": [str(bin / "hypernst"), "--help"],
-                    "`make shards`": ["make", "--silent", "shards", *places],
-                    "`hypernst shards`": [str(bin / "hypernst"), "shards", "--cache", str(ctx.cache), "--content",
-                                          str(ctx.content), "--style", str(ctx.style)]}
+        commands = {
+            "`hypernst --help`": [str(bin / "hypernst"), "--help"],
+            "`make shards`": ["make", "--silent", "shards", *places],
+            "`hypernst shards`": [
+                str(bin / "hypernst"),
+                "shards",
+                "--cache",
+                str(ctx.cache),
+                "--content",
+                str(ctx.content),
+                "--style",
+                str(ctx.style),
+            ],
+        }
         print(f"| nothing to do, {2 * COUNT:,} pictures cached | processor seconds | clock |\n|---|---|---|")
         for title, words in commands.items():
             used, clock = cost(words)

@@ -48,21 +48,21 @@ def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
         data: list[dict] = []
         for parent, columns in stage.parents.items():
             with Cache(ctx.file("content", parent)) as cache:
-                keys = cache.keys()[:ctx.limit]
+                keys = cache.keys()[: ctx.limit]
                 rows = cache.rows(keys, columns)
             data = data or [{} for _ in keys]
             for d, row in zip(data, rows, strict=True):
                 d.update({f"{parent}.{name}": value for name, value in row.items()})
         items = [Item(key, d) for key, d in zip(keys, data, strict=True)]
     else:
-        items = [Item(p.stem, {"source": p.read_bytes()}, p.name) for p in sorted(ctx.content.iterdir())[:ctx.limit]]
+        items = [Item(p.stem, {"source": p.read_bytes()}, p.name) for p in sorted(ctx.content.iterdir())[: ctx.limit]]
     decode, images.decode = images.decode, functools.cache(images.decode)
     try:
         for item in items:  # the first time decodes, and warms the models up; align's decoding, of files, stays in
             worker([item])
         start = time.process_time()
         for i in range(0, len(items), stage.batch):
-            worker(items[i:i + stage.batch])
+            worker(items[i : i + stage.batch])
         return time.process_time() - start
     finally:
         images.decode = decode
@@ -94,8 +94,11 @@ def main() -> None:
                 decoding.append(part)
                 alone.append(bare(stage, worker, few))
             ms = [median(times) / count * 1e3 for times in (whole, alone, decoding)]
-            print(f"| {stage.name} | {count} | {ms[0]:.1f} | {ms[1]:.1f} | {ms[0] / ms[1] - 1:.1%} | "
-                  f"{ms[2] / ms[1]:.1%} |", flush=True)
+            print(
+                f"| {stage.name} | {count} | {ms[0]:.1f} | {ms[1]:.1f} | {ms[0] / ms[1] - 1:.1%} | "
+                f"{ms[2] / ms[1]:.1%} |",
+                flush=True,
+            )
             run_stage(stage, "content", replace(ctx, limit=None if stage.name == "align" else few.limit))
         print("\nGoal: an overhead of 5 % or less.")
 

@@ -36,7 +36,7 @@ def by_rejection(region: np.ndarray, seed: int) -> tuple[list[tuple[int, int]], 
         wanted = len(found) + COUNT
         for _ in range(TRIES):
             x, y = rng.integers(0, SIDE - SIZE + 1, 2)
-            if mask[y:y + SIZE, x:x + SIZE].mean() >= COVERAGE:
+            if mask[y : y + SIZE, x : x + SIZE].mean() >= COVERAGE:
                 found.append((x, y))
             if len(found) == wanted:
                 break
@@ -56,9 +56,11 @@ def main() -> None:
     print("| patch selection, a picture | ms, mean | ms, median |\n|---|---|---|")
     for name, times in (("integral image", at_once), ("rejection sampling", drawn)):
         print(f"| {name} | {np.mean(times) * 1e3:.2f} | {median(times) * 1e3:.2f} |")
-    print(f"\n{ratio:.0f} x as fast over all {MAPS} maps (goal: 20 x), "
-          f"{median(np.divide(drawn, at_once)):.0f} x on the "
-          f"median map; rejection sampling gave up on {given_up} of {3 * MAPS} regions.")
+    print(
+        f"\n{ratio:.0f} x as fast over all {MAPS} maps (goal: 20 x), "
+        f"{median(np.divide(drawn, at_once)):.0f} x on the "
+        f"median map; rejection sampling gave up on {given_up} of {3 * MAPS} regions."
+    )
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -38,24 +38,36 @@ class Files(Dataset):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         base = self.folder / self.keys[i]
-        return {"key": self.keys[i], "image": cv2.cvtColor(cv2.imread(f"{base}.jpg"), cv2.COLOR_BGR2RGB),
-                "region": cv2.imread(f"{base}.region.png", cv2.IMREAD_UNCHANGED),
-                "latent": np.load(f"{base}.latent.npy"), "codes": np.load(f"{base}.codes.npy"),
-                "meta": json.loads(Path(f"{base}.json").read_text())}
+        return {
+            "key": self.keys[i],
+            "image": cv2.cvtColor(cv2.imread(f"{base}.jpg"), cv2.COLOR_BGR2RGB),
+            "region": cv2.imread(f"{base}.region.png", cv2.IMREAD_UNCHANGED),
+            "latent": np.load(f"{base}.latent.npy"),
+            "codes": np.load(f"{base}.codes.npy"),
+            "meta": json.loads(Path(f"{base}.json").read_text()),
+        }
 
 
 def sample(number: int) -> tuple[str, shards.Sample]:
     """A sample of the portable profile's shapes, its picture as hard to code as a photo (about 50 kB)."""
     rng = np.random.default_rng(number)
-    image = sum(cv2.resize(rng.normal(0, 26, (side, side, 3)), (256, 256), interpolation=cv2.INTER_CUBIC)
-                for side in (4, 16, 64, 128)) + 128
+    image = (
+        sum(
+            cv2.resize(rng.normal(0, 26, (side, side, 3)), (256, 256), interpolation=cv2.INTER_CUBIC)
+            for side in (4, 16, 64, 128)
+        )
+        + 128
+    )
     region = cv2.resize(rng.integers(0, 3, (6, 6), np.uint8), (256, 256), interpolation=cv2.INTER_NEAREST)
     key = f"k{number:05d}"
     meta = {"key": key, "boxes": rng.integers(0, 256, (3, 8, 4)).tolist(), "iou": rng.random((3, 8)).tolist()}
-    return key, {"jpg": images.encode(image.clip(0, 255).astype(np.uint8), ".jpg"),
-                 "region.png": cv2.imencode(".png", region)[1].tobytes(),
-                 "latent.npy": shards.npy(rng.random((18, 512), np.float32)),
-                 "codes.npy": shards.npy(rng.random((4, 256), np.float32)), "json": json.dumps(meta).encode()}
+    return key, {
+        "jpg": images.encode(image.clip(0, 255).astype(np.uint8), ".jpg"),
+        "region.png": cv2.imencode(".png", region)[1].tobytes(),
+        "latent.npy": shards.npy(rng.random((18, 512), np.float32)),
+        "codes.npy": shards.npy(rng.random((4, 256), np.float32)),
+        "json": json.dumps(meta).encode(),
+    }
 
 
 def main() -> None:
@@ -81,18 +93,26 @@ def main() -> None:
 
         def whole() -> None:
             for start in range(0, COUNT, BATCH):
-                collate((fields(members, key) for key, members in samples[start:start + BATCH]), BATCH)
+                collate((fields(members, key) for key, members in samples[start : start + BATCH]), BATCH)
 
         def drain(loader: Any) -> Callable[[], None]:
             return lambda: sum(1 for _ in (loader.epoch() if hasattr(loader, "epoch") else loader)) and None
 
-        works = {"pictures decoded, no more (the bound)": bound, "whole samples decoded, from memory": everything,
-                 "whole samples decoded and batched, from memory": whole,
-                 "indexed reader": drain(Loader(Samples(folder, "content"), BATCH, 0)),
-                 "streaming reader": drain(StreamLoader(str(folder), "content", "train", BATCH, 0)),
-                 "file-per-sample Dataset": drain(DataLoader(
-                     Files(folder / "files"), BATCH, shuffle=True,
-                     collate_fn=lambda batch: collate((s.items() for s in batch), len(batch))))}
+        works = {
+            "pictures decoded, no more (the bound)": bound,
+            "whole samples decoded, from memory": everything,
+            "whole samples decoded and batched, from memory": whole,
+            "indexed reader": drain(Loader(Samples(folder, "content"), BATCH, 0)),
+            "streaming reader": drain(StreamLoader(str(folder), "content", "train", BATCH, 0)),
+            "file-per-sample Dataset": drain(
+                DataLoader(
+                    Files(folder / "files"),
+                    BATCH,
+                    shuffle=True,
+                    collate_fn=lambda batch: collate((s.items() for s in batch), len(batch)),
+                )
+            ),
+        }
         times: dict[str, list[float]] = {n: [] for n in works}
         for _ in range(ROUNDS + 1):
             for n, work in works.items():

@@ -22,8 +22,13 @@ def main(names: list[str]) -> None:
     for script in chosen:
         print(f"bench/{script.name}", file=sys.stderr, flush=True)
         before = os.getloadavg()[0]
-        found = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=True,
-                               env={"OMP_NUM_THREADS": "1", **os.environ})
+        found = subprocess.run(
+            [sys.executable, script],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env={"OMP_NUM_THREADS": "1", **os.environ},
+        )
         loads = f"Load {before:.1f} before, {os.getloadavg()[0]:.1f} after."
         sections[script.name] = f"{loads}\n\n{found.stdout.strip()}"
         parts = [_head(), *(f"## {name}\n\n{text}" for name, text in _ordered(sections))]
@@ -33,9 +38,11 @@ def main(names: list[str]) -> None:
 
 def _head() -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "opencv-python-headless"))
-    return ("# What `make bench` measured\n\n"
-            f"On {len(os.sched_getaffinity(0))} {platform.machine()} cores, Python {platform.python_version()}, "
-            f"{versions}. A load\nabove the measurement's own, 1, is other work: compare by ratio within a table only.")
+    return (
+        "# What `make bench` measured\n\n"
+        f"On {len(os.sched_getaffinity(0))} {platform.machine()} cores, Python {platform.python_version()}, "
+        f"{versions}. A load\nabove the measurement's own, 1, is other work: compare by ratio within a table only."
+    )
 
 
 def _ordered(sections: dict[str, str]) -> list[tuple[str, str]]:

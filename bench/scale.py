@@ -25,11 +25,23 @@ COLUMNS = {
     "images": {"image": Column("bytes"), "path": Column("text"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
     "latents": {"latent": Column("f4", (18, 64)), "lpips": Column("f4")},
     "masks": {"region": Column("u1", (32, 32)), "parse": Column("u1", (32, 32)), "coverage": Column("f4", (3,))},
-    "aladin": {"code": Column("f4", (3, 256)), "valid": Column("?", (3,)), "image_code": Column("f4", (256,)),
-               "boxes": Column("i2", (3, 2, 4)), "iou": Column("f4", (3, 2))},
+    "aladin": {
+        "code": Column("f4", (3, 256)),
+        "valid": Column("?", (3,)),
+        "image_code": Column("f4", (256,)),
+        "boxes": Column("i2", (3, 2, 4)),
+        "iou": Column("f4", (3, 2)),
+    },
 }
-STEPS = {"a stage that reads files": "images", "a stage that reads a cache": "latents", "masks": "masks",
-         "codes": "aladin", "packing shards": "shards", "indexed reader": "indexed", "streaming reader": "streamed"}
+STEPS = {
+    "a stage that reads files": "images",
+    "a stage that reads a cache": "latents",
+    "masks": "masks",
+    "codes": "aladin",
+    "packing shards": "shards",
+    "indexed reader": "indexed",
+    "streaming reader": "streamed",
+}
 
 
 def stage(name: str) -> StageSpec:
@@ -114,8 +126,11 @@ def main() -> None:
             print(f"| {title} | {few:.0f} | {many:.0f} | {many - few:.0f} |")
         print("\nGoal: a growth under 50 MB.\n")
         cache = context(base).file("content", "aladin")
-        commands = {"`hypernst --help`": ("--help",), "`hypernst inspect aladin.h5`": ("inspect", cache),
-                    "`hypernst inspect --full`": ("inspect", cache, "--full")}
+        commands = {
+            "`hypernst --help`": ("--help",),
+            "`hypernst inspect aladin.h5`": ("inspect", cache),
+            "`hypernst inspect --full`": ("inspect", cache, "--full"),
+        }
         print(f"| command, {MANY:,} pictures cached | processor seconds |\n|---|---|")
         for title, words in commands.items():
             print(f"| {title} | {cost(partial(call, *words)):.2f} |")

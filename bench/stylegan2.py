@@ -88,9 +88,11 @@ def main() -> None:
     ways: dict[str, Callable[[], Tensor]] = {"transposed convolutions": lambda: net(w)}
     pictures, times = {"transposed convolutions": net(w)}, {}
     for name, convolutions in (("zeros inserted for the filters", False), ("zeros inserted everywhere", True)):
+
         def work(convolutions: bool = convolutions) -> Tensor:
             with zeros(convolutions):
                 return net(w)
+
         ways[name] = work
         pictures[name] = work()
     for name in ways:
@@ -104,8 +106,9 @@ def main() -> None:
     for name, found in times.items():
         print(f"| {name} | {median(found):.3f} | {median(found) / base:.2f} |")
     x, kernel = torch.randn(2, 128, 64, 64), net.to_rgbs[0].upsample.kernel
-    quick, slow = (median(seconds(lambda f=f: f(x, kernel, 2, 1, (2, 1))) for _ in range(RUNS))
-                   for f in (upfirdn, inserting))
+    quick, slow = (
+        median(seconds(lambda f=f: f(x, kernel, 2, 1, (2, 1))) for _ in range(RUNS)) for f in (upfirdn, inserting)
+    )
     print(f"| 2 x 128 x 64 x 64 upsampled twofold: transposed | {quick:.4f} | 1.00 |")
     print(f"| 2 x 128 x 64 x 64 upsampled twofold: zeros inserted | {slow:.4f} | {slow / quick:.2f} |")
 

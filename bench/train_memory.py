@@ -38,8 +38,9 @@ def changed(ctx: Context, batch: int, **settings: object) -> Context:
     """The profile with another batch, at once unless `micro_batch` says otherwise."""
     settings = {"batch": batch, "micro_batch": batch, "refinements": 3, "losses_at": "each"} | settings
     settings["micro_batch"] = min(batch, int(str(settings["micro_batch"])))
-    return dataclasses.replace(ctx, profile=dataclasses.replace(
-        ctx.profile, train=dataclasses.replace(ctx.profile.train, **settings)))  # type: ignore[arg-type]
+    return dataclasses.replace(
+        ctx, profile=dataclasses.replace(ctx.profile, train=dataclasses.replace(ctx.profile.train, **settings))
+    )  # type: ignore[arg-type]
 
 
 def counted(name: str) -> None:
@@ -61,8 +62,10 @@ def measured(batch: int, **settings: object) -> None:
         base = Path(place)
         own = dataclasses.replace(ctx, cache=base / "cache", run=base / "run")
         small_run.write_shards(own, count=batch + 1, latent=0.3)
-        running = subprocess.Popen([sys.executable, __file__, place, str(batch), json.dumps(settings)],
-                                   env={**os.environ, "PYTHONPATH": str(ROOT)})
+        running = subprocess.Popen(
+            [sys.executable, __file__, place, str(batch), json.dumps(settings)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         _, status, usage = os.wait4(running.pid, 0)
         if status:
             raise SystemExit(f"training at batch {batch} ended with {status}")
@@ -71,8 +74,10 @@ def measured(batch: int, **settings: object) -> None:
     waiting = sum(row["wait"] for row in taken) / sum(row["seconds"] for row in taken)
     need = train_memory.step_bytes(ctx) / train_memory.GB
     told = "recomputing" if settings.get("checkpointing") else "plain"
-    print(f"| {batch}, {told} | {need:.2f} | {usage.ru_maxrss * 1024 / 1e9:.2f} | {seconds:.1f} | {waiting:.2%} |",
-          flush=True)
+    print(
+        f"| {batch}, {told} | {need:.2f} | {usage.ru_maxrss * 1024 / 1e9:.2f} | {seconds:.1f} | {waiting:.2%} |",
+        flush=True,
+    )
 
 
 def child(place: str, batch: str, settings: str) -> None:

@@ -39,8 +39,11 @@ def check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
         faults.append(f"{len(missing)} of {len(expected)} tensors are missing ({some(missing)})")
     if extra := tensors.keys() - expected.keys():
         faults.append(f"{len(extra)} tensors are unexpected ({some(extra)})")
-    differ = [f"{name} is {list(tensors[name].shape)} instead of {list(shape)}" for name, shape in expected.items()
-              if name in tensors and tuple(tensors[name].shape) != shape]
+    differ = [
+        f"{name} is {list(tensors[name].shape)} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
     if differ:
         faults.append(f"{len(differ)} have another shape ({some(differ)})")
     if faults:

@@ -48,8 +48,12 @@ def upfirdn(x: Tensor, kernel: Tensor, up: Pair = 1, down: Pair = 1, pad: tuple[
     for axis in (1, 0):
         before = pads[axis][0] - taps[axis] + 1
         edges += [before, sizes[axis] - x.shape[2 + axis] - before]
-    x = F.pad(x, edges) if max(edges) > 0 else x[..., -edges[2]:x.shape[2] + edges[3], -edges[0]:x.shape[3] + edges[1]]
-    return x[..., ::downs[0], ::downs[1]] if downs != (1, 1) else x
+    x = (
+        F.pad(x, edges)
+        if max(edges) > 0
+        else x[..., -edges[2] : x.shape[2] + edges[3], -edges[0] : x.shape[3] + edges[1]]
+    )
+    return x[..., :: downs[0], :: downs[1]] if downs != (1, 1) else x
 
 
 def leaky(x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -78,8 +82,9 @@ class EqualLinear(nn.Module):
     `rate` multiplies the learning rate of weight and bias: they are stored that much larger.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, active: bool = False, bias: float = 0.0,
-                 rate: float = 1.0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, active: bool = False, bias: float = 0.0, rate: float = 1.0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
         self.bias = nn.Parameter(torch.full((outputs,), float(bias)))

@@ -64,10 +64,6 @@ def disk_fault(error: OSError, path: Path) -> Fault:
     return Fault(f"{path}: cannot be written: {error.strerror or error}; check the folder and its permissions")
 
 
-
-
-
-
 def size(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     return sum(item.stat().st_size for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file())

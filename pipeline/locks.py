@@ -38,8 +38,6 @@ def lock(cache: Path, stage: str) -> Iterator[None]:
             f.truncate(0)
 
 
-
-
 def _holder(handle: int) -> str:
     try:
         h = json.loads(os.pread(handle, 4096, 0))

@@ -28,8 +28,11 @@ class Progress:
             self._said = now
             rate = self.done / (now - self._start)
             left = (self.total - self.done) / rate
-            print(f"{self.name}: {self.done}/{self.total}, {rate:.3g}/s, {left:.0f} s left, {self.rejected} rejected",
-                  file=sys.stderr, flush=True)
+            print(
+                f"{self.name}: {self.done}/{self.total}, {rate:.3g}/s, {left:.0f} s left, {self.rejected} rejected",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def close(self) -> None:
         """Leave the bar as it stands."""

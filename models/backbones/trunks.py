@@ -66,9 +66,7 @@ class Trunk(nn.Module):
         if net not in LAYOUTS:
             raise ValueError(f"trunk {net!r} is unknown, expected one of {', '.join(LAYOUTS)}")
         self.net, self.layout, self.normalise = net, LAYOUTS[net], normalise
-        self.convs = nn.ModuleList(
-            nn.Conv2d(c.inputs, c.outputs, c.kernel, c.stride, c.padding) for c in self.layout
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(c.inputs, c.outputs, c.kernel, c.stride, c.padding) for c in self.layout)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
         if tensors is not None:

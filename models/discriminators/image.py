@@ -27,8 +27,15 @@ class ImageDiscriminator(nn.Module):
     deviation, which only published StyleGAN2 files need; `checkpointing` recomputes activations in the backward pass.
     """
 
-    def __init__(self, size: int = 256, *, base: int = 32768, top: int = 512, stddev: bool = False,
-                 channels: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        size: int = 256,
+        *,
+        base: int = 32768,
+        top: int = 512,
+        stddev: bool = False,
+        channels: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         if size < 8 or size & (size - 1):
             raise ValueError(f"image discriminator size has to be a power of two from 8, got {size}")
@@ -74,12 +81,6 @@ class ImageDiscriminator(nn.Module):
         return logits
 
 
-
-
-
-
-
-
 def _counted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Number the layers from the first on; the Swapping Autoencoder calls one of 512 px 512x512, that of 128 px 2."""
     names = {key.split(".")[1] for key in state if re.match(r"convs\.\d+(x\d+)?\.", key)}
@@ -87,5 +88,3 @@ def _counted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     order = sorted(names, key=lambda n: (n != "0", "x" not in n, -sides[n] if "x" in n else sides[n]))
     place = {name: str(i) for i, name in enumerate(order)}
     return {re.sub(r"^convs\.(\w+)\.", lambda m: f"convs.{place.get(m[1], m[1])}.", key): t for key, t in state.items()}
-
-

@@ -18,8 +18,9 @@ class ConvLayer(nn.Module):
 
     blur: Tensor
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, down: bool = False, active: bool = True,
-                 padded: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, down: bool = False, active: bool = True, padded: bool = True
+    ) -> None:
         super().__init__()
         self.down, self.kernel = down, kernel
         self.filter_by(fir())

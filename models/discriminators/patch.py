@@ -20,8 +20,9 @@ class PatchDiscriminator(nn.Module):
     instead, from `size` down to 4 px, then those of the widest layer.
     """
 
-    def __init__(self, *, size: int = 32, width: float = 1.0, channels: Sequence[int] | None = None,
-                 hidden: int | None = None) -> None:
+    def __init__(
+        self, *, size: int = 32, width: float = 1.0, channels: Sequence[int] | None = None, hidden: int | None = None
+    ) -> None:
         super().__init__()
         if size < 8 or size & (size - 1):
             raise ValueError(f"patch discriminator size has to be a power of two from 8, got {size}")

@@ -91,8 +91,16 @@ class AladinViT(nn.Module):
 
     size: int
 
-    def __init__(self, depth: int = 12, width: int = 768, hidden: int = 3072, patch: int = 16, tokens: int = 197,
-                 projection: int = 512, code: int = 256) -> None:
+    def __init__(
+        self,
+        depth: int = 12,
+        width: int = 768,
+        hidden: int = 3072,
+        patch: int = 16,
+        tokens: int = 197,
+        projection: int = 512,
+        code: int = 256,
+    ) -> None:
         super().__init__()
         self.size = patch * round((tokens - 1) ** 0.5)
         embeddings, encoder = Embeddings(width, patch, tokens), Encoder(depth, width, hidden)
@@ -114,8 +122,16 @@ class AladinViT(nn.Module):
             hidden = own[f"{blocks}0.ffn.fc1.weight"]
             fc1, fc2 = own["proj_head.fc1.weight"], own["proj_head.fc2.weight"]
             depth = len(numbers(own, blocks))
-            net = build(cls, depth, patches.shape[0], hidden.shape[0], patches.shape[2], positions.shape[1],
-                        fc1.shape[0], fc2.shape[0])
+            net = build(
+                cls,
+                depth,
+                patches.shape[0],
+                hidden.shape[0],
+                patches.shape[2],
+                positions.shape[1],
+                fc1.shape[0],
+                fc2.shape[0],
+            )
         except (KeyError, IndexError) as error:
             raise ValueError(f"not an ALADIN ViT: {PREFIX}{error.args[0]} is missing or misshaped") from error
         if foreign:

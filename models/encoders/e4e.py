@@ -27,8 +27,9 @@ class StyleHead(nn.Module):
     def __init__(self, side: int) -> None:
         super().__init__()
         halvings = int(math.log2(side))
-        self.convs = nn.Sequential(*(layer for _ in range(halvings)
-                                     for layer in (nn.Conv2d(WIDTH, WIDTH, 3, 2, 1), nn.LeakyReLU(0.01))))
+        self.convs = nn.Sequential(
+            *(layer for _ in range(halvings) for layer in (nn.Conv2d(WIDTH, WIDTH, 3, 2, 1), nn.LeakyReLU(0.01)))
+        )
         self.linear = EqualLinear(WIDTH, LATENT)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,8 +84,10 @@ class PSP(Encoder):
         average = state.pop("latent_avg", None)
         styles = len(state_dicts.numbers(state, "styles."))
         if styles not in STYLES:
-            raise ValueError(f"not {cls.name}: {styles} styles among {len(state)} tensors "
-                             f"({state_dicts.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) slots")
+            raise ValueError(
+                f"not {cls.name}: {styles} styles among {len(state)} tensors "
+                f"({state_dicts.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) slots"
+            )
         what = f"{cls.name} of {styles} styles"
         net = state_dicts.fill(state_dicts.build(cls, styles), state, what)
         net._start(average, what)
@@ -121,8 +124,6 @@ class Encoder4Editing(PSP):
         first = styles[:, :1]
         locked = first.expand(-1, self.slots - styles.shape[1], -1)
         return torch.cat([first, first + styles[:, 1:], locked], 1)
-
-
 
 
 def unlocked(step: int, every: int, slots: int) -> int:

@@ -56,8 +56,14 @@ class Refiner(nn.Module):
         self.detail = nn.Conv2d(_ALEX[0] + 3, 96, 5, 4)
         self.merge = nn.Conv2d(2 * (96 + sum(_ALEX[1:])), width, 1)
         self.body = nn.Sequential(
-            nn.GroupNorm(8, width), nn.LeakyReLU(0.1), Residual(width), Residual(width),
-            _block(width, deep, 2), Residual(deep), _block(deep, deep, 2), nn.Flatten(),
+            nn.GroupNorm(8, width),
+            nn.LeakyReLU(0.1),
+            Residual(width),
+            Residual(width),
+            _block(width, deep, 2),
+            Residual(deep),
+            _block(deep, deep, 2),
+            nn.Flatten(),
         )
         self.hidden = nn.Sequential(nn.Linear(deep * 16, 512), nn.LeakyReLU(0.1))
         self.base = nn.Linear(512, 512)
@@ -130,13 +136,15 @@ class Inverter(nn.Module):
             change = change + self.refiner(target, current)
         return latent + change * self.deviation
 
-    def forward(self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2,
-                start: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2, start: Tensor | None = None
+    ) -> Tensor:
         """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
         return self.passes(x, trunk, generator, passes, start)[-1]
 
-    def passes(self, x: Tensor, trunk: Trunk, generator: Generator, count: int,
-               start: Tensor | None = None) -> list[Tensor]:
+    def passes(
+        self, x: Tensor, trunk: Trunk, generator: Generator, count: int, start: Tensor | None = None
+    ) -> list[Tensor]:
         """The latent after each refinement; a pass starts from the one before, detached.
 
         `start` is the mean face [1, 3, 256, 256] if the caller has it already.

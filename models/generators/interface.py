@@ -61,10 +61,8 @@ def start_row(table: Sequence[LayerEntry], start: int | str) -> int:
     number = start.removesuffix("px")
     sides = sorted({entry.resolution for entry in table})
     if number == start or not number.isdecimal() or int(number) not in sides:
-        raise ValueError(f"start layer {start!r} is no resolution of the generator; expected a row's number or one of "
-                         + ", ".join(f"{side}px" for side in sides))
+        raise ValueError(
+            f"start layer {start!r} is no resolution of the generator; expected a row's number or one of "
+            + ", ".join(f"{side}px" for side in sides)
+        )
     return next(entry.index for entry in table if entry.resolution == int(number))
-
-
-
-

@@ -160,8 +160,9 @@ class Head256(nn.Module):
         self.conv2 = SeparableConv(width, width, 128, noise=False)
         self.to_img = ToImage(width)
 
-    def forward(self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None),
-                places: Places | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None), places: Places | None = None
+    ) -> Tensor:
         """Features and a W+ latent [N, 18, 512] to pictures."""
         x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0], places)
         x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1], places)
@@ -240,8 +241,9 @@ class MobileStyleGAN(nn.Module):
             rows.append(("to_img", 1024, "to_img", self.to_img.weight))
         return [LayerEntry(i, name, res, kind, tuple(t.shape)) for i, (name, res, kind, t) in enumerate(rows)]
 
-    def features(self, latent: Tensor, deltas: Deltas | None = None, depth: int | None = None,
-                 places: Places | None = None) -> Tensor:
+    def features(
+        self, latent: Tensor, deltas: Deltas | None = None, depth: int | None = None, places: Places | None = None
+    ) -> Tensor:
         """Run the octaves up to `depth`; latent [N, 512] or [N, 18, 512] -> features."""
         w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
         d = list(deltas) if deltas is not None else [None] * (1 + 2 * len(self.layers))

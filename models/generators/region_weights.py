@@ -39,8 +39,11 @@ class Places:
         """Share of each region at each place of a square: [N, count, side, side], 1 in sum."""
         if side not in self._shares:
             fits = side <= self._full.shape[-1]
-            found = (F.adaptive_avg_pool2d(self._full, side) if fits
-                     else F.interpolate(self._full, (side, side), mode="bilinear"))
+            found = (
+                F.adaptive_avg_pool2d(self._full, side)
+                if fits
+                else F.interpolate(self._full, (side, side), mode="bilinear")
+            )
             found = torch.where(found < LEAST, 0.0, found)
             self._shares[side] = found / found.sum(1, keepdim=True)
         return self._shares[side]
@@ -63,8 +66,9 @@ class Places:
 
     def _groups(self, side: int, device: torch.device) -> list[tuple[int, int, Tensor, Tensor]]:
         if side not in self._members:
-            self._members[side] = [(n, r, where.to(device), share.to(device))
-                                   for n, r, where, share in _members(self.shares(side))]
+            self._members[side] = [
+                (n, r, where.to(device), share.to(device)) for n, r, where, share in _members(self.shares(side))
+            ]
         return self._members[side]
 
 

@@ -31,16 +31,23 @@ def channels(resolution: int, multiplier: float) -> int:
 def layer_table(size: int = 1024, multiplier: float = 2) -> list[LayerEntry]:
     """The table of a generator of that size: conv1, to_rgb1, then up, conv, to_rgb an octave."""
     rows: list[tuple[str, int, str, tuple[int, int]]] = [
-        ("conv1", 4, "conv3x3", (CONSTANT, CONSTANT)), ("to_rgb1", 4, "to_img", (3, CONSTANT))]
+        ("conv1", 4, "conv3x3", (CONSTANT, CONSTANT)),
+        ("to_rgb1", 4, "to_img", (3, CONSTANT)),
+    ]
     inputs = CONSTANT
     for i in range(int(math.log2(size)) - 2):
         side = 8 << i
         width = channels(side, multiplier)
-        rows += [(f"convs.{2 * i}", side, "conv3x3", (width, inputs)),
-                 (f"convs.{2 * i + 1}", side, "conv3x3", (width, width)), (f"to_rgbs.{i}", side, "to_img", (3, width))]
+        rows += [
+            (f"convs.{2 * i}", side, "conv3x3", (width, inputs)),
+            (f"convs.{2 * i + 1}", side, "conv3x3", (width, width)),
+            (f"to_rgbs.{i}", side, "to_img", (3, width)),
+        ]
         inputs = width
-    return [LayerEntry(i, name, side, kind, (*shape, *((3, 3) if kind == "conv3x3" else (1, 1))))
-            for i, (name, side, kind, shape) in enumerate(rows)]
+    return [
+        LayerEntry(i, name, side, kind, (*shape, *((3, 3) if kind == "conv3x3" else (1, 1))))
+        for i, (name, side, kind, shape) in enumerate(rows)
+    ]
 
 
 class ModulatedConv(nn.Module):
@@ -135,8 +142,9 @@ class ToRGB(nn.Module):
         self.upsample = Blur(4.0) if up else None
         self.conv = ModulatedConv(inputs, 3, 1, demodulate=False)
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None, places: Places | None,
-                below: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, delta: Tensor | None, places: Places | None, below: Tensor | None = None
+    ) -> Tensor:
         """Features [N, in, H, W] and the picture at half the size to the picture [N, 3, H, W]."""
         y = self.conv(x, w, delta, places) + self.bias
         return y if below is None or self.upsample is None else y + self.upsample(below, (2, 1), up=2)
@@ -242,8 +250,13 @@ class StyleGAN2(nn.Module):
         """The kernels that weight deltas apply to, in the order of `deltas`."""
         return layer_table(self.native, self.multiplier)
 
-    def forward(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None,
-                noise: str | Sequence[Tensor] = "fixed") -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        deltas: Deltas | None = None,
+        places: Places | None = None,
+        noise: str | Sequence[Tensor] = "fixed",
+    ) -> Tensor:
         """Pictures [N, 3, size, size] of latents [N, 512] (W) or [N, slots, 512] (W+).
 
         deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k], with `places` the regions after N;
@@ -263,12 +276,22 @@ class StyleGAN2(nn.Module):
         y = self.to_rgb1(x, w[:, 1], d[1], places)
         for b in range(len(self.to_rgbs)):
             own = slice(1 + 2 * b, 3 + 2 * b)
-            x, y = recompute.run(self._octave, b, x, y, w[:, 1 + 2 * b : 4 + 2 * b], maps[own],
-                                 d[2 + 3 * b : 5 + 3 * b], places, again=self.checkpointing)
+            x, y = recompute.run(
+                self._octave,
+                b,
+                x,
+                y,
+                w[:, 1 + 2 * b : 4 + 2 * b],
+                maps[own],
+                d[2 + 3 * b : 5 + 3 * b],
+                places,
+                again=self.checkpointing,
+            )
         return y if self.size == self.native else F.avg_pool2d(y, self.native // self.size)
 
-    def _octave(self, b: int, x: Tensor, y: Tensor, w: Tensor, maps: Sequence[Tensor], d: Deltas,
-                places: Places | None) -> tuple[Tensor, Tensor]:
+    def _octave(
+        self, b: int, x: Tensor, y: Tensor, w: Tensor, maps: Sequence[Tensor], d: Deltas, places: Places | None
+    ) -> tuple[Tensor, Tensor]:
         """Features and picture of octave b from those at half its size."""
         for j in (0, 1):
             x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], places)
@@ -282,8 +305,10 @@ class StyleGAN2(nn.Module):
         if noise == "fixed":
             return [getattr(self.noises, f"noise_{i}") for i in range(count)]
         if isinstance(noise, str) or len(noise) != count:
-            raise ValueError(f"noise is {noise if isinstance(noise, str) else len(noise)!r}; "
-                             f"expected 'fixed', 'random' or {count} maps")
+            raise ValueError(
+                f"noise is {noise if isinstance(noise, str) else len(noise)!r}; "
+                f"expected 'fixed', 'random' or {count} maps"
+            )
         return list(noise)
 
 
@@ -295,13 +320,17 @@ def measure(tensors: Mapping[str, Tensor]) -> tuple[int, float, int]:
     octaves, depth = len(state_dicts.numbers(tensors, "to_rgbs.")), len(state_dicts.numbers(tensors, "style."))
     native = 4 << octaves
     if native not in SIZES or not depth or "input.input" not in tensors:
-        raise ValueError(f"not a StyleGAN2 generator: {octaves} octaves and {depth} mapping layers among "
-                         f"{len(tensors)} tensors ({state_dicts.some(tensors)}); expected to_rgbs., style. and input.")
+        raise ValueError(
+            f"not a StyleGAN2 generator: {octaves} octaves and {depth} mapping layers among "
+            f"{len(tensors)} tensors ({state_dicts.some(tensors)}); expected to_rgbs., style. and input."
+        )
     last = tensors.get(f"to_rgbs.{octaves - 1}.conv.weight")
     if last is None or last.ndim != 5 or (native <= 32 and last.shape[2] == CONSTANT):
         return native, 2, depth
     multiplier = last.shape[2] * native / 16384
     if multiplier not in (0.25, 0.5, 1, 2, 4):
-        raise ValueError(f"not a {native} px StyleGAN2 generator: {last.shape[2]} channels at {native} px; expected "
-                         f"{16384 // native} times a channel multiplier of 0.25, 0.5, 1, 2 or 4")
+        raise ValueError(
+            f"not a {native} px StyleGAN2 generator: {last.shape[2]} channels at {native} px; expected "
+            f"{16384 // native} times a channel multiplier of 0.25, 0.5, 1, 2 or 4"
+        )
     return native, multiplier, depth

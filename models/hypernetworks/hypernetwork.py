@@ -52,8 +52,13 @@ class ContentEncoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(6, width, 2), _conv(width, 2 * width, 2), _conv(2 * width, 4 * width, 2), _conv(4 * width, 4 * width),
-            _conv(4 * width, 8 * width, 2), _conv(8 * width, 8 * width), _conv(8 * width, 512),
+            _conv(6, width, 2),
+            _conv(width, 2 * width, 2),
+            _conv(2 * width, 4 * width, 2),
+            _conv(4 * width, 4 * width),
+            _conv(4 * width, 8 * width, 2),
+            _conv(8 * width, 8 * width),
+            _conv(8 * width, 512),
         )
         self.project = nn.Conv2d(512, 256, 1)
 
@@ -113,9 +118,16 @@ class HyperNetwork(nn.Module):
     `checkpointing` recomputes activations in the backward pass, for memory.
     """
 
-    def __init__(self, table: Sequence[LayerEntry], *, width: int = 32, rank: int = 6,
-                 condition_on_regions: bool = True, region_deltas: bool = False,
-                 checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        table: Sequence[LayerEntry],
+        *,
+        width: int = 32,
+        rank: int = 6,
+        condition_on_regions: bool = True,
+        region_deltas: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.condition_on_regions = condition_on_regions
         self.region_deltas = region_deltas and condition_on_regions
@@ -152,7 +164,7 @@ class HyperNetwork(nn.Module):
             region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
         if not self.region_deltas:
             return codes, arrange(codes, region)
-        own = codes[:, :region_weights.count(region)].flatten(0, 1)
+        own = codes[:, : region_weights.count(region)].flatten(0, 1)
         return own[:, None].expand(-1, REGIONS + 1, -1), own[:, :, None, None].expand(-1, -1, CELLS, CELLS)
 
     def places(self, region: Tensor) -> Places | None:
@@ -182,8 +194,16 @@ def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]
 
 
 @torch.no_grad()
-def render(hyper: HyperNetwork, generator: Generator, x: Tensor, latent: Tensor, codes: Tensor, region: Tensor,
-           refinements: int, inversion: Tensor | None = None) -> Tensor:
+def render(
+    hyper: HyperNetwork,
+    generator: Generator,
+    x: Tensor,
+    latent: Tensor,
+    codes: Tensor,
+    region: Tensor,
+    refinements: int,
+    inversion: Tensor | None = None,
+) -> Tensor:
     """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, slots, 512], codes [N, 4, 256], region [N, 256, 256]."""
     y_hat, deltas, where = generator(latent) if inversion is None else inversion, None, hyper.places(region)
     for _ in range(refinements):

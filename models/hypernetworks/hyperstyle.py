@@ -124,7 +124,8 @@ class HyperStyle(Trunk):
         self.table = list(table)
         rows = {i: table[i] for i in sorted(tuned)}
         self.refinement_blocks = nn.ModuleDict(
-            {str(i): SharedHead() if shares(entry) else OwnHead(entry) for i, entry in rows.items()})
+            {str(i): SharedHead() if shares(entry) else OwnHead(entry) for i, entry in rows.items()}
+        )
         self.shared_weight_hypernet = Expansion() if expansion or any(map(shares, rows.values())) else None
 
     @classmethod
@@ -137,12 +138,16 @@ class HyperStyle(Trunk):
         state = without_aliases(tensors)
         tuned = state_dicts.numbers(state, "refinement_blocks.")
         if not tuned:
-            raise ValueError(f"not a HyperStyle hypernetwork: no refinement_blocks.* among {len(state)} tensors "
-                             f"({state_dicts.some(state)})")
+            raise ValueError(
+                f"not a HyperStyle hypernetwork: no refinement_blocks.* among {len(state)} tensors "
+                f"({state_dicts.some(state)})"
+            )
         table = _guess(state, tuned) if table is None else table
         if tuned[-1] >= len(table):
-            raise ValueError(f"a HyperStyle hypernetwork with layer {tuned[-1]} belongs to a larger generator; "
-                             f"this one's layers end at {len(table) - 1}")
+            raise ValueError(
+                f"a HyperStyle hypernetwork with layer {tuned[-1]} belongs to a larger generator; "
+                f"this one's layers end at {len(table) - 1}"
+            )
         what = f"a HyperStyle hypernetwork for {len(tuned)} of {len(table)} layers"
         spare = "shared_weight_hypernet.w1" in state
         return state_dicts.fill(state_dicts.build(cls, table, tuned, expansion=spare), state, what)
@@ -174,12 +179,15 @@ def without_aliases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         original = tensors.get(f"shared_weight_hypernet.{last}")
         if original is None:
-            raise ValueError(f"not a HyperStyle hypernetwork: {name} repeats shared_weight_hypernet.{last}, "
-                             "which is missing")
+            raise ValueError(
+                f"not a HyperStyle hypernetwork: {name} repeats shared_weight_hypernet.{last}, which is missing"
+            )
         same = original.data_ptr() == tensor.data_ptr() and original.shape == tensor.shape
         if not same and not torch.equal(original, tensor):
-            raise ValueError(f"not a HyperStyle hypernetwork: {name} differs from shared_weight_hypernet.{last}, "
-                             "which it should repeat")
+            raise ValueError(
+                f"not a HyperStyle hypernetwork: {name} differs from shared_weight_hypernet.{last}, "
+                "which it should repeat"
+            )
     return out
 
 
@@ -190,8 +198,10 @@ def _guess(state: Mapping[str, Tensor], tuned: Sequence[int]) -> list[LayerEntry
             table = layer_table(size, multiplier)
             if tuned[-1] < len(table) and all(_fits(state, i, table[i]) for i in tuned):
                 return table
-    raise ValueError(f"the heads of this HyperStyle hypernetwork (layers up to {tuned[-1]}) fit no generator "
-                     "of 256, 512 or 1024 px with channel multiplier 2 or 1")
+    raise ValueError(
+        f"the heads of this HyperStyle hypernetwork (layers up to {tuned[-1]}) fit no generator "
+        "of 256, 512 or 1024 px with channel multiplier 2 or 1"
+    )
 
 
 def _fits(state: Mapping[str, Tensor], index: int, entry: LayerEntry) -> bool:

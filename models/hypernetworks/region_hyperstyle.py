@@ -26,8 +26,14 @@ class RegionHyperStyle(HyperNetwork):
     stylisation leaves them alone.
     """
 
-    def __init__(self, table: Sequence[LayerEntry], *, condition_on_regions: bool = True,
-                 region_deltas: bool = False, checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        table: Sequence[LayerEntry],
+        *,
+        condition_on_regions: bool = True,
+        region_deltas: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
         nn.Module.__init__(self)
         self.condition_on_regions = condition_on_regions
         self.region_deltas = region_deltas and condition_on_regions
@@ -73,8 +79,10 @@ class RegionHyperStyle(HyperNetwork):
             raise ValueError(f"not a HyperStyle hypernetwork: no refinement_blocks.* among {len(state)} tensors")
         silent = [i for i, entry in enumerate(self.net.table) if shares(entry) and i not in tuned]
         if silent and "shared_weight_hypernet.w1" in state:
-            raise ValueError(f"a HyperStyle hypernetwork that tunes only some of the layers that share their matrices; "
-                             f"layers {', '.join(map(str, silent))} could not start at zero deltas")
+            raise ValueError(
+                f"a HyperStyle hypernetwork that tunes only some of the layers that share their matrices; "
+                f"layers {', '.join(map(str, silent))} could not start at zero deltas"
+            )
         shapes = state_dicts.shapes(self.net)
         if "shared_weight_hypernet.w1" not in shapes:
             state = {n: t for n, t in state.items() if not n.startswith("shared_weight_hypernet.")}

@@ -62,14 +62,23 @@ class Stylisation(nn.Module):
     `by_region` False compares patches from anywhere, as many of them (Table 4's "no mask loss").
     """
 
-    def __init__(self, image_critic: ImageDiscriminator, patch_critic: PatchDiscriminator, style: StyleTerm | None,
-                 weights: Weights, patches: int, patch: int, by_region: bool = True) -> None:
+    def __init__(
+        self,
+        image_critic: ImageDiscriminator,
+        patch_critic: PatchDiscriminator,
+        style: StyleTerm | None,
+        weights: Weights,
+        patches: int,
+        patch: int,
+        by_region: bool = True,
+    ) -> None:
         super().__init__()
         self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
         self.weights, self.patches, self.patch, self.by_region = weights, patches, patch, by_region
 
-    def forward(self, y: Tensor, content: Batch, style: Batch, matched: region_patches.Matched,
-                critics: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, y: Tensor, content: Batch, style: Batch, matched: region_patches.Matched, critics: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss of renderings y of content i in style i, and its terms; `critics` scales lambda2."""
         terms: dict[str, Tensor] = {}
         loss = y.new_zeros(())
@@ -110,8 +119,9 @@ class Stylisation(nn.Module):
         if len(matched):
             reference, real = self._real(style, matched)
             fake = region_patches.crops(y, matched.sample, matched.fake)
-            terms["patch_critic"] = adversarial.critic_loss(self.patch_critic(reference, real),
-                                                    self.patch_critic(reference, fake))
+            terms["patch_critic"] = adversarial.critic_loss(
+                self.patch_critic(reference, real), self.patch_critic(reference, fake)
+            )
         return torch.stack(list(terms.values())).sum(), terms
 
     def penalties(
@@ -135,5 +145,7 @@ class Stylisation(nn.Module):
     @staticmethod
     def _real(style: Batch, matched: region_patches.Matched) -> tuple[Tensor, Tensor]:
         """Reference patches and others, both of the style picture."""
-        return (region_patches.crops(style.image, matched.sample, matched.reference),
-                region_patches.crops(style.image, matched.sample, matched.real))
+        return (
+            region_patches.crops(style.image, matched.sample, matched.reference),
+            region_patches.crops(style.image, matched.sample, matched.real),
+        )

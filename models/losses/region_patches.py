@@ -28,7 +28,12 @@ class Matched:
 
 
 def match(
-    content: NDArray[np.uint8], style: NDArray[np.uint8], rng: np.random.Generator, *, size: int = 32, count: int = 3,
+    content: NDArray[np.uint8],
+    style: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    size: int = 32,
+    count: int = 3,
     thresholds: tuple[float, ...] = (0.7, 0.5),
 ) -> Matched:
     """Draw `count` windows a region for each pair of region maps (N, H, W).

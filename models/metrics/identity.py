@@ -22,8 +22,9 @@ class Identity(Backbone):
     def __init__(self) -> None:
         super().__init__()
         width = irse.UNITS[-1][0]
-        self.output_layer = nn.Sequential(nn.BatchNorm2d(width), nn.Dropout(0.6), nn.Flatten(),
-                                          nn.Linear(width * 7 * 7, CODE), nn.BatchNorm1d(CODE))
+        self.output_layer = nn.Sequential(
+            nn.BatchNorm2d(width), nn.Dropout(0.6), nn.Flatten(), nn.Linear(width * 7 * 7, CODE), nn.BatchNorm1d(CODE)
+        )
         self.requires_grad_(False).eval()
 
     @classmethod

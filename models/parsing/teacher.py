@@ -14,9 +14,14 @@ _CONTEXT = f"{_SEMANTIC}/stage_5/ce_block_3_repeat_1/context_embedding_block"
 _AGGREGATION = "aggregation_branch/guided_aggregation_block"
 _KERNELS = ("conv/Conv2D_weights", "depthwise_conv_output_weights", "W")
 # A gather-and-expansion layer's convolutions and the teacher's, where it halves the sides and where it keeps them.
-_HALVING = {"first": "3x3_conv_block", "expand": "depthwise_conv_block_1", "deepen": "depthwise_conv_block_2",
-            "project": "1x1_conv_block", "shortcut.0": "input_project_dw_conv_block",
-            "shortcut.1": "input_project_1x1_conv_block"}
+_HALVING = {
+    "first": "3x3_conv_block",
+    "expand": "depthwise_conv_block_1",
+    "deepen": "depthwise_conv_block_2",
+    "project": "1x1_conv_block",
+    "shortcut.0": "input_project_dw_conv_block",
+    "shortcut.1": "input_project_1x1_conv_block",
+}
 _KEEPING = {"first": "3x3_conv_block", "expand": "depthwise_conv_block", "project": "1x1_conv_block"}
 
 
@@ -33,7 +38,8 @@ def start_from(teacher: Mapping[str, Tensor], size: int = WORKING_SIZE) -> Portr
             raise ValueError(f"BiSeNetV2 tensors lack the kernel of '{place}': convert the weights again")
         name, kernel = found[0], teacher[found[0]]
         state[f"{module}.convolution.weight"] = (
-            kernel.permute(2, 3, 0, 1).flatten(0, 1)[:, None] if "depthwise" in name else kernel.permute(3, 2, 0, 1))
+            kernel.permute(2, 3, 0, 1).flatten(0, 1)[:, None] if "depthwise" in name else kernel.permute(3, 2, 0, 1)
+        )
         if not name.endswith("/W"):
             state[f"{module}.convolution.bias"] = teacher[name.replace("_weights", "_bn_offset")]
     mean = f"BiseNetV2/{_CONTEXT}/bn/FusedBatchNormV3"

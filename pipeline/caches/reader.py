@@ -87,8 +87,13 @@ class Cache:
     def row_entries(self, start: int, stop: int, number: int = 0) -> dict[str, Entry]:
         """Key -> Entry of some rows."""
         some = slice(start, stop)
-        found = zip(_strings(self._read("key", some)), range(start, stop), _digests(self._read("inputs", some)),
-                    _digests(self._read("digest", some)), strict=True)
+        found = zip(
+            _strings(self._read("key", some)),
+            range(start, stop),
+            _digests(self._read("inputs", some)),
+            _digests(self._read("digest", some)),
+            strict=True,
+        )
         return {key: Entry(number, row, made, content) for key, row, made, content in found}
 
     def digests(self) -> dict[str, bytes]:
@@ -102,8 +107,14 @@ class Cache:
 
     def reject_entries(self, number: int = 0) -> dict[str, Entry]:
         """Key -> Entry of the rejects. Raises: Fault when they are not what was written."""
-        found = [*zip(_strings(self._read("rejects/key")), self._read("rejects/reason", text=True),
-                      _digests(self._read("rejects/inputs")), strict=True)]
+        found = [
+            *zip(
+                _strings(self._read("rejects/key")),
+                self._read("rejects/reason", text=True),
+                _digests(self._read("rejects/inputs")),
+                strict=True,
+            )
+        ]
         if self.h5.attrs.get("rejects") not in (None, rejects_digest(found).encode()):
             raise _damaged(self.path, ValueError("not the digest it should have"), "rejects")
         return {key: Entry(number, -1, made, b"", reason) for key, reason, made in found}

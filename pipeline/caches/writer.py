@@ -49,8 +49,12 @@ class Batch:
 
     def extend(self, other: "Batch") -> None:
         """Take in all of another batch."""
-        for mine, more in ((self.keys, other.keys), (self.rows, other.rows), (self.inputs, other.inputs),
-                           (self.rejects, other.rejects)):
+        for mine, more in (
+            (self.keys, other.keys),
+            (self.rows, other.rows),
+            (self.inputs, other.inputs),
+            (self.rejects, other.rejects),
+        ):
             mine += more  # type: ignore[operator]
         self.nbytes += other.nbytes
 
@@ -73,8 +77,9 @@ def next_number(path: Path) -> int:
     return max((int(p.stem) for p in listed(path)), default=0) + 1
 
 
-def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents: int, provenance: dict,
-               number: int | None = None) -> Path:
+def write_part(
+    path: Path, batch: Batch, columns: Mapping[str, Column], parents: int, provenance: dict, number: int | None = None
+) -> Path:
     """Write `batch` as a part of the cache file `path`, the next one or `number`; it exists whole or not at all."""
     part = folder(path) / f"{number or next_number(path):06d}.h5"
     with replacing(part) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f:
@@ -88,8 +93,14 @@ def write_part(path: Path, batch: Batch, columns: Mapping[str, Column], parents:
     return part
 
 
-def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], columns: Mapping[str, Column],
-            parents: int, provenance: dict) -> None:
+def compact(
+    path: Path,
+    files: Sequence[Path],
+    entries: Mapping[str, Entry],
+    columns: Mapping[str, Column],
+    parents: int,
+    provenance: dict,
+) -> None:
     """Write `entries` (rows and rejects of `files`, by number) as the cache file `path`, sorted by key."""
     order = [key for key in sorted(entries) if entries[key].row >= 0]
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
@@ -108,7 +119,7 @@ def compact(path: Path, files: Sequence[Path], entries: Mapping[str, Entry], col
             chunk = f[name].chunks[0]
             step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in _VARYING else 64
             for start in range(0, len(order), step):
-                places = [entries[key][:2] for key in order[start:start + step]]  # file, row
+                places = [entries[key][:2] for key in order[start : start + step]]  # file, row
                 blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places)]
                 _put(f[name], start, _joined(blocks))
 
@@ -178,9 +189,16 @@ def _dataset(f: h5py.File, name: str, column: Column, rows: int) -> None:
     rows_a_chunk = 1024 if column.dtype in kinds else max(1, min(1024, CHUNK // size))
     # Label maps shrink about fifty times; nothing else here compresses.
     squeeze = {"compression": "gzip", "compression_opts": 1} if column.dtype == "u1" and size >= 4096 else {}
-    f.create_dataset(name, (rows, *column.shape), kinds.get(column.dtype, column.dtype), maxshape=(None, *column.shape),
-                     chunks=(rows_a_chunk, *column.shape), fletcher32=column.dtype not in kinds, track_times=False,
-                     **squeeze)
+    f.create_dataset(
+        name,
+        (rows, *column.shape),
+        kinds.get(column.dtype, column.dtype),
+        maxshape=(None, *column.shape),
+        chunks=(rows_a_chunk, *column.shape),
+        fletcher32=column.dtype not in kinds,
+        track_times=False,
+        **squeeze,
+    )
 
 
 def _row_bytes(column: Column) -> int:
@@ -196,8 +214,11 @@ def _put(dataset: h5py.Dataset, start: int, values: Sequence[Any]) -> None:
         for i, value in enumerate(values, start):  # one at a time: h5py takes rows of equal length for a 2-D array
             dataset[i] = np.frombuffer(value, np.uint8)
     elif len(values):
-        dataset[start:start + len(values)] = values if isinstance(values, np.ndarray) else np.array(
-            values, object if isinstance(values[0], str) else None)
+        dataset[start : start + len(values)] = (
+            values
+            if isinstance(values, np.ndarray)
+            else np.array(values, object if isinstance(values[0], str) else None)
+        )
 
 
 def _undigest(values: Sequence[bytes], parents: int | None = None) -> np.ndarray:

@@ -13,8 +13,6 @@ COLOURS = {0: (230, 160, 40), 1: (70, 190, 90), 2: (70, 110, 230), 255: (90, 90,
 Panel = tuple[str, np.ndarray]
 
 
-
-
 def sheet(strips: Sequence[np.ndarray]) -> np.ndarray:
     """Strips below each other."""
     width = max(s.shape[1] for s in strips)
@@ -30,10 +28,6 @@ def overlay(image: np.ndarray, region: np.ndarray) -> np.ndarray:
     return cv2.addWeighted(image, 0.5, tint, 0.5, 0)
 
 
-
-
-
-
 def heat(values: np.ndarray) -> np.ndarray:
     """Numbers [L,D] as grey levels, black the least and white the most of them."""
     flat = values.reshape(values.shape[0], -1).astype(np.float32)
@@ -45,8 +39,6 @@ def heat(values: np.ndarray) -> np.ndarray:
 def png(rgb: np.ndarray) -> bytes:
     """RGB u8 as a PNG file."""
     return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
 
 
 def captioned(caption: str, picture: np.ndarray) -> np.ndarray:

@@ -17,8 +17,9 @@ PART_BYTES = 1 << 24  # a part is closed when it holds this much,
 PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
 
 
-def work(stage: StageSpec, worker: Worker, collection: str, ctx: Context, inputs: Inputs,
-         keys: Sequence[str]) -> Iterator[Batch]:
+def work(
+    stage: StageSpec, worker: Worker, collection: str, ctx: Context, inputs: Inputs, keys: Sequence[str]
+) -> Iterator[Batch]:
     """What the worker makes of `keys`, rows and rejects, a `stage.batch` at a time."""
     for items, made, unreadable in _items(stage, collection, ctx, inputs, keys):
         batch = Batch.empty()
@@ -46,14 +47,19 @@ def _results(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequenc
     return results
 
 
-def _items(stage: StageSpec, collection: str, ctx: Context, inputs: Inputs, todo: Sequence[str],
-           ) -> Iterator[tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]]:
+def _items(
+    stage: StageSpec,
+    collection: str,
+    ctx: Context,
+    inputs: Inputs,
+    todo: Sequence[str],
+) -> Iterator[tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]]:
     """Batches of items, the digests of their inputs, and the files that could not be read."""
     with ExitStack() as stack:
         caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
         reader = Reader()
         for start in range(0, len(todo), stage.batch):
-            keys = todo[start:start + stage.batch]
+            keys = todo[start : start + stage.batch]
             if not stage.parents:
                 yield _read_sources(inputs, keys, reader)
                 continue
@@ -65,8 +71,9 @@ def _items(stage: StageSpec, collection: str, ctx: Context, inputs: Inputs, todo
             yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
 
 
-def _read_sources(inputs: Inputs, keys: Sequence[str], reader: Reader) -> tuple[
-        list[Item], list[bytes], list[tuple[str, str, bytes]]]:
+def _read_sources(
+    inputs: Inputs, keys: Sequence[str], reader: Reader
+) -> tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]:
     items, made, refused = [], [], []
     for key in keys:
         source = inputs.sources[key]

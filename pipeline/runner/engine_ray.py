@@ -70,15 +70,17 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
     ctx = _absolute(ctx)
     hands = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0)))
     actor = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES)(Hand)
-    idle: list[Any] = [actor.remote(stage, collection, ctx, plan.inputs.parents)
-                       for _ in range(min(hands, -(-len(plan.todo) // stage.batch)))]
+    idle: list[Any] = [
+        actor.remote(stage, collection, ctx, plan.inputs.parents)
+        for _ in range(min(hands, -(-len(plan.todo) // stage.batch)))
+    ]
     everyone = list(idle)
     busy: dict[Any, Any] = {}
     at, number, size = 0, parts.next_number(plan.path), stage.batch
     try:
         while busy or at < len(plan.todo):
             while idle and at < len(plan.todo):
-                keys = plan.todo[at:at + size]
+                keys = plan.todo[at : at + size]
                 sources = {k: _at_home(plan.inputs.sources[k]) for k in keys if k in plan.inputs.sources}
                 hand = idle.pop()
                 busy[hand.part.remote(number, keys, {k: plan.inputs.made[k] for k in keys}, sources)] = hand
@@ -98,8 +100,10 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise Fault("ENGINE=ray: Ray is not installed; run `pip install -c constraints.txt -e '.[ray]'`, or leave "
-                    "ENGINE= out", 2) from error
+        raise Fault(
+            "ENGINE=ray: Ray is not installed; run `pip install -c constraints.txt -e '.[ray]'`, or leave ENGINE= out",
+            2,
+        ) from error
     return ray
 
 
@@ -111,8 +115,10 @@ def _result(task: Any, stage: StageSpec) -> Done:
         raise error.cause if isinstance(error.cause, Fault) else Fault(f"stage {stage.name}: {error.cause}") from error
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1].strip()
-        raise Fault(f"stage {stage.name}: an actor could not start, or {RETRIES + 1} died over the same part ({why}); "
-                    "run it again with ENGINE=local to see why") from error
+        raise Fault(
+            f"stage {stage.name}: an actor could not start, or {RETRIES + 1} died over the same part ({why}); "
+            "run it again with ENGINE=local to see why"
+        ) from error
 
 
 def _next_size(done: Done, least: int, most: int) -> int:

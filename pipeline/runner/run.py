@@ -33,8 +33,10 @@ class Summary:
     computed: int
 
     def __str__(self) -> str:
-        return (f"{self.stage} {self.collection}: {self.inputs} inputs = {self.cached} cached + "
-                f"{self.rejected} rejected ({self.computed} computed now)")
+        return (
+            f"{self.stage} {self.collection}: {self.inputs} inputs = {self.cached} cached + "
+            f"{self.rejected} rejected ({self.computed} computed now)"
+        )
 
     def status(self, max_rejects: int | None) -> int:
         """Exit status: 3 when more were rejected than allowed, else 0."""
@@ -60,11 +62,19 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
                 del plan  # two of them would be twice the keys
                 plan = planning.survey(stage, collection, ctx, only=only)
         if plan.todo:
-            raise Fault(f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
-                        f"the first is {plan.todo[0]!r}; run it again")
+            raise Fault(
+                f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
+                f"the first is {plan.todo[0]!r}; run it again"
+            )
         if plan.dirty:
-            parts.compact(plan.path, plan.files, plan.entries, stage.columns, width(stage),
-                          planning.provenance(stage, ctx, plan.inputs))
+            parts.compact(
+                plan.path,
+                plan.files,
+                plan.entries,
+                stage.columns,
+                width(stage),
+                planning.provenance(stage, ctx, plan.inputs),
+            )
         _clear_parts(plan)
         plan.inputs.fingerprints.save()
         _list_rejects(stage, collection, ctx, plan)
@@ -82,8 +92,9 @@ def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> Non
     plan.todo = [key for key in plan.todo if key not in plan.inputs.refused]
     try:
         if len(refused):
-            parts.write_part(plan.path, refused, stage.columns, width(stage),
-                             planning.provenance(stage, ctx, plan.inputs))
+            parts.write_part(
+                plan.path, refused, stage.columns, width(stage), planning.provenance(stage, ctx, plan.inputs)
+            )
             progress.add(len(refused), len(refused))
         if plan.todo:
             compute(stage, collection, replace(ctx, device=device.resolve(ctx.device)), plan, progress)
@@ -110,18 +121,6 @@ def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], No
     raise Fault(f"engine {name!r} is unknown; expected 'local' or 'ray'", 2)
 
 
-
-
-
-
-
-
-
-
-
-
-
-
 def _clear_parts(plan: Plan) -> None:
     """Remove the parts, now that the compacted file holds their rows."""
     folder = parts.folder(plan.path)
@@ -139,8 +138,11 @@ def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -
     path = ctx.cache / collection / "rejects.jsonl"
     old = path.read_bytes() if path.exists() else b""
     lines = [line for line in old.decode().splitlines() if json.loads(line)["stage"] != stage.name]
-    lines += [json.dumps({"key": key, "stage": stage.name, "reason": entry.reason}, ensure_ascii=False)
-              for key, entry in sorted(plan.entries.items()) if entry.row < 0]
+    lines += [
+        json.dumps({"key": key, "stage": stage.name, "reason": entry.reason}, ensure_ascii=False)
+        for key, entry in sorted(plan.entries.items())
+        if entry.row < 0
+    ]
     new = "".join(f"{line}\n" for line in lines).encode()
     if new != old:
         write_atomic(path, new)

@@ -65,8 +65,14 @@ class StageSpec:
     def recipe(self) -> dict[str, Any]:
         """All that decides a row besides its inputs; JSON values only."""
         columns = {name: [c.dtype, *c.shape] for name, c in self.columns.items()}
-        recipe = {"stage": self.name, "version": self.version, "params": dict(self.params),
-                  "weights": dict(self.weights), "columns": columns, "schema": SCHEMA}
+        recipe = {
+            "stage": self.name,
+            "version": self.version,
+            "params": dict(self.params),
+            "weights": dict(self.weights),
+            "columns": columns,
+            "schema": SCHEMA,
+        }
         return json.loads(json.dumps(recipe, sort_keys=True))
 
     def check(self, row: Row, key: str) -> Row:
@@ -85,11 +91,8 @@ class StageSpec:
             else:
                 value = np.asarray(row[name])
                 if value.shape != column.shape:
-                    raise Fault(f"stage {self.name}, key {key}: {name} has shape {value.shape}, "
-                                f"expected {column.shape}")
+                    raise Fault(
+                        f"stage {self.name}, key {key}: {name} has shape {value.shape}, expected {column.shape}"
+                    )
                 out[name] = value.astype(column.dtype)
         return out
-
-
-
-

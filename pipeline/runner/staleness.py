@@ -82,8 +82,9 @@ class Plan:
         return sum(key in self.entries and self.entries[key].row < 0 for key in self.wanted)
 
 
-def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False,
-           only: Collection[str] | None = None) -> Plan:
+def survey(
+    stage: StageSpec, collection: str, ctx: Context, retry: bool = False, only: Collection[str] | None = None
+) -> Plan:
     """Compare a stage's cache file and parts with its inputs; `retry` forgets rejects, `only` leaves others undone.
 
     Raises: Fault(2) when a parent cache is missing; Fault when a file is damaged.
@@ -110,8 +111,12 @@ def survey(stage: StageSpec, collection: str, ctx: Context, retry: bool = False,
     todo = [key for key in wanted if key not in entries and (only is None or key in only)]
     if not stage.parents:
         todo.sort(key=lambda key: reading_order(inputs.sources[key]))
-    dirty = len(files) != 1 or files[0] != path or set(entries) != known or any(
-        change(provenance, stage) for provenance, _ in opened)
+    dirty = (
+        len(files) != 1
+        or files[0] != path
+        or set(entries) != known
+        or any(change(provenance, stage) for provenance, _ in opened)
+    )
     fresh = sum(key not in causes for key in todo)
     return Plan(path, inputs, files, entries, wanted, todo, stale, fresh, dirty)
 
@@ -187,8 +192,10 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
     for parent in sorted(stage.parents):
         path = ctx.file(collection, parent)
         if not path.exists():
-            raise Fault(f"{path}: missing, but stage {stage.name} reads it; "
-                        f"run `hypernst {WRITERS.get(parent, parent)}` first", 2)
+            raise Fault(
+                f"{path}: missing, but stage {stage.name} reads it; run `hypernst {WRITERS.get(parent, parent)}` first",
+                2,
+            )
         with Cache(path) as cache:
             found.append(cache.digests())
             parents[parent] = cache.rows_digest()
@@ -206,7 +213,7 @@ def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> st
     now = inputs.made[key] or b""
     if now == entry.inputs:
         return ""
-    changed = [n for i, n in enumerate(names) if now[16 * i:16 * i + 16] != entry.inputs[16 * i:16 * i + 16]]
+    changed = [n for i, n in enumerate(names) if now[16 * i : 16 * i + 16] != entry.inputs[16 * i : 16 * i + 16]]
     return f"input changed ({', '.join(changed)})"
 
 

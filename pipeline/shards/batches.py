@@ -99,8 +99,10 @@ def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[st
                 tray[i] = value
             else:
                 expected = f"{tray.dtype}{list(tray.shape[1:])}"
-                raise Fault(f"a batch's {name} are {expected}, but that of {lists['key'][-1]!r} is "
-                            f"{value.dtype}{list(value.shape)}; run `hypernst shards` again")
+                raise Fault(
+                    f"a batch's {name} are {expected}, but that of {lists['key'][-1]!r} is "
+                    f"{value.dtype}{list(value.shape)}; run `hypernst shards` again"
+                )
             del value
     return {**lists, **{name: torch.from_numpy(tray) for name, tray in arrays.items()}}
 
@@ -109,8 +111,10 @@ def _trays(first: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]
     """Room for `count` arrays like each of `first`, all of it in one buffer."""
     ends = [*itertools.accumulate(-(-count * value.nbytes // ALIGNED) * ALIGNED for value in first.values())]
     buffer = np.empty(ends[-1], np.uint8)
-    return {name: buffer[start:start + count * value.nbytes].view(value.dtype).reshape(count, *value.shape)
-            for (name, value), start in zip(first.items(), [0, *ends], strict=False)}
+    return {
+        name: buffer[start : start + count * value.nbytes].view(value.dtype).reshape(count, *value.shape)
+        for (name, value), start in zip(first.items(), [0, *ends], strict=False)
+    }
 
 
 def as_is(batch: Any) -> Any:

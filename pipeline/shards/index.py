@@ -38,14 +38,17 @@ def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
 
     Raises: Fault when the index is missing, of another schema, or does not fit the tars.
     """
-    provenance, shards = parse_index((folder / "index.json").read_bytes() if (folder / "index.json").exists() else b"",
-                                     str(folder))
+    provenance, shards = parse_index(
+        (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b"", str(folder)
+    )
     for shard in shards:
         path = folder / shard.name
         size = path.stat().st_size if path.exists() else -1
         if size != shard.bytes:
-            raise Fault(f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but index.json says {shard.bytes}; "
-                        f"run `hypernst shards` again")
+            raise Fault(
+                f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but index.json says {shard.bytes}; "
+                f"run `hypernst shards` again"
+            )
     return provenance, shards
 
 
@@ -78,7 +81,7 @@ def _wrong(shard: Shard) -> str:
     ends = np.cumsum((BLOCK + -(-sizes // BLOCK) * BLOCK).sum(1))
     if not len(shard.keys) == len(sizes) == len(shard.offsets) == shard.samples or sizes.min(initial=0) < 0:
         return f"{shard.name}: {len(shard.keys)} keys, {len(sizes)} sizes, {shard.samples} samples; expected as many"
-    if shard.offsets != [0, *ends[:-1].tolist()][:shard.samples] or shard.bytes != 2 * BLOCK + ends[-1:].sum():
+    if shard.offsets != [0, *ends[:-1].tolist()][: shard.samples] or shard.bytes != 2 * BLOCK + ends[-1:].sum():
         return f"{shard.name}: its offsets do not follow from its sizes"
     return ""
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 
-
 class Samples:
     """The samples of one collection and split, by number; files are opened per process, when first needed.
 
@@ -72,10 +71,12 @@ class Samples:
         for member, (name, at, size) in zip(shards.MEMBERS, places, strict=True):
             begin = at - start + shards.BLOCK
             if not self._buffer.startswith(name.encode() + b"\0", at - start):  # a tar's header begins with the name
-                found = bytes(data[at - start:at - start + 100]).rstrip(b"\0")
-                raise Fault(f"{self.folder / shard.name}, offset {at}: holds {found[:40]!r}, "
-                            f"but index.json says {name!r}; {REPAIR}")
-            out[member] = data[begin:begin + size]
+                found = bytes(data[at - start : at - start + 100]).rstrip(b"\0")
+                raise Fault(
+                    f"{self.folder / shard.name}, offset {at}: holds {found[:40]!r}, "
+                    f"but index.json says {name!r}; {REPAIR}"
+                )
+            out[member] = data[begin : begin + size]
         return shard.keys[i], out
 
     def fields(self, number: int) -> Iterator[tuple[str, Any]]:
@@ -93,16 +94,23 @@ class Samples:
         return self._files[n].fileno()
 
 
-
-
 class Loader(Batches):
     """Batches of `samples`, about `batch` each, in a truly random order; exact to resume with any number of workers.
 
     Raises: Fault when there are fewer samples than ranks.
     """
 
-    def __init__(self, samples: Samples, batch: int, seed: int, *, rank: int = 0, ranks: int = 1, workers: int = 0,
-                 pin: bool = False) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        batch: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        workers: int = 0,
+        pin: bool = False,
+    ) -> None:
         self.steps = steps(len(samples), batch, ranks, str(samples.folder))
         self.identity = {"seed": seed, "batch": batch, "ranks": ranks, "samples": len(samples)}
         self._batches = _Numbered(samples, seed, self.steps, rank, ranks)
@@ -117,8 +125,15 @@ class Loader(Batches):
         from torch.utils.data import DataLoader
 
         batches: Any = self._batches  # map-style, but endless
-        return DataLoader(batches, batch_size=None, sampler=_From(self.numbers), num_workers=self._workers,
-                          collate_fn=as_is, pin_memory=self._pin, worker_init_fn=single_thread)
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=_From(self.numbers),
+            num_workers=self._workers,
+            collate_fn=as_is,
+            pin_memory=self._pin,
+            worker_init_fn=single_thread,
+        )
 
 
 class _From:
@@ -144,17 +159,3 @@ class _Numbered:
             self._order = (epoch, order(len(self.samples), self.seed, epoch))
         start, stop = piece(len(self.samples), self.steps * self.ranks, k * self.ranks + self.rank)
         return collate((self.samples.fields(int(n)) for n in self._order[1][start:stop]), stop - start)
-
-
-
-
-
-
-
-
-
-
-
-
-
-

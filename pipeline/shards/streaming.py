@@ -80,8 +80,20 @@ class StreamLoader(Batches):
     Raises: Fault when there are fewer samples than readers.
     """
 
-    def __init__(self, location: str, collection: str, split: str, batch: int, seed: int, *, rank: int = 0,
-                 ranks: int = 1, workers: int = 0, buffer: int = 256, pin: bool = False) -> None:
+    def __init__(
+        self,
+        location: str,
+        collection: str,
+        split: str,
+        batch: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        workers: int = 0,
+        buffer: int = 256,
+        pin: bool = False,
+    ) -> None:
         hands = max(workers, 1)
         stream = Stream(location, listed(location, collection, split), seed, ranks * hands, buffer)
         total = sum(s.samples for s in stream.found)
@@ -94,8 +106,14 @@ class StreamLoader(Batches):
     def loader(self) -> DataLoader:
         """See `Batches`."""
         self._dealt.start = self.step
-        return DataLoader(self._dealt, batch_size=None, num_workers=self._workers, collate_fn=as_is,
-                          pin_memory=self._pin, worker_init_fn=single_thread)
+        return DataLoader(
+            self._dealt,
+            batch_size=None,
+            num_workers=self._workers,
+            collate_fn=as_is,
+            pin_memory=self._pin,
+            worker_init_fn=single_thread,
+        )
 
 
 class _Dealt(IterableDataset):
@@ -132,8 +150,10 @@ def _members(location: str, shard: Shard, first: int, last: int) -> Iterator[Raw
                     info = tar.next()
                     found = (info.name, info.size) if info is not None and info.isreg() else ("its end", 0)
                     if info is None or found != (name, size):
-                        raise Fault(f"{location}/{shard.name}, offset {at}: holds {found[0]!r} of {found[1]} bytes, "
-                                    f"but index.json says {name!r} of {size}; it was cut or changed")
+                        raise Fault(
+                            f"{location}/{shard.name}, offset {at}: holds {found[0]!r} of {found[1]} bytes, "
+                            f"but index.json says {name!r} of {size}; it was cut or changed"
+                        )
                     content = tar.extractfile(info) if i >= first else None
                     if content is not None:
                         sample[member] = content.read()

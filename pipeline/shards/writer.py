@@ -21,8 +21,6 @@ SPLITS = ("train", "test")
 Sample = Mapping[str, bytes]  # member -> content
 
 
-
-
 def split_of(key: str, test_fraction: float) -> str:
     """`test` for that fraction of all keys, by hash: adding pictures never moves one to the other side."""
     return "test" if int.from_bytes(digest(b"split", key.encode())[:8]) < test_fraction * 2**64 else "train"
@@ -33,8 +31,12 @@ def shuffled(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=lambda key: digest(b"order", key.encode()))
 
 
-def write(folder: Path, groups: Iterable[tuple[str, str, Iterable[tuple[str, Sample]]]], max_bytes: int,
-          provenance: dict[str, Any]) -> list[Shard]:
+def write(
+    folder: Path,
+    groups: Iterable[tuple[str, str, Iterable[tuple[str, Sample]]]],
+    max_bytes: int,
+    provenance: dict[str, Any],
+) -> list[Shard]:
     """Pack (collection, split, samples) groups into tars of at most `max_bytes`, then write index.json.
 
     While it works there is no index, so a killed run cannot pass for a finished one.
@@ -61,16 +63,6 @@ def refill(folder: Path, shard: Shard, samples: Iterable[tuple[str, Sample]]) ->
     made = Shard(shard.name, shard.collection, shard.split, 0, 0, "", [], [], [])
     with replacing(folder / shard.name) as temporary, temporary.open("wb") as f:
         return _fill(f, made, _Peekable(samples), sys.maxsize) == shard
-
-
-
-
-
-
-
-
-
-
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -125,5 +117,3 @@ class _Peekable:
 
     def __bool__(self) -> bool:
         return self._head is not None
-
-

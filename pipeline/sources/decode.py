@@ -39,8 +39,16 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
             raise UnusableError(f"more than {max_pixels / 1e6:.0f} million pixels") from None
         except MemoryError:
             raise UnusableError("too large for this machine's memory") from None
-        except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError, OverflowError,
-                RuntimeError) as error:
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            IndexError,
+            TypeError,
+            EOFError,
+            OverflowError,
+            RuntimeError,
+        ) as error:
             # what Pillow's decoders raise for damaged files varies by format; none of it concerns the program
             raise UnusableError(f"damaged or truncated picture ({str(error)[:80] or type(error).__name__})") from None
 

@@ -22,12 +22,6 @@ SUFFIXES = {
 }  # fmt: skip
 
 
-
-
-
-
-
-
 def is_picture(name: str) -> bool:
     """Whether a file's name says that it is a picture; hidden files are none."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
@@ -138,9 +132,3 @@ def _shown(path: str) -> str:
     if path.isascii() and "\0" not in path:
         return path
     return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\0")
-
-
-
-
-
-

@@ -91,8 +91,9 @@ def joined(ctx: Context) -> Iterator[tuple[Team, Context]]:
     try:
         torch.distributed.init_process_group("nccl" if ctx.device.startswith("cuda") else "gloo")
     except (RuntimeError, ValueError) as e:
-        raise Fault(f"train: {count} processes could not meet ({str(e).splitlines()[0]}); start them with torchrun") \
-            from e
+        raise Fault(
+            f"train: {count} processes could not meet ({str(e).splitlines()[0]}); start them with torchrun"
+        ) from e
     try:
         yield Team(torch.distributed.get_rank(), count), ctx
     finally:

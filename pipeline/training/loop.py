@@ -40,9 +40,20 @@ class Loop:
     in a row were not finite.
     """
 
-    def __init__(self, name: str, folder: Path, total: int, *, save: Callable[[int], None], step: int = 0,
-                 minutes: float | None = None, images: int = 1, spent: float = 0.0, save_every: int = SAVE_EVERY,
-                 team: Team = ALONE) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        total: int,
+        *,
+        save: Callable[[int], None],
+        step: int = 0,
+        minutes: float | None = None,
+        images: int = 1,
+        spent: float = 0.0,
+        save_every: int = SAVE_EVERY,
+        team: Team = ALONE,
+    ) -> None:
         self.name, self.folder, self.total, self.step, self.images, self.team = name, folder, total, step, images, team
         self._save, self._every, self._spent = save, save_every, spent
         self._minutes, self._asked, self._in_a_row = minutes, False, 0
@@ -54,25 +65,34 @@ class Loop:
             self._open.enter_context(lock(self.folder, self.name))
             _trim(self.folder / "log.jsonl", self.step)
             self._log = self._open.enter_context(open(self.folder / "log.jsonl", "a"))
-            self._bar = self._open.enter_context(tqdm(
-                total=self.total, initial=self.step, desc=self.name, unit="step", mininterval=1,
-                disable=not sys.stderr.isatty()))
+            self._bar = self._open.enter_context(
+                tqdm(
+                    total=self.total,
+                    initial=self.step,
+                    desc=self.name,
+                    unit="step",
+                    mininterval=1,
+                    disable=not sys.stderr.isatty(),
+                )
+            )
             self._board = _board(self.folder, self.step)
         for name in (signal.SIGINT, signal.SIGTERM):
             self._open.callback(signal.signal, name, signal.signal(name, self._ask))
         self._first = self.step
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with self._open:
             if kind is None:
                 self.save()
                 if self.team.first and self._board is not None:
                     self._board.close()
         if kind is None and self._asked:
-            raise Fault(f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to "
-                        "go on")
+            raise Fault(
+                f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to go on"
+            )
 
     def __iter__(self) -> Iterator[int]:
         while self.step < self.total and not self._over():
@@ -112,8 +132,10 @@ class Loop:
         if self._in_a_row >= SKIPS:
             self.step += 1
             self.save()
-            raise Fault(f"{self.name}: {self._in_a_row} steps in a row were not finite ({bad}); the weights before "
-                        f"them are kept in {self.folder}: lower the learning rate, then run again")
+            raise Fault(
+                f"{self.name}: {self._in_a_row} steps in a row were not finite ({bad}); the weights before "
+                f"them are kept in {self.folder}: lower the learning rate, then run again"
+            )
 
     def picture(self, name: str, rgb: Any) -> None:
         """Give TensorBoard a picture u8 [H, W, 3]."""
@@ -132,8 +154,10 @@ class Loop:
             left = (self.total - self.step - 1) * passed / done
             if self._minutes:
                 left = max(0.0, min(left, self._minutes * 60 - passed))
-            say(f"{self.name}: step {self.step + 1}/{self.total}, {rate:.2f} img/s, {left:.0f} s left, "
-                f"{memory():.1f} GB, {text}")
+            say(
+                f"{self.name}: step {self.step + 1}/{self.total}, {rate:.2f} img/s, {left:.0f} s left, "
+                f"{memory():.1f} GB, {text}"
+            )
 
     def _over(self) -> bool:
         passed = (time.monotonic() - self._start) / 60

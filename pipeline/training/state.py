@@ -35,8 +35,11 @@ class State:
         recipe = dict(self.recipe)
         if differ := sorted(name for name in recipe | meta["recipe"] if recipe.get(name) != meta["recipe"].get(name)):
             name = differ[0]
-            raise Fault(f"{self.path}: was started with {name} {meta['recipe'].get(name)}, not {recipe.get(name)}; "
-                        "name another folder with --run, or remove this one", 2)
+            raise Fault(
+                f"{self.path}: was started with {name} {meta['recipe'].get(name)}, not {recipe.get(name)}; "
+                "name another folder with --run, or remove this one",
+                2,
+            )
         for prefix, net in self.nets.items():
             own = {n.removeprefix(f"{prefix}."): t for n, t in tensors.items() if n.startswith(f"{prefix}.")}
             net.load_state_dict(own)

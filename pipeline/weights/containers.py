@@ -45,8 +45,10 @@ def kind(path: Path) -> str:
         return "legacy"
     if head.startswith(b"\x80"):
         return "pickle"
-    raise Fault(f"no weights file that is known here (it starts with {head[:8]!r}); expected PyTorch, safetensors, "
-                "an NVIDIA pickle, TorchScript or a NumPy boundary")
+    raise Fault(
+        f"no weights file that is known here (it starts with {head[:8]!r}); expected PyTorch, safetensors, "
+        "an NVIDIA pickle, TorchScript or a NumPy boundary"
+    )
 
 
 def _page(head: bytes) -> str:
@@ -64,8 +66,10 @@ def _zip(path: Path, size: int) -> str:
         with zipfile.ZipFile(path) as box:
             names, unpacked = box.namelist(), sum(info.file_size for info in box.infolist())
             if unpacked > UNPACKED * size + 1e6:
-                raise Fault(f"a zip archive that would unpack to {unpacked / 1e6:.0f} MB from {size / 1e6:.2f} MB; "
-                            "weights are not compressed, nothing was unpacked")
+                raise Fault(
+                    f"a zip archive that would unpack to {unpacked / 1e6:.0f} MB from {size / 1e6:.2f} MB; "
+                    "weights are not compressed, nothing was unpacked"
+                )
             if not any(name.endswith("/data.pkl") for name in names):
                 listed = f"{', '.join(names[:3])}{'…' if len(names) > 3 else ''}"
                 raise Fault(f"a zip archive without a network ({listed}); unpack it, import what is inside")

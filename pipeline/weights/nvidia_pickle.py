@@ -112,8 +112,10 @@ class Unpickler(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if module.startswith(OLD):
-            raise Fault("a pickle of StyleGAN's TensorFlow code, which this program does not read; convert it with "
-                        "legacy.py of stylegan2-ada-pytorch, or get that project's file of the same name")
+            raise Fault(
+                "a pickle of StyleGAN's TensorFlow code, which this program does not read; convert it with "
+                "legacy.py of stylegan2-ada-pytorch, or get that project's file of the same name"
+            )
         wanted = (module.replace("__builtin__", "builtins"), name)
         if wanted not in allowed:
             raise Fault(f"a pickle that asks for {module}.{name}, {REFUSED}")

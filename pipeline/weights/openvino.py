@@ -39,8 +39,9 @@ def _graph(xml: bytes, blob: bytes) -> dict[str, _Node]:
     return nodes
 
 
-def convert(mapping_xml: bytes, mapping_bin: bytes, synthesis_xml: bytes,
-            synthesis_bin: bytes) -> dict[str, np.ndarray]:
+def convert(
+    mapping_xml: bytes, mapping_bin: bytes, synthesis_xml: bytes, synthesis_bin: bytes
+) -> dict[str, np.ndarray]:
     """Convert both IR pairs to float32 arrays by name.
 
     Returns `mapping.{0..7}.{weight,bias}` (the activation's gain folded in), and for the synthesis

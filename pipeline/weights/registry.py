@@ -80,8 +80,9 @@ def _drive(key: str) -> str:
     return f"https://drive.google.com/file/d/{key}/view"
 
 
-def _published(name: str, what: str, source: str, licence: str, published: str, kind: str, mb: int,
-               **expects: object) -> Weight:
+def _published(
+    name: str, what: str, source: str, licence: str, published: str, kind: str, mb: int, **expects: object
+) -> Weight:
     return Weight(name, what, source, licence, f"{name}.{'pt' if kind.startswith('farl') else 'safetensors'}",
                   optional=True, kind=kind, expects=expects, published=published, mb=mb)  # fmt: skip
 

@@ -65,8 +65,6 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
         yield assemble(key, row, ctx.profile.align.size)
 
 
-
-
 def one(worker: Worker, item: Item) -> Mapping[str, Any]:
     answer = worker([item])[0]
     if isinstance(answer, Reject):

@@ -19,8 +19,16 @@ class Reader:
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
-        self.steps = {name: (align.spec(ctx, name), masks.parse_spec(ctx), masks.spec(ctx), latents.spec(ctx, name),
-                             aladin_codes.spec(ctx)) for name in COLLECTIONS}
+        self.steps = {
+            name: (
+                align.spec(ctx, name),
+                masks.parse_spec(ctx),
+                masks.spec(ctx),
+                latents.spec(ctx, name),
+                aladin_codes.spec(ctx),
+            )
+            for name in COLLECTIONS
+        }
         self.workers: dict[str, Worker] = {}
 
     def __call__(self, path: Path, collection: str) -> Portrait:

@@ -22,9 +22,15 @@ class Stylist:
 
     def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
         """y(c, s): the content rendered with codes [4, 256], RGB u8 [256, 256, 3] (Eq. 2)."""
-        y = hypernetwork.render(self.hyper, self.generator, images.to_tensor(content.image).to(self.device),
-                                self._tensor(content.latent), self._tensor(codes),
-                                torch.from_numpy(content.region)[None].to(self.device), self.refinements)
+        y = hypernetwork.render(
+            self.hyper,
+            self.generator,
+            images.to_tensor(content.image).to(self.device),
+            self._tensor(content.latent),
+            self._tensor(codes),
+            torch.from_numpy(content.region)[None].to(self.device),
+            self.refinements,
+        )
         return images.to_arrays(y)[0]
 
     def stylise(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:

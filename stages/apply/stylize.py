@@ -12,8 +12,17 @@ from stages.apply.reader import Reader
 from stages.apply.stylist import Stylist
 
 
-def run(ctx: Context, *, content: Path, output: Path, style: Path | None = None, strength: float = 1.0,
-        hair: Path | None = None, face: Path | None = None, background: Path | None = None) -> int:
+def run(
+    ctx: Context,
+    *,
+    content: Path,
+    output: Path,
+    style: Path | None = None,
+    strength: float = 1.0,
+    hair: Path | None = None,
+    face: Path | None = None,
+    background: Path | None = None,
+) -> int:
     """Write the stylised portrait; `hair`, `face` and `background` overrule `style` in their region.
 
     Raises: Fault(2) for wrong use (nothing is loaded before that is known), Fault(1) for an unusable picture.

@@ -26,16 +26,6 @@ from stages.evaluate.metrics import METRIC_WEIGHTS, METRICS, Metrics
 VERSION = 1
 
 
-
-
-
-
-
-
-
-
-
-
 def folder(ctx: Context) -> Path:
     """Where the evaluation of this run lies: runs/eval/<name of the run>."""
     return ctx.run.parent / "eval" / ctx.run.name
@@ -98,8 +88,14 @@ def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: li
     }
 
 
-def measure(ctx: Context, methods: Mapping[str, Callable[[Context], Method]], faces: list[Portrait],
-            styles: list[Portrait], out: Path, stamp: str) -> list[dict[str, Any]]:
+def measure(
+    ctx: Context,
+    methods: Mapping[str, Callable[[Context], Method]],
+    faces: list[Portrait],
+    styles: list[Portrait],
+    out: Path,
+    stamp: str,
+) -> list[dict[str, Any]]:
     """Measure each pair by each method; lines of pairs-<stamp>.jsonl that an earlier run left are not done again."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "cells").mkdir(exist_ok=True)
@@ -131,10 +127,6 @@ def measure(ctx: Context, methods: Mapping[str, Callable[[Context], Method]], fa
                 progress.add(len(styles))
     progress.close()
     return [done[name, f.key, s.key] for name in methods for f in faces for s in styles]
-
-
-
-
 
 
 def _limit(ctx: Context, collection: str) -> int:

@@ -14,18 +14,37 @@ SHOWN = 8  # contents and styles in the page's grid
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
     """The paper's Table 1 as Markdown; lower is better in every number."""
-    columns = ("Model", "LPIPS (Alexnet)", "LPIPS (VGG)", "SIFID (64)", "SIFID (192)", "Time (s/img)", "Interpolation",
-               "Editing")
+    columns = (
+        "Model",
+        "LPIPS (Alexnet)",
+        "LPIPS (VGG)",
+        "SIFID (64)",
+        "SIFID (192)",
+        "Time (s/img)",
+        "Interpolation",
+        "Editing",
+    )
     rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, r in results.items():
-        numbers = [f"{r['lpips_alex']:.4f}", f"{r['lpips_vgg']:.4f}", f"{r['sifid_64']:.3f}", f"{r['sifid_192']:.3f}",
-                   f"{r['seconds_per_image']:.3f}"]
+        numbers = [
+            f"{r['lpips_alex']:.4f}",
+            f"{r['lpips_vgg']:.4f}",
+            f"{r['sifid_64']:.3f}",
+            f"{r['sifid_192']:.3f}",
+            f"{r['seconds_per_image']:.3f}",
+        ]
         rows.append(" | ".join([f"| {TITLES.get(name, name)}", *numbers, *ABILITIES.get(name, ("no", "no"))]) + " |")
     return "\n".join(rows) + "\n"
 
 
-def page(ctx: Context, results: Mapping[str, Mapping[str, float]], methods: list[str], faces: list[Portrait],
-         styles: list[Portrait], out: Path) -> str:
+def page(
+    ctx: Context,
+    results: Mapping[str, Mapping[str, float]],
+    methods: list[str],
+    faces: list[Portrait],
+    styles: list[Portrait],
+    out: Path,
+) -> str:
     """The page: the table, then for each shown content a row a method, a column a style."""
     for kind, portraits in (("content", faces), ("style", styles)):
         for i, portrait in enumerate(portraits[:SHOWN]):

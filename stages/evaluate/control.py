@@ -41,8 +41,9 @@ def triples(contents: Sequence[Portrait], styles: Sequence[Portrait], count: int
         return []
     half = len(usable) // 2
     count = min(count, len(faces) * len(usable))
-    return [Triple(faces[i % len(faces)], usable[i % len(usable)], usable[(i + half) % len(usable)])
-            for i in range(count)]
+    return [
+        Triple(faces[i % len(faces)], usable[i % len(usable)], usable[(i + half) % len(usable)]) for i in range(count)
+    ]
 
 
 def regions(render: Render, found: Sequence[Triple]) -> tuple[dict[str, tuple[float, int]], list[list[Picture]]]:
@@ -58,9 +59,16 @@ def regions(render: Render, found: Sequence[Triple]) -> tuple[dict[str, tuple[fl
     rows = []
     progress = Progress("region control", len(found), "triple")
     for t in found:
-        plain, only_a, only_b, ab, ba = (render(t.content, codes) for codes in (
-            t.content.codes, t.a.codes, t.b.codes, _hair_and_face(t.content, t.a, t.b),
-            _hair_and_face(t.content, t.b, t.a)))
+        plain, only_a, only_b, ab, ba = (
+            render(t.content, codes)
+            for codes in (
+                t.content.codes,
+                t.a.codes,
+                t.b.codes,
+                _hair_and_face(t.content, t.a, t.b),
+                _hair_and_face(t.content, t.b, t.a),
+            )
+        )
         for region, name, own, other in ((HAIR, "hair", only_a, only_b), (FACE, "face", only_b, only_a)):
             now, alone, rival = (colour(p, t.content.region, region) for p in (ab, own, other))
             shares[f"control_{name}"].append(_distance(now, alone) < _distance(now, rival))
@@ -72,13 +80,17 @@ def regions(render: Render, found: Sequence[Triple]) -> tuple[dict[str, tuple[fl
         rows.append([t.content.image, t.a.image, t.b.image, plain, only_a, only_b, ab, ba])
         progress.add(1)
     progress.close()
-    return {name: (float(np.median(v)) if name == "control_extent" else mean(v), len(v))
-            for name, v in shares.items() if v}, rows
+    return {
+        name: (float(np.median(v)) if name == "control_extent" else mean(v), len(v)) for name, v in shares.items() if v
+    }, rows
 
 
-def walk(render: Render, mix: Callable[[Portrait, Portrait, float], np.ndarray],
-         pairs: Sequence[tuple[Portrait, Portrait]], score: Score,
-         ) -> tuple[dict[str, tuple[float, int]], list[list[Picture]]]:
+def walk(
+    render: Render,
+    mix: Callable[[Portrait, Portrait, float], np.ndarray],
+    pairs: Sequence[tuple[Portrait, Portrait]],
+    score: Score,
+) -> tuple[dict[str, tuple[float, int]], list[list[Picture]]]:
     """Spearman's correlation of strength with each score over STRENGTHS, mean over `pairs`, and the pictures a pair.
 
     `mix` gives the codes at a strength; a score that falls as the style comes nearer gives a value near -1.

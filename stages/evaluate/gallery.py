@@ -73,8 +73,9 @@ def _mixes(styles: Sequence[Portrait]) -> list[Mix]:
     ways = list(itertools.combinations(range(len(styles)), 3))
     if not ways:
         return []
-    a, b, c = max(ways, key=lambda way: sum(np.linalg.norm(colours[i] - colours[j])
-                                            for i, j in itertools.combinations(way, 2)))
+    a, b, c = max(
+        ways, key=lambda way: sum(np.linalg.norm(colours[i] - colours[j]) for i, j in itertools.combinations(way, 2))
+    )
     return [(a, b, c), (c, a, b)]
 
 
@@ -104,8 +105,14 @@ def _labels(names: Sequence[str]) -> np.ndarray:
     return strip
 
 
-def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Portrait], styles: Sequence[Portrait],
-          mixes: Sequence[Mix], folder: Path) -> str:
+def _page(
+    ctx: Context,
+    rows: Sequence[Sequence[np.ndarray]],
+    faces: Sequence[Portrait],
+    styles: Sequence[Portrait],
+    mixes: Sequence[Mix],
+    folder: Path,
+) -> str:
     """Write the cells as JPEG files and return the page that shows them."""
     cells = folder / "cells"
     cells.mkdir(exist_ok=True)
@@ -120,7 +127,8 @@ def _page(ctx: Context, rows: Sequence[Sequence[np.ndarray]], faces: Sequence[Po
     body = []
     for i, (row, face) in enumerate(zip(rows, faces, strict=True)):
         titles = [f"{face.key}: {name}" for name in COLUMNS] + [
-            f"{face.key} in {told}" for told in (*(s.key for s in styles), *map(_told, mixes))]
+            f"{face.key} in {told}" for told in (*(s.key for s in styles), *map(_told, mixes))
+        ]
         cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
         body.append(f"<tr>{''.join(cells_of_row)}</tr>")
     table = evaluate.folder(ctx) / "table.md"

@@ -40,8 +40,16 @@ TRIPLES, WALKS, SHOWN = 50, 20, 8  # measured of each; rows of a sheet
 CONTROL_TITLES = ("content", "style A", "style B", "own codes", "all A", "all B", "hair A, face B", "hair B, face A")
 
 
-def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, sheet: Path | None = None,
-        control_sheet: Path | None = None, strip: Path | None = None) -> int:
+def run(
+    ctx: Context,
+    *,
+    portraits: Path,
+    contents: int = 20,
+    styles: int = 20,
+    sheet: Path | None = None,
+    control_sheet: Path | None = None,
+    strip: Path | None = None,
+) -> int:
     """Print every figure; `contents` x `styles` evenly spaced pairs are stylised, and drawn to `sheet` if given."""
     for name in ("content", "style", "seg", "nonportrait"):
         if not (portraits / name).is_dir():
@@ -73,8 +81,9 @@ def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, 
 
 def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrait]]:
     """Both collections of the folder through the preprocessing stages; what cannot be used is told, not counted."""
-    inside = dataclasses.replace(ctx, cache=ctx.cache / "quality", content=portraits / "content",
-                                 style=portraits / "style", limit=None)
+    inside = dataclasses.replace(
+        ctx, cache=ctx.cache / "quality", content=portraits / "content", style=portraits / "style", limit=None
+    )
     for name in chain.CACHED:
         for collection in COLLECTIONS:
             for step in chain.steps(name, collection, inside):
@@ -86,8 +95,14 @@ def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrai
     return found[0], found[1]
 
 
-def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],
-            sheet: Path | None) -> None:
+def compare(
+    ctx: Context,
+    stylist: Stylist,
+    metrics: evaluate.Metrics,
+    faces: list[Portrait],
+    styles: list[Portrait],
+    sheet: Path | None,
+) -> None:
     """SIFID-64 to the style and LPIPS-alex to the content of every pair, for each method of the evaluation."""
     adain = AdaIN(weights.tensors("adain-vgg19"), weights.tensors("adain-decoder")).to(ctx.device)
     with torch.inference_mode():
@@ -119,8 +134,14 @@ def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, faces: li
         _draw(sheet, gallery.compose(rows, styles))
 
 
-def steer(stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],
-          control_sheet: Path | None, strip: Path | None) -> None:
+def steer(
+    stylist: Stylist,
+    metrics: evaluate.Metrics,
+    faces: list[Portrait],
+    styles: list[Portrait],
+    control_sheet: Path | None,
+    strip: Path | None,
+) -> None:
     """Region control over TRIPLES and interpolation over WALKS, spaced evenly; what `stages.control` measures."""
     found, rows = control.regions(stylist.render, control.triples(faces, styles, TRIPLES))
     for name, (value, n) in found.items():
@@ -132,8 +153,10 @@ def steer(stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], st
     targets = {style.key: metrics.summary(style.image)[64] for _, style in pairs}
 
     def score(image: np.ndarray, content: Portrait, style: Portrait) -> dict[str, float]:
-        return {"sifid64": sifid.frechet(metrics.summary(image)[64], targets[style.key]),
-                "lpips_alex": metrics.lpips(image, content.image)}
+        return {
+            "sifid64": sifid.frechet(metrics.summary(image)[64], targets[style.key]),
+            "lpips_alex": metrics.lpips(image, content.image),
+        }
 
     walked, strips = control.walk(stylist.render, stylist.codes, pairs, score)
     for name, (value, n) in walked.items():
@@ -168,8 +191,11 @@ def _draw(path: Path, picture: np.ndarray) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in images.SUFFIXES and not
-                  (p.suffix == ".png" and p.with_suffix(".jpg").exists()))
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in images.SUFFIXES and not (p.suffix == ".png" and p.with_suffix(".jpg").exists())
+    )
 
 
 def _spaced(items: Sequence[Any], count: int) -> list[Any]:

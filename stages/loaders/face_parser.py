@@ -31,16 +31,19 @@ def labeller(ctx: Context) -> Labeller:
     try:
         return KINDS[settings.kind](ctx)
     except ValueError as error:
-        raise Fault(f"weights {settings.weights}: {error}; profile {ctx.profile.name} uses them as "
-                    f"parser.kind {settings.kind!r}") from error
+        raise Fault(
+            f"weights {settings.weights}: {error}; profile {ctx.profile.name} uses them as "
+            f"parser.kind {settings.kind!r}"
+        ) from error
 
 
 def _portrait(ctx: Context) -> Labeller:
     name = ctx.profile.parser.weights
     net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, lambda: PortraitParser(SMALL))
     net.to(ctx.device)
-    return lambda data: net.parse(images.to_tensor(images.decode(data, SIZE, halve=True)).to(ctx.device))[
-        0].cpu().numpy()
+    return lambda data: (
+        net.parse(images.to_tensor(images.decode(data, SIZE, halve=True)).to(ctx.device))[0].cpu().numpy()
+    )
 
 
 def _segmenter(network: type[BiSeNet | ParseNet]) -> Callable[[Context], Labeller]:

@@ -17,13 +17,9 @@ from stages.loaders.load import drawn, load
 AVERAGED = 100_000  # mapped z behind the average latent of a file that has none
 
 
-
-
 def generator(ctx: Context, *, full: bool = False) -> Generator:
     """The frozen generator, with pictures of the profile's size or, `full`, of its own."""
     return GENERATORS[kind(ctx)](ctx, full)
-
-
 
 
 def _mobilestylegan(ctx: Context, full: bool) -> Generator:
@@ -38,15 +34,8 @@ def _stylegan2(ctx: Context, full: bool) -> Generator:
     if not settings.weights:
         return drawn(ctx, lambda: StyleGAN2(settings.size)).to(ctx.device)
     return load(settings.weights, lambda tensors: StyleGAN2.load(tensors, size=size, seed=ctx.profile.seed)).to(
-        ctx.device)
-
-
-
-
-
-
-
-
+        ctx.device
+    )
 
 
 def average_latent(ctx: Context, net: Generator) -> Tensor:
@@ -87,15 +76,3 @@ def stylegan2_size(ctx: Context) -> tuple[int, float]:
         return stylegan2.measure(weights.tensors(name))[:2]
     expects = weights.REGISTRY[name].expects if name in weights.REGISTRY else {}
     return int(str(expects.get("size", 1024))), float(str(expects.get("multiplier", 2)))
-
-
-
-
-
-
-
-
-
-
-
-

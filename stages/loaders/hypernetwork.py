@@ -16,8 +16,11 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
     """An untrained hypernetwork of the profile's shape, with the profile's kind of heads."""
     s = ctx.profile.train
     ranks = {"channel": 0, "separable": s.rank}
-    shared = {"condition_on_regions": s.mask_condition, "region_deltas": s.region_deltas,
-              "checkpointing": s.checkpointing}
+    shared = {
+        "condition_on_regions": s.mask_condition,
+        "region_deltas": s.region_deltas,
+        "checkpointing": s.checkpointing,
+    }
     if s.heads == "hyperstyle":
         return RegionHyperStyle(table, **shared)
     if s.heads not in ranks:

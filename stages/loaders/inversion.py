@@ -61,8 +61,12 @@ class Refining:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         latents = self.net(x, self.lpips.trunk, self.generator, self.passes, self.start)
-        return torch.cat([descend(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
-                          for latent, one in zip(latents.split(1), x.split(1), strict=True)])
+        return torch.cat(
+            [
+                descend(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
+                for latent, one in zip(latents.split(1), x.split(1), strict=True)
+            ]
+        )
 
 
 class Encoding:
@@ -73,8 +77,11 @@ class Encoding:
         names = ctx.profile.inverter.weights, ctx.profile.generator.weights
         self.net = load(names[0], partial(e4e.load, kind=weights.kind(names[0])))
         if self.net.slots != self.generator.slots:
-            raise Fault(f"encoder {names[0]} gives {self.net.slots} latents but generator {names[1]} takes "
-                        f"{self.generator.slots}; name a pair of one size in the profile", 2)
+            raise Fault(
+                f"encoder {names[0]} gives {self.net.slots} latents but generator {names[1]} takes "
+                f"{self.generator.slots}; name a pair of one size in the profile",
+                2,
+            )
         if self.net.latent_avg is None:
             self.net.latent_avg = average_latent(ctx, self.generator)
         self.net.to(ctx.device)
@@ -96,8 +103,11 @@ def new_encoder(ctx: Context, slots: int) -> tuple[e4e.Encoder4Editing, str]:
     if name and weights.local(name):
         net = load(name, e4e.Encoder4Editing.load)
         if net.slots != slots:
-            raise Fault(f"encoder {name} gives {net.slots} latents but generator {ctx.profile.generator.weights} takes "
-                        f"{slots}; name a pair of one size in the profile", 2)
+            raise Fault(
+                f"encoder {name} gives {net.slots} latents but generator {ctx.profile.generator.weights} takes "
+                f"{slots}; name a pair of one size in the profile",
+                2,
+            )
         return net, name
     net = e4e.Encoder4Editing(slots)
     for weight in [head.linear.weight for head in net.styles if isinstance(head, e4e.StyleHead)][1:]:

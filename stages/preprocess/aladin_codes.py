@@ -86,14 +86,6 @@ def open_worker(ctx: Context) -> Worker:
     return work
 
 
-
-
-
-
-
-
-
-
 def choose(
     region: np.ndarray, side: int, count: int, thresholds: tuple[float, ...], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -89,8 +89,6 @@ def open_worker(ctx: Context, keep: bool) -> Worker:
     return work
 
 
-
-
 def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Align, keep: bool) -> Aligned | None:
     """Cut the largest face out of RGB [H,W,3] u8; without one the central square, or None unless `keep`."""
     from models.faces.alignment import centre_quad, crop, quad_of_face

@@ -1,6 +1,5 @@
 """The preprocessing stages in the order data flows: what each would compute, and which have anything to do."""
 
-
 import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,12 +30,6 @@ def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
     if name == "masks":
         return masks.parse_spec(ctx), masks.spec(ctx)
     return (importlib.import_module(f"stages.preprocess.{name.replace('-', '_')}").spec(ctx),)
-
-
-
-
-
-
 
 
 def unfinished(ctx: Context, before: str = "") -> list[str]:

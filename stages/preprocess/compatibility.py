@@ -45,8 +45,11 @@ def made_with(provenance: Mapping[str, Any]) -> dict[str, list[str]]:
         return dict(provenance["latents"])
     params, digests = provenance.get("params", {}), provenance.get("weights", {})
     named = {"generator": params.get("generator", {}), "encoder": params.get("inverter", {})}
-    return {role: [section["weights"], digests[section["weights"]]] for role, section in named.items()
-            if section.get("weights") in digests}
+    return {
+        role: [section["weights"], digests[section["weights"]]]
+        for role, section in named.items()
+        if section.get("weights") in digests
+    }
 
 
 def refuse_others(ctx: Context, provenance: Mapping[str, Any], where: Path) -> None:
@@ -57,8 +60,11 @@ def refuse_others(ctx: Context, provenance: Mapping[str, Any], where: Path) -> N
     theirs = made_with(provenance)
     ours = identity(ctx) if theirs else {}
     if any(theirs[role] != ours.get(role) for role in theirs):
-        raise Fault(f"{where}: its latents are of {_names(theirs)}, profile {ctx.profile.name} has {_names(ours)}; run "
-                    "`hypernst latents` and what follows again, or choose another profile or --cache", 2)
+        raise Fault(
+            f"{where}: its latents are of {_names(theirs)}, profile {ctx.profile.name} has {_names(ours)}; run "
+            "`hypernst latents` and what follows again, or choose another profile or --cache",
+            2,
+        )
 
 
 def _names(found: Mapping[str, list[str]]) -> str:

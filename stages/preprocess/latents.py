@@ -20,11 +20,15 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
     p = _settings(ctx, collection).profile
     names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, "lpips-alex"))
     return StageSpec(
-        name="latents", output="latents", parents={"images": ("image",)},
+        name="latents",
+        output="latents",
+        parents={"images": ("image",)},
         columns={"latent": Column("f4", (slots(ctx), 512)), "lpips": Column("f4")},
         params={"inverter": p.section_dict("inverter"), "generator": p.section_dict("generator"), "size": p.align.size},
-        weights={name: weights.sha256(name) for name in names}, batch=4,
-        open=lambda ctx: open_worker(_settings(ctx, collection)))
+        weights={name: weights.sha256(name) for name in names},
+        batch=4,
+        open=lambda ctx: open_worker(_settings(ctx, collection)),
+    )
 
 
 def open_worker(ctx: Context) -> Worker:
@@ -66,17 +70,11 @@ def slots(ctx: Context) -> int:
     """
     if not ctx.profile.generator.weights:
         return 2 * int(math.log2(ctx.profile.generator.size)) - 2
-    octaves = sum(name.startswith("to_rgbs.") and name.endswith(".conv.weight")
-                  for name in weights.names(ctx.profile.generator.weights))
+    octaves = sum(
+        name.startswith("to_rgbs.") and name.endswith(".conv.weight")
+        for name in weights.names(ctx.profile.generator.weights)
+    )
     return 2 * octaves + 2 if octaves else 18
-
-
-
-
-
-
-
-
 
 
 def run(ctx: Context) -> int:

@@ -38,8 +38,10 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
             sweep(ctx.shards)
             _pack(ctx, keys, provenance)
     for name in collections:
-        say(f"shards {name}: {len(keys[name]) + rejected[name]} images = {len(keys[name])} packed + {rejected[name]} "
-            f"rejected earlier ({0 if current else len(keys[name])} packed now)")
+        say(
+            f"shards {name}: {len(keys[name]) + rejected[name]} images = {len(keys[name])} packed + {rejected[name]} "
+            f"rejected earlier ({0 if current else len(keys[name])} packed now)"
+        )
     return 0
 
 
@@ -122,9 +124,18 @@ def _provenance(ctx: Context, parents: dict[str, str], keys: dict[str, list[str]
     with Cache(ctx.file(next(iter(keys)), "latents")) as cache:
         made = compatibility.made_with(cache.provenance)
     params = {**ctx.profile.section_dict("shards"), "size": align.size, "jpeg_quality": align.jpeg_quality}
-    return {"stage": "shards", "version": VERSION, "schema": SCHEMA, "params": params, "parents": parents,
-            "encoder": compatibility.one_encoder(ctx), "latents": made,
-            "samples": {name: len(k) for name, k in keys.items()}, "program": __version__, "profile": ctx.profile.name}
+    return {
+        "stage": "shards",
+        "version": VERSION,
+        "schema": SCHEMA,
+        "params": params,
+        "parents": parents,
+        "encoder": compatibility.one_encoder(ctx),
+        "latents": made,
+        "samples": {name: len(k) for name, k in keys.items()},
+        "program": __version__,
+        "profile": ctx.profile.name,
+    }
 
 
 def _pack(ctx: Context, keys: dict[str, list[str]], provenance: dict[str, Any]) -> None:
@@ -141,8 +152,9 @@ def _pack(ctx: Context, keys: dict[str, list[str]], provenance: dict[str, Any]) 
     progress.close()
 
 
-def _samples(ctx: Context, collection: str, split: str, caches: dict[str, Cache], keys: list[str],
-             progress: Progress) -> Iterator[tuple[str, writer.Sample]]:
+def _samples(
+    ctx: Context, collection: str, split: str, caches: dict[str, Cache], keys: list[str], progress: Progress
+) -> Iterator[tuple[str, writer.Sample]]:
     for key in keys:
         row: dict[str, Any] = {}
         for cache in caches.values():
@@ -150,13 +162,16 @@ def _samples(ctx: Context, collection: str, split: str, caches: dict[str, Cache]
         meta = {"key": key, "collection": collection, "split": split}
         meta |= {name: _plain(value) for name, value in row.items() if name not in PACKED}
         codes = np.concatenate([row["code"], row["image_code"][None]]).astype("<f4")
-        yield key, {
-            "jpg": _jpeg(row["image"], ctx.profile.align.size, ctx.profile.align.jpeg_quality),
-            "region.png": _png(row["region"]),
-            "latent.npy": writer.npy(row["latent"].astype("<f4")),
-            "codes.npy": writer.npy(codes),
-            "json": json.dumps(meta, sort_keys=True, ensure_ascii=False).encode(),
-        }
+        yield (
+            key,
+            {
+                "jpg": _jpeg(row["image"], ctx.profile.align.size, ctx.profile.align.jpeg_quality),
+                "region.png": _png(row["region"]),
+                "latent.npy": writer.npy(row["latent"].astype("<f4")),
+                "codes.npy": writer.npy(codes),
+                "json": json.dumps(meta, sort_keys=True, ensure_ascii=False).encode(),
+            },
+        )
         progress.add(1)
 
 

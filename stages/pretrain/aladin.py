@@ -36,8 +36,11 @@ from stages.pretrain.aladin_crops import CROPS, Work, collect, gather, pooled, t
 NAME = "train-aladin"
 OUTPUT = Path("weights/portable/aladin.safetensors")
 SUBSETS = [c for n in (1, 2, 3) for c in combinations(range(CROPS), n)]  # crops are pooled into larger views
-APART = [p for p in combinations(range(len(SUBSETS)), 3)  # views of a work that share no crop
-         if len({crop for view in p for crop in SUBSETS[view]}) == sum(len(SUBSETS[view]) for view in p)]
+APART = [
+    p
+    for p in combinations(range(len(SUBSETS)), 3)  # views of a work that share no crop
+    if len({crop for view in p for crop in SUBSETS[view]}) == sum(len(SUBSETS[view]) for view in p)
+]
 FEWEST = 60
 BATCH = 256  # works drawn a step; those of a sub-folder bring one more of it
 CHUNK = 64
@@ -59,8 +62,15 @@ class Course:
     seed: int
 
 
-def run(ctx: Context, *, data: Path, steps: int = 3000, minutes: float | None = None, check: Path | None = None,
-        output: Path = OUTPUT) -> int:
+def run(
+    ctx: Context,
+    *,
+    data: Path,
+    steps: int = 3000,
+    minutes: float | None = None,
+    check: Path | None = None,
+    output: Path = OUTPUT,
+) -> int:
     """Train on `data`/style, some of `data`/content and the museum's paintings, and save the head to `output`.
 
     A sub-folder of `data`/style is a style group, any other work a group of its own. Statistics, checkpoint and log lie
@@ -78,8 +88,14 @@ def run(ctx: Context, *, data: Path, steps: int = 3000, minutes: float | None = 
     listed = listed[:count]
     held = np.array([apart(w) for w in listed])
     taught = [w for w, out in zip(listed, held, strict=True) if not out]
-    recipe = {"works": count, "seed": seed, "steps": steps, "vgg": weights.sha256("lpips-vgg"), "size": size,
-              "names": zlib.crc32("\n".join(w.name for w in listed).encode())}
+    recipe = {
+        "works": count,
+        "seed": seed,
+        "steps": steps,
+        "vgg": weights.sha256("lpips-vgg"),
+        "size": size,
+        "names": zlib.crc32("\n".join(w.name for w in listed).encode()),
+    }
     done, head = fit(ctx, folder, stats[~held], taught, steps, minutes, recipe)
     tensors = {f"proj_head.{k}": v.half() for k, v in head.state_dict().items()}
     meta = {
@@ -115,8 +131,12 @@ def basis(rows: Tensor, size: int, seed: int) -> nn.Linear:
     mean = rows.mean(0)
     centred = rows - mean
     blocks = [conv.outputs for conv in LAYOUTS["vgg16"] for _ in range(2)]
-    scale = torch.cat([1 / block.square().sum(1).mean().sqrt().clamp_min(1e-6).expand(block.shape[1])
-                       for block in centred.split(blocks, 1)])
+    scale = torch.cat(
+        [
+            1 / block.square().sum(1).mean().sqrt().clamp_min(1e-6).expand(block.shape[1])
+            for block in centred.split(blocks, 1)
+        ]
+    )
     torch.manual_seed(seed)
     _, spread, vectors = torch.svd_lowrank(centred * scale, q=size, niter=4)
     layer = nn.Linear(STATISTICS, size)
@@ -125,8 +145,15 @@ def basis(rows: Tensor, size: int, seed: int) -> nn.Linear:
     return layer
 
 
-def fit(ctx: Context, folder: Path, stats: NDArray[np.float16], works: Sequence[Work], steps: int,
-        minutes: float | None, recipe: dict[str, Any]) -> tuple[int, Head]:
+def fit(
+    ctx: Context,
+    folder: Path,
+    stats: NDArray[np.float16],
+    works: Sequence[Work],
+    steps: int,
+    minutes: float | None,
+    recipe: dict[str, Any],
+) -> tuple[int, Head]:
     """Train a head on statistics (N, CROPS, 8448) of the works; the steps done, and the head over 8448 inputs.
 
     Three views of a work, pooled from different crops, attract each other and those of its style group, and repel all
@@ -135,8 +162,12 @@ def fit(ctx: Context, folder: Path, stats: NDArray[np.float16], works: Sequence[
     """
     seed, head = ctx.profile.seed, Head(2 * CODE, inputs=CODE).to(ctx.device)
     to_components = nn.Linear(STATISTICS, CODE).requires_grad_(False)
-    state = State(folder / "checkpoint.safetensors", {"head": head, "basis": to_components},
-                  {"adamw": torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)}, recipe)
+    state = State(
+        folder / "checkpoint.safetensors",
+        {"head": head, "basis": to_components},
+        {"adamw": torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)},
+        recipe,
+    )
     if not state.resume():
         rows = torch.from_numpy(stats.reshape(-1, STATISTICS).astype(np.float32))
         to_components.load_state_dict(basis(rows, CODE, seed).state_dict())
@@ -147,14 +178,24 @@ def fit(ctx: Context, folder: Path, stats: NDArray[np.float16], works: Sequence[
             for bias in (head.fc1.bias, head.fc2.bias):
                 bias.zero_()
     with torch.no_grad():
-        chunks = (torch.from_numpy(stats[i:i + CHUNK].astype(np.float32)) for i in range(0, len(stats), CHUNK))
-        views = torch.cat([torch.stack([to_components(pooled(chunk[:, list(c)])) for c in SUBSETS], 1)
-                           for chunk in chunks]).to(ctx.device)
+        chunks = (torch.from_numpy(stats[i : i + CHUNK].astype(np.float32)) for i in range(0, len(stats), CHUNK))
+        views = torch.cat(
+            [torch.stack([to_components(pooled(chunk[:, list(c)])) for c in SUBSETS], 1) for chunk in chunks]
+        ).to(ctx.device)
     weight = np.array([w.weight for w in works])
     group = np.unique([w.group for w in works], return_inverse=True)[1]
     course = Course(views, weight / weight.sum(), group, steps, seed)
-    loop = Loop(NAME, folder, steps, save=lambda step: state.save(step, loop.seconds), step=state.step, minutes=minutes,
-                images=min(BATCH, len(works)), spent=state.seconds, save_every=SAVE_EVERY)
+    loop = Loop(
+        NAME,
+        folder,
+        steps,
+        save=lambda step: state.save(step, loop.seconds),
+        step=state.step,
+        minutes=minutes,
+        images=min(BATCH, len(works)),
+        spent=state.seconds,
+        save_every=SAVE_EVERY,
+    )
     with loop:
         for step in loop:
             loop.tell(train_step(head, state.optimisers["adamw"], course, step, loop))
@@ -194,10 +235,6 @@ def train_step(head: Head, optimiser: torch.optim.Optimizer, course: Course, ste
     return {"contrast": float(loss.detach())}
 
 
-
-
-
-
 @torch.inference_mode()
 def held_out(stats: NDArray[np.float16], head: Head, group: NDArray[np.str_]) -> dict[str, float]:
     """Retrieval among works that were not trained on: three crops of a work find its other three, and where groups
@@ -207,8 +244,8 @@ def held_out(stats: NDArray[np.float16], head: Head, group: NDArray[np.str_]) ->
     found = {"held_out_top1_raw": top1(a, b), "held_out_top1": top1(head(a), head(b))}
     if len(set(group)) < len(group):
         whole = pooled(rows)
-        found |= {"held_out_group_top1_raw": same_group(whole, group),
-                  "held_out_group_top1": same_group(head(whole), group)}
+        found |= {
+            "held_out_group_top1_raw": same_group(whole, group),
+            "held_out_group_top1": same_group(head(whole), group),
+        }
     return {name: round(value, 4) for name, value in found.items()}
-
-

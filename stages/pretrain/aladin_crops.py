@@ -79,7 +79,7 @@ def cut(rgb: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
     for index in rng.choice(GRID**2, CROPS, replace=False):
         side = int(rng.integers(cell * 2 // 3, cell + 1))
         x, y = (int(c) * cell + int(rng.integers(0, cell - side + 1)) for c in (index % GRID, index // GRID))
-        crop = resized(rgb[y:y + side, x:x + side], size)
+        crop = resized(rgb[y : y + side, x : x + side], size)
         tensors.append(crop.flip(-1) if rng.random() < 0.5 else crop)
     return torch.cat(tensors)
 
@@ -120,7 +120,10 @@ def pooled(stats: Tensor) -> Tensor:
     out: list[Tensor] = []
     start = 0
     for conv in LAYOUTS["vgg16"]:
-        mean, std = stats[..., start:start + conv.outputs], stats[..., start + conv.outputs:start + 2 * conv.outputs]
+        mean, std = (
+            stats[..., start : start + conv.outputs],
+            stats[..., start + conv.outputs : start + 2 * conv.outputs],
+        )
         middle = mean.mean(-2, keepdim=True)
         out += [middle.squeeze(-2), (std.square() + (mean - middle).square()).mean(-2).sqrt()]
         start += 2 * conv.outputs

@@ -69,8 +69,16 @@ class Course:
     unlock: int
 
 
-def run(ctx: Context, *, data: Path, steps: int = 200_000, minutes: float | None = None, batch: int = 8,
-        unlock: int = 2000, output: Path | None = None) -> int:
+def run(
+    ctx: Context,
+    *,
+    data: Path,
+    steps: int = 200_000,
+    minutes: float | None = None,
+    batch: int = 8,
+    unlock: int = 2000,
+    output: Path | None = None,
+) -> int:
     """Train on all aligned pictures under `data` until `steps` in all, or `minutes` of this call; the same goes on.
 
     A slot is unlocked each `unlock` steps, the first after ten times as many. Starts from the profile's encoder where
@@ -82,10 +90,19 @@ def run(ctx: Context, *, data: Path, steps: int = 200_000, minutes: float | None
         if batch < team.count:
             raise Fault(f"{NAME}: a batch of {batch} for {team.count} processes; expected one picture a process", 2)
         course, start = _course(ctx, batch, unlock)
-        recipe = {"generator": weights.sha256(ctx.profile.generator.weights), "batch": batch, "unlock": unlock,
-                  "seed": ctx.profile.seed, "identity": ctx.profile.train.identity}
-        state = State(folder / "checkpoint.safetensors", {"net": course.net, "critic": course.critic},
-                      {"adam": course.optimiser, "critic_adam": course.critic_optimiser}, recipe)
+        recipe = {
+            "generator": weights.sha256(ctx.profile.generator.weights),
+            "batch": batch,
+            "unlock": unlock,
+            "seed": ctx.profile.seed,
+            "identity": ctx.profile.train.identity,
+        }
+        state = State(
+            folder / "checkpoint.safetensors",
+            {"net": course.net, "critic": course.critic},
+            {"adam": course.optimiser, "critic_adam": course.critic_optimiser},
+            recipe,
+        )
         if not state.resume():
             if start != ctx.profile.inverter.weights:
                 measure(course.net, photos, ctx.profile.seed)
@@ -97,18 +114,31 @@ def run(ctx: Context, *, data: Path, steps: int = 200_000, minutes: float | None
             loop.picture("reconstructions", grid)
             files.write_atomic(folder / "reconstructions.png", images.encode(grid))
 
-        loop = Loop(NAME, folder, steps, save=save, step=state.step, minutes=minutes, images=batch,
-                    spent=state.seconds, save_every=SAVE_EVERY, team=team)
+        loop = Loop(
+            NAME,
+            folder,
+            steps,
+            save=save,
+            step=state.step,
+            minutes=minutes,
+            images=batch,
+            spent=state.seconds,
+            save_every=SAVE_EVERY,
+            team=team,
+        )
         own = range(team.rank, batch, team.count)
         with loop, Ahead(lambda step: draw(photos, ctx.profile.seed, step, own)) as ahead:
             for step in loop:
                 loop.tell(train_step(course, ahead[step], step, loop))
         if team.first:
             place = output or folder / "e4e.safetensors"
-            meta = {"what": f"e4e encoder for {ctx.profile.generator.weights}", "steps": state.step,
-                    "generator_sha256": recipe["generator"], "data": f"{len(photos)} pictures of {data.name}",
-                    "command": f"hypernst {NAME} --data {data.name} --steps {state.step} --batch {batch} "
-                               f"--unlock {unlock}"}
+            meta = {
+                "what": f"e4e encoder for {ctx.profile.generator.weights}",
+                "steps": state.step,
+                "generator_sha256": recipe["generator"],
+                "data": f"{len(photos)} pictures of {data.name}",
+                "command": f"hypernst {NAME} --data {data.name} --steps {state.step} --batch {batch} --unlock {unlock}",
+            }
             average = course.net.latent_avg
             assert average is not None
             checkpoint.save(place, course.net.state_dict() | {"latent_avg": average}, meta)
@@ -133,8 +163,15 @@ def train_step(course: Course, draws: Draws, step: int, loop: Loop) -> dict[str,
     assert average is not None
     pixels, z = images.to_tensor(draws.real).to(average.device), draws.z.to(average.device)
     due = PENALTY_EVERY if step % PENALTY_EVERY == 0 else 0
-    names = ["l2", "lpips", "delta", "adversarial", "critic", *(["r1"] if due else []),
-             *(["identity"] if course.identity else [])]
+    names = [
+        "l2",
+        "lpips",
+        "delta",
+        "adversarial",
+        "critic",
+        *(["r1"] if due else []),
+        *(["identity"] if course.identity else []),
+    ]
     sums = dict.fromkeys(names, 0.0)
 
     def add(name: str, value: Tensor, share: float) -> Tensor:
@@ -144,7 +181,7 @@ def train_step(course: Course, draws: Draws, step: int, loop: Loop) -> dict[str,
     course.critic.requires_grad_(False)
     fakes = []
     for i in range(0, len(pixels), CHUNK):
-        x, share = pixels[i:i + CHUNK], len(pixels[i:i + CHUNK]) / course.batch
+        x, share = pixels[i : i + CHUNK], len(pixels[i : i + CHUNK]) / course.batch
         latent = course.net.codes(x, slots) + average
         fakes.append(latent[:, :slots].detach())
         y = course.generator(latent)
@@ -183,7 +220,7 @@ def measure(net: Backbone, photos: images.Folder, seed: int) -> None:
         layer.train()
     chosen = np.random.default_rng([seed, MEASURED]).choice(len(photos), min(MEASURED, len(photos)), replace=False)
     for i in range(0, len(chosen), CHUNK):
-        net.look(images.to_tensor(np.stack([photos[int(j)] for j in chosen[i:i + CHUNK]])).to(device))
+        net.look(images.to_tensor(np.stack([photos[int(j)] for j in chosen[i : i + CHUNK]])).to(device))
     for layer in layers:
         layer.momentum = 0.1
         layer.eval()
@@ -201,9 +238,18 @@ def _course(ctx: Context, batch: int, unlock: int) -> tuple[Course, str]:
     critic = LatentCritic().to(ctx.device)
     identity = identities.identity(ctx)
     lazy = PENALTY_EVERY / (PENALTY_EVERY + 1)
-    return Course(net, critic, generator, LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device), identity,
-                  settings.identity, torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.99)),
-                  torch.optim.Adam(critic.parameters(), lr=CRITIC_RATE, betas=(0.0, 0.99**lazy)), batch, unlock), start
+    return Course(
+        net,
+        critic,
+        generator,
+        LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device),
+        identity,
+        settings.identity,
+        torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.99)),
+        torch.optim.Adam(critic.parameters(), lr=CRITIC_RATE, betas=(0.0, 0.99**lazy)),
+        batch,
+        unlock,
+    ), start
 
 
 @torch.no_grad()

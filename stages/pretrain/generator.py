@@ -93,8 +93,18 @@ class Course:
     mapping: bool
 
 
-def run(ctx: Context, *, data: Path, steps: int = 20_000, minutes: float | None = None, batch: int = 8,
-        critic: str = "", stay: float = 0.0, mapping: bool = False, output: Path | None = None) -> int:
+def run(
+    ctx: Context,
+    *,
+    data: Path,
+    steps: int = 20_000,
+    minutes: float | None = None,
+    batch: int = 8,
+    critic: str = "",
+    stay: float = 0.0,
+    mapping: bool = False,
+    output: Path | None = None,
+) -> int:
     """Train on `data`/content and `data`/style until `steps` in all, or `minutes` of this call; the same goes on.
 
     Pictures are squares, aligned as `align` does. `critic` names a published discriminator's weights to start from;
@@ -104,19 +114,31 @@ def run(ctx: Context, *, data: Path, steps: int = 20_000, minutes: float | None 
     """
     kind = KINDS.get(ctx.profile.generator.kind)
     if kind is None:
-        raise Fault(f"{NAME}: profile {ctx.profile.name} has generator.kind {ctx.profile.generator.kind!r}; expected "
-                    f"one of {', '.join(KINDS)}", 2)
+        raise Fault(
+            f"{NAME}: profile {ctx.profile.name} has generator.kind {ctx.profile.generator.kind!r}; expected "
+            f"one of {', '.join(KINDS)}",
+            2,
+        )
     size, folder = ctx.profile.generator.size, ctx.run / NAME
     photos = {name: images.Folder(data / name, size) for name in COLLECTIONS}
     with joined(ctx) as (team, ctx):
         if batch < team.count:
             raise Fault(f"{NAME}: a batch of {batch} for {team.count} processes; expected one picture a process", 2)
         course = _course(ctx, kind, batch, critic, stay, mapping)
-        recipe = {"generator": weights.sha256(ctx.profile.generator.weights), "batch": batch, "critic": critic,
-                  "stay": stay, "mapping": mapping, "seed": ctx.profile.seed}
-        state = State(folder / "checkpoint.safetensors",
-                      {"net": course.net, "average": course.average, "critic": course.critic},
-                      {"adam": course.optimiser, "critic_adam": course.critic_optimiser}, recipe)
+        recipe = {
+            "generator": weights.sha256(ctx.profile.generator.weights),
+            "batch": batch,
+            "critic": critic,
+            "stay": stay,
+            "mapping": mapping,
+            "seed": ctx.profile.seed,
+        }
+        state = State(
+            folder / "checkpoint.safetensors",
+            {"net": course.net, "average": course.average, "critic": course.critic},
+            {"adam": course.optimiser, "critic_adam": course.critic_optimiser},
+            recipe,
+        )
         state.resume()
 
         def save(step: int) -> None:
@@ -125,8 +147,18 @@ def run(ctx: Context, *, data: Path, steps: int = 20_000, minutes: float | None 
             loop.picture("faces", faces)
             files.write_atomic(folder / "faces.png", images.encode(faces))
 
-        loop = Loop(NAME, folder, steps, save=save, step=state.step, minutes=minutes, images=batch,
-                    spent=state.seconds, save_every=SAVE_EVERY, team=team)
+        loop = Loop(
+            NAME,
+            folder,
+            steps,
+            save=save,
+            step=state.step,
+            minutes=minutes,
+            images=batch,
+            spent=state.seconds,
+            save_every=SAVE_EVERY,
+            team=team,
+        )
         own = range(team.rank, batch, team.count)
         with loop, Ahead(lambda step: draw(photos, ctx.profile.seed, step, own, course.net.slots)) as ahead:
             for step in loop:
@@ -217,16 +249,28 @@ def _course(ctx: Context, kind: Kind, batch: int, critic: str, stay: float, mapp
     net.requires_grad_(True)
     net.checkpointing = settings.checkpointing
     getattr(net, kind.mapping).requires_grad_(mapping)
-    judge = _published_critic(critic) if critic else ImageDiscriminator(
-        size, base=settings.image_critic_base, top=max(128, settings.image_critic_base // 64))
+    judge = (
+        _published_critic(critic)
+        if critic
+        else ImageDiscriminator(size, base=settings.image_critic_base, top=max(128, settings.image_critic_base // 64))
+    )
     if judge.size != size:
         raise Fault(f"{NAME}: critic {critic} judges {judge.size} px, profile {ctx.profile.name} paints {size}", 2)
     judge.to(ctx.device)
     trained = [p for p in net.parameters() if p.requires_grad]
     lazy = PENALTY_EVERY / (PENALTY_EVERY + 1)
-    return Course(net, average, source, judge, torch.optim.Adam(trained, lr=kind.rate, betas=(0.0, 0.99)),
-                  torch.optim.Adam(judge.parameters(), lr=settings.critic_learning_rate, betas=(0.0, 0.99**lazy)),
-                  kind.rate, batch, stay, mapping)
+    return Course(
+        net,
+        average,
+        source,
+        judge,
+        torch.optim.Adam(trained, lr=kind.rate, betas=(0.0, 0.99)),
+        torch.optim.Adam(judge.parameters(), lr=settings.critic_learning_rate, betas=(0.0, 0.99**lazy)),
+        kind.rate,
+        batch,
+        stay,
+        mapping,
+    )
 
 
 def _published_critic(name: str) -> ImageDiscriminator:
@@ -254,12 +298,17 @@ def _faces(course: Course, seed: int) -> np.ndarray:
     return np.concatenate([images.to_arrays(net(one[None]))[0] for one in w], 1)
 
 
-def _write(ctx: Context, kind: Kind, course: Course, step: int, output: Path, data: Path,
-           photos: Mapping[str, images.Folder]) -> None:
+def _write(
+    ctx: Context, kind: Kind, course: Course, step: int, output: Path, data: Path, photos: Mapping[str, images.Folder]
+) -> None:
     counts = " and ".join(f"{len(folder)} {name}" for name, folder in photos.items())
-    meta = {"what": f"{ctx.profile.generator.kind} fine-tuned from {ctx.profile.generator.weights}", "steps": step,
-            "source_sha256": weights.sha256(ctx.profile.generator.weights), "data": f"{counts} pictures of {data.name}",
-            "command": f"hypernst {NAME} --data {data.name} --steps {step} --batch {course.batch}"}
+    meta = {
+        "what": f"{ctx.profile.generator.kind} fine-tuned from {ctx.profile.generator.weights}",
+        "steps": step,
+        "source_sha256": weights.sha256(ctx.profile.generator.weights),
+        "data": f"{counts} pictures of {data.name}",
+        "command": f"hypernst {NAME} --data {data.name} --steps {step} --batch {course.batch}",
+    }
     lines = []
     for key, (ending, tensors) in kind.export(course.average, ctx, course.mapping).items():
         place = output.with_name(f"{output.stem}{ending}.safetensors")

@@ -64,15 +64,23 @@ def run(ctx: Context, *, data: Path, **options: Any) -> int:
     """Train on the aligned pictures of folder `data`, as `portable` or `train_e4e.run` do; the same command goes on."""
     kind = ctx.profile.generator.kind
     if kind not in KINDS:
-        raise Fault(f"{NAME}: profile {ctx.profile.name} has generator.kind {kind!r}; expected one of "
-                    f"{', '.join(KINDS)}", 2)
+        raise Fault(
+            f"{NAME}: profile {ctx.profile.name} has generator.kind {kind!r}; expected one of {', '.join(KINDS)}", 2
+        )
     if strange := options.keys() - signature(KINDS[kind]).parameters.keys():
         raise Fault(f"{NAME}: the encoder of a {kind} generator has no --{min(strange)}", 2)
     return KINDS[kind](ctx, data=data, **options)
 
 
-def portable(ctx: Context, *, data: Path, steps: int = 3000, minutes: float | None = None, images: int = 2500,
-             output: Path = OUTPUT) -> int:
+def portable(
+    ctx: Context,
+    *,
+    data: Path,
+    steps: int = 3000,
+    minutes: float | None = None,
+    images: int = 2500,
+    output: Path = OUTPUT,
+) -> int:
     """Solve the linear path on `images` drawn faces, then train until `steps` in all, or `minutes` of this call.
 
     0 minutes saves the linear path alone. Checkpoint and log lie in the run folder; saves `output`.
@@ -81,8 +89,13 @@ def portable(ctx: Context, *, data: Path, steps: int = 3000, minutes: float | No
     photos = pictures.Folder(data, 256)
     with joined(ctx) as (team, ctx):
         course = _course(ctx, steps, refine)
-        recipe = {"generator": weights.sha256(ctx.profile.generator.weights), "images": images, "steps": steps,
-                  "seed": ctx.profile.seed, "identity": ctx.profile.train.identity}
+        recipe = {
+            "generator": weights.sha256(ctx.profile.generator.weights),
+            "images": images,
+            "steps": steps,
+            "seed": ctx.profile.seed,
+            "identity": ctx.profile.train.identity,
+        }
         state = State(folder / "checkpoint.safetensors", {"net": course.net}, {"adam": course.optimiser}, recipe)
         if not refine:
             solve(course, images)
@@ -91,18 +104,31 @@ def portable(ctx: Context, *, data: Path, steps: int = 3000, minutes: float | No
                 solve(course, images)
                 state.save(0)
         team.share(course.net)
-        loop = Loop(NAME, folder, steps, save=lambda step: state.save(step, loop.seconds), step=state.step,
-                    minutes=minutes, images=DRAWN + REAL, spent=state.seconds, save_every=SAVE_EVERY, team=team)
+        loop = Loop(
+            NAME,
+            folder,
+            steps,
+            save=lambda step: state.save(step, loop.seconds),
+            step=state.step,
+            minutes=minutes,
+            images=DRAWN + REAL,
+            spent=state.seconds,
+            save_every=SAVE_EVERY,
+            team=team,
+        )
         own = range(team.rank, DRAWN + REAL, team.count)
         if refine:
             with loop, Ahead(lambda step: draw(photos, ctx.profile.seed, step, own)) as ahead:
                 for step in loop:
                     loop.tell(train_step(course, ahead[step], step, loop))
         if team.first:
-            meta = {"what": "e4e-style inverter for MobileStyleGAN", "steps": state.step,
-                    "data": f"{len(photos)} pictures of {data.name}, and faces drawn from the generator",
-                    "command": f"hypernst train-inverter --data {data.name} "
-                               + (f"--steps {state.step}" if refine else "--minutes 0")}
+            meta = {
+                "what": "e4e-style inverter for MobileStyleGAN",
+                "steps": state.step,
+                "data": f"{len(photos)} pictures of {data.name}, and faces drawn from the generator",
+                "command": f"hypernst train-inverter --data {data.name} "
+                + (f"--steps {state.step}" if refine else "--minutes 0"),
+            }
             checkpoint.save(output, checkpoint.half(course.net.state_dict()), meta)
             print(f"saved {output} after {state.step} steps")
     return 0
@@ -121,8 +147,17 @@ def _course(ctx: Context, steps: int, refine: bool) -> Course:
     net = Inverter(mapped.mean(0), mapped.std(0), refine=refine).to(ctx.device)
     with torch.no_grad():
         mean_face = generator(net.mean.expand(1, SLOTS, -1)).clamp(-1, 1)
-    return Course(net, generator, lpips, identities.identity(ctx), ctx.profile.train.identity,
-                  torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.99)), mean_face, steps, ctx.profile.seed)
+    return Course(
+        net,
+        generator,
+        lpips,
+        identities.identity(ctx),
+        ctx.profile.train.identity,
+        torch.optim.Adam(net.parameters(), lr=RATE, betas=(0.9, 0.99)),
+        mean_face,
+        steps,
+        ctx.profile.seed,
+    )
 
 
 def draw(photos: pictures.Folder, seed: int, step: int, own: range) -> dict[int, np.ndarray | None]:

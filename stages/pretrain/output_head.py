@@ -30,8 +30,15 @@ BATCH, CROP = 8, 40  # crops a step, cells a side of the features at 128 px
 RATES, WARM_UP = (1e-4, 3e-3), 30  # of modulations (their weights act through 512 latent values at once), of others
 
 
-def run(ctx: Context, *, images: int = 500, steps: int = 6000, minutes: float | None = None, shipped: bool = True,
-        output: Path = OUTPUT) -> int:
+def run(
+    ctx: Context,
+    *,
+    images: int = 500,
+    steps: int = 6000,
+    minutes: float | None = None,
+    shipped: bool = True,
+    output: Path = OUTPUT,
+) -> int:
     """Draw `images` faces, fit the head until `steps` in all or `minutes` of this call, save it with its PSNR.
 
     Starts from the profile's head, or with `shipped` False from nothing; the same command goes on. The PSNR (dB, peak
@@ -53,21 +60,39 @@ def run(ctx: Context, *, images: int = 500, steps: int = 6000, minutes: float | 
     if start:
         head.load_state_dict({name: t.float() for name, t in weights.tensors(start).items()})
     optimiser, folder = _adam(head), ctx.run / NAME
-    recipe = {"generator": weights.sha256(ctx.profile.generator.weights), "images": images, "steps": steps,
-              "seed": ctx.profile.seed, "start": weights.sha256(start) if start else ""}
+    recipe = {
+        "generator": weights.sha256(ctx.profile.generator.weights),
+        "images": images,
+        "steps": steps,
+        "seed": ctx.profile.seed,
+        "start": weights.sha256(start) if start else "",
+    }
     state = State(folder / "checkpoint.safetensors", {"head": head}, {"adam": optimiser}, recipe)
     state.resume()
-    loop = Loop(NAME, folder, steps, save=lambda step: state.save(step, loop.seconds), step=state.step,
-                minutes=minutes, images=BATCH, spent=state.seconds, save_every=SAVE_EVERY)
+    loop = Loop(
+        NAME,
+        folder,
+        steps,
+        save=lambda step: state.save(step, loop.seconds),
+        step=state.step,
+        minutes=minutes,
+        images=BATCH,
+        spent=state.seconds,
+        save_every=SAVE_EVERY,
+    )
     with loop:
         for step in loop:
             rng = torch.Generator().manual_seed(ctx.profile.seed * steps + step)
             loop.tell(train_step(head, optimiser, train, step / steps, step, rng, loop))
     psnr = evaluate(head, held)
-    meta = {"what": "256 px head for MobileStyleGAN after layers.4", "steps": state.step,
-            "command": f"hypernst {NAME} --images {images} --steps {state.step}",
-            "data": f"{images} faces drawn from the generator, seeds {HELD_OUT}..{images + HELD_OUT - 1}",
-            "held_out_psnr_db": round(psnr, 2), "held_out": HELD_OUT}
+    meta = {
+        "what": "256 px head for MobileStyleGAN after layers.4",
+        "steps": state.step,
+        "command": f"hypernst {NAME} --images {images} --steps {state.step}",
+        "data": f"{images} faces drawn from the generator, seeds {HELD_OUT}..{images + HELD_OUT - 1}",
+        "held_out_psnr_db": round(psnr, 2),
+        "held_out": HELD_OUT,
+    }
     checkpoint.save(output, checkpoint.half(head.state_dict()), meta)
     print(f"held-out PSNR {psnr:.2f} dB over {HELD_OUT} faces; saved {output}")
     return 0
@@ -90,8 +115,15 @@ def draw_pair(generator: MobileStyleGAN, seed: int) -> Pair:
     return kept[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
 
 
-def train_step(head: Head256, optimiser: torch.optim.Optimizer, train: Sequence[Pair], done: float, step: int,
-               rng: torch.Generator, loop: Loop) -> dict[str, float]:
+def train_step(
+    head: Head256,
+    optimiser: torch.optim.Optimizer,
+    train: Sequence[Pair],
+    done: float,
+    step: int,
+    rng: torch.Generator,
+    loop: Loop,
+) -> dict[str, float]:
     """A step of Adam on the squared error of crops; the rates follow a cosine over the share `done`."""
     for group, rate in zip(optimiser.param_groups, RATES, strict=True):
         group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))

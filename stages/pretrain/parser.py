@@ -73,8 +73,17 @@ class Setup:
     steps: int
 
 
-def run(ctx: Context, *, data: Path, steps: int = 500, minutes: float | None = None, copies: int = 260,
-        shipped: bool = True, check: Path | None = None, output: Path = OUTPUT) -> int:
+def run(
+    ctx: Context,
+    *,
+    data: Path,
+    steps: int = 500,
+    minutes: float | None = None,
+    copies: int = 260,
+    shipped: bool = True,
+    check: Path | None = None,
+    output: Path = OUTPUT,
+) -> int:
     """Train on the faces in `data`/content, stylised after `data`/style, to `steps` in all or `minutes` of this call.
 
     Starts from the profile's parser, or with `shipped` False from the teacher. Prepared images, checkpoint and log lie
@@ -85,18 +94,34 @@ def run(ctx: Context, *, data: Path, steps: int = 500, minutes: float | None = N
     with lock(folder, NAME):
         faces = prepare(ctx, folder / "data", data, copies)
     setup = build_setup(ctx, faces, steps, shipped)
-    recipe = {"photos": len(faces.photos), "copies": len(faces.copies), "steps": steps, "seed": ctx.profile.seed,
-              "start": weights.sha256(ctx.profile.parser.weights if shipped else TEACHER)}
-    state = State(folder / "checkpoint.safetensors", {"net": setup.net, "ema": setup.ema}, {"adamw": setup.optimiser},
-                  recipe)
+    recipe = {
+        "photos": len(faces.photos),
+        "copies": len(faces.copies),
+        "steps": steps,
+        "seed": ctx.profile.seed,
+        "start": weights.sha256(ctx.profile.parser.weights if shipped else TEACHER),
+    }
+    state = State(
+        folder / "checkpoint.safetensors", {"net": setup.net, "ema": setup.ema}, {"adamw": setup.optimiser}, recipe
+    )
     state.resume()
-    loop = Loop(NAME, folder, steps, save=lambda step: state.save(step, loop.seconds), step=state.step,
-                minutes=minutes, images=BATCH, spent=state.seconds, save_every=SAVE_EVERY)
+    loop = Loop(
+        NAME,
+        folder,
+        steps,
+        save=lambda step: state.save(step, loop.seconds),
+        step=state.step,
+        minutes=minutes,
+        images=BATCH,
+        spent=state.seconds,
+        save_every=SAVE_EVERY,
+    )
     with loop, Ahead(lambda step: draw_batch(faces, ctx.profile.seed, step)) as ahead:
         for step in loop:
             loop.tell(train_step(setup, ahead[step], step, loop))
     meta: dict[str, Any] = {
-        "what": "three-region portrait parser, distilled from BiSeNetV2 (CelebAMask-HQ)", "steps": state.step,
+        "what": "three-region portrait parser, distilled from BiSeNetV2 (CelebAMask-HQ)",
+        "steps": state.step,
         "data": f"{len(faces.photos)} faces of {data.name}/content labelled by the teacher,"
         f" {len(faces.copies)} AdaIN copies after {data.name}/style",
         "command": f"hypernst {NAME} --data {data.name} --steps {state.step}" + ("" if shipped else " --from-scratch"),
@@ -159,8 +184,6 @@ def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> Faces:
     _label(ctx, faces, files)
     _stylise(ctx, faces, styles, rng)
     return faces
-
-
 
 
 def _label(ctx: Context, faces: Faces, files: images.Folder) -> None:

@@ -23,8 +23,12 @@ from stages.train import state as train_state
 STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0)
 PAPER_STRENGTH = 2.0  # what the paper's other tables are made with: a profile's own weights
 PAPER_LAYERS, PAPER_ROWS = (3, 7, 13, 17, 22), 26  # of a 1024 px generator's table
-SWITCHES = {"Baseline (with both cond and loss)": (True, True), "No mask cond and no mask loss": (False, False),
-            "No mask cond": (False, True), "No mask loss": (True, False)}
+SWITCHES = {
+    "Baseline (with both cond and loss)": (True, True),
+    "No mask cond and no mask loss": (False, False),
+    "No mask cond": (False, True),
+    "No mask loss": (True, False),
+}
 COLUMNS = ("lpips_alex", "lpips_vgg", "sifid_64")
 
 
@@ -49,14 +53,20 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
     base = folder / "base.safetensors"
     if not base.exists():
         published = settings.heads == "hyperstyle" and bool(settings.weights)
-        train.run(dataclasses.replace(ctx, run=folder / "base"), steps=settings.reconstruction_steps,
-                  shipped=published, export=base)
+        train.run(
+            dataclasses.replace(ctx, run=folder / "base"),
+            steps=settings.reconstruction_steps,
+            shipped=published,
+            export=base,
+        )
     found = {}
     for row in rows:
-        changed = dataclasses.replace(settings, weights=str(base), reconstruction_steps=0, stylisation_steps=steps,
-                                      **row.changes)
-        own = dataclasses.replace(ctx, run=folder / f"table{table}-{row.name}",
-                                  profile=dataclasses.replace(ctx.profile, train=changed))
+        changed = dataclasses.replace(
+            settings, weights=str(base), reconstruction_steps=0, stylisation_steps=steps, **row.changes
+        )
+        own = dataclasses.replace(
+            ctx, run=folder / f"table{table}-{row.name}", profile=dataclasses.replace(ctx.profile, train=changed)
+        )
         say(f"ablation: table {table}, {row.title}")
         if train_state.step_of(own) < steps:
             train.run(own, steps=steps)
@@ -76,15 +86,26 @@ def plan(table: int, settings: Train, layers: Sequence[LayerEntry]) -> list[Row]
     generator; in a shorter table they are taken at the same depth.
     """
     if table == 2:
-        return [Row(f"{strength:g}", f"strength-{strength:g}",
-                    {"lambda2": settings.lambda2 * strength / PAPER_STRENGTH,
-                     "style": settings.style * strength / PAPER_STRENGTH}) for strength in STRENGTHS]
+        return [
+            Row(
+                f"{strength:g}",
+                f"strength-{strength:g}",
+                {
+                    "lambda2": settings.lambda2 * strength / PAPER_STRENGTH,
+                    "style": settings.style * strength / PAPER_STRENGTH,
+                },
+            )
+            for strength in STRENGTHS
+        ]
     if table == 3:
         starts = dict.fromkeys(round(layer * len(layers) / PAPER_ROWS) for layer in PAPER_LAYERS)
-        return [Row(f"{i} ({layers[i].name}, {layers[i].resolution}px)", f"layer-{i}", {"start_layer": i})
-                for i in starts]
-    return [Row(title, f"cond-{cond}-loss-{loss}".lower(), {"mask_condition": cond, "mask_loss": loss})
-            for title, (cond, loss) in SWITCHES.items()]
+        return [
+            Row(f"{i} ({layers[i].name}, {layers[i].resolution}px)", f"layer-{i}", {"start_layer": i}) for i in starts
+        ]
+    return [
+        Row(title, f"cond-{cond}-loss-{loss}".lower(), {"mask_condition": cond, "mask_loss": loss})
+        for title, (cond, loss) in SWITCHES.items()
+    ]
 
 
 def render(table: int, found: Mapping[str, Mapping[str, float]]) -> str:

@@ -34,8 +34,11 @@ def report(ctx: Context) -> str:
         ("disk", ", ".join(f"{free / 1e9:.1f} GB free at {at}" for at, free in _free(ctx.cache, ctx.run).items())),
         ("", _disk(missing)),
         ("memory", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it available"),
-        ("", f"profile {ctx.profile.name} takes about {_gb(need.preprocessing)} to preprocess and "
-             f"{_gb(need.training)} to train with one sample at a time"),
+        (
+            "",
+            f"profile {ctx.profile.name} takes about {_gb(need.preprocessing)} to preprocess and "
+            f"{_gb(need.training)} to train with one sample at a time",
+        ),
         ("device", _device(need.training)),
     ]
     return "\n".join(f"{name:<11}{text}" for name, text in lines)

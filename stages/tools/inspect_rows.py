@@ -37,8 +37,13 @@ def row(key: str, data: Mapping[str, Any]) -> np.ndarray:
     return np.concatenate([captioned(*panel) for panel in panels], axis=1)
 
 
-def windows(image: np.ndarray, taken: Sequence[tuple[np.ndarray, float]], rejected: Sequence[tuple[np.ndarray, float]],
-            colour: tuple[int, int, int], side: int) -> np.ndarray:
+def windows(
+    image: np.ndarray,
+    taken: Sequence[tuple[np.ndarray, float]],
+    rejected: Sequence[tuple[np.ndarray, float]],
+    colour: tuple[int, int, int],
+    side: int,
+) -> np.ndarray:
     """The image with windows of the `side` px map and the coverage of each: those taken in `colour`, others in red."""
     out = image // 2
     for found, ink in ((rejected, RED), (taken, colour)):
@@ -54,11 +59,11 @@ def rejected_windows(mask: np.ndarray, size: int, below: float) -> list[tuple[np
     found = []
     for y in range(0, mask.shape[0] - size + 1, max(1, size // 2)):
         for x in range(0, mask.shape[1] - size + 1, max(1, size // 2)):
-            share = float(mask[y:y + size, x:x + size].mean())
+            share = float(mask[y : y + size, x : x + size].mean())
             if 0 < share < below:
                 found.append((np.array([x, y, x + size, y + size]), share))
     found.sort(key=lambda window: -window[1])
-    return found[::max(1, -(-len(found) // REJECTED))]
+    return found[:: max(1, -(-len(found) // REJECTED))]
 
 
 def _windows(image: np.ndarray, data: Mapping[str, Any]) -> list[Panel]:
@@ -69,12 +74,13 @@ def _windows(image: np.ndarray, data: Mapping[str, Any]) -> list[Panel]:
     iou = np.asarray(data["iou"], float) if "iou" in data else np.ones(boxes.shape[:2])
     limits = data.get("limits", {})
     panels = []
-    for i, name in enumerate(NAMES[:len(boxes)]):
+    for i, name in enumerate(NAMES[: len(boxes)]):
         taken = [(box, share) for box, share in zip(boxes[i], iou[i], strict=True) if box[2] > box[0]]
         least = min((share for _, share in taken), default=limits.get("relaxed", 0.5))
         limit = max((v for k in ("coverage", "relaxed") if (v := limits.get(k, least)) <= least + 1e-6), default=least)
-        rejected = [] if region is None or not sizes.max() > 0 else \
-            rejected_windows(region == i, int(sizes.max()), limit)
+        rejected = (
+            [] if region is None or not sizes.max() > 0 else rejected_windows(region == i, int(sizes.max()), limit)
+        )
         caption = f"{name}: {len(taken)} of {limit:.2f} or more" if taken else f"{name}: none of {limit:.2f}"
         side = region.shape[0] if region is not None else 256
         panels.append((caption, windows(image, taken, rejected, COLOURS[i], side)))

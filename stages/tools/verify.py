@@ -116,8 +116,10 @@ def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
         entries |= cache.reject_entries()
     except Fault as fault:
         lost[str(fault)] = []
-    return entries, [Problem(cache.path, f"{text}{', rows ' * bool(rows)}{', '.join(rows)}", partial=True)
-                     for text, rows in lost.items()]
+    return entries, [
+        Problem(cache.path, f"{text}{', rows ' * bool(rows)}{', '.join(rows)}", partial=True)
+        for text, rows in lost.items()
+    ]
 
 
 def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
@@ -171,8 +173,13 @@ def check_shards(folder: Path) -> Iterator[Problem]:
         yield Problem(stray, "not in index.json")
 
 
-def _check_parents(path: Path, provenance: dict[str, Any], entries: dict[str, Entry],
-                   mains: dict[str, dict[str, Entry]], limit: int | None) -> Iterator[Problem]:
+def _check_parents(
+    path: Path,
+    provenance: dict[str, Any],
+    entries: dict[str, Entry],
+    mains: dict[str, dict[str, Entry]],
+    limit: int | None,
+) -> Iterator[Problem]:
     """Rows made from rows that their parent no longer holds; keys that all parents have and this one lacks."""
     parents = sorted(provenance["parents"])
     for i, parent in enumerate(parents):
@@ -183,7 +190,7 @@ def _check_parents(path: Path, provenance: dict[str, Any], entries: dict[str, En
                 yield Problem(lost, "is missing", fatal=False)
             return
         rows = mains[parent]
-        gone = [k for k, e in entries.items() if k not in rows or rows[k].digest != e.inputs[16 * i:16 * i + 16]]
+        gone = [k for k, e in entries.items() if k not in rows or rows[k].digest != e.inputs[16 * i : 16 * i + 16]]
         if gone:
             yield Problem(path, f"was made from other rows than {parent}.h5 holds, at", gone, fatal=False)
     held = [{key for key, e in mains[parent].items() if e.row >= 0} for parent in parents]

@@ -38,12 +38,23 @@ def pairs(ctx: Context, content: Samples, style: Samples, step: int, team: Team)
     settings = ctx.profile.train
     every = micro_batches(settings)
     if settings.batch % settings.micro_batch or every % team.count:
-        raise Fault(f"train: a batch of {settings.batch} in micro-batches of {settings.micro_batch} does not split "
-                    f"evenly over {team.count} process(es); change train.batch or train.micro_batch", 2)
+        raise Fault(
+            f"train: a batch of {settings.batch} in micro-batches of {settings.micro_batch} does not split "
+            f"evenly over {team.count} process(es); change train.batch or train.micro_batch",
+            2,
+        )
     own = every // team.count
-    loaders = [_Share(samples, settings.micro_batch, 2 * ctx.profile.seed + offset, every=every,
-                      mine=range(team.rank * own, (team.rank + 1) * own), device=ctx.device)
-               for offset, samples in enumerate((content, style))]
+    loaders = [
+        _Share(
+            samples,
+            settings.micro_batch,
+            2 * ctx.profile.seed + offset,
+            every=every,
+            mine=range(team.rank * own, (team.rank + 1) * own),
+            device=ctx.device,
+        )
+        for offset, samples in enumerate((content, style))
+    ]
     for loader in loaders:
         loader.step = step
     both = zip(*loaders, strict=True)

@@ -35,8 +35,9 @@ def step_bytes(ctx: Context) -> int:
     One process, `micro_batch` samples at once, in float32; the accumulated gradients, Adam's moments and the average
     are in it. Nothing is computed and no weights are needed.
     """
-    train = dataclasses.replace(ctx.profile.train, precision="float32",
-                                refinements=min(2, ctx.profile.train.refinements))  # a third holds what the second does
+    train = dataclasses.replace(
+        ctx.profile.train, precision="float32", refinements=min(2, ctx.profile.train.refinements)
+    )  # a third holds what the second does
     return _step_bytes(dataclasses.replace(_with(ctx, train), device="meta", run=Path(), cache=Path()))
 
 
@@ -56,11 +57,14 @@ def forecast(ctx: Context) -> str:
     """A line for the user before the first step. Raises: Fault(2) when it does not fit, naming settings that do."""
     need, free = step_bytes(ctx) / GB + OVERHEAD, available(ctx.device)
     if need > free:
-        raise Fault(f"train: a step takes about {need:.1f} GB, {ctx.device} has {free:.1f} GB; {_way_out(ctx, free)}",
-                    2)
+        raise Fault(
+            f"train: a step takes about {need:.1f} GB, {ctx.device} has {free:.1f} GB; {_way_out(ctx, free)}", 2
+        )
     s = ctx.profile.train
-    return (f"train: a step of {s.batch} in micro-batches of {s.micro_batch} takes about {need:.1f} GB of "
-            f"{free:.1f} GB on {ctx.device}")
+    return (
+        f"train: a step of {s.batch} in micro-batches of {s.micro_batch} takes about {need:.1f} GB of "
+        f"{free:.1f} GB on {ctx.device}"
+    )
 
 
 @contextmanager
@@ -73,8 +77,10 @@ def advice(ctx: Context) -> Iterator[None]:
         if not short:
             raise
         need = step_bytes(ctx) / GB + OVERHEAD
-        raise Fault(f"train: out of memory on {ctx.device}; a step takes about {need:.1f} GB and something else may "
-                    f"hold memory there; {_way_out(ctx, need * 0.9)}") from e
+        raise Fault(
+            f"train: out of memory on {ctx.device}; a step takes about {need:.1f} GB and something else may "
+            f"hold memory there; {_way_out(ctx, need * 0.9)}"
+        ) from e
 
 
 def available(where: str) -> float:
@@ -95,11 +101,15 @@ def _way_out(ctx: Context, free: float) -> str:
     for settings in savings(ctx.profile.train):
         need = step_bytes(_with(ctx, settings)) / GB + OVERHEAD
         if need < free:
-            return (f"this would fit, with {need:.1f} GB and the batch as it is: train.micro_batch = "
-                    f"{settings.micro_batch}, train.checkpointing = {str(settings.checkpointing).lower()}")
+            return (
+                f"this would fit, with {need:.1f} GB and the batch as it is: train.micro_batch = "
+                f"{settings.micro_batch}, train.checkpointing = {str(settings.checkpointing).lower()}"
+            )
         least = min(least, need)
-    return (f"the least this network can do with is {least:.1f} GB; take a larger device, a smaller generator, or "
-            "train.heads = \"channel\"")
+    return (
+        f"the least this network can do with is {least:.1f} GB; take a larger device, a smaller generator, or "
+        'train.heads = "channel"'
+    )
 
 
 def _with(ctx: Context, settings: Train) -> Context:
@@ -119,8 +129,12 @@ def _blank(ctx: Context) -> Generator:
 
 def _batch(settings: Train, size: int, slots: int) -> Batch:
     n = settings.micro_batch
-    return Batch(torch.zeros(n, 3, size, size), torch.zeros(n, slots, 512),
-                 torch.zeros(n, size, size, dtype=torch.uint8), torch.zeros(n, 4, 256))
+    return Batch(
+        torch.zeros(n, 3, size, size),
+        torch.zeros(n, slots, 512),
+        torch.zeros(n, size, size, dtype=torch.uint8),
+        torch.zeros(n, 4, 256),
+    )
 
 
 def _whole_step(step: Step, batch: Batch) -> None:

@@ -24,20 +24,29 @@ from stages.train.state import State
 from stages.train.step import Step, schedule
 
 
-def run(ctx: Context, *, steps: int | None = None, shipped: bool = True, phase: str | None = None,
-        export: Path | None = None, minutes: float | None = None) -> int:
+def run(
+    ctx: Context,
+    *,
+    steps: int | None = None,
+    shipped: bool = True,
+    phase: str | None = None,
+    export: Path | None = None,
+    minutes: float | None = None,
+) -> int:
     """Train in `ctx.run` until `steps` in all (default: the profile's), or `minutes` of this call are over.
 
     A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from nothing in the
     reconstruction phase; `phase` has it start in another. `export` writes the averaged weights in fp16.
     """
     with joined(ctx) as (team, own):
-        return _train(own, team, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export,
-                      minutes)
+        return _train(
+            own, team, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
+        )
 
 
-def _train(ctx: Context, team: Team, total: int, shipped: bool, phase: str | None, export: Path | None,
-           minutes: float | None) -> int:
+def _train(
+    ctx: Context, team: Team, total: int, shipped: bool, phase: str | None, export: Path | None, minutes: float | None
+) -> int:
     settings = ctx.profile.train
     content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
     compatibility.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
@@ -49,8 +58,20 @@ def _train(ctx: Context, team: Team, total: int, shipped: bool, phase: str | Non
     step = Step(ctx, state, generator, team)
     grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and team.first else None
     batches = data.pairs(ctx, content, style, state.step, team)
-    with Loop("train", ctx.run, total, save=lambda _: train_state.save(ctx, state), step=state.step, minutes=minutes,
-              images=settings.batch, save_every=SAVE_EVERY, team=team) as loop, train_memory.advice(ctx):
+    with (
+        Loop(
+            "train",
+            ctx.run,
+            total,
+            save=lambda _: train_state.save(ctx, state),
+            step=state.step,
+            minutes=minutes,
+            images=settings.batch,
+            save_every=SAVE_EVERY,
+            team=team,
+        ) as loop,
+        train_memory.advice(ctx),
+    ):
         if team.first and state.step < total:
             say(train_memory.forecast(ctx))
         for number in loop:
@@ -74,8 +95,14 @@ def _train(ctx: Context, team: Team, total: int, shipped: bool, phase: str | Non
 def _finish(ctx: Context, state: State, export: Path | None, contents: int, styles: int) -> None:
     if export:
         what = f"hypernetwork for {ctx.profile.generator.kind}, {ctx.profile.generator.size} px"
-        meta = {"what": what, "steps": state.step, "phase": state.phase,
-                "contents": contents, "styles": styles, "command": "hypernst train"}
+        meta = {
+            "what": what,
+            "steps": state.step,
+            "phase": state.phase,
+            "contents": contents,
+            "styles": styles,
+            "command": "hypernst train",
+        }
         checkpoint.save(export, checkpoint.half(state.ema.state_dict()), meta)
     skipped = f", {state.skipped} skipped as not finite" if state.skipped else ""
     say(f"train: {state.step} steps in {ctx.run}{skipped}; {validate.write_page(ctx)}")

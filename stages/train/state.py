@@ -39,8 +39,12 @@ class State:
 
     def modules(self) -> dict[str, nn.Module]:
         """The networks by the prefix of their tensors in a checkpoint."""
-        return {"hyper": self.hyper, "ema": self.ema,
-                "image_critic": self.image_critic, "patch_critic": self.patch_critic}
+        return {
+            "hyper": self.hyper,
+            "ema": self.ema,
+            "image_critic": self.image_critic,
+            "patch_critic": self.patch_critic,
+        }
 
 
 def path(ctx: Context) -> Path:
@@ -63,9 +67,14 @@ def build(ctx: Context, generator: Generator) -> State:
     image_critic = ImageDiscriminator(size, base=base, top=max(128, base // 64)).to(ctx.device)
     patch_critic = PatchDiscriminator(size=settings.patch, width=settings.patch_critic_width).to(ctx.device)
     critics = [*image_critic.parameters(), *patch_critic.parameters()]
-    return State(hyper, ema.requires_grad_(False), image_critic, patch_critic,
-                 _adam(hyper.parameters(), settings.learning_rate, (0.9, 0.99), ctx.device),
-                 _adam(critics, settings.critic_learning_rate, (0.0, 0.99), ctx.device))
+    return State(
+        hyper,
+        ema.requires_grad_(False),
+        image_critic,
+        patch_critic,
+        _adam(hyper.parameters(), settings.learning_rate, (0.9, 0.99), ctx.device),
+        _adam(critics, settings.critic_learning_rate, (0.0, 0.99), ctx.device),
+    )
 
 
 def start(ctx: Context, generator: Generator, shipped: bool, team: Team, phase: str | None = None) -> State:
@@ -95,8 +104,14 @@ def save(ctx: Context, state: State) -> None:
         tensors |= {f"{prefix}.{n}": t for n, t in module.state_dict().items()}
     tensors |= checkpoint.optimiser_tensors(state.optimiser, "adam")
     tensors |= checkpoint.optimiser_tensors(state.critic_optimiser, "critic_adam")
-    meta = {"step": state.step, "phase": state.phase, "skipped": state.skipped, "profile": ctx.profile.name,
-            "seed": ctx.profile.seed, "train": asdict(ctx.profile.train)}
+    meta = {
+        "step": state.step,
+        "phase": state.phase,
+        "skipped": state.skipped,
+        "profile": ctx.profile.name,
+        "seed": ctx.profile.seed,
+        "train": asdict(ctx.profile.train),
+    }
     checkpoint.save(path(ctx), tensors, meta)
 
 
@@ -113,8 +128,10 @@ def enter_phase(state: State, settings: Train) -> int:
     except ValueError as e:
         raise Fault(f"train.start_layer: {e}", 2) from e
     share = min(1.0, (state.step + 1) / settings.warm_up) if settings.warm_up else 1.0
-    for optimiser, rate in ((state.optimiser, settings.learning_rate),
-                            (state.critic_optimiser, settings.critic_learning_rate)):
+    for optimiser, rate in (
+        (state.optimiser, settings.learning_rate),
+        (state.critic_optimiser, settings.critic_learning_rate),
+    ):
         for group in optimiser.param_groups:
             group["lr"] = rate * share
     return row
@@ -127,16 +144,22 @@ def _adam(parameters: object, rate: float, betas: tuple[float, float], device: s
 def _load(ctx: Context, state: State) -> None:
     tensors, meta = checkpoint.load(path(ctx))
     ours, theirs = asdict(ctx.profile.train), meta.get("train", {})
-    changed = {name: (theirs[name], value) for name, value in ours.items()
-               if name in theirs and theirs[name] != value and name not in FREE}
+    changed = {
+        name: (theirs[name], value)
+        for name, value in ours.items()
+        if name in theirs and theirs[name] != value and name not in FREE
+    }
     told = "; ".join(f"train.{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
     for prefix, module in state.modules().items():
         own = {n.removeprefix(prefix + "."): t for n, t in tensors.items() if n.startswith(prefix + ".")}
         try:
             module.load_state_dict(own)
         except RuntimeError as e:
-            raise Fault(f"{path(ctx)}: made with other settings ({told or meta.get('profile')}) than this profile's; "
-                        "give it back its profile, or choose another --run", 2) from e
+            raise Fault(
+                f"{path(ctx)}: made with other settings ({told or meta.get('profile')}) than this profile's; "
+                "give it back its profile, or choose another --run",
+                2,
+            ) from e
     if told:
         say(f"train: goes on from {path(ctx)} with changed settings: {told}")
     checkpoint.restore_optimiser(state.optimiser, tensors, "adam")

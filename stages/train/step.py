@@ -30,15 +30,27 @@ from stages.train.state import State
 
 PENALTY_EVERY = 16  # of the critics' steps have the R1 penalty
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TERMS = ("l2", "lpips", "identity", "adversarial", "patch", "style", "content", "critic", "patch_critic", "r1",
-         "patch_r1")
+TERMS = (
+    "l2",
+    "lpips",
+    "identity",
+    "adversarial",
+    "patch",
+    "style",
+    "content",
+    "critic",
+    "patch_critic",
+    "r1",
+    "patch_r1",
+)
 
 
 class Step:
     """Takes optimiser steps on a `State`; every draw is a function of (seed, step, micro-batch)."""
 
-    def __init__(self, ctx: Context, state: State, generator: Generator, team: Team = ALONE, *,
-                 trained: bool = True) -> None:
+    def __init__(
+        self, ctx: Context, state: State, generator: Generator, team: Team = ALONE, *, trained: bool = True
+    ) -> None:
         """`trained` False judges by untrained networks: only their sizes count then."""
         s = self.settings = ctx.profile.train
         if s.precision not in PRECISIONS:
@@ -55,8 +67,9 @@ class Step:
         same = Identity().to(ctx.device) if s.identity and not trained else networks.identity(ctx)
         self.reconstruction = Reconstruction(lpips, factors, same)
         term = StyleTerm(Trunk("vgg16", held("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
-        self.stylisation = Stylisation(state.image_critic, state.patch_critic, term, factors, s.patches, s.patch,
-                                       s.mask_loss)
+        self.stylisation = Stylisation(
+            state.image_critic, state.patch_critic, term, factors, s.patches, s.patch, s.mask_loss
+        )
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, float]:
         """Train on this process's share of a step; returns the mean terms over the whole batch.
@@ -74,8 +87,11 @@ class Step:
                 sums[name] += value
                 counts[name] += 1
         totals = self.team.total([*sums.values(), *counts.values()])
-        terms = {name: total / count for name, total, count in
-                 zip(TERMS, totals, totals[len(TERMS):], strict=False) if count}
+        terms = {
+            name: total / count
+            for name, total, count in zip(TERMS, totals, totals[len(TERMS) :], strict=False)
+            if count
+        }
         trained = self._gather(terms)
         norms = [float(nn.utils.clip_grad_norm_(parameters, limit)) for _, parameters, limit in trained]
         if all(map(math.isfinite, (*terms.values(), *norms))):
@@ -91,9 +107,11 @@ class Step:
     def _gather(self, terms: Iterable[str]) -> list[tuple[torch.optim.Optimizer, list[nn.Parameter], float]]:
         """Add up the processes' gradients; what this step trains, and how far its gradients may go."""
         state = self.state
-        networks = ((state.optimiser, state.hyper, {"l2", "adversarial", "style", "content"}, 1.0),
-                    (state.critic_optimiser, state.image_critic, {"critic"}, math.inf),
-                    (state.critic_optimiser, state.patch_critic, {"patch_critic"}, math.inf))
+        networks = (
+            (state.optimiser, state.hyper, {"l2", "adversarial", "style", "content"}, 1.0),
+            (state.critic_optimiser, state.image_critic, {"critic"}, math.inf),
+            (state.critic_optimiser, state.patch_critic, {"patch_critic"}, math.inf),
+        )
         found: dict[torch.optim.Optimizer, tuple[list[nn.Parameter], float]] = {}
         for optimiser, network, by, limit in networks:
             if not by.intersection(terms):

@@ -73,8 +73,15 @@ class Grid:
         device = self.ctx.device
         given = (content.latent, codes.astype(np.float32), content.region)
         latent, own, region = (torch.from_numpy(array)[None].to(device) for array in given)
-        return hypernetwork.render(self.hyper, self.generator, _tensor(content.image, device), latent, own, region,
-                                   self.ctx.profile.train.refinements)
+        return hypernetwork.render(
+            self.hyper,
+            self.generator,
+            _tensor(content.image, device),
+            latent,
+            own,
+            region,
+            self.ctx.profile.train.refinements,
+        )
 
     def _summary(self, x: torch.Tensor) -> sifid.Gaussian:
         return sifid.gaussian(self.stem(x)[64][0].cpu())
@@ -86,8 +93,10 @@ def write_page(ctx: Context) -> str:
     measured = _series(validation(ctx.run), {"step"})
     names = sorted((ctx.run / FOLDER).glob("step-*.png"), reverse=True) if (ctx.run / FOLDER).exists() else []
     grids = "".join(f'<h3>{p.stem}</h3><img src="{FOLDER}/{p.name}">' for p in names)
-    curves = [f"<figure>{chart(points)}<figcaption>{html.escape(name)}</figcaption></figure>"
-              for name, points in (measured | losses).items()]
+    curves = [
+        f"<figure>{chart(points)}<figcaption>{html.escape(name)}</figcaption></figure>"
+        for name, points in (measured | losses).items()
+    ]
     page = f"""<!doctype html><meta charset="utf-8"><title>Training: {html.escape(ctx.run.name)}</title>
 <style>body{{font:14px system-ui;margin:2em}}figure{{display:inline-block;margin:8px}}img{{max-width:100%}}</style>
 <h1>Training of {html.escape(ctx.run.name)}, profile {html.escape(ctx.profile.name)}</h1>{"".join(curves)}{grids}
@@ -119,8 +128,6 @@ def _portraits(ctx: Context, collection: str) -> list[Portrait]:
     except Fault:  # so small a set that none is held out
         samples = Samples(ctx.shards, collection, "train")
     return [from_sample(samples[i]) for i in range(min(SIDE, len(samples)))]
-
-
 
 
 def _tensor(image: np.ndarray, device: str) -> torch.Tensor:

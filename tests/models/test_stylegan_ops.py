@@ -10,8 +10,9 @@ from models.stylegan_ops import fir, leaky, upfirdn
 from tests.support.goldens import Case
 
 
-def by_zero_insertion(x: torch.Tensor, kernel: torch.Tensor, up: tuple[int, int], down: tuple[int, int],
-                      pad: tuple[int, int, int, int]) -> torch.Tensor:
+def by_zero_insertion(
+    x: torch.Tensor, kernel: torch.Tensor, up: tuple[int, int], down: tuple[int, int], pad: tuple[int, int, int, int]
+) -> torch.Tensor:
     """The definition, spelled out."""
     n, c, h, w = x.shape
     wide = x.new_zeros(n, c, h * up[0], w * up[1])
@@ -36,10 +37,15 @@ def test_ops_equal_the_reference() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**16), st.tuples(*[st.integers(1, 3)] * 4), st.tuples(*[st.integers(-3, 5)] * 4),
-       st.tuples(st.integers(1, 5), st.integers(1, 5)))
-def test_upfirdn_is_zero_insertion(seed: int, rates: tuple[int, int, int, int], pad: tuple[int, int, int, int],
-                                   taps: tuple[int, int]) -> None:
+@given(
+    st.integers(0, 2**16),
+    st.tuples(*[st.integers(1, 3)] * 4),
+    st.tuples(*[st.integers(-3, 5)] * 4),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+)
+def test_upfirdn_is_zero_insertion(
+    seed: int, rates: tuple[int, int, int, int], pad: tuple[int, int, int, int], taps: tuple[int, int]
+) -> None:
     rng = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 2, 5, 6, generator=rng, dtype=torch.float64)
     kernel = torch.randn(*taps, generator=rng, dtype=torch.float64)

@@ -34,8 +34,9 @@ def launch(base: Path, run: str, processes: int, steps: int) -> subprocess.Compl
     if processes > 1:
         starter += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*starter, str(script), str(base), run, str(steps)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [*starter, str(script), str(base), run, str(steps)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
 
 
 @pytest.mark.weights
@@ -46,14 +47,17 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     for steps in (3, 4):  # stopped and resumed in between
         both = launch(tmp_path, "both", 2, steps)
         assert both.returncode == 0, both.stderr
-    logs = [[json.loads(line) for line in (tmp_path / "runs" / run / "log.jsonl").read_text().splitlines()]
-            for run in ("alone", "both")]
+    logs = [
+        [json.loads(line) for line in (tmp_path / "runs" / run / "log.jsonl").read_text().splitlines()]
+        for run in ("alone", "both")
+    ]
     assert [row["step"] for row in logs[1]] == [1, 2, 3, 4]
     for one, two in zip(*logs, strict=True):
         terms = one.keys() - {"time", "wait", "seconds", "phase", "step"}
         assert len(terms) >= 2 and one.keys() == two.keys()
-        assert {name: one[name] for name in terms} == pytest.approx({name: two[name] for name in terms}, rel=1e-5,
-                                                                    abs=1e-6)
+        assert {name: one[name] for name in terms} == pytest.approx(
+            {name: two[name] for name in terms}, rel=1e-5, abs=1e-6
+        )
     one, two = (checkpoint.load(tmp_path / "runs" / run / "checkpoint.safetensors")[0] for run in ("alone", "both"))
     assert one.keys() == two.keys()
     far = {name: float((one[name] - two[name]).abs().max()) for name in one if name.startswith("hyper.")}

@@ -29,6 +29,7 @@ ROOT = Path(cli.__file__).parents[2]
 
 def open_read(ctx: Context) -> Worker:
     """Turns each file into a row of all kinds of columns; kills its own process once when the run's folder says so."""
+
     def work(items: Sequence[Item]) -> list[Row | Reject]:
         order = ctx.run / "kill"
         if order.exists() and any(item.key == "n0077" for item in items):
@@ -37,10 +38,15 @@ def open_read(ctx: Context) -> Worker:
         out: list[Row | Reject] = []
         for item in items:
             rng = np.random.default_rng([*item.key.encode()])
-            row = {"image": rng.bytes(rng.integers(1000, 9000)), "path": item.path, "code": rng.random((3, 256)),
-                   "map": rng.integers(0, 3, (64, 64))}
+            row = {
+                "image": rng.bytes(rng.integers(1000, 9000)),
+                "path": item.path,
+                "code": rng.random((3, 256)),
+                "map": rng.integers(0, 3, (64, 64)),
+            }
             out.append(Reject("empty") if not item["source"] else row)
         return out
+
     return work
 
 
@@ -48,11 +54,21 @@ def open_sum(ctx: Context) -> Worker:
     return lambda items: [{"sum": item["images.code"].sum(1)} for item in items]
 
 
-READ = StageSpec(name="read", output="images", open=open_read, batch=4,
-                 columns={"image": Column("bytes"), "path": Column("text"), "code": Column("f4", (3, 256)),
-                          "map": Column("u1", (64, 64))})
-SUM = StageSpec(name="sum", output="latents", open=open_sum, parents={"images": ("code",)},
-                columns={"sum": Column("f4", (3,))})
+READ = StageSpec(
+    name="read",
+    output="images",
+    open=open_read,
+    batch=4,
+    columns={
+        "image": Column("bytes"),
+        "path": Column("text"),
+        "code": Column("f4", (3, 256)),
+        "map": Column("u1", (64, 64)),
+    },
+)
+SUM = StageSpec(
+    name="sum", output="latents", open=open_sum, parents={"images": ("code",)}, columns={"sum": Column("f4", (3,))}
+)
 
 
 @pytest.fixture
@@ -67,8 +83,13 @@ def ctx(tmp_path: Path) -> Context:
 def actors() -> Iterator[None]:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
-             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "pipeline")))}})
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "pipeline")))}},
+    )
     yield
     ray.shutdown()
 
@@ -93,9 +114,11 @@ def test_bytes_do_not_depend_on_the_parts(ctx: Context, tmp_path: Path, monkeypa
 
 
 def test_the_local_engine_never_imports_ray() -> None:
-    code = ("import sys; sys.modules['ray'] = None\n"
-            "import pipeline.runner.run, stages.cli.main, stages.preprocess.shards\n"
-            "print('pipeline.runner.engine_ray' in sys.modules)")
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "import pipeline.runner.run, stages.cli.main, stages.preprocess.shards\n"
+        "print('pipeline.runner.engine_ray' in sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "False\n"
 

@@ -70,9 +70,13 @@ def keys(batches: Iterator[dict[str, Any]]) -> list[list[str]]:
     return [batch["key"] for batch in batches]
 
 
-@pytest.mark.parametrize("make, ranks, workers", [
-    *((indexed, ranks, workers) for ranks in (1, 2, 3) for workers in (0, 1, 2, 4)),
-    *((streamed, ranks, workers) for ranks in (1, 3) for workers in (0, 2))])
+@pytest.mark.parametrize(
+    "make, ranks, workers",
+    [
+        *((indexed, ranks, workers) for ranks in (1, 2, 3) for workers in (0, 1, 2, 4)),
+        *((streamed, ranks, workers) for ranks in (1, 3) for workers in (0, 2)),
+    ],
+)
 def test_an_epoch_and_its_resume(packed: Path, make: Callable[..., Batches], ranks: int, workers: int) -> None:
     loaders = [make(packed, rank=rank, ranks=ranks, workers=workers) for rank in range(ranks)]
     runs = [keys(itertools.islice(loader, loader.steps + 3)) for loader in loaders]
@@ -88,8 +92,9 @@ def test_an_epoch_and_its_resume(packed: Path, make: Callable[..., Batches], ran
     assert keys(resumed.epoch()) == runs[-1][CUT:each], "stopped after some batches and resumed: the rest"
     assert resumed.step == each
     if make is indexed:
-        assert runs[-1] == keys(itertools.islice(indexed(packed, rank=ranks - 1, ranks=ranks), each + 3)), \
+        assert runs[-1] == keys(itertools.islice(indexed(packed, rank=ranks - 1, ranks=ranks), each + 3)), (
             "the number of workers does not matter"
+        )
 
 
 def test_a_stream_resumes_at_any_step(packed: Path) -> None:
@@ -172,7 +177,7 @@ def read_all(folder: Path) -> None:
 def test_a_cut_tar_is_refused(copied: Path) -> None:
     shard = read_index(copied)[1][0]
     path = copied / shard.name
-    path.write_bytes(path.read_bytes()[:shard.offsets[-1]] + bytes(1024))  # between two samples, and closed well
+    path.write_bytes(path.read_bytes()[: shard.offsets[-1]] + bytes(1024))  # between two samples, and closed well
     with pytest.raises(Fault, match=rf"{shard.name}: \d+ bytes, but index.json says .*'its end'.*it was cut"):
         read_all(copied)
 
@@ -219,11 +224,15 @@ def insert(found: list[tuple[str, bytes]]) -> None:
     found.insert(5, ("../evil", b""))
 
 
-@pytest.mark.parametrize("edit, told", [
-    (swap_members, r"holds b?'k000\.latent\.npy'.*holds 'k001\.latent\.npy'"),
-    (swap_contents, r"sample 'k00\d': damaged \(its json is that of 'k00\d'\)"),
-    (rename, r"holds b?'\.\./\.\./k000\.jpg'.*holds '\.\./\.\./k000\.jpg'"),
-    (insert, r"holds b?'\.\./evil'.*holds '\.\./evil' of 0 bytes")])
+@pytest.mark.parametrize(
+    "edit, told",
+    [
+        (swap_members, r"holds b?'k000\.latent\.npy'.*holds 'k001\.latent\.npy'"),
+        (swap_contents, r"sample 'k00\d': damaged \(its json is that of 'k00\d'\)"),
+        (rename, r"holds b?'\.\./\.\./k000\.jpg'.*holds '\.\./\.\./k000\.jpg'"),
+        (insert, r"holds b?'\.\./evil'.*holds '\.\./evil' of 0 bytes"),
+    ],
+)
 def test_a_changed_tar_is_refused(copied: Path, edit: Callable, told: str) -> None:
     change(copied, edit)
     with pytest.raises(Fault, match=told):
@@ -240,8 +249,10 @@ def test_a_json_of_any_form_counts_but_only_the_samples_own() -> None:
 
 
 def test_a_batch_of_two_sizes_is_refused() -> None:
-    two = [fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": writer.npy(latent)}, str(i))
-           for i, latent in enumerate((np.zeros((4, 16), "<f4"), np.zeros((1, 16), "<f4")))]
+    two = [
+        fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": writer.npy(latent)}, str(i))
+        for i, latent in enumerate((np.zeros((4, 16), "<f4"), np.zeros((1, 16), "<f4")))
+    ]
     with pytest.raises(Fault, match=r"a batch's latent are float32\[4, 16\], but that of '1' is float32\[1, 16\]"):
         stream.collate(two, 2)
 
@@ -250,17 +261,31 @@ def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:
     key, members = sample(0)
     pickled = io.BytesIO()
     np.save(pickled, np.array([{}], object), allow_pickle=True)
-    for name, data in (("jpg", b"not a picture"), ("latent.npy", pickled.getvalue()), ("codes.npy", b"\x93NUMPY"),
-                       ("json", b"[1]"), ("json", b"{")):
+    for name, data in (
+        ("jpg", b"not a picture"),
+        ("latent.npy", pickled.getvalue()),
+        ("codes.npy", b"\x93NUMPY"),
+        ("json", b"[1]"),
+        ("json", b"{"),
+    ):
         with pytest.raises(Fault, match=f"sample '{key}': damaged"):
             decode({**members, name: data}, key)
 
 
-@pytest.mark.parametrize("path, value, told", [
-    (("name",), "../evil.tar", r"shard name '\.\./evil\.tar'"), (("name",), "a';touch b;'.tar", "shard name"),
-    (("keys", 0), "../k", r"key '\.\./k'"), (("keys",), ["k000"], "1 keys"), (("offsets", 1), 512, "its offsets"),
-    (("sizes", 0, 0), -5, "sizes"), (("sizes", 0), [1], "not an index"), (("bytes",), 0, "its offsets"),
-    (("surplus",), 1, "not an index")])
+@pytest.mark.parametrize(
+    "path, value, told",
+    [
+        (("name",), "../evil.tar", r"shard name '\.\./evil\.tar'"),
+        (("name",), "a';touch b;'.tar", "shard name"),
+        (("keys", 0), "../k", r"key '\.\./k'"),
+        (("keys",), ["k000"], "1 keys"),
+        (("offsets", 1), 512, "its offsets"),
+        (("sizes", 0, 0), -5, "sizes"),
+        (("sizes", 0), [1], "not an index"),
+        (("bytes",), 0, "its offsets"),
+        (("surplus",), 1, "not an index"),
+    ],
+)
 def test_an_index_that_lies_is_refused(copied: Path, path: tuple, value: Any, told: str) -> None:
     index = json.loads((copied / "index.json").read_text())
     at = index["shards"][0]

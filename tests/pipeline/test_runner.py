@@ -38,9 +38,13 @@ def open_read(ctx: Context) -> Worker:
         out: list[Row | Reject] = []
         for item in items:
             text = item["source"].decode()
-            out.append({"image": item["source"] * 100, "value": float(text), "path": item.path}
-                       if text.isdigit() else Reject("not a number"))
+            out.append(
+                {"image": item["source"] * 100, "value": float(text), "path": item.path}
+                if text.isdigit()
+                else Reject("not a number")
+            )
         return out
+
     return work
 
 
@@ -48,13 +52,26 @@ def open_square(ctx: Context) -> Worker:
     def work(items: Sequence[Item]) -> list[Row | Reject]:
         CALLS.append([item.key for item in items])
         return [{"square": np.full(3, item["images.value"] ** 2)} for item in items]
+
     return work
 
 
-READ = StageSpec(name="read", output="images", open=open_read, batch=3, params={"a": 1}, weights={"net": "aa"},
-                 columns={"image": Column("bytes"), "value": Column("f4"), "path": Column("text")})
-SQUARE = StageSpec(name="square", output="latents", open=open_square, parents={"images": ("value",)},
-                   columns={"square": Column("f4", (3,))})
+READ = StageSpec(
+    name="read",
+    output="images",
+    open=open_read,
+    batch=3,
+    params={"a": 1},
+    weights={"net": "aa"},
+    columns={"image": Column("bytes"), "value": Column("f4"), "path": Column("text")},
+)
+SQUARE = StageSpec(
+    name="square",
+    output="latents",
+    open=open_square,
+    parents={"images": ("value",)},
+    columns={"square": Column("f4", (3,))},
+)
 
 
 @pytest.fixture
@@ -103,7 +120,9 @@ def test_rejects_are_listed_remembered_and_limited(ctx: Context) -> None:
     assert (summary.inputs, summary.cached, summary.rejected) == (11, 9, 2)
     lines = [json.loads(x) for x in (ctx.cache / "content/rejects.jsonl").read_text().splitlines()]
     assert {(x["key"], x["stage"], x["reason"]) for x in lines} == {
-        ("n004", "read", "not a number"), ("n0005", "read", "cannot be read: No such file or directory")}
+        ("n004", "read", "not a number"),
+        ("n0005", "read", "cannot be read: No such file or directory"),
+    }
     computed()
     assert run(READ, ctx).rejected == 2 and computed() == 0
     assert run(READ, dataclasses.replace(ctx, retry_rejected=True)).rejected == 2 and computed() == 1
@@ -114,9 +133,15 @@ def test_rejects_are_listed_remembered_and_limited(ctx: Context) -> None:
     assert "n004" not in (ctx.cache / "content/rejects.jsonl").read_text()
 
 
-@pytest.mark.parametrize("change, cause", [
-    ({"params": {"a": 2}}, "params.a 1 -> 2"), ({"weights": {"net": "bb"}}, "weights.net aa -> bb"),
-    ({"version": 2}, "version 1 -> 2"), ({"params": {}}, "params.a 1 -> none")])
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"params": {"a": 2}}, "params.a 1 -> 2"),
+        ({"weights": {"net": "bb"}}, "weights.net aa -> bb"),
+        ({"version": 2}, "version 1 -> 2"),
+        ({"params": {}}, "params.a 1 -> none"),
+    ],
+)
 def test_a_changed_recipe_recomputes_all_and_is_explained(ctx: Context, change: dict, cause: str) -> None:
     run(READ, ctx)
     run(SQUARE, ctx)
@@ -214,7 +239,9 @@ def test_a_failing_worker_keeps_what_is_done(ctx: Context) -> None:
             if items[0].key == "n006":
                 raise RuntimeError("boom")
             return good(items)
+
         return work
+
     with pytest.raises(Fault, match="stage read, keys n006 to n008: RuntimeError: boom"):
         run(dataclasses.replace(READ, open=broken), ctx)
     assert run(READ, ctx).computed == 4
@@ -246,15 +273,21 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
     run(READ, ctx)
     whole = contents(ctx.file("content", "images"))
     killed = dataclasses.replace(ctx, cache=tmp_path / "killed")
-    code = ("import pathlib; from pipeline import profile; from pipeline.runner import run as runner\n"
-            "from tests.pipeline import test_runner as t\n"
-            "runner.PART_SECONDS = 0.02\n"
-            f"folder, cache = pathlib.Path({str(ctx.content)!r}), pathlib.Path({str(killed.cache)!r})\n"
-            "t.run(t.READ, t.Context(profile.load('tiny'), content=folder, cache=cache))")
+    code = (
+        "import pathlib; from pipeline import profile; from pipeline.runner import run as runner\n"
+        "from tests.pipeline import test_runner as t\n"
+        "runner.PART_SECONDS = 0.02\n"
+        f"folder, cache = pathlib.Path({str(ctx.content)!r}), pathlib.Path({str(killed.cache)!r})\n"
+        "t.run(t.READ, t.Context(profile.load('tiny'), content=folder, cache=cache))"
+    )
     kills = 0
     for i in range(8):
-        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "DELAY": "0.01"},
-                                   cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "DELAY": "0.01"},
+            cwd=Path(__file__).parents[2],
+            stderr=subprocess.DEVNULL,
+        )
         try:
             process.wait(0.6 + 0.08 * i)
         except subprocess.TimeoutExpired:
@@ -273,13 +306,16 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
     for count in (1000, 20_000):
         folder, cache = tmp_path / f"in{count}", tmp_path / f"cache{count}"
         make(folder, count)
-        code = ("import pathlib, resource; from pipeline import profile; from tests.pipeline import test_runner as t\n"
-                f"ctx = t.Context(profile.load('tiny'), content=pathlib.Path({str(folder)!r}), "
-                f"cache=pathlib.Path({str(cache)!r}))\n"
-                "t.run(t.READ, ctx), t.run(t.SQUARE, ctx), t.run(t.READ, ctx)\n"
-                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)")
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                             cwd=Path(__file__).parents[2])
+        code = (
+            "import pathlib, resource; from pipeline import profile; from tests.pipeline import test_runner as t\n"
+            f"ctx = t.Context(profile.load('tiny'), content=pathlib.Path({str(folder)!r}), "
+            f"cache=pathlib.Path({str(cache)!r}))\n"
+            "t.run(t.READ, ctx), t.run(t.SQUARE, ctx), t.run(t.READ, ctx)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+        )
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+        )
         peaks.append(int(out.stdout))
     print(f"{peaks} MB")
     assert peaks[1] - peaks[0] < 50

@@ -79,8 +79,6 @@ def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
     assert not set(train) & set(samples.keys()) and len(train) + len(samples) == COUNT
 
 
-
-
 def test_other_caches_of_the_same_pictures_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:
     other = dataclasses.replace(packed, cache=tmp_path / "cache")
     fill(dataclasses.replace(other, limit=10), "content", COUNT)  # computed in two goes, in another folder
@@ -94,15 +92,17 @@ def test_killed_while_packing_leaves_no_index_and_the_rerun_the_same_bytes(packe
     """The third rename of a file is the end of the process: two tars are there, the third is not."""
     cache = shutil.copytree(packed.cache, tmp_path / "cache")
     shutil.rmtree(cache / "shards")
-    code = ("import os, pathlib, signal, sys, dataclasses\nfrom pipeline import profile\n"
-            "from pipeline.context import Context\nfrom stages.preprocess import shards\n"
-            "replace, left = pathlib.Path.replace, 3\n"
-            "def killing(self, target):\n    global left\n    left -= 1\n"
-            "    return replace(self, target) if left else os.kill(os.getpid(), signal.SIGKILL)\n"
-            "pathlib.Path.replace = killing\n"
-            "tiny = profile.load('tiny')\n"
-            "tiny = dataclasses.replace(tiny, shards=dataclasses.replace(tiny.shards, max_mb=0.15))\n"
-            "shards.run(Context(tiny, cache=pathlib.Path(sys.argv[1])))")
+    code = (
+        "import os, pathlib, signal, sys, dataclasses\nfrom pipeline import profile\n"
+        "from pipeline.context import Context\nfrom stages.preprocess import shards\n"
+        "replace, left = pathlib.Path.replace, 3\n"
+        "def killing(self, target):\n    global left\n    left -= 1\n"
+        "    return replace(self, target) if left else os.kill(os.getpid(), signal.SIGKILL)\n"
+        "pathlib.Path.replace = killing\n"
+        "tiny = profile.load('tiny')\n"
+        "tiny = dataclasses.replace(tiny, shards=dataclasses.replace(tiny.shards, max_mb=0.15))\n"
+        "shards.run(Context(tiny, cache=pathlib.Path(sys.argv[1])))"
+    )
     root = Path(stage.__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", code, str(cache)], cwd=root, stderr=subprocess.DEVNULL, check=False)
     assert killed.returncode == -signal.SIGKILL

@@ -71,7 +71,12 @@ def test_of_equal_files_the_first_is_kept_whatever_is_read_first(tmp_path: Path)
     sources = {key: Source(key, f"{key}.jpg", "", -1, 0, 0, "") for key in "abc"}
     inputs = Inputs({}, sources, {}, Fingerprints(None))
     assert [made("b", b"x"), made("a", b"x"), made("b", b"x"), made("c", b"x"), made("c", b"y")] == [
-        "", "", "the same file as 'a.jpg'", "the same file as 'a.jpg'", ""]
+        "",
+        "",
+        "the same file as 'a.jpg'",
+        "the same file as 'a.jpg'",
+        "",
+    ]
 
 
 def test_an_empty_folder_is_wrong_use(tmp_path: Path) -> None:

@@ -17,8 +17,13 @@ SPECS = {
     "images": {"image": Column("bytes"), "path": Column("text"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
     "latents": {"latent": Column("f4", (4, 16)), "lpips": Column("f4")},
     "masks": {"region": Column("u1", (32, 32)), "parse": Column("u1", (32, 32)), "coverage": Column("f4", (3,))},
-    "aladin": {"code": Column("f4", (3, 256)), "valid": Column("?", (3,)), "image_code": Column("f4", (256,)),
-               "boxes": Column("i2", (3, 2, 4)), "iou": Column("f4", (3, 2))},
+    "aladin": {
+        "code": Column("f4", (3, 256)),
+        "valid": Column("?", (3,)),
+        "image_code": Column("f4", (256,)),
+        "boxes": Column("i2", (3, 2, 4)),
+        "iou": Column("f4", (3, 2)),
+    },
 }
 
 
@@ -30,13 +35,17 @@ def fill(ctx: Context, collection: str, count: int) -> None:
         (folder / f"{collection}{i:04d}.jpg").write_text(str(i))
     for name, columns in SPECS.items():
         parents = {} if name == "images" else {"images": ("image",)}
-        run_stage(StageSpec(name=name, output=name, columns=columns, open=_opener(name), parents=parents, batch=64),
-                  collection, ctx)
+        run_stage(
+            StageSpec(name=name, output=name, columns=columns, open=_opener(name), parents=parents, batch=64),
+            collection,
+            ctx,
+        )
 
 
 def _opener(name: str):  # type: ignore[no-untyped-def]
     def opened(ctx: Context) -> Worker:
         return lambda items: [_row(name, item.key, item.path) for item in items]
+
     return opened
 
 

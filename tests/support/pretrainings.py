@@ -42,14 +42,18 @@ def stylegan2_context(base: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> 
     if not place.exists():
         torch.manual_seed(0)
         net = StyleGAN2(SIDE, 0.25, 2)
-        state = {n: t if n.endswith("kernel") else torch.randn(t.shape) * (1 if t.ndim > 1 else 0.1)
-                 for n, t in net.state_dict().items()}
+        state = {
+            n: t if n.endswith("kernel") else torch.randn(t.shape) * (1 if t.ndim > 1 else 0.1)
+            for n, t in net.state_dict().items()
+        }
         checkpoint.save(place, state | {"latent_avg": net.mean_latent(100)}, {})
     paper = profile.load("paper256")
     small = dataclasses.replace(
-        paper, generator=dataclasses.replace(paper.generator, size=SIDE, weights=str(place)),
+        paper,
+        generator=dataclasses.replace(paper.generator, size=SIDE, weights=str(place)),
         inverter=dataclasses.replace(paper.inverter, weights="e4e-ffhq-256"),
-        train=dataclasses.replace(paper.train, image_critic_base=256))
+        train=dataclasses.replace(paper.train, image_critic_base=256),
+    )
     return Context(small, cache=base / "cache", run=base / "runs" / run)
 
 

@@ -38,8 +38,15 @@ def critic(size: int = 16, seed: int = 0) -> dict[str, Tensor]:
 
 def trained(path: Path, state: dict[str, Tensor], legacy: bool = False) -> Path:
     """Rosinality's training checkpoint: three copies, optimisers, options in a Namespace, no latent_avg."""
-    own = {"g": state, "d": {}, "g_ema": state, "g_optim": {"state": {}}, "d_optim": {}, "ada_aug_p": 0.0,
-           "args": argparse.Namespace(size=64, ckpt=None, lr=0.002)}
+    own = {
+        "g": state,
+        "d": {},
+        "g_ema": state,
+        "g_optim": {"state": {}},
+        "d_optim": {},
+        "ada_aug_p": 0.0,
+        "args": argparse.Namespace(size=64, ckpt=None, lr=0.002),
+    }
     torch.save(own, path, _use_new_zipfile_serialization=not legacy)
     return path
 
@@ -56,13 +63,26 @@ def psp(
     """A file of the pSp family: prefixes in one state_dict, options beside it."""
     opts: dict[str, Any] = {"encoder_type": encoder_type, "start_from_latent_avg": True, "output_size": 64}
     state = {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
-    torch.save({"state_dict": state, "latent_avg": torch.zeros(slots, 512), "global_step": 3, "best_val_loss": None,
-                "opts": argparse.Namespace(**opts) if namespace else opts}, path)
+    torch.save(
+        {
+            "state_dict": state,
+            "latent_avg": torch.zeros(slots, 512),
+            "global_step": 3,
+            "best_val_loss": None,
+            "opts": argparse.Namespace(**opts) if namespace else opts,
+        },
+        path,
+    )
     return path
 
 
-def nvidia(path: Path, state: dict[str, Tensor], trap: Path | None = None, critic: dict[str, Tensor] | None = None,
-           **extra: Tensor) -> Path:
+def nvidia(
+    path: Path,
+    state: dict[str, Tensor],
+    trap: Path | None = None,
+    critic: dict[str, Tensor] | None = None,
+    **extra: Tensor,
+) -> Path:
     """A network pickle of stylegan2-ada-pytorch: persistent modules with their source, which sets off `trap`."""
     persistence, util = types.ModuleType("torch_utils.persistence"), types.ModuleType("dnnlib.util")
 
@@ -87,10 +107,22 @@ def nvidia(path: Path, state: dict[str, Tensor], trap: Path | None = None, criti
             names = ("resample_filter", "noise_const", "w_avg", "const_buffer")
             parameters = {k: torch.nn.Parameter(t) for k, t in self.tensors.items() if k not in names}
             buffers = {k: t for k, t in self.tensors.items() if k in names}
-            inner = {"training": False, "_parameters": parameters, "_buffers": buffers, "_modules": self.modules,
-                     "_non_persistent_buffers_set": set(), "_init_kwargs": easy(z_dim=512), "dtype": torch.float16}
-            meta = {"type": "class", "version": 6, "class_name": self.name, "state": inner,
-                    "module_src": TRAP.format(str(trap)) if trap else "raise SystemExit"}
+            inner = {
+                "training": False,
+                "_parameters": parameters,
+                "_buffers": buffers,
+                "_modules": self.modules,
+                "_non_persistent_buffers_set": set(),
+                "_init_kwargs": easy(z_dim=512),
+                "dtype": torch.float16,
+            }
+            meta = {
+                "type": "class",
+                "version": 6,
+                "class_name": self.name,
+                "state": inner,
+                "module_src": TRAP.format(str(trap)) if trap else "raise SystemExit",
+            }
             return _reconstruct_persistent_obj, (meta,)
 
     def module(name: str, tensors: dict[str, Tensor]) -> Persistent:
@@ -103,8 +135,12 @@ def nvidia(path: Path, state: dict[str, Tensor], trap: Path | None = None, criti
     networks = {"D": module("Discriminator", _nvidia_critic(critic)) if critic else None}
     if state:
         networks |= {"G": module("Generator", _nvidia(state)), "G_ema": module("Generator", _nvidia(state) | extra)}
-    mine = {"torch_utils": types.ModuleType("torch_utils"), "torch_utils.persistence": persistence,
-            "dnnlib": types.ModuleType("dnnlib"), "dnnlib.util": util}
+    mine = {
+        "torch_utils": types.ModuleType("torch_utils"),
+        "torch_utils.persistence": persistence,
+        "dnnlib": types.ModuleType("dnnlib"),
+        "dnnlib.util": util,
+    }
     sys.modules.update(mine)
     try:
         path.write_bytes(pickle.dumps(networks | {"training_set_kwargs": easy(a=1)}, 4))
@@ -119,8 +155,10 @@ def _nvidia_critic(state: dict[str, Tensor]) -> dict[str, Tensor]:
     size = 4 << max(int(name.split(".")[1]) for name in state if name.startswith("convs."))
     layers = {"convs.0": f"b{size}.fromrgb", "final_conv": "b4.conv"}
     for i in range(1, size.bit_length() - 2):
-        layers |= {f"convs.{i}.{ours}": f"b{2 * size >> i}.{theirs}"
-                   for ours, theirs in (("conv1", "conv0"), ("conv2", "conv1"), ("skip", "skip"))}
+        layers |= {
+            f"convs.{i}.{ours}": f"b{2 * size >> i}.{theirs}"
+            for ours, theirs in (("conv1", "conv0"), ("conv2", "conv1"), ("skip", "skip"))
+        }
     out = {"b4.conv.resample_filter": torch.zeros(4, 4), f"b{size}.resample_filter": torch.zeros(4, 4)}  # never used
     for name, tensor in state.items():
         place, _, leaf = name.rpartition(".")
@@ -143,19 +181,26 @@ def _nvidia(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for o in range(octaves + 1):
         block = f"synthesis.b{4 << o}"
         out[f"{block}.resample_filter"] = smooth
-        layers = [("conv1", "conv1", 0)] if o == 0 else [
-            ("conv0", f"convs.{2 * o - 2}", 2 * o - 1), ("conv1", f"convs.{2 * o - 1}", 2 * o)]
+        layers = (
+            [("conv1", "conv1", 0)]
+            if o == 0
+            else [("conv0", f"convs.{2 * o - 2}", 2 * o - 1), ("conv1", f"convs.{2 * o - 1}", 2 * o)]
+        )
         for theirs, ours, noise in layers:
-            out |= {f"{block}.{theirs}.weight": state[f"{ours}.conv.weight"][0],
-                    f"{block}.{theirs}.bias": state[f"{ours}.activate.bias"],
-                    f"{block}.{theirs}.affine.weight": state[f"{ours}.conv.modulation.weight"],
-                    f"{block}.{theirs}.affine.bias": state[f"{ours}.conv.modulation.bias"],
-                    f"{block}.{theirs}.noise_strength": state[f"{ours}.noise.weight"][0],
-                    f"{block}.{theirs}.noise_const": state[f"noises.noise_{noise}"][0, 0],
-                    f"{block}.{theirs}.resample_filter": smooth}
+            out |= {
+                f"{block}.{theirs}.weight": state[f"{ours}.conv.weight"][0],
+                f"{block}.{theirs}.bias": state[f"{ours}.activate.bias"],
+                f"{block}.{theirs}.affine.weight": state[f"{ours}.conv.modulation.weight"],
+                f"{block}.{theirs}.affine.bias": state[f"{ours}.conv.modulation.bias"],
+                f"{block}.{theirs}.noise_strength": state[f"{ours}.noise.weight"][0],
+                f"{block}.{theirs}.noise_const": state[f"noises.noise_{noise}"][0, 0],
+                f"{block}.{theirs}.resample_filter": smooth,
+            }
         rgb = f"to_rgbs.{o - 1}" if o else "to_rgb1"
-        out |= {f"{block}.torgb.weight": state[f"{rgb}.conv.weight"][0],
-                f"{block}.torgb.bias": state[f"{rgb}.bias"].flatten(),
-                f"{block}.torgb.affine.weight": state[f"{rgb}.conv.modulation.weight"],
-                f"{block}.torgb.affine.bias": state[f"{rgb}.conv.modulation.bias"]}
+        out |= {
+            f"{block}.torgb.weight": state[f"{rgb}.conv.weight"][0],
+            f"{block}.torgb.bias": state[f"{rgb}.bias"].flatten(),
+            f"{block}.torgb.affine.weight": state[f"{rgb}.conv.modulation.weight"],
+            f"{block}.torgb.affine.bias": state[f"{rgb}.conv.modulation.bias"],
+        }
     return out

@@ -82,13 +82,16 @@ def _samples(collection: str, count: int, latent: float) -> Iterator[tuple[str, 
         rng = np.random.default_rng([i, *collection.encode()])
         image = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (256, 256), interpolation=cv2.INTER_LINEAR)
         codes = rng.standard_normal((4, 256)).astype("<f4")
-        yield f"{collection}{i}", {
-            "jpg": images.encode(image, ".jpg"),
-            "region.png": pictures_png(rng.integers(0, 3, (4, 4)).astype(np.uint8).repeat(64, 0).repeat(64, 1)),
-            "latent.npy": shards.npy((latent * rng.standard_normal((18, 512))).astype("<f4")),
-            "codes.npy": shards.npy(codes / np.linalg.norm(codes, axis=1, keepdims=True)),
-            "json": json.dumps({"key": f"{collection}{i}"}).encode(),
-        }
+        yield (
+            f"{collection}{i}",
+            {
+                "jpg": images.encode(image, ".jpg"),
+                "region.png": pictures_png(rng.integers(0, 3, (4, 4)).astype(np.uint8).repeat(64, 0).repeat(64, 1)),
+                "latent.npy": shards.npy((latent * rng.standard_normal((18, 512))).astype("<f4")),
+                "codes.npy": shards.npy(codes / np.linalg.norm(codes, axis=1, keepdims=True)),
+                "json": json.dumps({"key": f"{collection}{i}"}).encode(),
+            },
+        )
 
 
 def pictures_png(region: np.ndarray) -> bytes:

@@ -215,8 +215,19 @@ def test_each_is_cached_or_rejected_for_the_right_reason(aligned: Context, path:
         assert np.abs(image - wanted).mean() < 20
 
 
-@pytest.mark.parametrize(("name", "status"), [("faces.tar", 0), ("faces.tar.gz", 0), ("faces.zip", 0), ("plain.jpg", 0),
-                                              ("evil.tar", 2), ("cut.tar", 2), ("no.zip", 2), ("notes.txt", 2)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("faces.tar", 0),
+        ("faces.tar.gz", 0),
+        ("faces.zip", 0),
+        ("plain.jpg", 0),
+        ("evil.tar", 2),
+        ("cut.tar", 2),
+        ("no.zip", 2),
+        ("notes.txt", 2),
+    ],
+)
 def test_a_file_in_place_of_the_folder(aligned: Context, tmp_path: Path, name: str, status: int) -> None:
     words = [f"--cache={tmp_path}", f"--content={aligned.content / name}", f"--style={aligned.style}"]
     result = CliRunner().invoke(cli.cli, ["align", "--profile=tiny", "--device=cpu", *words])

@@ -75,8 +75,11 @@ def child(base: str) -> None:
 
 def files(ctx: Context) -> dict[str, bytes]:
     left_out = (".lock",)
-    return {str(path.relative_to(ctx.cache)): path.read_bytes() if path.is_file() else b"a folder"
-            for path in ctx.cache.rglob("*") if path.name not in left_out}
+    return {
+        str(path.relative_to(ctx.cache)): path.read_bytes() if path.is_file() else b"a folder"
+        for path in ctx.cache.rglob("*")
+        if path.name not in left_out
+    }
 
 
 @pytest.mark.parametrize(("pictures", "kills"), [(16, 4), pytest.param(300, 100, marks=pytest.mark.slow)])
@@ -117,8 +120,10 @@ def test_of_two_runs_at_once_the_second_stops_and_names_the_first(tmp_path: Path
     for collection in COLLECTIONS:
         (tmp_path / collection).mkdir()
         (tmp_path / collection / "a.jpg").write_text(collection)
-    hold = ("import sys; from pathlib import Path; from pipeline.locks import lock\n"
-            "with lock(Path(sys.argv[1]), 'align (content)'): print('held', flush=True); sys.stdin.read()")
+    hold = (
+        "import sys; from pathlib import Path; from pipeline.locks import lock\n"
+        "with lock(Path(sys.argv[1]), 'align (content)'): print('held', flush=True); sys.stdin.read()"
+    )
     words = [sys.executable, "-c", hold, str(tmp_path / "killed")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     first = subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

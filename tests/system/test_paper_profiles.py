@@ -99,7 +99,9 @@ class Script(nn.Module):
 def bring(folder: Path, size: int, names: list[str]) -> None:
     """Write generated weights of all that the profile names and no index has."""
     makers: dict[str, Callable[[int], dict[str, Tensor]]] = {
-        "stylegan2": generator, "e4e": encoder, "hyperstyle": hyperstyle,
+        "stylegan2": generator,
+        "e4e": encoder,
+        "hyperstyle": hyperstyle,
         "aladin": lambda _: aladin(),
     }
     for name in filter(None, names):
@@ -131,17 +133,31 @@ def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
     (tmp_path / f"paper{size}.toml").write_text(text)
     chosen = profile.load(tmp_path / f"paper{size}.toml")
     (tmp_path / "weights").mkdir()
-    bring(tmp_path / "weights", size, [chosen.generator.weights, chosen.inverter.weights, chosen.train.weights,
-                                       chosen.aladin.weights])
+    bring(
+        tmp_path / "weights",
+        size,
+        [chosen.generator.weights, chosen.inverter.weights, chosen.train.weights, chosen.aladin.weights],
+    )
     portraits(tmp_path)
-    words = [f"--profile={tmp_path}/paper{size}.toml", f"--cache={tmp_path}/cache", f"--run={tmp_path}/run",
-             f"--content={tmp_path}/content", f"--style={tmp_path}/style", "--device=cpu"]
+    words = [
+        f"--profile={tmp_path}/paper{size}.toml",
+        f"--cache={tmp_path}/cache",
+        f"--run={tmp_path}/run",
+        f"--content={tmp_path}/content",
+        f"--style={tmp_path}/style",
+        "--device=cpu",
+    ]
     environment = os.environ | {"HYPERNST_WEIGHTS": str(tmp_path / "weights")}
     for stage in ("align", "latents", "masks", "aladin-codes", "shards", "train", "eval"):
         start, said = time.monotonic(), tmp_path / f"{stage}.log"
         with said.open("w") as out:
-            running = subprocess.Popen([sys.executable, "-m", "stages.cli.main", stage, *words],
-                                       cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+            running = subprocess.Popen(
+                [sys.executable, "-m", "stages.cli.main", stage, *words],
+                cwd=ROOT,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
             _, status, usage = os.wait4(running.pid, 0)
         seconds, peak = time.monotonic() - start, usage.ru_maxrss / 1e6
         print(f"paper{size} {stage}: {seconds:.0f} s, of them {usage.ru_utime:.0f} s computing; peak {peak:.1f} GB")

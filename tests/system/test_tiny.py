@@ -35,8 +35,13 @@ def ctx(tmp_path: Path) -> Context:
             (tmp_path / collection / f"{collection}{i}.png").write_bytes(images.encode(picture))
     tiny = profile.load("tiny")
     few = dataclasses.replace(tiny.train, reconstruction_steps=1, stylisation_steps=1)
-    return Context(dataclasses.replace(tiny, train=few), cache=tmp_path / "cache", content=tmp_path / "content",
-                   style=tmp_path / "style", run=tmp_path / "run")
+    return Context(
+        dataclasses.replace(tiny, train=few),
+        cache=tmp_path / "cache",
+        content=tmp_path / "content",
+        style=tmp_path / "style",
+        run=tmp_path / "run",
+    )
 
 
 def every_cache(ctx: Context) -> dict[str, bytes]:
@@ -69,8 +74,13 @@ def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> Non
 def test_on_ray_every_stage_leaves_the_same_bytes(ctx: Context, tmp_path: Path) -> None:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error",
-             runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "."), "OMP_NUM_THREADS": "1"}})
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "."), "OMP_NUM_THREADS": "1"}},
+    )
     try:
         assert every_cache(dataclasses.replace(ctx, cache=tmp_path / "ray", engine="ray")) == every_cache(ctx)
     finally:

@@ -32,10 +32,13 @@ def test_patch_critic_equals_the_published_one(size: int) -> None:
         case.check("pred_aggregated", both.reshape(-1, 1))
 
 
-@pytest.mark.parametrize(("name", "images"), [
-    ("sae_imaged256", {"image": "pred"}),
-    ("sg2_disc256", {"image1": "score1", "image4": "score4"}),
-])
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [
+        ("sae_imaged256", {"image": "pred"}),
+        ("sg2_disc256", {"image1": "score1", "image4": "score4"}),
+    ],
+)
 def test_image_critic_equals_the_published_ones(name: str, images: dict[str, str]) -> None:
     case = Case(name)
     net = ImageDiscriminator.load(case.tensors())
@@ -61,8 +64,10 @@ def test_critics_of_other_sizes_load_what_they_save(size: int) -> None:
 def test_the_swapping_autoencoder_names_layers_by_their_size(size: int, names: list[str]) -> None:
     net = ImageDiscriminator(size, base=1024, top=16)
     place = {str(i): name for i, name in enumerate(["0", *names])}
-    theirs = {re.sub(r"^convs\.(\d+)", lambda m: f"D.stylegan2_D.convs.{place[m[1]]}", name): t
-              for name, t in reversed(net.state_dict().items())}
+    theirs = {
+        re.sub(r"^convs\.(\d+)", lambda m: f"D.stylegan2_D.convs.{place[m[1]]}", name): t
+        for name, t in reversed(net.state_dict().items())
+    }
     again = ImageDiscriminator.load({n if n.startswith("D.") else f"D.stylegan2_D.{n}": t for n, t in theirs.items()})
     assert again.size == size
     assert all(torch.equal(t, again.state_dict()[name]) for name, t in net.state_dict().items())
@@ -94,8 +99,10 @@ def test_a_files_own_blur_is_used() -> None:
     torch.manual_seed(0)
     net = ImageDiscriminator(16, base=512, top=24).eval()
     x = torch.randn(1, 3, 16, 16)
-    plain, blurred = (ImageDiscriminator.load(net.state_dict() | {"convs.1.skip.0.kernel": kernel})
-                      for kernel in (torch.ones(1, 1), fir()))
+    plain, blurred = (
+        ImageDiscriminator.load(net.state_dict() | {"convs.1.skip.0.kernel": kernel})
+        for kernel in (torch.ones(1, 1), fir())
+    )
     assert torch.equal(blurred(x), net(x)) and plain.convs(x).shape == net.convs(x).shape
     first = plain.convs[0](x)
     wanted = torch.nn.functional.conv2d(first, plain.convs[1].skip.conv.weight * first.shape[1] ** -0.5, stride=2)
@@ -135,7 +142,7 @@ def test_coverage_counts_the_mask(seed: int, size: int, height: int, width: int)
     share = windows.coverage(mask, size)
     for y in range(max(0, height - size + 1)):
         for x in range(max(0, width - size + 1)):
-            assert share[y, x] == pytest.approx(mask[y:y + size, x:x + size].mean())
+            assert share[y, x] == pytest.approx(mask[y : y + size, x : x + size].mean())
     assert share.shape == ((height - size + 1, width - size + 1) if size <= min(height, width) else (0, 0))
 
 

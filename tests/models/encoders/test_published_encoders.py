@@ -58,7 +58,7 @@ def test_hyperstyle_of_all_layers_has_the_published_size(size: int, count: float
     heads = [sum(p.numel() for p in block.parameters()) / 1e6 for block in net.refinement_blocks.values()]
     shown = [1.886, 4.33, 1.886, 1.886, 4.33] + [1.886, 1.886, 4.33] * 3
     shown += [70.19, 36.57, 3.93, 19.76, 11.36, 3.74, 7.15, 5.05, 3.64, 4.00, 3.48, 3.59]
-    assert heads == pytest.approx(shown[:len(table)], abs=0.006)
+    assert heads == pytest.approx(shown[: len(table)], abs=0.006)
 
 
 @pytest.mark.parametrize(("styles", "count"), [(14, 209.5e6), (18, 267.1e6)])
@@ -118,8 +118,11 @@ def test_hyperstyle_reads_any_generators_list() -> None:
         HyperStyle.load(state, layer_table(256))
     with pytest.raises(ValueError, match=r"for 23 of 26 layers: .* have another shape"):
         HyperStyle.load(state, layer_table(1024, 1))
-    few = {name: t for name, t in state.items() if not name.startswith("refinement_blocks.")
-           or name.startswith("refinement_blocks.14.")}  # published files hold the shared matrices all the same
+    few = {
+        name: t
+        for name, t in state.items()
+        if not name.startswith("refinement_blocks.") or name.startswith("refinement_blocks.14.")
+    }  # published files hold the shared matrices all the same
     assert HyperStyle.load(few, table).state_dict().keys() == few.keys()
     with pytest.raises(ValueError, match="not a HyperStyle hypernetwork: no refinement_blocks"):
         HyperStyle.load({"conv1.weight": torch.zeros(1)})

@@ -50,13 +50,17 @@ def test_convolving_by_place_is_the_weighted_sum_of_every_regions_answer(seed: i
     dense = torch.einsum("nroc,nchw,nrhw->nohw", kernels, x, places.shares(16))
     found = places.convolve(x, kernels)
     assert torch.allclose(found, dense, atol=1e-4)
-    for ours, plain in zip(torch.autograd.grad(found, (x, kernels), given_back),
-                           torch.autograd.grad(dense, (x, kernels), given_back), strict=True):
+    for ours, plain in zip(
+        torch.autograd.grad(found, (x, kernels), given_back),
+        torch.autograd.grad(dense, (x, kernels), given_back),
+        strict=True,
+    ):
         assert torch.allclose(ours, plain, atol=1e-3)
 
 
-@pytest.mark.parametrize("build", [lambda: MobileStyleGAN(256), lambda: StyleGAN2(32, 0.25, 2)],
-                         ids=["MobileStyleGAN", "StyleGAN2"])
+@pytest.mark.parametrize(
+    "build", [lambda: MobileStyleGAN(256), lambda: StyleGAN2(32, 0.25, 2)], ids=["MobileStyleGAN", "StyleGAN2"]
+)
 def test_the_same_deltas_in_every_region_are_deltas_everywhere(build: type[Generator]) -> None:
     torch.manual_seed(0)
     net = build()

@@ -11,8 +11,10 @@ def published(size: int, multiplier: float = 2, depth: int = 2, *, noises: bool 
     """A generator's random tensors in the published layout."""
     net = StyleGAN2(size, multiplier, depth, noises=noises)
     rng = torch.Generator().manual_seed(size)
-    return {name: t if name.endswith("kernel") else torch.randn(t.shape, generator=rng)
-            for name, t in net.state_dict().items()}
+    return {
+        name: t if name.endswith("kernel") else torch.randn(t.shape, generator=rng)
+        for name, t in net.state_dict().items()
+    }
 
 
 @torch.inference_mode()
@@ -53,8 +55,12 @@ def test_sizes_are_inferred(size: int, multiplier: float, depth: int) -> None:
     deltas = [0.1 * torch.randn(2, *row.shape) for row in net.layer_table()]
     changed = net(w, deltas)
     for i in range(2):  # a sample's picture is its own whatever else is in the batch
-        torch.testing.assert_close(changed[i:i + 1], net(w[i:i + 1], [d[i:i + 1] for d in deltas]),
-                                   atol=1e-4 * float(changed.abs().max()), rtol=1e-4)
+        torch.testing.assert_close(
+            changed[i : i + 1],
+            net(w[i : i + 1], [d[i : i + 1] for d in deltas]),
+            atol=1e-4 * float(changed.abs().max()),
+            rtol=1e-4,
+        )
     assert not torch.allclose(changed, picture, atol=1e-2)
 
 

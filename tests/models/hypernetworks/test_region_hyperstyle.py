@@ -47,7 +47,8 @@ def test_a_phase_trains_its_heads_and_never_the_batch_norms_statistics() -> None
     parameters = net.train_only(3)
     allowed = tuple(f"net.refinement_blocks.{i}." for i in (3, 4, 5))
     assert {n for n, p in net.named_parameters() if p.requires_grad} == {
-        n for n, _ in net.named_parameters() if n.startswith(allowed)}
+        n for n, _ in net.named_parameters() if n.startswith(allowed)
+    }
     sum(d.sum() for d in net(*inputs())).backward()  # type: ignore[union-attr]
     assert any(p.grad is not None and p.grad.any() for p in parameters)
     assert all(torch.equal(t, net.state_dict()[n]) for n, t in statistics.items())

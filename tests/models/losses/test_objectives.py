@@ -155,8 +155,10 @@ def test_penalties_taken_one_by_one_are_those_of_the_batch() -> None:
     losses = [loss for loss, _ in judge.penalties(style, matched, 16)]
     assert len(losses) == 3 + len(matched) == 3 + 6
     image = style.image.clone().requires_grad_()
-    patches = [region_patches.crops(style.image, matched.sample, boxes).requires_grad_()
-               for boxes in (matched.reference, matched.real)]
+    patches = [
+        region_patches.crops(style.image, matched.sample, boxes).requires_grad_()
+        for boxes in (matched.reference, matched.real)
+    ]
     whole = adversarial.r1(judge.image_critic(image), [image], 10.0, every=16)
     whole = whole + adversarial.r1(judge.patch_critic(*patches), patches, 0.5, every=16)
     assert torch.allclose(torch.stack(losses).sum(), whole, rtol=1e-5)

@@ -9,10 +9,13 @@ from models.parsing.facexlib_parsers import BiSeNet, ParseNet, Segmenter
 from tests.support.goldens import Case
 
 
-@pytest.mark.parametrize(("name", "kind", "outputs"), [
-    ("bisenet19", BiSeNet, ("out", "out16", "out32")),
-    ("parsenet", ParseNet, ("mask", "image")),
-])
+@pytest.mark.parametrize(
+    ("name", "kind", "outputs"),
+    [
+        ("bisenet19", BiSeNet, ("out", "out16", "out32")),
+        ("parsenet", ParseNet, ("mask", "image")),
+    ],
+)
 def test_segmenters_equal_the_published_ones(
     name: str, kind: type[BiSeNet | ParseNet], outputs: tuple[str, ...]
 ) -> None:

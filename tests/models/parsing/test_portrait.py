@@ -1,6 +1,5 @@
 """The portrait parser: its layout is the teacher's, its training pairs keep labels and picture together."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -106,8 +106,15 @@ def test_weights_and_doctor_report(tmp_path, monkeypatch):
     head, *rows = (re.split(r" {2,}", line) for line in text.splitlines()[:-1])
     row = dict(zip(head, next(row for row in rows if row[0] == "hyperstyle-ffhq-1024"), strict=True))
     known = weights.REGISTRY["hyperstyle-ffhq-1024"]
-    assert row == {"name": known.name, "state": "missing", "MB": "1331.0", "needed by": "paper1024", "what": known.what,
-                   "licence": known.licence, "origin": known.source}
+    assert row == {
+        "name": known.name,
+        "state": "missing",
+        "MB": "1331.0",
+        "needed by": "paper1024",
+        "what": known.what,
+        "licence": known.licence,
+        "origin": known.source,
+    }
     status, text, _ = call("doctor")
     assert status == 0 and "torch" in text and "GB free" in text and "that profile portable reads are here" in text
     for name, weight in (("paper256", "stylegan2-ffhq-256"), ("paper1024", "hyperstyle-ffhq-1024")):

@@ -38,8 +38,12 @@ def test_triples_have_hair_and_a_face_and_two_styles() -> None:
 
 def test_a_renderer_that_obeys_scores_full_and_one_that_exchanges_regions_scores_nothing() -> None:
     obeying, rows = control.regions(paint((0, 1, 2, 3)), FOUND)
-    assert obeying == {"control_hair": (1, 8), "control_face": (1, 8), "control_swap": (1, 16),
-                       "control_extent": (pytest.approx(1), 16)}
+    assert obeying == {
+        "control_hair": (1, 8),
+        "control_face": (1, 8),
+        "control_swap": (1, 16),
+        "control_extent": (pytest.approx(1), 16),
+    }
     assert len(rows) == 8 and np.array_equal(rows[0][3], FOUND[0].content.image)
     assert np.array_equal(rows[0][6][0, 0], FOUND[0].a.image[0, 0])  # hair of A,
     assert np.array_equal(rows[0][6][150, 128], FOUND[0].b.image[150, 128])  # face of B,
@@ -58,8 +62,10 @@ def test_a_walk_is_monotonic_or_not() -> None:
 
     def score(image: np.ndarray, content: Portrait, style: Portrait) -> dict[str, float]:
         far = {"style": style.codes, "content": content.codes}
-        return {n: float(np.abs(image - c[:3, :3].astype(np.uint8)[content.region].astype(float)).sum())
-                for n, c in far.items()} | {"constant": 1.0}
+        return {
+            n: float(np.abs(image - c[:3, :3].astype(np.uint8)[content.region].astype(float)).sum())
+            for n, c in far.items()
+        } | {"constant": 1.0}
 
     found, rows = control.walk(paint((0, 1, 2, 3)), mix, pairs, score)
     assert found["style"] == (pytest.approx(-1), 2) and found["content"] == (pytest.approx(1), 2)

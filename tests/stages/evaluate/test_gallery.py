@@ -25,7 +25,7 @@ def test_the_mixed_styles_are_those_of_the_most_different_colours() -> None:
 
 def test_a_mix_takes_each_regions_code_from_its_own_style() -> None:
     mixed = gallery._mixed([STYLES[i] for i in (3, 0, 1)])
-    assert np.allclose(mixed.codes[:len(REGIONS), 0], [3.0, 0.1, 1.2])
+    assert np.allclose(mixed.codes[: len(REGIONS), 0], [3.0, 0.1, 1.2])
     other = in_region(STYLES[0], 1, STYLES[4])
     assert np.array_equal(other.codes[1], STYLES[4].codes[1])
     assert np.array_equal(other.codes[[0, 2, 3]], STYLES[0].codes[[0, 2, 3]])

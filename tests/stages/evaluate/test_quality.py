@@ -97,7 +97,8 @@ def test_every_figure_is_printed_once_and_the_sheets_are_drawn(folder: Path, mon
 
 
 def test_its_portraits_go_through_the_stages_into_a_cache_of_their_own(
-        folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(weights, "sha256", lambda name: name)
     monkeypatch.setattr(weights, "names", lambda name: [])
     ran: list[tuple[str, str]] = []

@@ -40,9 +40,11 @@ def ctx(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Conte
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     torch.manual_seed(0)
     save_file(StyleGAN2(SIZE, depth=2).state_dict(), tmp_path / "generator.safetensors")
-    return change(Context(profile.load("paper256"), cache=tmp_path / "cache", run=tmp_path / "run"),
-                  generator={"weights": f"{tmp_path}/generator.safetensors", "size": SIZE},
-                  inverter={"weights": str(encoder)})
+    return change(
+        Context(profile.load("paper256"), cache=tmp_path / "cache", run=tmp_path / "run"),
+        generator={"weights": f"{tmp_path}/generator.safetensors", "size": SIZE},
+        inverter={"weights": str(encoder)},
+    )
 
 
 def change(ctx: Context, **sections: dict[str, object]) -> Context:
@@ -62,14 +64,19 @@ def test_every_profile_names_known_kinds_and_weights(name: str) -> None:
 
 
 def test_the_average_latent_is_computed_once_and_kept_with_its_seed(
-        ctx: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(networks, "AVERAGED", 3000)
     net = networks.generator(ctx)
     average = networks.average_latent(ctx, net)
     torch.testing.assert_close(average, net.mean_latent(3000, ctx.profile.seed))
     (kept,) = (tmp_path / "home").rglob("latent_avg/*.safetensors")
-    assert checkpoint.load(kept)[1] == {"generator": ctx.profile.generator.weights, "samples": 3000, "seed": 0,
-                                        "sha256": weights.sha256(ctx.profile.generator.weights)}
+    assert checkpoint.load(kept)[1] == {
+        "generator": ctx.profile.generator.weights,
+        "samples": 3000,
+        "seed": 0,
+        "sha256": weights.sha256(ctx.profile.generator.weights),
+    }
     monkeypatch.setattr(StyleGAN2, "mean_latent", None)  # not computed again
     assert torch.equal(networks.average_latent(ctx, net), average)
 
@@ -80,16 +87,23 @@ def test_latents_have_the_generators_slots_and_are_its_own(ctx: Context, tmp_pat
     latent = invert(torch.rand(1, 3, 256, 256) * 2 - 1)
     assert torch.equal(latent, torch.ones(1, 4, 512)) and invert.generator(latent).shape == (1, 3, SIZE, SIZE)
     made = compatibility.identity(ctx)
-    provenance = {"params": {"generator": ctx.profile.section_dict("generator"),
-                             "inverter": ctx.profile.section_dict("inverter")},
-                  "weights": dict(made.values())}
+    provenance = {
+        "params": {
+            "generator": ctx.profile.section_dict("generator"),
+            "inverter": ctx.profile.section_dict("inverter"),
+        },
+        "weights": dict(made.values()),
+    }
     assert compatibility.made_with(provenance) == made == compatibility.made_with({"latents": made})
     compatibility.refuse_others(ctx, provenance, tmp_path)
     compatibility.refuse_others(ctx, {}, tmp_path)
     save_file(StyleGAN2(SIZE).state_dict(), tmp_path / "other.safetensors")
     other = change(ctx, generator={"weights": f"{tmp_path}/other.safetensors"})
-    with pytest.raises(Fault, match=r"latents are of generator .*/generator.safetensors .* and encoder .*, profile "
-                                    r"paper256 has generator .*/other.safetensors"):
+    with pytest.raises(
+        Fault,
+        match=r"latents are of generator .*/generator.safetensors .* and encoder .*, profile "
+        r"paper256 has generator .*/other.safetensors",
+    ):
         compatibility.refuse_others(other, provenance, tmp_path)
     (tmp_path / "generator.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes())
     with pytest.raises(Fault, match="latents are of generator"):  # the same name, another file

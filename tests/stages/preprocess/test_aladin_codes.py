@@ -56,8 +56,11 @@ def test_windows_are_drawn_as_from_a_list_of_all_that_fit(share: float, count: i
     assert (found is None) == (fit.size == 0)
     if found is not None:
         rng = np.random.default_rng(2)
-        drawn = rng.choice(fit, count, replace=False) if fit.size >= count else np.concatenate(
-            [rng.permutation(fit), rng.choice(fit, count - fit.size)])
+        drawn = (
+            rng.choice(fit, count, replace=False)
+            if fit.size >= count
+            else np.concatenate([rng.permutation(fit), rng.choice(fit, count - fit.size)])
+        )
         y, x = np.divmod(drawn, sums.shape[1])
         assert found[0].tolist() == np.stack([x, y, x + 4, y + 4], 1).tolist()
         assert found[1].tolist() == (sums[y, x] / 16).tolist()
@@ -93,8 +96,14 @@ def test_windows_are_cut_at_the_pictures_own_resolution() -> None:
 def test_codes_of_two_encoders_are_not_mixed(tmp_path: Path) -> None:
     ctx = dataclasses.replace(context(), cache=tmp_path)
     for collection, kind in (("content", "vgg16"), ("style", "vit")):
-        stage = StageSpec(name="aladin-codes", output="aladin", columns={"code": Column("f4")}, params={"kind": kind},
-                          weights={kind: "ab" * 32}, open=lambda ctx: lambda items: [{"code": 0.0} for _ in items])
+        stage = StageSpec(
+            name="aladin-codes",
+            output="aladin",
+            columns={"code": Column("f4")},
+            params={"kind": kind},
+            weights={kind: "ab" * 32},
+            open=lambda ctx: lambda items: [{"code": 0.0} for _ in items],
+        )
         source = dataclasses.replace(ctx, content=tmp_path / "in", style=tmp_path / "in")
         source.content.mkdir(exist_ok=True)
         (source.content / "a.png").write_text("")

@@ -26,15 +26,18 @@ def stepping(ctx: Context, steps: int) -> Context:
 
 
 def test_more_descent_makes_content_stale_and_leaves_styles_as_they_are(ctx: Context) -> None:
-    before, after = ({name: chain.steps("latents", name, c)[0].recipe() for name in ("content", "style")}
-                     for c in (stepping(ctx, 12), stepping(ctx, 20)))
+    before, after = (
+        {name: chain.steps("latents", name, c)[0].recipe() for name in ("content", "style")}
+        for c in (stepping(ctx, 12), stepping(ctx, 20))
+    )
     assert difference(before["content"], after["content"]) == "params.inverter.steps 12 -> 20"
     assert before["style"] == after["style"] and before["style"]["params"]["inverter"]["steps"] == 0
 
 
 @pytest.mark.parametrize("collection, steps", [("content", 12), ("style", 0)])
 def test_a_stage_and_a_single_picture_descend_alike(
-        ctx: Context, monkeypatch: pytest.MonkeyPatch, collection: str, steps: int) -> None:
+    ctx: Context, monkeypatch: pytest.MonkeyPatch, collection: str, steps: int
+) -> None:
     taken = []
 
     def inversion(ctx: Context) -> None:

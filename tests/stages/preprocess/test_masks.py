@@ -55,15 +55,25 @@ def fill_images(ctx: Context) -> None:
     def worker(items: Sequence[Item]) -> list:
         rng = np.random.default_rng(0)
         noise = [rng.integers(0, 256, (8, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1) for _ in items]
-        return [{"image": images.encode(x), "score": float(item.path != "no.png")}
-                for item, x in zip(items, noise, strict=True)]
+        return [
+            {"image": images.encode(x), "score": float(item.path != "no.png")}
+            for item, x in zip(items, noise, strict=True)
+        ]
 
     for name in ("content", "style"):
         ctx.source(name).mkdir(parents=True)
         for key in ("a", "b", "no"):
             (ctx.source(name) / f"{key}.png").write_text(key)
-        run_stage(StageSpec(name="align", output="images", columns={"image": Column("bytes"), "score": Column("f4")},
-                            open=lambda ctx: worker), name, ctx)
+        run_stage(
+            StageSpec(
+                name="align",
+                output="images",
+                columns={"image": Column("bytes"), "score": Column("f4")},
+                open=lambda ctx: worker,
+            ),
+            name,
+            ctx,
+        )
 
 
 def rows(ctx: Context) -> dict[str, dict]:
@@ -84,8 +94,10 @@ def bands(size: int, classes: int) -> np.ndarray:
     return (np.arange(size) * classes // size).astype(np.uint8)[:, None].repeat(size, 1)
 
 
-@pytest.mark.parametrize(("kind", "face"), [
-    ("farl-lapa", FACE), ("farl-celebm", (*FACE, "rr", "lr", "eyeg")), ("bisenet", SKIN), ("parsenet", SKIN)])
+@pytest.mark.parametrize(
+    ("kind", "face"),
+    [("farl-lapa", FACE), ("farl-celebm", (*FACE, "rr", "lr", "eyeg")), ("bisenet", SKIN), ("parsenet", SKIN)],
+)
 def test_another_grouping_does_not_run_the_network_again(
     kind: str, face: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,8 +119,9 @@ def collected(count: int = 48, groups: int | None = None) -> tuple[np.ndarray, l
     group = np.arange(count) % (groups or count)
     style = (rng.standard_normal((groups or count, 1, 6)) @ rng.standard_normal((6, STATISTICS)))[group]
     nuisance = rng.standard_normal((count, aladin_crops.CROPS, 30)) @ rng.standard_normal((30, STATISTICS), np.float32)
-    works = [Work(Path(f"{i}.png"), f"{i}.png", f"g{g}/" if groups else f"style/{i}.png", 1.0)
-             for i, g in enumerate(group)]
+    works = [
+        Work(Path(f"{i}.png"), f"{i}.png", f"g{g}/" if groups else f"style/{i}.png", 1.0) for i, g in enumerate(group)
+    ]
     return np.abs(style + 1.5 * nuisance).astype(np.float16), works
 
 
@@ -174,8 +175,13 @@ def test_killed_in_mid_run_it_ends_the_same(tmp_path: Path, monkeypatch: pytest.
         run()
         tensors, meta = checkpoint.load(output)
         assert meta["command"].endswith(f"--steps {STEPS}") and 0 <= meta["held_out_top1"] <= 1
-        found.append((pretrainings.saved(ctx.run / train_aladin.NAME / "checkpoint.safetensors"), tensors,
-                      pretrainings.log(ctx.run / train_aladin.NAME)))
+        found.append(
+            (
+                pretrainings.saved(ctx.run / train_aladin.NAME / "checkpoint.safetensors"),
+                tensors,
+                pretrainings.log(ctx.run / train_aladin.NAME),
+            )
+        )
         with pytest.raises(Fault, match="was started with steps 6, not 7"):
             run(steps=7)
     pretrainings.assert_same(found[0][0], found[1][0])
@@ -191,7 +197,8 @@ def test_statistics_are_computed_once_and_resumed(tmp_path: Path, monkeypatch: p
     ctx = Context(profile.load("portable"), run=tmp_path)
     first = aladin_crops.collect(ctx, tmp_path / "a", works, 32, 2).copy()
     whole = aladin_crops.collect(ctx, tmp_path / "a", works, 32, 3).copy()
-    assert np.array_equal(whole[:2], first) and np.array_equal(whole, aladin_crops.collect(
-        ctx, tmp_path / "b", works, 32, 3))
+    assert np.array_equal(whole[:2], first) and np.array_equal(
+        whole, aladin_crops.collect(ctx, tmp_path / "b", works, 32, 3)
+    )
     monkeypatch.setattr(aladin_crops, "Aladin", None)  # nothing is left to compute
     assert np.array_equal(aladin_crops.collect(ctx, tmp_path / "a", works, 32, 3), whole)

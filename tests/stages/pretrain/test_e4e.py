@@ -54,14 +54,18 @@ def train(ctx: Context, base: Path, **options: object) -> dict[str, torch.Tensor
 
 
 def tuned(ctx: Context, **train: object) -> Context:
-    return dataclasses.replace(ctx, profile=dataclasses.replace(
-        ctx.profile, train=dataclasses.replace(ctx.profile.train, **train)))
+    return dataclasses.replace(
+        ctx, profile=dataclasses.replace(ctx.profile, train=dataclasses.replace(ctx.profile.train, **train))
+    )
 
 
 def arcface(base: Path) -> str:
     torch.manual_seed(1)
-    state = {n: torch.rand(t.shape) if n.endswith("running_var") else torch.randn(t.shape) * 0.1
-             for n, t in Identity().state_dict().items() if not n.endswith("num_batches_tracked")}
+    state = {
+        n: torch.rand(t.shape) if n.endswith("running_var") else torch.randn(t.shape) * 0.1
+        for n, t in Identity().state_dict().items()
+        if not n.endswith("num_batches_tracked")
+    }
     checkpoint.save(base / "arcface.safetensors", state, {})
     return f"{base}/arcface.safetensors"
 
@@ -85,18 +89,28 @@ def test_the_encoder_trains_and_its_file_is_an_e4e_encoder(
     latent = net(x)
     assert torch.equal(latent, net.codes(x, 2) + average)
     assert torch.equal(latent[:, 2:], latent[:, :1].expand(-1, 8, -1)) and not torch.equal(latent[:, 1], latent[:, 0])
-    moved = {name.removeprefix("net.") for name in state if name.startswith("net.")
-             and not torch.equal(half[name], state[name])}
+    moved = {
+        name.removeprefix("net.")
+        for name in state
+        if name.startswith("net.") and not torch.equal(half[name], state[name])
+    }
     locked = tuple(f"styles.{i}." for i in range(2, 10))
     assert not any(name.endswith(STATISTICS) or name.startswith(locked) for name in moved)
     assert moved >= {n for n in net.state_dict() if n.startswith(("styles.0.", "styles.1.", "input_layer.0."))}
     rows = pretrainings.log(output.parent)
     assert [row["slots"] for row in rows] == [1, 1, 2, 2] and rows[0]["delta"] == 0
     assert [row.keys() - {"step", "slots"} for row in rows[:2]] == [
-        {"l2", "lpips", "delta", "adversarial", "critic", "r1"}, {"l2", "lpips", "delta", "adversarial", "critic"}]
+        {"l2", "lpips", "delta", "adversarial", "critic", "r1"},
+        {"l2", "lpips", "delta", "adversarial", "critic"},
+    ]
     # The profile that names it inverts with it, and training goes on from it.
-    named = dataclasses.replace(ctx, run=base / "runs" / "on", profile=dataclasses.replace(
-        ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=str(output))))
+    named = dataclasses.replace(
+        ctx,
+        run=base / "runs" / "on",
+        profile=dataclasses.replace(
+            ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=str(output))
+        ),
+    )
     assert torch.allclose(inversions.inversion(named)(x), latent)
     monkeypatch.setattr(train_e4e, "train_step", lambda *given: {})
     again = train(named, base, steps=1)
@@ -158,7 +172,11 @@ def test_wrong_use_is_said_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Fault, match=r"train.identity is 0.1; name its network in train.identity_weights"):
         identities.identity(tuned(ctx, identity=0.1))
     checkpoint.save(base / "other.safetensors", Encoder4Editing(14).state_dict(), {})
-    other = dataclasses.replace(ctx, profile=dataclasses.replace(
-        ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=f"{base}/other.safetensors")))
+    other = dataclasses.replace(
+        ctx,
+        profile=dataclasses.replace(
+            ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=f"{base}/other.safetensors")
+        ),
+    )
     with pytest.raises(Fault, match=r"gives 14 latents but generator .* takes 10"):
         train(other, base)

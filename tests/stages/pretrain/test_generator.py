@@ -65,8 +65,13 @@ def test_the_generator_trains_its_mapping_stays(
     # The profile can name it, and latents made with the source are refused then.
     assert f'generator.weights = "{output}"' in capsys.readouterr().out
     tuned = dataclasses.replace(
-        ctx, profile=dataclasses.replace(ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=""),
-                                         generator=dataclasses.replace(ctx.profile.generator, weights=str(output))))
+        ctx,
+        profile=dataclasses.replace(
+            ctx.profile,
+            inverter=dataclasses.replace(ctx.profile.inverter, weights=""),
+            generator=dataclasses.replace(ctx.profile.generator, weights=str(output)),
+        ),
+    )
     assert isinstance(networks.generator(tuned), StyleGAN2) and latents.slots(tuned) == 10
     made = {"latents": {"generator": [ctx.profile.generator.weights, "0" * 64]}}
     with pytest.raises(Fault, match="its latents are of generator"):
@@ -103,8 +108,10 @@ def test_a_published_critic_is_a_start(base: Path, monkeypatch: pytest.MonkeyPat
     ctx = pretrainings.stylegan2_context(base, "critic", monkeypatch)
     torch.manual_seed(5)
     judge = ImageDiscriminator(pretrainings.SIDE, channels=[8] * 5, stddev=True)
-    own = {n.replace(".conv.weight", ".0.weight") if n.startswith("convs.0") else n: t
-           for n, t in judge.state_dict().items()}
+    own = {
+        n.replace(".conv.weight", ".0.weight") if n.startswith("convs.0") else n: t
+        for n, t in judge.state_dict().items()
+    }
     torch.save({"g_ema": pretrainings.saved(base / "stylegan2.safetensors"), "d": own}, base / "trained.pt")
     monkeypatch.setattr(finetune_generator, "train_step", lambda *given: {})
     state = train(ctx, base, critic=f"{base}/trained.pt", steps=1)
@@ -157,16 +164,22 @@ def test_mobilestylegan_is_written_with_its_head(base: Path, monkeypatch: pytest
     net = small_run.generator(None)  # type: ignore[arg-type]
     full = MobileStyleGAN(1024)
     source = {mobilestylegan._published(n): torch.full_like(t, 0.5) for n, t in full.state_dict().items()}
-    own, head = net.published(source | {mobilestylegan._published(n): t for n, t in net.state_dict().items()
-                                        if not n.startswith("head.")})
+    own, head = net.published(
+        source | {mobilestylegan._published(n): t for n, t in net.state_dict().items() if not n.startswith("head.")}
+    )
     assert own.keys() == source.keys()
     checkpoint.save(base / "mobile.safetensors", own, {})
     checkpoint.save(base / "mobile-head.safetensors", head, {})
     portable = load("portable")
-    generator = dataclasses.replace(portable.generator, weights=f"{base}/mobile.safetensors",
-                                    head=f"{base}/mobile-head.safetensors")
-    ctx = Context(dataclasses.replace(portable, generator=generator, train=dataclasses.replace(
-        portable.train, image_critic_base=256)), run=base / "runs" / "mobile")
+    generator = dataclasses.replace(
+        portable.generator, weights=f"{base}/mobile.safetensors", head=f"{base}/mobile-head.safetensors"
+    )
+    ctx = Context(
+        dataclasses.replace(
+            portable, generator=generator, train=dataclasses.replace(portable.train, image_critic_base=256)
+        ),
+        run=base / "runs" / "mobile",
+    )
     output = base / "tuned.safetensors"
     train(ctx, base, steps=1, batch=1, output=output)
     after = MobileStyleGAN.load(pretrainings.saved(output), pretrainings.saved(base / "tuned-head.safetensors"))

@@ -64,8 +64,9 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
     parts = train("killed", steps=STEPS)
     assert "unexplained variance" not in capsys.readouterr().err  # it is not solved again
     whole = train("whole", steps=STEPS)
-    pretrainings.assert_same(pretrainings.saved(state), pretrainings.saved(
-        tmp_path / "whole" / "train-inverter" / "checkpoint.safetensors"))
+    pretrainings.assert_same(
+        pretrainings.saved(state), pretrainings.saved(tmp_path / "whole" / "train-inverter" / "checkpoint.safetensors")
+    )
     pretrainings.assert_same(pretrainings.saved(parts), pretrainings.saved(whole))
     rows = pretrainings.log(state.parent)
     assert rows == pretrainings.log(tmp_path / "whole" / "train-inverter")

@@ -53,12 +53,21 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         pretrainings.write_pictures(tmp_path / "data" / name, 3, i)
     everything(tmp_path, "one")
     first, second = free_ports(2)
-    code = ("from pathlib import Path; from tests.stages.pretrain import test_two_processes as t; "
-            f"t.everything(Path({str(tmp_path)!r}), 'two', {first}, {second})")
+    code = (
+        "from pathlib import Path; from tests.stages.pretrain import test_two_processes as t; "
+        f"t.everything(Path({str(tmp_path)!r}), 'two', {first}, {second})"
+    )
     root, meeting = Path(networks.__file__).parents[2], {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    running = [subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, env=os.environ | meeting | {"RANK": rank, "LOCAL_RANK": rank})
-               for rank in ("0", "1")]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | meeting | {"RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]
     try:
         told = [process.communicate(timeout=300)[0].decode() for process in running]
     finally:

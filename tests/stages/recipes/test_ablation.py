@@ -40,11 +40,14 @@ def test_in_a_shorter_table_layers_are_as_deep(rows: int) -> None:
 def test_a_table_is_trained_measured_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with small_run.installed():
         ctx = small_run.context(tmp_path, "sweep", reconstruction_steps=2, lambda2=1.0)
-        ctx = dataclasses.replace(ctx, profile=dataclasses.replace(
-            ctx.profile, eval=dataclasses.replace(ctx.profile.eval, contents=1, styles=1)))
+        ctx = dataclasses.replace(
+            ctx,
+            profile=dataclasses.replace(ctx.profile, eval=dataclasses.replace(ctx.profile.eval, contents=1, styles=1)),
+        )
         small_run.write_shards(ctx)
-        monkeypatch.setattr(evaluate, "cached", lambda ctx, name, limit=None: iter(
-            [from_sample(Samples(ctx.shards, name, "train")[0])]))
+        monkeypatch.setattr(
+            evaluate, "cached", lambda ctx, name, limit=None: iter([from_sample(Samples(ctx.shards, name, "train")[0])])
+        )
         taken = []
         run = train.run
 
@@ -54,8 +57,12 @@ def test_a_table_is_trained_measured_and_written(tmp_path: Path, monkeypatch: py
 
         monkeypatch.setattr(train, "run", counted)
         assert ablation.run(ctx, table=4, steps=1) == 0
-        names = ["table4-cond-true-loss-true", "table4-cond-false-loss-false", "table4-cond-false-loss-true",
-                 "table4-cond-true-loss-false"]
+        names = [
+            "table4-cond-true-loss-true",
+            "table4-cond-false-loss-false",
+            "table4-cond-false-loss-true",
+            "table4-cond-true-loss-false",
+        ]
         assert taken == ["base", *names]
         text = (ctx.run / "ablation" / "table4.md").read_text()
         assert text.splitlines()[0] == "| Experiment | LPIPS (Alexnet) | LPIPS (VGG) | SIFID |"

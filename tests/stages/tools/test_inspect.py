@@ -77,8 +77,11 @@ def test_a_large_cache_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "aladin.h5"
     rng = np.random.default_rng(0)
     row = {"code": rng.random((3, 256), np.float32), "region": rng.integers(0, 3, (64, 64)).astype("u1"), "image": b"x"}
-    write(path, {"code": Column("f4", (3, 256)), "region": Column("u1", (64, 64)), "image": Column("bytes")},
-          [row] * 10_000)
+    write(
+        path,
+        {"code": Column("f4", (3, 256)), "region": Column("u1", (64, 64)), "image": Column("bytes")},
+        [row] * 10_000,
+    )
     taken = []
     block = store.Cache.block
     monkeypatch.setattr(store.Cache, "block", lambda self, *a: taken.append(a[2] - a[1]) or block(self, *a))
@@ -117,8 +120,9 @@ def test_rejects_are_counted_by_reason(ctx: Context, tmp_path: Path) -> None:
     def open_nothing(_: Context) -> Worker:
         return lambda items: [Reject("too dark") for _ in items]
 
-    spec = StageSpec(name="x", output="x", columns={"v": Column("f4")}, open=open_nothing,
-                            parents={"images": ("path",)})
+    spec = StageSpec(
+        name="x", output="x", columns={"v": Column("f4")}, open=open_nothing, parents={"images": ("path",)}
+    )
     runner.run_stage(spec, "content", ctx)
     path = ctx.file("content", "x")
     assert "0 rows, 20 rejects" in inspect.run(path) and "20 x too dark" in inspect.run(path)
@@ -140,7 +144,7 @@ def test_rows_are_drawn_with_their_kin(ctx: Context, tmp_path: Path, monkeypatch
     picture = cv2.imread(str(png))
     panels = 1 + 1 + 3 + 1 + 3  # image, overlay, windows of three regions, the latent's picture, three nearest styles
     assert picture.shape == (sheets.LABEL + sheets.SIDE + 2, panels * (sheets.SIDE + 2), 3)
-    assert (picture[sheets.LABEL:-2, 5 * (sheets.SIDE + 2):6 * (sheets.SIDE + 2) - 2] == 200).all()
+    assert (picture[sheets.LABEL : -2, 5 * (sheets.SIDE + 2) : 6 * (sheets.SIDE + 2) - 2] == 200).all()
     assert "data:image/png" in html.read_text()
     told = inspect.run(ctx.file("style", "latents"), png=png)  # these are not that long
     assert "latents are drawn as grey levels: its generator cannot draw latents [4, 16]" in told
@@ -150,14 +154,17 @@ def test_rows_are_drawn_with_their_kin(ctx: Context, tmp_path: Path, monkeypatch
 
 def test_nearest_styles_are_those_with_the_highest_cosine(ctx: Context) -> None:
     with store.Cache(ctx.file("style", "aladin")) as cache:
-        codes = {key: row["image_code"] for key, row in zip(cache.keys(), cache.rows(cache.keys(), ["image_code"]),
-                                                           strict=True)}
+        codes = {
+            key: row["image_code"]
+            for key, row in zip(cache.keys(), cache.rows(cache.keys(), ["image_code"]), strict=True)
+        }
     rows = {"style0001": {"image_code": codes["style0001"]}}
     inspect._add_nearest(rows, ctx.cache / "style")
 
     def likeness(key: str) -> float:
         a, b = codes["style0001"], codes[key]
         return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
     best = sorted(set(codes) - {"style0001"}, key=likeness, reverse=True)[:3]
     assert [n for n, _, _ in rows["style0001"]["nearest"]] == best
     assert rows["style0001"]["nearest"][0][1] == pytest.approx(likeness(best[0]), abs=1e-5)
@@ -183,8 +190,11 @@ def test_damage_is_told(ctx: Context, tmp_path: Path) -> None:
 
 def test_weights_tell_their_tensors_and_what_made_them(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    checkpoint.save(path, {"a.weight": torch.arange(6.0).reshape(2, 3).half(), "b": torch.tensor([1.0, torch.nan])},
-                    {"command": "hypernst train", "steps": 7})
+    checkpoint.save(
+        path,
+        {"a.weight": torch.arange(6.0).reshape(2, 3).half(), "b": torch.tensor([1.0, torch.nan])},
+        {"command": "hypernst train", "steps": 7},
+    )
     text = inspect.run(path, full=True, key="a.weight")
     assert "2 tensors, 8 numbers" in text and "command  hypernst train" in text and "steps    7" in text
     assert words(text, "a.weight")[1:] == ["2x3", "float16", "0", "..", "5,", "mean", "2.5"]

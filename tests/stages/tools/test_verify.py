@@ -50,8 +50,11 @@ def snapshot(ctx: Context) -> dict[str, object]:
         if path.suffix == ".h5":
             with store.Cache(path) as cache:
                 rows = cache.rows(cache.keys(), list(cache.columns))
-                held[str(path)] = cache.provenance, cache.entries(), [
-                    {name: np.asarray(value).tobytes() for name, value in row.items()} for row in rows]
+                held[str(path)] = (
+                    cache.provenance,
+                    cache.entries(),
+                    [{name: np.asarray(value).tobytes() for name, value in row.items()} for row in rows],
+                )
         elif path.name not in (".lock", ".sources.json"):
             held[str(path)] = path.read_bytes() if path.is_file() else "folder"
     return held
@@ -77,8 +80,9 @@ def test_sound_caches_pass(ctx: Context, capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("name, column", [("latents", "latent"), ("masks", "region"), ("aladin", "code")])
-def test_a_flipped_bit_is_found_and_repaired(ctx: Context, name: str, column: str,
-                                             capsys: pytest.CaptureFixture) -> None:
+def test_a_flipped_bit_is_found_and_repaired(
+    ctx: Context, name: str, column: str, capsys: pytest.CaptureFixture
+) -> None:
     path = ctx.file("content", name)
     flip(path, chunk(path, column) + 5)
     assert verify.run(ctx) == 1

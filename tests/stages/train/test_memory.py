@@ -91,8 +91,12 @@ def test_the_count_is_what_a_process_holds(tmp_path: Path) -> None:
         "train.run(dataclasses.replace(ctx, cache=base / 'cache', run=base / 'run'), steps=2)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)\n"
     )
-    found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True,
-                           cwd=Path(train_memory.__file__).parents[2])
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(train_memory.__file__).parents[2],
+    )
     assert found.returncode == 0, found.stderr
     held, need = float(found.stdout), train_memory.step_bytes(ctx) / 1e9 + train_memory.OVERHEAD
     assert 0.75 < held / need < 1.33

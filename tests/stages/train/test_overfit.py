@@ -19,13 +19,33 @@ from stages.train import validate
 def test_two_portraits_and_two_styles_are_overfitted_in_300_steps(tmp_path: Path) -> None:
     base = profile.load("portable")
     settings = dataclasses.replace(
-        base.train, weights="", reconstruction_steps=200, stylisation_steps=100, start_layer=3, learning_rate=1e-3,
-        lambda2=0.0, content=0.25, ema=0.9, reconstruction_every=99, validate_every=100)
-    chosen = dataclasses.replace(base, train=settings, inverter=dataclasses.replace(base.inverter, steps=0),
-                                 shards=dataclasses.replace(base.shards, test_fraction=0.0))
+        base.train,
+        weights="",
+        reconstruction_steps=200,
+        stylisation_steps=100,
+        start_layer=3,
+        learning_rate=1e-3,
+        lambda2=0.0,
+        content=0.25,
+        ema=0.9,
+        reconstruction_every=99,
+        validate_every=100,
+    )
+    chosen = dataclasses.replace(
+        base,
+        train=settings,
+        inverter=dataclasses.replace(base.inverter, steps=0),
+        shards=dataclasses.replace(base.shards, test_fraction=0.0),
+    )
     cache = tmp_path / "cache"
-    ctx = Context(chosen, cache=cache, content=cache / "samples" / "content", style=cache / "samples" / "style",
-                  run=tmp_path / "run", limit=2)
+    ctx = Context(
+        chosen,
+        cache=cache,
+        content=cache / "samples" / "content",
+        style=cache / "samples" / "style",
+        run=tmp_path / "run",
+        limit=2,
+    )
     for stage in (samples, align, latents, masks, aladin_codes, shards):
         assert stage.run(ctx) == 0
     generator = networks.generator(ctx)

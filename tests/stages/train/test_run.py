@@ -113,8 +113,12 @@ def test_critics_act_every_so_many_steps(base: Path) -> None:
     train.run(ctx)
     critics = {"adversarial", "patch", "critic", "patch_critic"}
     assert [critics & row.keys() for row in log(ctx)[2:]] == [critics, set()]
-    assert_same(*({n: t for n, t in s.items() if n.startswith(("image_critic.", "patch_critic.", "critic_adam."))}
-                  for s in (after, state(ctx))))
+    assert_same(
+        *(
+            {n: t for n, t in s.items() if n.startswith(("image_critic.", "patch_critic.", "critic_adam."))}
+            for s in (after, state(ctx))
+        )
+    )
 
 
 def test_killed_in_mid_step_it_goes_on_from_the_checkpoint(base: Path, whole: dict[str, Tensor]) -> None:

@@ -39,8 +39,9 @@ def batch(seed: int, n: int = 1) -> Batch:
     return Batch(*(torch.from_numpy(a) for a in (image, latent, region, codes)))
 
 
-EVERYWHERE_OR_BY_REGION = pytest.mark.parametrize(("wide", "region_deltas"), [
-    (False, False), (True, False), (True, True)])
+EVERYWHERE_OR_BY_REGION = pytest.mark.parametrize(
+    ("wide", "region_deltas"), [(False, False), (True, False), (True, True)]
+)
 
 
 def trainer(base: Path, phase: str, *, wide: bool = False, **settings: object) -> tuple[Context, Step]:
@@ -102,18 +103,20 @@ def test_reconstruction_is_equation_3_in_float64(tmp_path: Path, wide: bool, reg
 
 @EVERYWHERE_OR_BY_REGION
 def test_stylisation_is_equations_4_to_6_in_float64(tmp_path: Path, wide: bool, region_deltas: bool) -> None:
-    _, step = trainer(tmp_path, "stylize", wide=wide, lambda2=2.0, reconstruction_every=99,
-                      region_deltas=region_deltas)
+    _, step = trainer(tmp_path, "stylize", wide=wide, lambda2=2.0, reconstruction_every=99, region_deltas=region_deltas)
     state, content, style = step.state, batch(1), batch(2)
-    nets = [copy.deepcopy(net).double() for net in
-            (state.hyper, step.generator, state.image_critic, state.patch_critic)]
+    nets = [
+        copy.deepcopy(net).double() for net in (state.hyper, step.generator, state.image_critic, state.patch_critic)
+    ]
     hyper, generator, image_critic, patch_critic = nets
     c, s, rng, last = double(content), double(style), np.random.default_rng(7), {}
     terms = step._stylise(*((c, s) if wide else (content, style)), np.random.default_rng(7), 1)
     for y in renderings(hyper, generator, c, s.codes):
         matched = step.stylisation.match(content, style, rng)
-        last = {"adversarial": F.softplus(-image_critic(y)).mean(),
-                "patch": F.softplus(-_scores(patch_critic, s.image, y, matched)).mean()}
+        last = {
+            "adversarial": F.softplus(-image_critic(y)).mean(),
+            "patch": F.softplus(-_scores(patch_critic, s.image, y, matched)).mean(),
+        }
         gradient = torch.autograd.grad(2.0 * (last["adversarial"] + last["patch"]), y, retain_graph=True)[0]
         y.backward(gradient, inputs=[p for p in hyper.parameters() if p.requires_grad])  # the critics stay out of it
     matched = step.stylisation.match(content, style, rng)
@@ -127,12 +130,14 @@ def test_stylisation_is_equations_4_to_6_in_float64(tmp_path: Path, wide: bool, 
         assert apart(ours, theirs) < (1e-9 if wide else 1e-4)
 
 
-def _scores(critic: PatchDiscriminator, style: Tensor, other: Tensor, matched: region_patches.Matched, *,
-            real: bool = False) -> Tensor:
+def _scores(
+    critic: PatchDiscriminator, style: Tensor, other: Tensor, matched: region_patches.Matched, *, real: bool = False
+) -> Tensor:
     """Eq. 4's D_patch(crops(s), crops(other)): each patch beside the mean reference of its region."""
     found = []
-    for i, reference, boxes in zip(matched.sample, matched.reference, matched.real if real else matched.fake,
-                                   strict=True):
+    for i, reference, boxes in zip(
+        matched.sample, matched.reference, matched.real if real else matched.fake, strict=True
+    ):
         mean = torch.stack([critic.features(_cut(style, i, box)) for box in reference]).mean(0)
         found += [critic.score(mean, critic.features(_cut(other, i, box))) for box in boxes]
     return torch.cat(found)
@@ -150,8 +155,12 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     for number, (content, style) in enumerate(rows):
         alone._passes(Pair(number, content, style), np.random.default_rng(3), 2)
     _, whole = trainer(tmp_path, "reconstruct", wide=True, batch=2, micro_batch=2)
-    joined = [Batch(*(torch.cat([getattr(row[side], name) for row in rows]) for name in
-                      ("image", "latent", "region", "codes"))) for side in (0, 1)]
+    joined = [
+        Batch(
+            *(torch.cat([getattr(row[side], name) for row in rows]) for name in ("image", "latent", "region", "codes"))
+        )
+        for side in (0, 1)
+    ]
     whole._passes(Pair(0, *joined), np.random.default_rng(3), 1)
     assert apart(alone.state.hyper, whole.state.hyper) < 1e-9
 

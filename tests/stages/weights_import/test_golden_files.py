@@ -12,10 +12,17 @@ from tests.support.goldens import Case
 from tests.support.weights_import import own_cache, take
 
 CASES = [
-    ("sg2_gen256", "stylegan2"), ("sg2_disc256", "stylegan2-critic"),
-    ("hs_wencoder_1024", "w-encoder"), ("sae_dpatch32", "sae-patch"), ("sae_dpatch128", "sae-patch"),
-    ("sae_imaged256", "sae-image"), ("aladin_vgg", "aladin-vgg"), ("aladin_vit", "aladin-vit"),
-    ("bisenet19", "bisenet"), ("parsenet", "parsenet"), ("retinaface_mnet025", "retinaface-mobilenet"),
+    ("sg2_gen256", "stylegan2"),
+    ("sg2_disc256", "stylegan2-critic"),
+    ("hs_wencoder_1024", "w-encoder"),
+    ("sae_dpatch32", "sae-patch"),
+    ("sae_dpatch128", "sae-patch"),
+    ("sae_imaged256", "sae-image"),
+    ("aladin_vgg", "aladin-vgg"),
+    ("aladin_vit", "aladin-vit"),
+    ("bisenet19", "bisenet"),
+    ("parsenet", "parsenet"),
+    ("retinaface_mnet025", "retinaface-mobilenet"),
     pytest.param("hs_gen256_deltas", "stylegan2", marks=pytest.mark.slow),
     pytest.param("e4e_1024", "e4e", marks=pytest.mark.slow),
     pytest.param("hs_hypernet1024_default17", "hyperstyle", marks=pytest.mark.slow),

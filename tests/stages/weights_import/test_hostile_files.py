@@ -75,15 +75,26 @@ def test_hostile_files_are_told_in_one_line_and_nothing_runs(tmp_path: Path) -> 
     assert "none of the known networks: StyleGAN2 generator" in refused(file, kept)
 
 
-@pytest.mark.parametrize(("size", "change", "told"), [
-    (8, {"conv1.conv.weight": torch.zeros(512, 512, 3)}, "conv1.conv.weight is [512, 512, 3] instead of [1, 512, 512"),
-    (64, {"convs.7.conv.weight": torch.zeros(1, 9, 9, 3, 3)}, "convs.7.conv.weight is [1, 9, 9, 3, 3] instead of"),
-    (64, {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 256, 1, 1)}, "not a 64 px StyleGAN2 generator of channel multi"),
-    (64, {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 300, 1, 1)}, "300 channels at 64 px; expected 256 times"),
-    (8, {"style.1.bias": torch.full((512,), torch.nan)}, "512 of 512 values of style.1.bias are NaN or infinite"),
-    (8, {"extra.weight": torch.zeros(1)}, "1 tensors are unexpected (extra.weight)"),
-    (8, {"latent_avg": torch.zeros(3)}, "latent_avg is [3]"),
-])
+@pytest.mark.parametrize(
+    ("size", "change", "told"),
+    [
+        (
+            8,
+            {"conv1.conv.weight": torch.zeros(512, 512, 3)},
+            "conv1.conv.weight is [512, 512, 3] instead of [1, 512, 512",
+        ),
+        (64, {"convs.7.conv.weight": torch.zeros(1, 9, 9, 3, 3)}, "convs.7.conv.weight is [1, 9, 9, 3, 3] instead of"),
+        (
+            64,
+            {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 256, 1, 1)},
+            "not a 64 px StyleGAN2 generator of channel multi",
+        ),
+        (64, {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 300, 1, 1)}, "300 channels at 64 px; expected 256 times"),
+        (8, {"style.1.bias": torch.full((512,), torch.nan)}, "512 of 512 values of style.1.bias are NaN or infinite"),
+        (8, {"extra.weight": torch.zeros(1)}, "1 tensors are unexpected (extra.weight)"),
+        (8, {"latent_avg": torch.zeros(3)}, "latent_avg is [3]"),
+    ],
+)
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, size: int, change: dict[str, Tensor], told: str) -> None:
     file = tmp_path / "g.pt"
     torch.save({"g_ema": published_files.generator(size) | change}, file)
@@ -118,8 +129,9 @@ def calls(trap: Path) -> dict[str, bytes]:
         "BUILD of an allowed class": b"cargparse\nNamespace\n)R}" + text("f") + mkdir + b"sb.",
         "a builtin": b"c__builtin__\ngetattr\n" + folder + folder + b"\x86R.",
         "an attribute's attribute": text("torch") + text("os.mkdir") + b"\x93" + folder + b"\x85R.",
-        "a storage's pickle": b"ctorch.storage\n_load_from_bytes\n" + _bytes(b"\x80\x02cposix\nmkdir\n"
-                              + folder + b"\x85R.") + b"\x85R.",
+        "a storage's pickle": b"ctorch.storage\n_load_from_bytes\n"
+        + _bytes(b"\x80\x02cposix\nmkdir\n" + folder + b"\x85R.")
+        + b"\x85R.",
         "an allowed name's method": b"ccollections\nOrderedDict.fromkeys\n" + folder + b"\x85R.",
     }
 
@@ -204,7 +216,7 @@ def test_modules_within_themselves_come_to_an_end(tmp_path: Path) -> None:
 
 def module(state: bytes) -> bytes:
     """A persistent module of that state, as instructions."""
-    return (b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}" + text("state") + state + b"s\x85R")
+    return b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}" + text("state") + state + b"s\x85R"
 
 
 def doubled(levels: int) -> bytes:

@@ -75,8 +75,9 @@ def test_a_discriminator_is_another_part_of_its_generators_file(tmp_path: Path, 
         done = take(file, mine, kind="" if file is alone else "stylegan2-critic", replace=True)
         assert same(load_file(mine), critic) and f"StyleGAN2 discriminator (size {size}" in str(done)
         assert ImageDiscriminator.load(weights.tensors(str(mine))).size == size
-        assert (file is alone) != ("StyleGAN2 generator (size 8, mapping layers 2); `--part stylegan2` takes it" in
-                                   str(done))
+        assert (file is alone) != (
+            "StyleGAN2 generator (size 8, mapping layers 2); `--part stylegan2` takes it" in str(done)
+        )
         assert "StyleGAN2 discriminator" in imports.verify(str(mine))
     assert "; expected size 256" in refused(path, "stylegan2-critic-ffhq-256")
     told = refused(path, tmp_path / "no.safetensors", kind="e4e")
@@ -105,7 +106,9 @@ def test_an_encoder_brings_its_generator(tmp_path: Path, namespace: bool) -> Non
     path = published_files.psp(tmp_path / "e4e.pt", parts, "Encoder4Editing", namespace, 14)
     parts_found = identify.read(path)
     assert [str(part) for part in parts_found] == [
-        "e4e encoder (styles 14)", "StyleGAN2 generator (size 8, mapping layers 2)"]
+        "e4e encoder (styles 14)",
+        "StyleGAN2 generator (size 8, mapping layers 2)",
+    ]
     structure("e4e", parts_found[0].tensors)
     assert parts_found[0].tensors.keys() == encoder.keys() | {"latent_avg"}
     assert same(parts_found[1].tensors, decoder | {"latent_avg": torch.zeros(14, 512)})
@@ -117,13 +120,23 @@ def test_an_encoder_brings_its_generator(tmp_path: Path, namespace: bool) -> Non
 
 def test_a_psp_encoder_stays_one(tmp_path: Path) -> None:
     encoder = shapes(PSP, 4)
-    found = identify.of_state({"state_dict": {f"encoder.{name}": t for name, t in encoder.items()},
-                                "latent_avg": torch.ones(4, 512), "opts": {"encoder_type": "GradualStyleEncoder"}})
+    found = identify.of_state(
+        {
+            "state_dict": {f"encoder.{name}": t for name, t in encoder.items()},
+            "latent_avg": torch.ones(4, 512),
+            "opts": {"encoder_type": "GradualStyleEncoder"},
+        }
+    )
     assert [str(part) for part in found] == ["pSp encoder (styles 4)"]
     assert identify.of_kind("psp", found[0].tensors) == found[0]
     without = argparse.Namespace(encoder_type="GradualStyleEncoder", start_from_latent_avg=False)
-    found = identify.of_state({"state_dict": {f"encoder.{name}": t for name, t in encoder.items()},
-                                "latent_avg": torch.ones(4, 512), "opts": without})
+    found = identify.of_state(
+        {
+            "state_dict": {f"encoder.{name}": t for name, t in encoder.items()},
+            "latent_avg": torch.ones(4, 512),
+            "opts": without,
+        }
+    )
     assert not found[0].tensors["latent_avg"].any()  # its latents are whole, not offsets
     place = tmp_path / "mine.safetensors"
     save_file({"x": torch.zeros(1)}, place)
@@ -148,11 +161,17 @@ def test_hyperstyle_without_its_aliases(tmp_path: Path) -> None:
     one = torch.zeros(1)
     state = {name: one.expand(t.shape) if t.is_floating_point() else one[0].long() for name, t in meta.items()}
     shared = {name: t for name, t in state.items() if name.startswith("shared_weight_hypernet.")}
-    aliases = {f"refinement_blocks.{i}.hypernet.{name.split('.')[1]}": t
-               for i in (0, 2, 12) for name, t in shared.items()}
+    aliases = {
+        f"refinement_blocks.{i}.hypernet.{name.split('.')[1]}": t for i in (0, 2, 12) for name, t in shared.items()
+    }
     opts = argparse.Namespace(layers_to_tune="0,2,12,13,25", output_size=1024)
-    found = identify.of_state({"state_dict": {f"hypernet.{n}": t for n, t in (state | aliases).items()},
-                                "latent_avg": torch.zeros(512), "opts": opts})
+    found = identify.of_state(
+        {
+            "state_dict": {f"hypernet.{n}": t for n, t in (state | aliases).items()},
+            "latent_avg": torch.zeros(512),
+            "opts": opts,
+        }
+    )
     assert str(found[0]) == "HyperStyle hypernetwork (layers 5 up to 25)" and found[0].tensors.keys() == state.keys()
     structure("hyperstyle", found[0].tensors)
     with pytest.raises(ValueError, match="HyperStyle"):
@@ -164,8 +183,11 @@ def test_the_swapping_autoencoders_critics_are_two_networks(tmp_path: Path) -> N
     image = ImageDiscriminator(16, base=256, top=32).state_dict()
     path = tmp_path / "latest_checkpoint.pth"
     named = {"Dpatch": theirs(patch), "D": theirs(image, "stylegan2_D.")}
-    torch.save({f"{p}.{name}": t for p, own in named.items() for name, t in own.items()}
-               | {"num_discriminator_iters": torch.zeros(1), "E.x": torch.zeros(1)}, path)
+    torch.save(
+        {f"{p}.{name}": t for p, own in named.items() for name, t in own.items()}
+        | {"num_discriminator_iters": torch.zeros(1), "E.x": torch.zeros(1)},
+        path,
+    )
     done = take(path, "sae-patch")
     assert "the file also holds: Swapping Autoencoder image discriminator" in str(done)
     assert same(PatchDiscriminator.load(weights.tensors("sae-patch")).state_dict(), patch)
@@ -218,7 +240,8 @@ def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
     assert "expected an e4e encoder for e4e-ffhq-1024" in refused(path, "e4e-ffhq-1024")
     narrow = published_files.converted(tmp_path / "narrow.pt", published_files.generator(256, 1))
     assert "multiplier 1, mapping layers 2); expected multiplier 2 for stylegan2-ffhq-256" in refused(
-        narrow, "stylegan2-ffhq-256")
+        narrow, "stylegan2-ffhq-256"
+    )
     assert take(narrow).name == "stylegan2-ffhq-256-nvidia"
     assert "as it should be" in imports.verify("stylegan2-ffhq-256-nvidia")
     with pytest.raises(Fault, match="unknown weights 'stylegan9'"):
