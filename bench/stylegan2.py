@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from models.encoders.e4e import Encoder4Editing
 from models.generators import stylegan2
-from models.generators.stylegan2 import ModulatedConv, StyleGAN2
+from models.generators.stylegan2 import StyleGAN2
+from models.generators.stylegan2_layers import ModulatedConv
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from models.stylegan_ops import Pair, upfirdn
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LATENT = 512  # components of z and of each w
 GAIN = math.sqrt(2.0)
 SLOPE = 0.2
 

@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from models.encoders.e4e import LATENT
-from models.stylegan_ops import EqualLinear
+from models.stylegan_ops import LATENT, EqualLinear
 
 
 class LatentCritic(nn.Module):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.trunks import LAYOUTS, Trunk
+from models.regions import CODE_SIZE
 from models.state_dicts import check, width
 
 STATISTICS = 2 * sum(conv.outputs for conv in LAYOUTS["vgg16"])
-CODE = 256
 CONV = "enc_style.model.conv_"
 UNUSED = ("enc_content.", "dec.")  # the published file also holds what it was trained with
 SMALLEST = 32  # below this the last layers hold a single pixel, which has no deviation
@@ -37,7 +37,7 @@ def statistics(trunk: Trunk, x: Tensor, *, slope: float = 0.0) -> Tensor:
 class Head(nn.Module):
     """Leaky rectifier, fc1, leaky rectifier, fc2: statistics (N, 8448) to embeddings (N, 256) of any length."""
 
-    def __init__(self, hidden: int = 1024, inputs: int = STATISTICS, outputs: int = CODE) -> None:
+    def __init__(self, hidden: int = 1024, inputs: int = STATISTICS, outputs: int = CODE_SIZE) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
 
@@ -105,7 +105,7 @@ def _published_shapes(hidden: int) -> dict[str, tuple[int, ...]]:
     for i, conv in enumerate(LAYOUTS["vgg16"]):
         shapes[f"{CONV}{i}.weight"] = (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
         shapes[f"{CONV}{i}.bias"] = (conv.outputs,)
-    for name, outputs, inputs in (("fc1", hidden, STATISTICS), ("fc2", CODE, hidden)):
+    for name, outputs, inputs in (("fc1", hidden, STATISTICS), ("fc2", CODE_SIZE, hidden)):
         shapes[f"proj_head.{name}.weight"] = (outputs, inputs)
         shapes[f"proj_head.{name}.bias"] = (outputs,)
     return shapes

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from models import state_dicts
 from models.backbones import irse
 from models.backbones.irse import Backbone
-from models.stylegan_ops import EqualLinear
+from models.stylegan_ops import LATENT, EqualLinear
 
 STYLES = range(4, 19, 2)  # of generators from 8 to 1024 px
-LATENT = WIDTH = 512  # of a style, and of the features that heads read
+WIDTH = 512  # of the features that heads read
 COARSE, MIDDLE = 3, 7  # styles before these read 16 x 16 and 32 x 32 features, the others 64 x 64
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.regions import REGIONS
+from models.regions import REGION_COUNT
 
 FEATHER = 5  # px of the map over which one region fades into the next
 LEAST = 0.05  # share of a place under which a region has no say there
@@ -18,7 +18,7 @@ LEAST = 0.05  # share of a place under which a region has no say there
 
 def count(region: Tensor) -> int:
     """How many regions have deltas: hair, face, background, and last unknown places where a map has any."""
-    return len(REGIONS) + (not region.is_meta and bool((region >= len(REGIONS)).any()))
+    return REGION_COUNT + (not region.is_meta and bool((region >= REGION_COUNT).any()))
 
 
 class Places:
@@ -30,7 +30,7 @@ class Places:
             thirds = torch.arange(side, device="cpu").mul(3).floor_divide(side).to(torch.uint8)
             region = thirds.expand(*region.shape[:2], side)
         self.count = count(region)
-        onehot = F.one_hot(region.long().clamp(max=len(REGIONS)), self.count).permute(0, 3, 1, 2).float()
+        onehot = F.one_hot(region.long().clamp(max=REGION_COUNT), self.count).permute(0, 3, 1, 2).float()
         self._full = F.avg_pool2d(F.pad(onehot, [FEATHER // 2] * 4, mode="replicate"), FEATHER, 1)
         self._shares: dict[int, Tensor] = {}
         self._members: dict[int, list[tuple[int, int, Tensor, Tensor]]] = {}

@@ -15,12 +15,10 @@ from models import recompute
 from models.generators import interface, region_weights
 from models.generators.interface import Generator, LayerEntry
 from models.generators.region_weights import Places
-from models.regions import UNKNOWN
+from models.regions import CODE_SIZE, REGION_COUNT, UNKNOWN
 
 SEEN = 256  # px of the pictures it looks at; others are enlarged or shrunk to them
 CELLS = 16  # the grid heads work on
-CODE = 256
-REGIONS = 3
 
 
 def arrange(codes: Tensor, region: Tensor) -> Tensor:
@@ -29,8 +27,8 @@ def arrange(codes: Tensor, region: Tensor) -> Tensor:
     codes [N, 4, 256]: hair, face, background, whole image (used where the label is unknown); region [N, H, W] u8.
     Averaging before convolving equals a linear first layer on the full map, which is never built.
     """
-    index = torch.where(region == UNKNOWN, REGIONS, region.clamp(max=REGIONS).long())
-    onehot = F.one_hot(index, REGIONS + 1).permute(0, 3, 1, 2).to(codes.dtype)
+    index = torch.where(region == UNKNOWN, REGION_COUNT, region.clamp(max=REGION_COUNT).long())
+    onehot = F.one_hot(index, REGION_COUNT + 1).permute(0, 3, 1, 2).to(codes.dtype)
     return torch.einsum("nrhw,nrc->nchw", F.adaptive_avg_pool2d(onehot, CELLS), codes)
 
 
@@ -71,11 +69,11 @@ class MaskEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(CODE, 256, 1)
+        self.first = nn.Conv2d(CODE_SIZE, 256, 1)
         self.second = nn.Conv2d(256, 256, 3, 1, 1)
 
     def forward(self, tiled: Tensor) -> Tensor:
-        x = self.first(tiled * CODE**0.5)  # codes have unit length; give the convolution unit variance
+        x = self.first(tiled * CODE_SIZE**0.5)  # codes have unit length; give the convolution unit variance
         return x + self.second(F.leaky_relu(x, 0.2))
 
 
@@ -92,7 +90,7 @@ class Head(nn.Module):
         self.neck = nn.Sequential(
             _conv(512, width, 2), _conv(width, width, 2), nn.Flatten(), nn.Linear(width * 16, hidden)
         )
-        self.style = nn.Linear((REGIONS + 1) * CODE, hidden)
+        self.style = nn.Linear((REGION_COUNT + 1) * CODE_SIZE, hidden)
         self.out = nn.Linear(hidden, (1 + rank) * (self.outputs + self.inputs))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -102,7 +100,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor, codes: Tensor) -> Tensor:
         """[N, 512, 16, 16] and codes [N, 4, 256] -> relative deltas [N, out, in]."""
         sizes = [self.outputs, self.inputs, self.rank * self.outputs, self.rank * self.inputs]
-        hidden = F.leaky_relu(self.neck(x) + self.style(codes.flatten(1) * CODE**0.5), 0.2)
+        hidden = F.leaky_relu(self.neck(x) + self.style(codes.flatten(1) * CODE_SIZE**0.5), 0.2)
         out, into, left, right = self.out(hidden).split(sizes, 1)
         n = x.shape[0]
         separable = torch.bmm(left.reshape(n, self.outputs, self.rank), right.reshape(n, self.rank, self.inputs))
@@ -161,11 +159,11 @@ class HyperNetwork(nn.Module):
         For `region_deltas` a sample counts as one of each region, whose code is everywhere.
         """
         if not self.condition_on_regions:
-            region, codes = torch.full_like(region, UNKNOWN), codes[:, REGIONS:].expand_as(codes)
+            region, codes = torch.full_like(region, UNKNOWN), codes[:, REGION_COUNT:].expand_as(codes)
         if not self.region_deltas:
             return codes, arrange(codes, region)
         own = codes[:, : region_weights.count(region)].flatten(0, 1)
-        return own[:, None].expand(-1, REGIONS + 1, -1), own[:, :, None, None].expand(-1, -1, CELLS, CELLS)
+        return own[:, None].expand(-1, REGION_COUNT + 1, -1), own[:, :, None, None].expand(-1, -1, CELLS, CELLS)
 
     def places(self, region: Tensor) -> Places | None:
         """Where the deltas of each region act; None where they all act everywhere."""

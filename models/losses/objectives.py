@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import regions
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
 from models.losses import adversarial, region_patches
 from models.losses.region_style import StyleTerm, groups_present
 from models.metrics.lpips import LPIPS
+from models.regions import REGION_COUNT
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Stylisation(nn.Module):
         ours, theirs = (batch.region.cpu().numpy() for batch in (content, style))
         if not self.by_region:
             ours, theirs = np.zeros_like(ours), np.zeros_like(theirs)
-        count = self.patches * (1 if self.by_region else len(regions.REGIONS))
+        count = self.patches * (1 if self.by_region else REGION_COUNT)
         return region_patches.match(ours, theirs, rng, size=self.patch, count=count)
 
     def critic(self, y: Tensor, style: Batch, matched: region_patches.Matched) -> tuple[Tensor, dict[str, Tensor]]:

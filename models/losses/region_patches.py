@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import regions, windows
+from models import windows
+from models.regions import REGION_COUNT
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def match(
     groups: list[tuple[int, int]] = []
     boxes: list[list[windows.Boxes]] = [[], [], []]
     for sample, (ours, theirs) in enumerate(zip(content, style, strict=True)):
-        for region in range(len(regions.REGIONS)):
+        for region in range(REGION_COUNT):
             draws = [windows.draw(m == region, size, count, thresholds, rng) for m in (ours, theirs, theirs)]
             found = [d[0] for d in draws if d is not None]
             if len(found) < len(draws):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.trunks import Trunk
-from models.hypernetworks.hypernetwork import REGIONS
+from models.regions import REGION_COUNT
 
 FINE = (0,)  # convolutions compared at full size
 COARSE = (1, 3, 5, 7)  # and at half size
@@ -39,7 +39,7 @@ class StyleTerm(nn.Module):
 
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation [N, 4, C] of each feature inside hair, face, background, and the whole picture."""
-        masks = torch.stack([(region == r).float() for r in range(REGIONS)] + [torch.ones_like(region).float()], 1)
+        masks = torch.stack([(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()], 1)
         return [_moments(f, F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1]))) for f in features]
 
     def style(self, ours: list[tuple[Tensor, Tensor]], theirs: list[tuple[Tensor, Tensor]], present: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class StyleTerm(nn.Module):
 
 def groups_present(content: Tensor, style: Tensor, least: float = 0.01) -> Tensor:
     """Which of hair, face, background cover at least a share `least` of both maps; the whole picture always does."""
-    shares = [torch.stack([(m == r).float().mean((1, 2)) for r in range(REGIONS)], 1) for m in (content, style)]
+    shares = [torch.stack([(m == r).float().mean((1, 2)) for r in range(REGION_COUNT)], 1) for m in (content, style)]
     both = (shares[0] >= least) & (shares[1] >= least)
     return torch.cat([both, torch.ones_like(both[:, :1])], 1)
 

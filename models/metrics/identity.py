@@ -12,7 +12,7 @@ from models.backbones.irse import Backbone
 
 CROP = (slice(35, 223), slice(32, 220))  # rows and columns of an aligned 256 px portrait that the file was trained on
 SIDE = 112
-CODE = 512
+EMBEDDING_SIZE = 512
 COUNTER = "num_batches_tracked"  # files of older PyTorch lack these
 
 
@@ -23,7 +23,11 @@ class Identity(Backbone):
         super().__init__()
         width = irse.UNITS[-1][0]
         self.output_layer = nn.Sequential(
-            nn.BatchNorm2d(width), nn.Dropout(0.6), nn.Flatten(), nn.Linear(width * 7 * 7, CODE), nn.BatchNorm1d(CODE)
+            nn.BatchNorm2d(width),
+            nn.Dropout(0.6),
+            nn.Flatten(),
+            nn.Linear(width * 7 * 7, EMBEDDING_SIZE),
+            nn.BatchNorm1d(EMBEDDING_SIZE),
         )
         self.requires_grad_(False).eval()
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.regions import REGIONS, UNKNOWN
+from models.regions import MAP_SIZE, REGION_COUNT, UNKNOWN
 
-SIZE, WORKING_SIZE = 256, 448
+WORKING_SIZE = 448
 # CelebAMask's labels in the network's own order (not MaskGAN's): background, skin, 2 brows, 2 eyes, glasses, 2 ears,
 # earring, nose, mouth, 2 lips, neck, necklace, cloth, hair, hat -> 0 hair, 1 face, 2 background.
 REGION_OF_CLASS = (2, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 2, 2, 2, 0, 2)
@@ -139,12 +139,12 @@ class PortraitParser(nn.Module):
         self.semantic, self.detail, self.aggregation = Semantic(), Detail(), Aggregation(128)
         last = Convolution(256, len(REGION_OF_CLASS), 1, bias=False)
         self.head = nn.Sequential(Convolution(128, 256, 3), nn.ReLU(), last)
-        self.register_buffer("spread", _spread(size // 8, SIZE), persistent=False)
+        self.register_buffer("spread", _spread(size // 8, MAP_SIZE), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Region logits: RGB [N,3,256,256] in [-1,1] -> [N,3,256,256] (hair, face, background)."""
-        if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
-            raise ValueError(f"parser expects [N,3,{SIZE},{SIZE}], got {tuple(images.shape)}")
+        if images.ndim != 4 or images.shape[1:] != (3, MAP_SIZE, MAP_SIZE):
+            raise ValueError(f"parser expects [N,3,{MAP_SIZE},{MAP_SIZE}], got {tuple(images.shape)}")
         x = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
         return self.spread @ by_region(self.classes(x)) @ self.spread.T
 
@@ -172,7 +172,7 @@ class PortraitParser(nn.Module):
 
 def by_region(classes: Tensor) -> Tensor:
     """Region logits whose softmax is the sum of the classes' by region: [N,19,H,W] -> [N,3,H,W]."""
-    groups = [[i for i, own in enumerate(REGION_OF_CLASS) if own == region] for region in range(len(REGIONS))]
+    groups = [[i for i, own in enumerate(REGION_OF_CLASS) if own == region] for region in range(REGION_COUNT)]
     return torch.stack([classes[:, group].logsumexp(1) for group in groups], 1)
 
 
@@ -217,5 +217,5 @@ def mean_iou(confusion: Tensor) -> float:
 def confusion(truth: Tensor, found: Tensor) -> Tensor:
     """Pixel counts [3,3] by true (row) and found (column) region, pixels unknown in the truth left out."""
     known = truth.flatten() != UNKNOWN
-    pairs = truth.flatten()[known].long() * len(REGIONS) + found.flatten()[known].long()
-    return torch.bincount(pairs, minlength=len(REGIONS) ** 2).reshape(len(REGIONS), len(REGIONS))
+    pairs = truth.flatten()[known].long() * REGION_COUNT + found.flatten()[known].long()
+    return torch.bincount(pairs, minlength=REGION_COUNT**2).reshape(REGION_COUNT, REGION_COUNT)

@@ -45,6 +45,7 @@ class StageSpec:
 
     `output` names the cache file it fills (`images` -> cache/<collection>/images.h5) and `columns` its datasets.
     `parents` maps each cache file it reads to the datasets it reads there; none: it reads the user's pictures.
+    `producers` names the command that fills each of them, for people.
     `params` (plain JSON values) and `weights` (name -> sha256) decide the result together with `version`, to be
     raised when the stage's own code changes the result: a change in any of them makes its rows stale.
     `open(ctx)` is called only when there is work: load weights there and return the worker, which maps a batch of
@@ -57,6 +58,7 @@ class StageSpec:
     columns: Mapping[str, Column]
     open: Callable[[Context], Worker]
     parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    producers: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     version: int = 1

@@ -26,8 +26,6 @@ from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import UNREADABLE, Reader, Source, reading_order
 from pipeline.sources.scan import scan
 
-WRITERS = {"images": "align", "latents": "latents", "parses": "masks", "masks": "masks", "aladin": "aladin-codes"}
-
 
 @dataclass
 class Inputs:
@@ -192,10 +190,8 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
     for parent in sorted(stage.parents):
         path = ctx.file(collection, parent)
         if not path.exists():
-            raise Fault(
-                f"{path}: missing, but stage {stage.name} reads it; run `hypernst {WRITERS.get(parent, parent)}` first",
-                2,
-            )
+            command = stage.producers.get(parent, parent)
+            raise Fault(f"{path}: missing, but stage {stage.name} reads it; run `hypernst {command}` first", 2)
         with Cache(path) as cache:
             found.append(cache.digests())
             parents[parent] = cache.rows_digest()

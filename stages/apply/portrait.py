@@ -15,9 +15,9 @@ from pipeline.caches import reader as store
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.runner.spec import Item, Reject, Worker
-from pipeline.runner.staleness import WRITERS
 from pipeline.shards.sample import Decoded
 from stages.preprocess import compatibility
+from stages.preprocess.producers import PRODUCERS
 
 PIXELS = {"images": ("image",), "masks": ("region",), "latents": ("latent",), "aladin": ("code", "valid", "image_code")}
 
@@ -53,7 +53,7 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
     files = {name: ctx.file(collection, name) for name in PIXELS}
     for name, path in files.items():
         if not path.exists():
-            raise Fault(f"{path}: missing; run `hypernst {WRITERS[name]}` first", 2)
+            raise Fault(f"{path}: missing; run `hypernst {PRODUCERS[name]}` first", 2)
     compatibility.one_encoder(ctx)
     with store.Cache(files["latents"]) as cache:
         compatibility.refuse_others(ctx, cache.provenance, files["latents"])

@@ -5,7 +5,8 @@ from pathlib import Path
 import cv2
 import torch
 
-from models.parsing.portrait import SIZE, PortraitParser, confusion, mean_iou
+from models.parsing.portrait import PortraitParser, confusion, mean_iou
+from models.regions import MAP_SIZE
 from pipeline import images
 from pipeline.errors import Fault
 
@@ -13,7 +14,7 @@ from pipeline.errors import Fault
 def measure(parser: PortraitParser, folder: Path) -> tuple[float, int]:
     """Mean IoU over the three regions, pixels pooled, and the number of pictures of a folder of .jpg and .png pairs."""
     counts = torch.zeros(3, 3, dtype=torch.long)
-    photos = images.Folder(folder, SIZE, (".jpg",))
+    photos = images.Folder(folder, MAP_SIZE, (".jpg",))
     for file, photo in zip(photos.files, photos, strict=True):
         truth = cv2.imread(str(file.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
         if truth is None:

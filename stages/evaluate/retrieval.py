@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from models.encoders.aladin import Aladin
 from pipeline import images
-from stages.pretrain.aladin_crops import SIDE
+
+SIDE = 256  # images are brought to this side first: a crop's size means the same in all of them
 
 
 def top1(a: Tensor, b: Tensor) -> float:

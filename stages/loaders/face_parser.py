@@ -15,14 +15,14 @@ from models.parsing import farl
 from models.parsing.facexlib_parsers import BiSeNet, ParseNet
 from models.parsing.labels import LABELS
 from models.parsing.portrait import PortraitParser
+from models.regions import MAP_SIZE
 from pipeline import images, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 from stages.loaders import load as networks
 
-SIZE = 256  # of the label map
 SMALL = 64  # at which a parser without trained weights looks at pictures
-Labeller = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [SIZE, SIZE]
+Labeller = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [MAP_SIZE, MAP_SIZE]
 
 
 def labeller(ctx: Context) -> Labeller:
@@ -42,14 +42,14 @@ def _portrait(ctx: Context) -> Labeller:
     net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, lambda: PortraitParser(SMALL))
     net.to(ctx.device)
     return lambda data: (
-        net.parse(images.to_tensor(images.decode(data, SIZE, halve=True)).to(ctx.device))[0].cpu().numpy()
+        net.parse(images.to_tensor(images.decode(data, MAP_SIZE, halve=True)).to(ctx.device))[0].cpu().numpy()
     )
 
 
 def _segmenter(network: type[BiSeNet | ParseNet]) -> Callable[[Context], Labeller]:
     def build(ctx: Context) -> Labeller:
         net = network.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
-        return lambda data: _labels(net.logits(_tensor(ctx, data), SIZE))
+        return lambda data: _labels(net.logits(_tensor(ctx, data), MAP_SIZE))
 
     return build
 
@@ -66,7 +66,7 @@ def _farl(head: str) -> Callable[[Context], Labeller]:
             # the warp wants this picture's own points, which alignment left near the template's
             found = detector.detect(rgb)
             points = largest(found).points if found else alignment.POINTS * rgb.shape[0]
-            return _labels(net.logits(_tensor(ctx, data), points[None].astype(np.float32), SIZE))
+            return _labels(net.logits(_tensor(ctx, data), points[None].astype(np.float32), MAP_SIZE))
 
         return label
 

@@ -1,4 +1,4 @@
-"""The profile's networks, loaded: where the weights registry and the models meet, and `kind` is looked at."""
+"""The profile's generator: trained, or blank where only its sizes count."""
 
 from collections.abc import Callable
 
@@ -10,16 +10,20 @@ from models.generators.mobilestylegan import MobileStyleGAN
 from models.generators.stylegan2 import StyleGAN2
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
 from pipeline.training import checkpoint
-from stages.loaders.load import drawn, load
+from stages.loaders.load import drawn, load, of_kind
 
 AVERAGED = 100_000  # mapped z behind the average latent of a file that has none
 
 
 def generator(ctx: Context, *, full: bool = False) -> Generator:
-    """The frozen generator, with pictures of the profile's size or, `full`, of its own."""
-    return GENERATORS[kind(ctx)](ctx, full)
+    """The frozen generator, with images of the profile's size or, `full`, of its own."""
+    return of_kind(ctx, GENERATORS, "hypernst")(ctx, full)
+
+
+def blank(ctx: Context) -> Generator:
+    """The profile's generator, untrained and frozen: what sizes are counted on."""
+    return of_kind(ctx, BLANKS, "hypernst")(ctx)
 
 
 def _mobilestylegan(ctx: Context, full: bool) -> Generator:
@@ -38,6 +42,29 @@ def _stylegan2(ctx: Context, full: bool) -> Generator:
     )
 
 
+GENERATORS: dict[str, Callable[[Context, bool], Generator]] = {
+    "mobilestylegan": _mobilestylegan,
+    "stylegan2": _stylegan2,
+}
+
+
+def _blank_mobilestylegan(ctx: Context) -> Generator:
+    return MobileStyleGAN(ctx.profile.generator.size).requires_grad_(False)
+
+
+def _blank_stylegan2(ctx: Context) -> Generator:
+    native, multiplier = stylegan2_size(ctx)
+    net = StyleGAN2(native, multiplier).requires_grad_(False)
+    net.size = ctx.profile.generator.size
+    return net
+
+
+BLANKS: dict[str, Callable[[Context], Generator]] = {
+    "mobilestylegan": _blank_mobilestylegan,
+    "stylegan2": _blank_stylegan2,
+}
+
+
 def average_latent(ctx: Context, net: Generator) -> Tensor:
     """The generator's average latent: its file's, else the mean of AVERAGED mapped z, stored with its seed."""
     own = getattr(net, "latent_avg", None)
@@ -51,20 +78,6 @@ def average_latent(ctx: Context, net: Generator) -> Tensor:
     meta = {"generator": ctx.profile.generator.weights, "sha256": digest, "samples": AVERAGED, "seed": seed}
     checkpoint.save(place, {"latent_avg": average}, meta)
     return average
-
-
-GENERATORS: dict[str, Callable[[Context, bool], Generator]] = {
-    "mobilestylegan": _mobilestylegan,
-    "stylegan2": _stylegan2,
-}
-
-
-def kind(ctx: Context) -> str:
-    """The profile's kind of generator. Raises: Fault(2) for one that does not exist."""
-    found = ctx.profile.generator.kind
-    if found not in GENERATORS:
-        raise Fault(f"generator.kind is {found!r}; expected one of {', '.join(GENERATORS)}", 2)
-    return found
 
 
 def stylegan2_size(ctx: Context) -> tuple[int, float]:

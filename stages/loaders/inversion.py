@@ -16,8 +16,8 @@ from models.metrics.lpips import LPIPS
 from pipeline import weights
 from pipeline.context import Context
 from pipeline.errors import Fault
-from stages.loaders.generator import average_latent, generator, kind
-from stages.loaders.load import drawn, load
+from stages.loaders.generator import average_latent, generator
+from stages.loaders.load import drawn, load, of_kind
 
 
 class Invert(Protocol):
@@ -31,7 +31,7 @@ class Invert(Protocol):
 
 def inversion(ctx: Context) -> Invert:
     """The inverter that belongs to the profile's kind of generator; without weights one that knows nothing."""
-    return INVERSIONS[kind(ctx)](ctx) if ctx.profile.inverter.weights else Untrained(ctx)
+    return of_kind(ctx, INVERSIONS, "inversion")(ctx) if ctx.profile.inverter.weights else Untrained(ctx)
 
 
 class Untrained:

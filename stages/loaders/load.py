@@ -1,6 +1,6 @@
 """How weights become a network: errors name the weights, untrained networks follow the profile's seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -10,8 +10,21 @@ from pipeline import weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 
+Choice = TypeVar("Choice")
 Loaded = TypeVar("Loaded")
 Network = TypeVar("Network", bound=torch.nn.Module)
+
+
+def of_kind(ctx: Context, choices: Mapping[str, Choice], what: str) -> Choice:
+    """The entry of `choices` for the profile's kind of generator; `what` needs it.
+
+    Raises: Fault(2) when there is none, naming the kinds that have one.
+    """
+    kind = ctx.profile.generator.kind
+    if kind not in choices:
+        known = " or ".join(choices)
+        raise Fault(f"profile {ctx.profile.name}: generator.kind is {kind!r}, but {what} works with {known}", 2)
+    return choices[kind]
 
 
 def drawn(ctx: Context, build: Callable[[], Network]) -> Network:

@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models import regions, windows
+from models import windows
+from models.regions import CODE_SIZE, MAP_SIZE, REGION_COUNT
 from pipeline import weights
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.runner.run import run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from stages.loaders.style_encoder import TRUNK, check_kind, network
+from stages.preprocess.producers import PRODUCERS
 
 if TYPE_CHECKING:
     import torch
-
-SIZE = 256  # of the region map, which boxes refer to
-REGIONS = len(regions.REGIONS)
-CODE = 256
 
 
 def spec(ctx: Context) -> StageSpec:
@@ -36,12 +34,13 @@ def spec(ctx: Context) -> StageSpec:
         name="aladin-codes",
         output="aladin",
         parents={"images": ("image",), "masks": ("region",)},
+        producers=PRODUCERS,
         columns={
-            "code": Column("f4", (REGIONS, CODE)),
-            "valid": Column("bool", (REGIONS,)),
-            "image_code": Column("f4", (CODE,)),
-            "boxes": Column("i2", (REGIONS, section.patches, 4)),
-            "iou": Column("f4", (REGIONS, section.patches)),
+            "code": Column("f4", (REGION_COUNT, CODE_SIZE)),
+            "valid": Column("bool", (REGION_COUNT,)),
+            "image_code": Column("f4", (CODE_SIZE,)),
+            "boxes": Column("i2", (REGION_COUNT, section.patches, 4)),
+            "iou": Column("f4", (REGION_COUNT, section.patches)),
         },
         params=ctx.profile.section_dict("aladin") | {"align_size": ctx.profile.align.size, "seed": ctx.profile.seed},
         weights={name: weights.sha256(name) for name in names},
@@ -64,7 +63,7 @@ def open_worker(ctx: Context) -> Worker:
 
     section = ctx.profile.aladin
     net = network(ctx)
-    side = section.patch * SIZE // ctx.profile.align.size
+    side = section.patch * MAP_SIZE // ctx.profile.align.size
 
     def work(items: Sequence[Item]) -> list[Row | Reject]:
         rows: list[Row | Reject] = []
@@ -76,7 +75,7 @@ def open_worker(ctx: Context) -> Worker:
             valid = boxes[:, 0, 0] >= 0
             with torch.inference_mode():
                 whole = net(image, section.whole_size)[0].cpu().numpy()
-                code = np.tile(whole, (REGIONS, 1))
+                code = np.tile(whole, (REGION_COUNT, 1))
                 for region in np.flatnonzero(valid):
                     code[region] = net(crops(image, boxes[region], net.size)).mean(0).cpu().numpy()
             code /= np.linalg.norm(code, axis=1, keepdims=True).clip(1e-8)
@@ -90,9 +89,9 @@ def choose(
     region: np.ndarray, side: int, count: int, thresholds: tuple[float, ...], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` windows a region of the map (H, W): boxes i16 (3, count, 4), -1 if missing, and coverage f32."""
-    boxes = np.full((REGIONS, count, 4), -1, np.int16)
-    iou = np.zeros((REGIONS, count), np.float32)
-    for index in range(REGIONS):
+    boxes = np.full((REGION_COUNT, count, 4), -1, np.int16)
+    iou = np.zeros((REGION_COUNT, count), np.float32)
+    for index in range(REGION_COUNT):
         # a generator a region, so that one region's map never moves another's windows
         found = windows.draw(region == index, side, count, thresholds, np.random.default_rng([seed, index]))
         if found is not None:
@@ -105,7 +104,7 @@ def crops(image: "torch.Tensor", boxes: np.ndarray, size: int) -> "torch.Tensor"
     import torch
     from torch.nn import functional as F
 
-    scale = image.shape[-1] / SIZE
+    scale = image.shape[-1] / MAP_SIZE
     cut = []
     for box in boxes:
         x0, y0, x1, y1 = (round(int(v) * scale) for v in box)

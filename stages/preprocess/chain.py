@@ -1,6 +1,5 @@
 """The preprocessing stages in the order data flows: what each would compute, and which have anything to do."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -12,9 +11,15 @@ from pipeline.progress import say
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import change, is_settled, survey
-from stages.preprocess import align, latents, masks, samples, shards
+from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
 
-CACHED = ("align", "latents", "masks", "aladin-codes")  # one cache file a collection each
+# The stages that fill one cache file per collection, in order, with what each runs over a collection.
+CACHED: dict[str, Callable[[Context, str], tuple[StageSpec, ...]]] = {
+    "align": lambda ctx, collection: (align.spec(ctx, collection),),
+    "latents": lambda ctx, collection: (latents.spec(ctx, collection),),
+    "masks": lambda ctx, collection: (masks.parse_spec(ctx), masks.spec(ctx)),
+    "aladin-codes": lambda ctx, collection: (aladin_codes.spec(ctx),),
+}
 STAGES = (*CACHED, "shards")
 
 
@@ -23,13 +28,7 @@ Wanted = dict[tuple[str, str], set[str] | None]  # (cache or "shards", collectio
 
 def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
     """What the stage `name` runs over `collection`, in order; most have one step."""
-    if name == "align":
-        return (align.spec(ctx, collection),)
-    if name == "latents":
-        return (latents.spec(ctx, collection),)
-    if name == "masks":
-        return masks.parse_spec(ctx), masks.spec(ctx)
-    return (importlib.import_module(f"stages.preprocess.{name.replace('-', '_')}").spec(ctx),)
+    return CACHED[name](ctx, collection)
 
 
 def unfinished(ctx: Context, before: str = "") -> list[str]:
@@ -43,15 +42,30 @@ def unfinished(ctx: Context, before: str = "") -> list[str]:
         own = ctx.content == ctx.cache / "samples" / "content" or ctx.style == ctx.cache / "samples" / "style"
         if own and not _holds(lambda: samples.is_current(ctx)):
             return ["samples", *stages]
+        reads = sources(ctx)
         for name in stages:
-            if set(found) & sources_of(name) or not _holds(partial(_up_to_date, name, ctx)):
+            if set(found) & reads[name] or not _holds(partial(_up_to_date, name, ctx)):
                 found.append(name)
     return found
 
 
-def sources_of(name: str) -> set[str]:
-    """The stages whose caches the stage `name` reads, at first hand or further back."""
-    return {"align": set(), "aladin-codes": {"align", "masks"}, "shards": set(CACHED)}.get(name, {"align"})
+def sources(ctx: Context) -> dict[str, set[str]]:
+    """For each stage, the stages whose caches it reads, at first hand or further back, as its steps' parents say.
+
+    Of a stage that cannot be described (its weights are missing) all earlier ones count.
+    """
+    found: dict[str, set[str]] = {}
+    makers: dict[str, str] = {}
+    for name in CACHED:
+        try:
+            described = steps(name, COLLECTIONS[0], ctx)
+        except Fault:
+            found[name] = set(found)
+            continue
+        direct = {makers[parent] for step in described for parent in step.parents if parent in makers}
+        found[name] = direct.union(*(found[other] for other in direct))
+        makers |= {step.output: name for step in described}
+    return found | {"shards": set(CACHED)}
 
 
 def _up_to_date(name: str, ctx: Context) -> bool:

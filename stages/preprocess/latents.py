@@ -13,6 +13,7 @@ from pipeline.caches.schema import Column, Row
 from pipeline.context import COLLECTIONS, Context
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
+from stages.preprocess.producers import PRODUCERS
 
 
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
@@ -23,6 +24,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         name="latents",
         output="latents",
         parents={"images": ("image",)},
+        producers=PRODUCERS,
         columns={"latent": Column("f4", (slots(ctx), 512)), "lpips": Column("f4")},
         params={"inverter": p.section_dict("inverter"), "generator": p.section_dict("generator"), "size": p.align.size},
         weights={name: weights.sha256(name) for name in names},

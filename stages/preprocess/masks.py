@@ -8,15 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.parsing.labels import LABELS, grouping
-from models.regions import UNKNOWN
+from models.regions import MAP_SIZE, UNKNOWN
 from pipeline import weights
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.runner.run import run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
-
-SIZE = 256
+from stages.preprocess.producers import PRODUCERS
 
 
 def parse_spec(ctx: Context) -> StageSpec:
@@ -30,7 +29,8 @@ def parse_spec(ctx: Context) -> StageSpec:
         name="parse",
         output="parses",
         parents={"images": ("image",)},
-        columns={"parse": Column("u1", (SIZE, SIZE))},
+        producers=PRODUCERS,
+        columns={"parse": Column("u1", (MAP_SIZE, MAP_SIZE))},
         params={"kind": section.kind},
         weights={name: weights.sha256(name) for name in names},
         version=4,
@@ -47,9 +47,10 @@ def spec(ctx: Context) -> StageSpec:
         name="masks",
         output="masks",
         parents={"images": ("score",), "parses": ("parse",)},
+        producers=PRODUCERS,
         columns={
-            "region": Column("u1", (SIZE, SIZE)),
-            "parse": Column("u1", (SIZE, SIZE)),
+            "region": Column("u1", (MAP_SIZE, MAP_SIZE)),
+            "parse": Column("u1", (MAP_SIZE, MAP_SIZE)),
             "coverage": Column("f4", (3,)),
         },
         params={"kind": section.kind, "hair": list(section.hair), "face": list(section.face)},

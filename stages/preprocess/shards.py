@@ -15,10 +15,10 @@ from pipeline.errors import Fault
 from pipeline.files import sweep
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
-from pipeline.runner.staleness import WRITERS
 from pipeline.shards import index as listing
 from pipeline.shards import writer
 from stages.preprocess import compatibility
+from stages.preprocess.producers import PRODUCERS
 
 PARENTS = ("images", "latents", "masks", "aladin")
 PACKED = {"image", "region", "parse", "latent", "code", "image_code"}  # the other columns go into .json
@@ -107,7 +107,7 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
     for name in PARENTS:
         path = ctx.file(collection, name)
         if not path.exists():
-            raise Fault(f"{path}: missing, but shards are made from it; run `hypernst {WRITERS[name]}` first", 2)
+            raise Fault(f"{path}: missing, but shards are made from it; run `hypernst {PRODUCERS[name]}` first", 2)
         with Cache(path) as cache:
             keys = set(cache.keys())
             digests[f"{collection}/{name}"] = cache.rows_digest()

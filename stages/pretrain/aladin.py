@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.trunks import LAYOUTS, Trunk
-from models.encoders.aladin import CODE, STATISTICS, Aladin, Head
+from models.encoders.aladin import STATISTICS, Aladin, Head
 from models.losses.contrastive import multi_positive
+from models.regions import CODE_SIZE
 from pipeline import progress, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
@@ -82,7 +83,9 @@ def run(
     size = ctx.profile.aladin.input_size
     count = min(ctx.limit or len(listed), len(listed))
     if count < FEWEST:
-        raise Fault(f"{data}: {count} works are too few to learn {CODE} components from, expected at least {FEWEST}", 2)
+        raise Fault(
+            f"{data}: {count} works are too few to learn {CODE_SIZE} components from; expected {FEWEST} or more", 2
+        )
     with lock(folder, NAME):
         stats = collect(ctx, folder, listed, size, count)
     listed = listed[:count]
@@ -160,8 +163,8 @@ def fit(
     other works of the batch. Training runs in the space of the principal components and starts from them: a
     rectifier's unit and its mirror image together are linear, so the start is exactly the components.
     """
-    seed, head = ctx.profile.seed, Head(2 * CODE, inputs=CODE).to(ctx.device)
-    to_components = nn.Linear(STATISTICS, CODE).requires_grad_(False)
+    seed, head = ctx.profile.seed, Head(2 * CODE_SIZE, inputs=CODE_SIZE).to(ctx.device)
+    to_components = nn.Linear(STATISTICS, CODE_SIZE).requires_grad_(False)
     state = State(
         folder / "checkpoint.safetensors",
         {"head": head, "basis": to_components},
@@ -170,9 +173,9 @@ def fit(
     )
     if not state.resume():
         rows = torch.from_numpy(stats.reshape(-1, STATISTICS).astype(np.float32))
-        to_components.load_state_dict(basis(rows, CODE, seed).state_dict())
+        to_components.load_state_dict(basis(rows, CODE_SIZE, seed).state_dict())
         with torch.no_grad():
-            eye = torch.eye(CODE, device=ctx.device)
+            eye = torch.eye(CODE_SIZE, device=ctx.device)
             head.fc1.weight.copy_(torch.cat([eye, -eye]))
             head.fc2.weight.copy_(torch.cat([eye, -eye], 1) / 1.01)
             for bias in (head.fc1.bias, head.fc2.bias):
@@ -200,7 +203,7 @@ def fit(
         for step in loop:
             loop.tell(train_step(head, state.optimisers["adamw"], course, step, loop))
     head.cpu()
-    out = Head(2 * CODE)
+    out = Head(2 * CODE_SIZE)
     with torch.no_grad():
         out.fc1.weight.copy_(head.fc1.weight @ to_components.weight)
         out.fc1.bias.copy_(head.fc1.weight @ to_components.bias + head.fc1.bias)
@@ -218,7 +221,7 @@ def draw(course: Course, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     partners = [rng.choice(np.flatnonzero(course.group == course.group[work])) for work in works]
     works = np.unique(np.concatenate([works, partners]))
     views = np.array(APART)[rng.integers(len(APART), size=len(works))]
-    kept = rng.random((len(works), 3, CODE), dtype=np.float32) > DROP
+    kept = rng.random((len(works), 3, CODE_SIZE), dtype=np.float32) > DROP
     return works, views, kept.astype(np.float32) / (1 - DROP)
 
 

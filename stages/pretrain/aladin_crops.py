@@ -19,8 +19,8 @@ from models.encoders.aladin import STATISTICS, Aladin
 from pipeline import files, hashing, images, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
+from stages.evaluate.retrieval import SIDE
 
-SIDE = 256  # pictures are brought to this side first: a crop's size means the same in all of them
 GRID = 3  # crops come from different cells, so that they never overlap
 CROPS = 6
 PHOTOS = 150

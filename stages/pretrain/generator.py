@@ -7,7 +7,7 @@ the encoder has to be trained again in any case. Noise maps are the generator's 
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from pipeline.training.loop import Loop
 from pipeline.training.prefetch import Ahead
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
+from stages.loaders.load import of_kind
+from stages.pretrain.generator_kinds import KINDS, Kind
 from stages.weights_import import identify
 
 NAME = "finetune-generator"
@@ -38,33 +40,6 @@ PENALTY, PENALTY_EVERY = 10.0, 16
 WARM_UP = 200  # steps in which the generator's rate rises: a new critic knows nothing yet
 HALF_LIFE, RISE = 10_000, 0.05  # of the average, in pictures; at first a share of those seen, as in StyleGAN2-ADA
 GRID = 8
-Files = dict[str, tuple[str, dict[str, Tensor]]]  # profile key: (ending of the file's name, tensors)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What differs between generators: the mapping network's attribute, the learning rate, the published layout."""
-
-    mapping: str
-    rate: float
-    export: Callable[[Any, Context, bool], Files]
-
-
-def _stylegan2(net: Any, ctx: Context, mapping: bool) -> Files:
-    tensors = dict(net.state_dict())
-    if mapping:
-        tensors["latent_avg"] = net.mean_latent(networks.AVERAGED, ctx.profile.seed)
-    elif net.latent_avg is not None:
-        tensors["latent_avg"] = net.latent_avg
-    return {"generator.weights": ("", tensors)}
-
-
-def _mobilestylegan(net: Any, ctx: Context, mapping: bool) -> Files:
-    own, head = net.published(weights.tensors(ctx.profile.generator.weights))
-    return {"generator.weights": ("", own), "generator.head": ("-head", head)}
-
-
-KINDS = {"stylegan2": Kind("style", 2e-3, _stylegan2), "mobilestylegan": Kind("mapping", 1e-4, _mobilestylegan)}
 
 
 @dataclass(frozen=True)
@@ -112,13 +87,7 @@ def run(
     Writes the averaged generator in its own layout to `output`, and the 256 px head beside it where there is one.
     Raises: Fault for a generator without such a training, and for a critic of another size (2).
     """
-    kind = KINDS.get(ctx.profile.generator.kind)
-    if kind is None:
-        raise Fault(
-            f"{NAME}: profile {ctx.profile.name} has generator.kind {ctx.profile.generator.kind!r}; expected "
-            f"one of {', '.join(KINDS)}",
-            2,
-        )
+    kind = of_kind(ctx, KINDS, NAME)
     size, folder = ctx.profile.generator.size, ctx.run / NAME
     photos = {name: images.Folder(data / name, size) for name in COLLECTIONS}
     with joined(ctx) as (team, ctx):

@@ -33,6 +33,7 @@ from pipeline.training.prefetch import Ahead
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
 from stages.loaders import identity as identities
+from stages.loaders.load import of_kind
 from stages.pretrain import e4e as train_e4e
 
 NAME = "train-inverter"
@@ -62,14 +63,10 @@ class Course:
 
 def run(ctx: Context, *, data: Path, **options: Any) -> int:
     """Train on the aligned pictures of folder `data`, as `portable` or `train_e4e.run` do; the same command goes on."""
-    kind = ctx.profile.generator.kind
-    if kind not in KINDS:
-        raise Fault(
-            f"{NAME}: profile {ctx.profile.name} has generator.kind {kind!r}; expected one of {', '.join(KINDS)}", 2
-        )
-    if strange := options.keys() - signature(KINDS[kind]).parameters.keys():
-        raise Fault(f"{NAME}: the encoder of a {kind} generator has no --{min(strange)}", 2)
-    return KINDS[kind](ctx, data=data, **options)
+    train = of_kind(ctx, KINDS, NAME)
+    if strange := options.keys() - signature(train).parameters.keys():
+        raise Fault(f"{NAME}: the encoder of a {ctx.profile.generator.kind} generator has no --{min(strange)}", 2)
+    return train(ctx, data=data, **options)
 
 
 def portable(

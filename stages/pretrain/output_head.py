@@ -14,12 +14,12 @@ from torch import Tensor
 from models.generators.mobilestylegan import SLOTS, Head256, MobileStyleGAN
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
 from pipeline.progress import Progress
 from pipeline.training import checkpoint
 from pipeline.training.distributed import ALONE
 from pipeline.training.loop import SAVE_EVERY, Loop
 from pipeline.training.state import State, advance
+from stages.loaders.load import of_kind
 
 NAME = "fit-head"
 OUTPUT = Path("weights/portable/head256.safetensors")
@@ -44,10 +44,11 @@ def run(
     Starts from the profile's head, or with `shipped` False from nothing; the same command goes on. The PSNR (dB, peak
     2) is that of HELD_OUT faces. A face takes 8.5 MB of memory.
     """
-    if ctx.profile.generator.kind != "mobilestylegan":
-        kind = ctx.profile.generator.kind
-        raise Fault(f"{NAME} fits MobileStyleGAN's cut; profile {ctx.profile.name} uses {kind}", 2)
-    generator = MobileStyleGAN.load(weights.tensors(ctx.profile.generator.weights)).to(ctx.device)
+    generator = (
+        of_kind(ctx, {"mobilestylegan": MobileStyleGAN}, NAME)
+        .load(weights.tensors(ctx.profile.generator.weights))
+        .to(ctx.device)
+    )
     pairs = []
     progress = Progress(f"{NAME}: faces", images + HELD_OUT, "face")
     for seed in range(images + HELD_OUT):

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.parsing.portrait import SIZE, PortraitParser, distillation_loss
+from models.parsing.portrait import PortraitParser, distillation_loss
 from models.parsing.teacher import start_from
+from models.regions import MAP_SIZE
 from pipeline import images, progress, weights
 from pipeline.context import Context
 from pipeline.locks import lock
@@ -178,7 +179,7 @@ def draw_batch(faces: Faces, seed: int, step: int) -> tuple[Tensor, Tensor]:
 
 def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> Faces:
     """Label and stylise the faces once, into .npy files of `folder`; resumes where it was interrupted."""
-    files, styles = (images.Folder(data / name, SIZE, (".jpg",)) for name in ("content", "style"))
+    files, styles = (images.Folder(data / name, MAP_SIZE, (".jpg",)) for name in ("content", "style"))
     rng = np.random.default_rng(ctx.profile.seed)
     faces = _open(folder, len(files), min(copies, len(files)))
     _label(ctx, faces, files)
@@ -223,7 +224,11 @@ def _stylise(ctx: Context, faces: Faces, styles: images.Folder, rng: np.random.G
 
 def _open(folder: Path, photos: int, copies: int) -> Faces:
     folder.mkdir(parents=True, exist_ok=True)
-    shapes = {"photos": (photos, SIZE, SIZE, 3), "labels": (photos, SIZE, SIZE, 3), "copies": (copies, SIZE, SIZE, 3)}
+    shapes = {
+        "photos": (photos, MAP_SIZE, MAP_SIZE, 3),
+        "labels": (photos, MAP_SIZE, MAP_SIZE, 3),
+        "copies": (copies, MAP_SIZE, MAP_SIZE, 3),
+    }
     arrays = {}
     for name, shape in (shapes | {"origins": (copies,)}).items():
         path = folder / f"{name}.npy"

@@ -6,10 +6,10 @@ from pipeline.errors import Fault
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import survey
 from stages.preprocess import shards
-from stages.preprocess.chain import STAGES, sources_of, steps, unfinished
+from stages.preprocess.chain import STAGES, sources, steps, unfinished
 
 
-def _survey(stage: StageSpec, collection: str, ctx: Context) -> str:
+def explain_step(stage: StageSpec, collection: str, ctx: Context) -> str:
     """A few lines on one collection; computes and writes nothing.
 
     Raises: Fault as `plan.survey` does.
@@ -30,7 +30,8 @@ def explain(name: str, ctx: Context) -> str:
             told = shards.explain(ctx)
         else:
             told = "\n".join(_explain(name, collection, ctx) for collection in COLLECTIONS)
-    first = [other for other in unfinished(ctx, before=name) if name == "shards" or other in sources_of(name)]
+        reads = sources(ctx)[name] | ({"samples"} if name == "shards" else set())
+    first = [other for other in unfinished(ctx, before=name) if other in reads]
     return told + (f"\n  {', '.join(first)} first: something is to do there as well" if first else "")
 
 
@@ -39,7 +40,7 @@ def _explain(name: str, collection: str, ctx: Context) -> str:
     for step in steps(name, collection, ctx):
         unmade = [parent for parent in step.parents if parent in made and not ctx.file(collection, parent).exists()]
         waits = f"{step.name} {collection}: follows, once {', '.join(unmade)} are made"
-        lines.append(waits if unmade else _survey(step, collection, ctx))
+        lines.append(waits if unmade else explain_step(step, collection, ctx))
         made.add(step.output)
     return "\n".join(lines)
 

@@ -9,12 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import regions
-from models.generators.interface import Generator
-from models.generators.mobilestylegan import MobileStyleGAN
-from models.generators.stylegan2 import StyleGAN2
 from models.losses import region_patches
 from models.losses.objectives import Batch
+from models.regions import REGION_COUNT
 from pipeline import device
 from pipeline.context import Context
 from pipeline.errors import Fault
@@ -44,7 +41,7 @@ def step_bytes(ctx: Context) -> int:
 @functools.lru_cache(64)
 def _step_bytes(ctx: Context) -> int:
     with Peak() as peak:
-        generator = _blank(ctx)
+        generator = networks.blank(ctx)
         state = train_state.build(ctx, generator)
         step = Step(ctx, state, generator, trained=False)
         _whole_step(step, _batch(step.settings, ctx.profile.generator.size, generator.slots))
@@ -116,17 +113,6 @@ def _with(ctx: Context, settings: Train) -> Context:
     return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, train=settings))
 
 
-def _blank(ctx: Context) -> Generator:
-    """The profile's generator, untrained and frozen."""
-    settings = ctx.profile.generator
-    if settings.kind == "mobilestylegan":
-        return MobileStyleGAN(settings.size).requires_grad_(False)
-    native, multiplier = networks.stylegan2_size(ctx)
-    net = StyleGAN2(native, multiplier).requires_grad_(False)
-    net.size = settings.size
-    return net
-
-
 def _batch(settings: Train, size: int, slots: int) -> Batch:
     n = settings.micro_batch
     return Batch(
@@ -140,7 +126,7 @@ def _batch(settings: Train, size: int, slots: int) -> Batch:
 def _whole_step(step: Step, batch: Batch) -> None:
     """What `Step` does to one micro-batch, with every region on both sides."""
     s, rng = step.settings, np.random.default_rng(0)
-    sample, region = np.divmod(np.arange(len(batch.image) * len(regions.REGIONS)), len(regions.REGIONS))
+    sample, region = np.divmod(np.arange(len(batch.image) * REGION_COUNT), REGION_COUNT)
     boxes = np.tile(np.array([0, 0, s.patch, s.patch]), (len(sample), s.patches, 1))
     matched = region_patches.Matched(sample, region, boxes, boxes, boxes)
     for y in step.refine(batch, batch.codes, rng):

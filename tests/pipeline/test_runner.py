@@ -6,11 +6,9 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline import profile
@@ -19,59 +17,12 @@ from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.locks import lock
-from pipeline.runner.run import Summary, run_collections, run_stage
+from pipeline.runner.run import Summary, run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import is_settled
 from stages.tools import verify
-from stages.tools.explain import explain
-
-CALLS: list[list[str]] = []
-
-
-def open_read(ctx: Context) -> Worker:
-    """Parses a number out of each file; the delay leaves time to kill the run."""
-    delay = float(os.environ.get("DELAY", "0"))
-
-    def work(items: Sequence[Item]) -> list[Row | Reject]:
-        CALLS.append([item.key for item in items])
-        time.sleep(delay)
-        out: list[Row | Reject] = []
-        for item in items:
-            text = item["source"].decode()
-            out.append(
-                {"image": item["source"] * 100, "value": float(text), "path": item.path}
-                if text.isdigit()
-                else Reject("not a number")
-            )
-        return out
-
-    return work
-
-
-def open_square(ctx: Context) -> Worker:
-    def work(items: Sequence[Item]) -> list[Row | Reject]:
-        CALLS.append([item.key for item in items])
-        return [{"square": np.full(3, item["images.value"] ** 2)} for item in items]
-
-    return work
-
-
-READ = StageSpec(
-    name="read",
-    output="images",
-    open=open_read,
-    batch=3,
-    params={"a": 1},
-    weights={"net": "aa"},
-    columns={"image": Column("bytes"), "value": Column("f4"), "path": Column("text")},
-)
-SQUARE = StageSpec(
-    name="square",
-    output="latents",
-    open=open_square,
-    parents={"images": ("value",)},
-    columns={"square": Column("f4", (3,))},
-)
+from stages.tools.explain import explain_step
+from tests.support.two_stages import CALLS, READ, SQUARE, computed, contents, make, open_read, run
 
 
 @pytest.fixture
@@ -79,27 +30,6 @@ def ctx(tmp_path: Path) -> Context:
     make(tmp_path / "in", 10)
     CALLS.clear()
     return Context(profile.load("tiny"), cache=tmp_path / "cache", content=tmp_path / "in", style=tmp_path / "in")
-
-
-def make(folder: Path, count: int) -> None:
-    folder.mkdir(exist_ok=True)
-    for i in range(count):
-        (folder / f"n{i:03d}.jpg").write_text(str(i))
-
-
-def computed() -> int:
-    total = sum(map(len, CALLS))
-    CALLS.clear()
-    return total
-
-
-def contents(path: Path) -> tuple[dict, list]:
-    with store.Cache(path) as cache:
-        return cache.entries(), cache.rows(cache.keys(), list(cache.columns))
-
-
-def run(stage: StageSpec, ctx: Context) -> Summary:
-    return run_stage(stage, "content", ctx)
 
 
 def test_computes_once_and_reads_back(ctx: Context) -> None:
@@ -147,7 +77,7 @@ def test_a_changed_recipe_recomputes_all_and_is_explained(ctx: Context, change: 
     run(SQUARE, ctx)
     computed()
     changed = dataclasses.replace(READ, **change)
-    assert cause in explain(changed, "content", ctx)
+    assert cause in explain_step(changed, "content", ctx)
     assert run(changed, ctx).computed == computed() == 10
     assert run(SQUARE, ctx).computed == 0, "the rows came out the same, so what is made from them holds"
 
@@ -187,10 +117,10 @@ def test_only_rows_of_changed_inputs_are_stale(ctx: Context) -> None:
     (ctx.content / "n002.jpg").unlink()
     os.utime(ctx.content / "n003.jpg", (1, 1))  # touched, same content
     (ctx.content / "n500.jpg").write_text("500")
-    told = explain(READ, "content", ctx)
+    told = explain_step(READ, "content", ctx)
     assert "1 rows stale: input changed (source)" in told and "1 rows stale: input gone (source)" in told
     assert run(READ, ctx).cached == 10 and computed() == 2
-    assert "1 rows stale: input changed (images)" in explain(SQUARE, "content", ctx)
+    assert "1 rows stale: input changed (images)" in explain_step(SQUARE, "content", ctx)
     assert run(SQUARE, ctx).computed == 2
     assert store.read_rows(ctx.file("content", "latents"), ["n001"], ["square"])[0]["square"][0] == 77**2
     assert "n002" not in store.keys(ctx.file("content", "latents"))
@@ -275,7 +205,7 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
     killed = dataclasses.replace(ctx, cache=tmp_path / "killed")
     code = (
         "import pathlib; from pipeline import profile; from pipeline.runner import run as runner\n"
-        "from tests.pipeline import test_runner as t\n"
+        "from tests.support import two_stages as t\n"
         "runner.PART_SECONDS = 0.02\n"
         f"folder, cache = pathlib.Path({str(ctx.content)!r}), pathlib.Path({str(killed.cache)!r})\n"
         "t.run(t.READ, t.Context(profile.load('tiny'), content=folder, cache=cache))"
@@ -307,7 +237,7 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
         folder, cache = tmp_path / f"in{count}", tmp_path / f"cache{count}"
         make(folder, count)
         code = (
-            "import pathlib, resource; from pipeline import profile; from tests.pipeline import test_runner as t\n"
+            "import pathlib, resource; from pipeline import profile; from tests.support import two_stages as t\n"
             f"ctx = t.Context(profile.load('tiny'), content=pathlib.Path({str(folder)!r}), "
             f"cache=pathlib.Path({str(cache)!r}))\n"
             "t.run(t.READ, ctx), t.run(t.SQUARE, ctx), t.run(t.READ, ctx)\n"

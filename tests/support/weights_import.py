@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from pipeline import weights
 from pipeline.errors import Fault
@@ -35,3 +37,19 @@ def refused(path: Path, name: str | Path = "", **options: Any) -> str:
 def kept() -> set[Path]:
     """The files in the cache folder."""
     return {item for item in weights.folder().rglob("*") if item.is_file() and "locks" not in item.parts}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k].float(), b[k].float()) for k in a)
+
+
+def shapes(network: Any, *arguments: Any) -> dict[str, Tensor]:
+    """A state dict of zeros that takes no memory."""
+    with torch.device("meta"):
+        meta = network(*arguments).state_dict()
+    return {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in meta.items()}
+
+
+def theirs(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """A critic's tensors under the Swapping Autoencoder's names."""
+    return {prefix + name.replace(".conv.", ".Conv.").replace(".bias.", ".Act."): t for name, t in state.items()}

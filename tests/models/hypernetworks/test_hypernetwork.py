@@ -12,7 +12,8 @@ from torch import Tensor
 
 from models.generators.mobilestylegan import LayerEntry
 from models.hypernetworks import hypernetwork
-from models.hypernetworks.hypernetwork import CELLS, CODE, UNKNOWN, Head, HyperNetwork, add, arrange, mix_codes
+from models.hypernetworks.hypernetwork import CELLS, Head, HyperNetwork, add, arrange, mix_codes
+from models.regions import CODE_SIZE, UNKNOWN
 
 TABLE = [
     LayerEntry(0, "conv1", 4, "conv3x3", (24, 24, 3, 3)),
@@ -23,7 +24,7 @@ TABLE = [
 
 
 def codes(seed: int, n: int = 1) -> Tensor:
-    return F.normalize(torch.randn(n, 4, CODE, generator=torch.Generator().manual_seed(seed)), dim=-1)
+    return F.normalize(torch.randn(n, 4, CODE_SIZE, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def inputs(seed: int = 0, n: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.backbones import irse
-from models.metrics.identity import CODE, CROP, Identity
+from models.metrics.identity import CROP, EMBEDDING_SIZE, Identity
 from models.state_dicts import build
 from pipeline import weights
 from stages.weights_import import importer as imports
@@ -40,7 +40,7 @@ def faces(count: int, size: int = 256) -> Tensor:
 def test_distance_is_of_the_face_alone() -> None:
     net = Identity.load(state())
     x = faces(2)
-    assert net.embed(x).shape == (2, CODE)
+    assert net.embed(x).shape == (2, EMBEDDING_SIZE)
     torch.testing.assert_close(net.embed(x).norm(dim=1), torch.ones(2))
     torch.testing.assert_close(net(x, x), torch.zeros(2), atol=1e-5, rtol=0)
     other = net(x, x.flip(0))

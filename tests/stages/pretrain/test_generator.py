@@ -190,6 +190,6 @@ def test_mobilestylegan_is_written_with_its_head(base: Path, monkeypatch: pytest
 
 
 def test_another_generator_has_no_such_training(base: Path) -> None:
-    with pytest.raises(Fault, match="expected one of stylegan2, mobilestylegan") as fault:
+    with pytest.raises(Fault, match="finetune-generator works with stylegan2 or mobilestylegan") as fault:
         finetune_generator.run(pretrainings.other_kind(), data=base / "data")
     assert fault.value.status == 2

@@ -11,6 +11,7 @@ from pipeline import profile
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.training.peak_memory import Peak
+from stages.loaders import generator as networks
 from stages.train import memory as train_memory
 from tests.support import small_run
 
@@ -45,7 +46,7 @@ def test_each_saving_takes_less() -> None:
     single = train_memory.step_bytes(portable(batch=4, micro_batch=1, checkpointing=True))
     assert single < again < plain
     assert single == train_memory.step_bytes(portable(batch=1, micro_batch=1, checkpointing=True))
-    held = sum(p.nbytes for p in train_memory._blank(portable()).parameters())
+    held = sum(p.nbytes for p in networks.blank(portable()).parameters())
     assert single > held
 
 

@@ -15,7 +15,6 @@ import torch
 from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
@@ -31,16 +30,12 @@ from stages.weights_import import importer as imports
 from stages.weights_import.structure import structure
 from tests.stages.preprocess.test_masks import save_bands
 from tests.support import published_files
-from tests.support.weights_import import kept, own_cache, refused, take
+from tests.support.weights_import import kept, own_cache, refused, same, shapes, take, theirs
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_cache(tmp_path / "cache", monkeypatch)
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k].float(), b[k].float()) for k in a)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -296,15 +291,3 @@ class Quiet(SimpleHTTPRequestHandler):
     """Serves a folder without a word."""
 
     def log_message(self, format: str, *args: object) -> None: ...
-
-
-def shapes(network: Any, *arguments: Any) -> dict[str, Tensor]:
-    """A state dict of zeros that takes no memory."""
-    with torch.device("meta"):
-        meta = network(*arguments).state_dict()
-    return {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in meta.items()}
-
-
-def theirs(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """A critic's tensors under the Swapping Autoencoder's names."""
-    return {prefix + name.replace(".conv.", ".Conv.").replace(".bias.", ".Act."): t for name, t in state.items()}
