@@ -48,15 +48,15 @@ def main() -> None:
     latent = cut.mean_latent()[None, None].expand(1, 18, -1)
     x, codes, region = cut(latent).clamp(-1, 1), torch.randn(1, 4, 256), portrait_regions()
     by_region = hyper(x, x, codes, region)
-    everywhere, places = [d[:, 0] for d in by_region], hyper.places(region)
+    everywhere, region_weights = [d[:, 0] for d in by_region], hyper.region_weights(region)
     rows = {
         "generator, 256 px cut": lambda: cut(latent),
         "generator, 256 px cut with deltas everywhere": lambda: cut(latent, everywhere),
-        "generator, 256 px cut with deltas by region": lambda: cut(latent, by_region, places),
+        "generator, 256 px cut with deltas by region": lambda: cut(latent, by_region, region_weights),
         "generator, 1024 px": lambda: full(latent),
         "hypernetwork": lambda: hyper(x, x, codes, region),
         **{
-            f"core forward, refinements: {n}": functools.partial(
+            f"core forward, refinement_iterations: {n}": functools.partial(
                 hypernetwork.render, hyper, cut, x, latent, codes, region, n
             )
             for n in (1, 3)

@@ -11,7 +11,7 @@ from statistics import median
 import cv2
 import numpy as np
 
-from stages.preprocess.aladin_codes import choose
+from stages.preprocess.aladin_codes import sample_region_windows
 
 SIDE, SIZE, COUNT, COVERAGE, TRIES, MAPS, REPEATS = 256, 64, 8, 0.7, 2000, 24, 5
 
@@ -49,7 +49,7 @@ def main() -> None:
     at_once, drawn, given_up = [], [], 0
     for seed in range(MAPS):
         region = head(rng)
-        at_once.append(_seconds(lambda: choose(region, SIZE, COUNT, (COVERAGE,), seed)))  # noqa: B023
+        at_once.append(_seconds(lambda: sample_region_windows(region, SIZE, COUNT, (COVERAGE,), seed)))  # noqa: B023
         drawn.append(_seconds(lambda: by_rejection(region, seed)))  # noqa: B023
         given_up += by_rejection(region, seed)[1]
     ratio = sum(drawn) / sum(at_once)

@@ -1,9 +1,10 @@
 """What training takes of memory as its savings are switched on in turn, for the paper's networks at full size.
 
 Run: `make bench`, or `python bench/train_memory.py` (minutes). The bytes are those of all tensors alive at the worst
-moment of a whole step (both passes, three refinements, critics with their penalties, gradients, Adam's moments and the
-average), in float32, counted on the meta device without computing: see pipeline/peak.py. Beside the portable profile's
-count stands what a process that takes such steps really held, and how much of a step it waited for data.
+moment of a whole step (both passes, three refinement_iterations, discriminators with their penalties, gradients, Adam's
+moments and the average), in float32, counted on the meta device without computing: see pipeline/peak.py. Beside the
+portable profile's count stands what a process that takes such steps really held, and how much of a step it waited for
+data.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ STEPS = 4
 
 def changed(ctx: Context, batch: int, **settings: object) -> Context:
     """The profile with another batch, at once unless `micro_batch` says otherwise."""
-    settings = {"batch": batch, "micro_batch": batch, "refinements": 3, "losses_at": "each"} | settings
+    settings = {"batch": batch, "micro_batch": batch, "refinement_iterations": 3, "losses_at": "each"} | settings
     settings["micro_batch"] = min(batch, int(str(settings["micro_batch"])))
     return dataclasses.replace(
         ctx, profile=dataclasses.replace(ctx.profile, train=dataclasses.replace(ctx.profile.train, **settings))

@@ -20,7 +20,7 @@ def coverage(mask: NDArray[np.bool_], size: int) -> NDArray[np.float64]:
     return _inside(mask, size) / float(size * size)
 
 
-def draw(
+def sample_windows(
     mask: NDArray[np.bool_], size: int, count: int, thresholds: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[Boxes, NDArray[np.float64]] | None:
     """Draw `count` windows (x0, y0, x1, y1) uniformly among those whose coverage reaches a threshold.

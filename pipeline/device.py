@@ -5,21 +5,21 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 NAMES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # without any of these there is none
 
 
 def check(name: str) -> str:
-    """The name, if it is one at all. Raises: Fault(2)."""
+    """The name, if it is one at all. Raises: UserError(2)."""
     if not NAMES.fullmatch(name):
-        raise Fault(f"--device {name}: no such device; use auto, cpu, cuda or cuda:1", 2)
+        raise UserError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:1", 2)
     return name
 
 
 def resolve(name: str) -> str:
-    """The device to use for `name`, "auto" being a GPU if there is one. Raises: Fault(2) when it cannot be used."""
+    """The device to use for `name`, "auto" being a GPU if there is one. Raises: UserError(2) when it cannot be used."""
     if check(name) == "cpu" or (name == "auto" and not any(Path(node).exists() for node in GPU_NODES)):
         return "cpu"
     import torch
@@ -29,7 +29,9 @@ def resolve(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise Fault(f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use cpu or auto", 2) from error
+        raise UserError(
+            f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use cpu or auto", 2
+        ) from error
     return name
 
 

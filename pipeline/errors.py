@@ -1,7 +1,7 @@
 """The one exception a user is meant to see."""
 
 
-class Fault(Exception):
+class UserError(Exception):
     """A failure told in one line: what, where, what was expected, the way out.
 
     `status` becomes the exit status: 1 a stage failed, 2 wrong use or configuration, 3 too many rejects.

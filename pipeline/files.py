@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -31,7 +31,7 @@ def remove(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to be written as a file or a folder; on success it becomes `path`.
 
-    Raises Fault when the disk is full; whatever goes wrong, `path` keeps its former content.
+    Raises UserError when the disk is full; whatever goes wrong, `path` keeps its former content.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
         fsync(path.parent)
     except OSError as error:
         if error.errno in _FULL | _CLOSED:
-            raise disk_fault(error, path) from error
+            raise disk_error(error, path) from error
         raise
     finally:
         remove(temporary)
@@ -56,12 +56,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def disk_fault(error: OSError, path: Path) -> Fault:
-    """Return the one-line Fault for a write to `path` that failed."""
+def disk_error(error: OSError, path: Path) -> UserError:
+    """Return the one-line UserError for a write to `path` that failed."""
     if error.errno in _FULL:
         free = shutil.disk_usage(path.parent).free / 1e6
-        return Fault(f"{path}: no space left on the device ({free:.0f} MB free); free some, or choose another folder")
-    return Fault(f"{path}: cannot be written: {error.strerror or error}; check the folder and its permissions")
+        return UserError(
+            f"{path}: no space left on the device ({free:.0f} MB free); free some, or choose another folder"
+        )
+    return UserError(f"{path}: cannot be written: {error.strerror or error}; check the folder and its permissions")
 
 
 def size(path: Path) -> int:

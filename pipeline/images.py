@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,14 +20,14 @@ def decode(data: bytes, size: int | None = None, halve: bool = False) -> np.ndar
     """Decode an encoded picture to RGB [H, W, 3] u8, resized to a `size` square by area averaging when given.
 
     With `halve` a picture at least twice `size` is first halved by its codec: cheaper, and nearly the same pixels.
-    Raises: Fault when the bytes are no picture.
+    Raises: UserError when the bytes are no picture.
     """
     coded = np.frombuffer(data, np.uint8)
     rgb = cv2.imdecode(coded, _HALF if halve else cv2.IMREAD_COLOR_RGB) if data else None
     if rgb is not None and halve and size is not None and min(rgb.shape[:2]) < size:
         rgb = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
     if rgb is None:
-        raise Fault(f"{len(data)} bytes are not a picture; expected an encoded JPEG, PNG or WebP")
+        raise UserError(f"{len(data)} bytes are not a picture; expected an encoded JPEG, PNG or WebP")
     if size is not None and rgb.shape[:2] != (size, size):
         shrink = min(rgb.shape[:2]) >= size
         rgb = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
@@ -45,7 +45,7 @@ class Folder:
 
     An image is decoded when it is asked for: RGB u8 [`size`, `size`, 3].
 
-    Raises: Fault when there is none, or one cannot be decoded.
+    Raises: UserError when there is none, or one cannot be decoded.
     """
 
     def __init__(self, folder: Path, size: int, suffixes: tuple[str, ...] = SUFFIXES) -> None:
@@ -53,7 +53,7 @@ class Folder:
         self.files = sorted(p for p in found if not p.name.startswith("."))
         self.size = size
         if not self.files:
-            raise Fault(f"{folder} holds no images; expected {', '.join(suffixes)}", 2)
+            raise UserError(f"{folder} holds no images; expected {', '.join(suffixes)}", 2)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -64,8 +64,8 @@ class Folder:
     def __getitem__(self, index: int) -> np.ndarray:
         try:
             return decode(self.files[index].read_bytes(), self.size)
-        except Fault as fault:
-            raise Fault(f"{self.files[index]}: {fault}") from fault
+        except UserError as fault:
+            raise UserError(f"{self.files[index]}: {fault}") from fault
 
 
 def to_tensor(rgb: np.ndarray) -> "Tensor":

@@ -9,26 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import Fault
-from pipeline.files import disk_fault
+from pipeline.errors import UserError
+from pipeline.files import disk_error
 
 
 @contextmanager
 def lock(cache: Path, stage: str) -> Iterator[None]:
     """Hold the cache folder for this process; a lock dies with its process, so a killed run blocks nobody.
 
-    Raises: Fault at once when another run holds it, naming its stage, pid and host.
+    Raises: UserError at once when another run holds it, naming its stage, pid and host.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
         handle = open(cache / ".lock", "a+")  # noqa: SIM115
     except OSError as error:
-        raise disk_fault(error, cache / ".lock") from error
+        raise disk_error(error, cache / ".lock") from error
     with handle as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Fault(f"{cache}: in use by {_holder(f.fileno())}; wait for it or stop it, then run again") from None
+            raise UserError(
+                f"{cache}: in use by {_holder(f.fileno())}; wait for it or stop it, then run again"
+            ) from None
         f.truncate(0)
         f.write(json.dumps({"pid": os.getpid(), "stage": stage, "host": socket.gethostname()}))
         f.flush()
@@ -53,7 +55,7 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise disk_fault(error, path) from error
+        raise disk_error(error, path) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

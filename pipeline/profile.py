@@ -1,159 +1,172 @@
-"""A profile says what is computed: a TOML file read into frozen dataclasses, validated once, kept in every artefact."""
+"""A profile says what is computed: a TOML file read into frozen dataclasses, validated once, kept in every artefact.
+
+`profiles/portable.toml` explains every key. The defaults here are that file's values; another file holds what differs.
+"""
 
 import dataclasses
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "profiles"
+DEPTH = 8  # profiles that extend one another
+RENAMED = {
+    "inverter.passes": "inverter.iterations",
+    "train.refinements": "train.refinement_iterations",
+    "train.stylisation_steps": "train.stylization_steps",
+    "train.critic_learning_rate": "train.discriminator_learning_rate",
+    "train.critics_every": "train.discriminators_every",
+    "train.patch_critic_width": "train.patch_discriminator_width",
+    "train.image_critic_base": "train.image_discriminator_base",
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `least` to `most`, both allowed."""
+
+    least: float
+    most: float = float("inf")
+
+    def __str__(self) -> str:
+        return f"{self.least:g} or more" if self.most == float("inf") else f"{self.least:g} to {self.most:g}"
+
+
+Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+Weight = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+NoFace = Literal["reject", "keep"]
 
 
 @dataclass(frozen=True)
 class Generator:
-    """The frozen image generator; `size` is the working resolution, `head` the fitted output cut ("" for none)."""
+    """The frozen image generator; `head` is the fitted output cut ("" for none)."""
 
-    kind: str
-    size: int
-    weights: str
-    head: str
+    kind: str = "mobilestylegan"
+    size: Positive = 256
+    weights: str = "mobilestylegan"
+    head: str = "head256"
 
 
 @dataclass(frozen=True)
 class Align:
-    """Face alignment; `source_size` is the resolution kept in the cache, `size` the one models see."""
+    """Face alignment."""
 
-    size: int
-    source_size: int
-    detector: str
-    jpeg_quality: int
-    no_face: str
+    size: Positive = 256
+    source_size: Positive = 512
+    detector: str = "yunet"
+    jpeg_quality: Annotated[int, Range(1, 100)] = 95
+    no_face: NoFace = "reject"
 
 
 @dataclass(frozen=True)
 class Inverter:
-    """The encoder from an image to the generator's latent, refined in `passes`, then by `steps` of gradient descent."""
+    """The encoder from an image to the generator's latent, and the gradient steps after it."""
 
-    weights: str
-    passes: int
-    steps: int
+    weights: str = "inverter"
+    iterations: Positive = 2
+    steps: Count = 12
 
 
 @dataclass(frozen=True)
 class Parser:
-    """The segmenter: `kind` of network, and which of its labels, by name, are hair and face; the rest is background."""
+    """Face parsing: the network, and which of its labels are hair and face; the rest is background."""
 
-    kind: str
-    weights: str
-    hair: tuple[str, ...]
-    face: tuple[str, ...]
+    kind: str = "portrait"
+    weights: str = "parser"
+    hair: tuple[str, ...] = ("hair",)
+    face: tuple[str, ...] = ("face",)
 
 
 @dataclass(frozen=True)
 class Aladin:
-    """Style codes: `patches` windows of `patch` px a region whose coverage is at least `coverage`, else `relaxed`.
+    """Style codes: the network, and the windows whose codes are averaged."""
 
-    The network sees a window at `input_size` px and the whole picture at `whole_size`; its `kind` is "imagenet" (a head
-    on the VGG16 that LPIPS reads), "vgg16" or "vit", the published ones.
-    """
-
-    kind: str
-    weights: str
-    patch: int
-    patches: int
-    coverage: float
-    relaxed: float
-    input_size: int
-    whole_size: int
+    kind: str = "imagenet"
+    weights: str = "aladin"
+    patch: Positive = 64
+    patches: Positive = 8
+    coverage: Share = 0.7
+    relaxed: Share = 0.5
+    input_size: Positive = 64
+    whole_size: Positive = 192
 
 
 @dataclass(frozen=True)
 class Shards:
-    """Packing: a tar is closed before it would pass `max_mb`; `test_fraction` of the keys, by hash, is held out."""
+    """Packing into tars."""
 
-    max_mb: float
-    test_fraction: float
+    max_mb: Annotated[float, Range(0.001)] = 128.0
+    test_fraction: Share = 0.1
 
 
 @dataclass(frozen=True)
 class Train:
-    """The hypernetwork and its training (paper section 3).
+    """The hypernetwork and its training (paper section 3)."""
 
-    `heads` are "channel" (a shift a channel, the paper's), "separable" (that and `rank` separable terms) or
-    "hyperstyle" (HyperStyle's trunk and heads, without `width` and `rank`; its published `weights` are a start).
-    `losses_at` "each" takes the losses after every refinement (the paper's), "one" after one drawn a step.
-    `reconstruct_styles` False has reconstruction see contents alone: for styles whose latents are too rough a start.
-    `start_layer` is the row of the generator's layer table from which stylisation trains, or the resolution of the
-    first such row ("32px"). `micro_batch` samples go through the networks at once; the rates rise over `warm_up` steps.
-    The critics act in every `critics_every`-th step, with so many times the weight lambda2. `identity` weights the
-    distance in reconstruction by ArcFace; `style` and `content` the auxiliary VGG16 term (0: off, the paper's).
-    `mask_condition` and `mask_loss` are Table 4's switches: codes arranged by region, patches matched by region.
-    `region_deltas` gives every region deltas of its own that act where it lies (false: everywhere, the paper's).
-    `precision` "bfloat16" runs hypernetwork and generator in it; `checkpointing` recomputes their activations.
-    Every `validate_every` steps (0: never) a fixed grid is drawn and measured.
-    """
-
-    weights: str
-    heads: str
-    width: int
-    rank: int
-    refinements: int
-    losses_at: str
-    start_layer: int | str
-    batch: int
-    micro_batch: int
-    reconstruction_steps: int
-    stylisation_steps: int
-    learning_rate: float
-    critic_learning_rate: float
-    critics_every: int
-    ema: float
-    lambda1: float
-    lambda2: float
-    lpips: float
-    identity: float
-    identity_weights: str
-    style: float
-    content: float
-    mask_condition: bool
-    mask_loss: bool
-    region_deltas: bool
-    patches: int
-    patch: int
-    patch_critic_width: float
-    image_critic_base: int
-    reconstruction_every: int
-    reconstruct_styles: bool
-    warm_up: int
-    validate_every: int
-    precision: str
-    checkpointing: bool
+    weights: str = "hypernet"
+    heads: Literal["channel", "separable", "hyperstyle"] = "separable"
+    width: Positive = 32
+    rank: Count = 4
+    refinement_iterations: Positive = 1
+    losses_at: Literal["each", "one"] = "one"
+    start_layer: int | str = 5
+    batch: Positive = 1
+    micro_batch: Positive = 1
+    reconstruction_steps: Count = 900
+    stylization_steps: Count = 5900
+    learning_rate: Weight = 3e-4
+    discriminator_learning_rate: Weight = 1e-3
+    discriminators_every: Positive = 4
+    ema: Share = 0.99
+    lambda1: Weight = 2.0
+    lambda2: Weight = 0.05
+    lpips: Weight = 0.8
+    identity: Weight = 0.0
+    identity_weights: str = ""
+    style: Weight = 6.0
+    content: Weight = 1.0
+    mask_condition: bool = True
+    mask_loss: bool = True
+    region_deltas: bool = True
+    patches: Positive = 3
+    patch: Positive = 32
+    patch_discriminator_width: Annotated[float, Range(0.01)] = 0.25
+    image_discriminator_base: Positive = 2048
+    reconstruction_every: Positive = 2
+    reconstruct_styles: bool = False
+    warm_up: Count = 0
+    validate_every: Count = 200
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
 class Eval:
-    """The evaluation grid: at most so many contents and styles."""
+    """The evaluation grid: at most this many contents and styles."""
 
-    contents: int
-    styles: int
+    contents: Positive = 4
+    styles: Positive = 4
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that decides a result besides the pictures and the weights."""
+    """Everything that decides a result besides the images and the weights."""
 
     name: str
-    seed: int
-    generator: Generator
-    align: Align
-    inverter: Inverter
-    parser: Parser
-    aladin: Aladin
-    shards: Shards
-    train: Train
-    eval: Eval
+    seed: Count = 0
+    generator: Generator = field(default_factory=Generator)
+    align: Align = field(default_factory=Align)
+    inverter: Inverter = field(default_factory=Inverter)
+    parser: Parser = field(default_factory=Parser)
+    aladin: Aladin = field(default_factory=Aladin)
+    shards: Shards = field(default_factory=Shards)
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
 
     def section_dict(self, section: str) -> dict[str, Any]:
         """One section as plain values, for a stage's `params`."""
@@ -161,48 +174,81 @@ class Profile:
 
 
 def load(name_or_path: str | Path) -> Profile:
-    """Read a profile by name (a file in profiles/) or path.
+    """Read a profile by name (a file in profiles/) or path, and what it extends.
 
-    Raises: Fault(status 2) naming the key that is unknown, missing or of the wrong type.
+    Raises: UserError(2) naming the file, the key that is unknown or of a wrong type or range, and what is allowed.
     """
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    following: str | Path | None = name_or_path
+    while following is not None:
+        if len(chain) == DEPTH:
+            raise UserError(f"{chain[0][0]}: extends more than {DEPTH} profiles, or itself; end the chain", 2)
+        path, table = _read(following, chain[-1][0] if chain else None)
+        following = table.pop("extends", None)
+        if not isinstance(following, str | None):
+            raise UserError(f"{path}: 'extends' is {following!r}; expected a profile's name or a .toml file", 2)
+        chain.append((path, table))
+    if not isinstance(chain[0][1].get("name"), str):
+        raise UserError(f"{chain[0][0]}: missing key 'name'; give this profile a name of its own", 2)
+    found = Profile(name="")
+    for path, table in reversed(chain):
+        found = _changed(found, table, "", path)
+    return found
+
+
+def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The file of a profile, and its table; a path in `extends` counts from the `extending` file's folder."""
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = FOLDER / f"{name_or_path}.toml"
+    elif extending is not None:
+        path = extending.parent / path
     try:
-        table = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+        return path, tomllib.loads(path.read_text())
+    except (FileNotFoundError, IsADirectoryError):
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
-        raise Fault(f"no profile {str(name_or_path)!r}: expected a .toml file or one of {known}", 2) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise Fault(f"{path}: not a TOML file ({e})", 2) from e
-    return _build(Profile, table, "", path)
+        where = f"{extending}: extends " if extending else ""
+        raise UserError(
+            f"{where}no profile {str(name_or_path)!r}: expected a .toml file or one of {known}", 2
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
+        raise UserError(f"{path}: not a TOML file ({e}); mend it", 2) from e
 
 
-def _build(cls: type, table: dict[str, Any], prefix: str, path: Path) -> Any:
-    """Fill the dataclass `cls` from `table`, strictly; `prefix` is the section's name with a dot."""
-    fields = {f.name: f.type for f in dataclasses.fields(cls)}
-    for key in table:
-        if key not in fields:
-            raise Fault(f"{path}: unknown key {prefix + key!r}; expected one of {', '.join(fields)}", 2)
+def _changed(section: Any, table: dict[str, Any], prefix: str, path: Path) -> Any:
+    """The dataclass `section` with the values of `table`, strictly; `prefix` is the section's name with a dot."""
+    fields = {f.name: f.type for f in dataclasses.fields(section)}
     values = {}
-    for key, kind in fields.items():
-        if key not in table:
-            raise Fault(f"{path}: missing key {prefix + key!r}; add it", 2)
-        values[key] = _convert(kind, table[key], prefix + key, path)
-    return cls(**values)
+    for key, value in table.items():
+        name = prefix + key
+        if key not in fields:
+            way_out = (
+                f"it is called {RENAMED[name]!r} now" if name in RENAMED else f"expected one of {', '.join(fields)}"
+            )
+            raise UserError(f"{path}: unknown key {name!r}; {way_out}", 2)
+        if dataclasses.is_dataclass(fields[key]):
+            if not isinstance(value, dict):
+                raise UserError(f"{path}: {name!r} is {value!r}; expected a [{name}] section", 2)
+            values[key] = _changed(getattr(section, key), value, f"{name}.", path)
+        else:
+            values[key] = _checked(fields[key], value, name, path)
+    return dataclasses.replace(section, **values)
 
 
-def _convert(kind: Any, value: Any, key: str, path: Path) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise Fault(f"{path}: {key!r} is {value!r}; expected a [{key}] section", 2)
-        return _build(kind, value, f"{key}.", path)
+def _checked(kind: Any, value: Any, key: str, path: Path) -> Any:
+    """A value of the annotated `kind`. Raises: UserError(2) saying what is allowed."""
+    kind, *limits = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    allowed: Any = getattr(kind, "__name__", str(kind).replace(" | ", " or "))
     if kind == tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            raise Fault(f"{path}: {key!r} is {value!r}; expected a list of names", 2)
-        return tuple(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) not in (get_args(kind) or (kind,)):
-        raise Fault(f"{path}: {key!r} is {value!r}; expected {getattr(kind, '__name__', kind)}", 2)
+        fits, allowed = isinstance(value, list) and all(isinstance(entry, str) for entry in value), "a list of names"
+        value = tuple(value) if fits else value
+    elif get_origin(kind) is Literal:
+        fits, allowed = value in get_args(kind), " or ".join(map(repr, get_args(kind)))
+    else:
+        value = float(value) if kind is float and type(value) is int else value
+        fits = type(value) in (get_args(kind) or (kind,))
+        for limit in limits:
+            fits, allowed = fits and limit.least <= value <= limit.most, f"{allowed}, {limit}"
+    if not fits:
+        raise UserError(f"{path}: {key!r} is {value!r}; expected {allowed}", 2)
     return value

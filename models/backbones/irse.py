@@ -64,7 +64,7 @@ class Backbone(nn.Module):
                 inputs = width
         self.body = nn.Sequential(*units)
 
-    def look(self, x: Tensor, taps: Sequence[int] = (23,)) -> list[Tensor]:
+    def features(self, x: Tensor, taps: Sequence[int] = (23,)) -> list[Tensor]:
         """The features after the units `taps`, ascending. Raises: ValueError for another size of picture."""
         if x.shape[1:] != (3, 256, 256):
             raise ValueError(f"the encoder reads pictures [N, 3, 256, 256], got {list(x.shape)}")

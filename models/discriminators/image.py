@@ -1,8 +1,9 @@
-"""The two critics of the stylisation pass: one judges whole images, one whether patches share a region's style.
+"""The two discriminators of the stylisation pass: one judges whole images, one whether patches share a region's style.
 
-Both are StyleGAN2 residual networks. The image critic leaves minibatch deviation out, so that batch 1 is safe; the
-patch critic is the Swapping Autoencoder's co-occurrence discriminator, rewritten from its published shapes. `width`
-and `base` narrow them for training without a GPU; `load` builds the published networks from their files' tensors.
+Both are StyleGAN2 residual networks. The image discriminator leaves minibatch deviation out, so that batch 1 is safe;
+the patch discriminator is the Swapping Autoencoder's co-occurrence discriminator, rewritten from its published shapes.
+`width` and `base` narrow them for training without a GPU; `load` builds the published networks from their files'
+tensors.
 """
 
 import math

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from models.stylegan_ops import LATENT, EqualLinear
 
 
-class LatentCritic(nn.Module):
+class LatentDiscriminator(nn.Module):
     """Tells the mapping network's latents from an encoder's: four layers and a logit, [N, 512] -> [N, 1]."""
 
     def __init__(self) -> None:

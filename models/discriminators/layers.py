@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models import state_dicts
 from models.stylegan_ops import GAIN, Bias, EqualConv, fir, upfirdn
 
-Critic = TypeVar("Critic", bound=nn.Module)
+Discriminator = TypeVar("Discriminator", bound=nn.Module)
 
 
 class ConvLayer(nn.Module):
@@ -80,7 +80,7 @@ def from_published(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Te
     return out, fir() if blur is None else blur
 
 
-def fill(make: Callable[[], Critic], state: Mapping[str, Tensor], blur: Tensor, what: str) -> Critic:
+def fill(make: Callable[[], Discriminator], state: Mapping[str, Tensor], blur: Tensor, what: str) -> Discriminator:
     with torch.device("meta"):  # a file may claim any width: it is checked before memory is taken
         state_dicts.check(state_dicts.shapes(make()), state, what)
     net = make()

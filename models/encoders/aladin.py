@@ -34,7 +34,7 @@ def statistics(trunk: Trunk, x: Tensor, *, slope: float = 0.0) -> Tensor:
     return torch.cat(parts, 1)
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """Leaky rectifier, fc1, leaky rectifier, fc2: statistics (N, 8448) to embeddings (N, 256) of any length."""
 
     def __init__(self, hidden: int = 1024, inputs: int = STATISTICS, outputs: int = CODE_SIZE) -> None:
@@ -60,12 +60,12 @@ class Aladin(nn.Module):
         super().__init__()
         self.size, self.slope = size, 0.0
         self.trunk = trunk or Trunk("vgg16")
-        self.head = Head(512)
+        self.head = ProjectionHead(512)
         if tensors is not None:
             head = {k.removeprefix("proj_head."): v.float() for k, v in tensors.items() if k.startswith("proj_head.")}
             if "fc1.weight" not in head:
                 raise ValueError("ALADIN: proj_head.fc1.weight is missing; expected the projection head's four tensors")
-            self.head = Head(head["fc1.weight"].shape[0])
+            self.head = ProjectionHead(head["fc1.weight"].shape[0])
             self.head.load_state_dict(head)
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 

@@ -41,14 +41,14 @@ class Encoder(Backbone):
     """What both encoders share: a start latent that `forward` adds to what `codes` predicts."""
 
     latent_avg: Tensor | None = None
-    slots: int
+    num_ws: int
 
     def codes(self, x: Tensor) -> Tensor:
-        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        """Offsets [N, num_ws, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """W+ latents [N, slots, 512]. Raises: ValueError when there is no average latent."""
+        """W+ latents [N, num_ws, 512]. Raises: ValueError when there is no average latent."""
         if self.latent_avg is None:
             raise ValueError("the encoder's file has no latent_avg; set it to the generator's, see mean_latent")
         return self.codes(x) + self.latent_avg.to(x.device)
@@ -56,8 +56,8 @@ class Encoder(Backbone):
     def _start(self, average: Tensor | None, what: str) -> None:
         if average is None:
             return
-        if average.numel() not in (512, self.slots * 512):
-            raise ValueError(f"not {what}: latent_avg is {list(average.shape)}; expected [{self.slots}, 512] or [512]")
+        if average.numel() not in (512, self.num_ws * 512):
+            raise ValueError(f"not {what}: latent_avg is {list(average.shape)}; expected [{self.num_ws}, 512] or [512]")
         self.latent_avg = average.float().reshape(-1, 512)
 
 
@@ -68,7 +68,7 @@ class PSP(Encoder):
 
     def __init__(self, styles: int = 18) -> None:
         super().__init__()
-        self.slots = styles
+        self.num_ws = styles
         sides = (16 if i < COARSE else 32 if i < MIDDLE else 64 for i in range(styles))
         self.styles = nn.ModuleList(StyleHead(side) for side in sides)
         fine, middle = irse.UNITS[1][0], irse.UNITS[2][0]
@@ -86,7 +86,7 @@ class PSP(Encoder):
         if styles not in STYLES:
             raise ValueError(
                 f"not {cls.name}: {styles} styles among {len(state)} tensors "
-                f"({state_dicts.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) slots"
+                f"({state_dicts.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) num_ws"
             )
         what = f"{cls.name} of {styles} styles"
         net = state_dicts.fill(state_dicts.build(cls, styles), state, what)
@@ -94,15 +94,15 @@ class PSP(Encoder):
         return net
 
     def codes(self, x: Tensor) -> Tensor:
-        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
-        return self.predict(x, self.slots)
+        """Offsets [N, num_ws, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        return self.predict(x, self.num_ws)
 
     def predict(self, x: Tensor, count: int) -> Tensor:
         """What the first `count` styles' heads say: [N, count, 512]."""
-        fine, middle, coarse = self.look(x, (6, 20, 23))
+        fine, middle, coarse = self.features(x, (6, 20, 23))
         middle = self._merge(coarse, self.latlayer1(middle))
         fine = self._merge(middle, self.latlayer2(fine))
-        seen = [coarse] * COARSE + [middle] * (MIDDLE - COARSE) + [fine] * max(0, self.slots - MIDDLE)
+        seen = [coarse] * COARSE + [middle] * (MIDDLE - COARSE) + [fine] * max(0, self.num_ws - MIDDLE)
         return torch.stack([head(features) for head, features in zip(self.styles[:count], seen, strict=False)], 1)
 
     @staticmethod
@@ -111,32 +111,32 @@ class PSP(Encoder):
 
 
 class Encoder4Editing(PSP):
-    """e4e: pSp's network, whose first style is meant for all slots, the others as offsets from it."""
+    """e4e: pSp's network, whose first style is meant for all num_ws, the others as offsets from it."""
 
     name = "an e4e encoder"
 
     def codes(self, x: Tensor, unlocked: int | None = None) -> Tensor:
-        """Offsets [N, slots, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1].
+        """Offsets [N, num_ws, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1].
 
-        Only the first `unlocked` slots differ from the first one: training frees them one by one.
+        Only the first `unlocked` num_ws differ from the first one: training frees them one by one.
         """
-        styles = self.predict(x, unlocked or self.slots)
+        styles = self.predict(x, unlocked or self.num_ws)
         first = styles[:, :1]
-        locked = first.expand(-1, self.slots - styles.shape[1], -1)
+        locked = first.expand(-1, self.num_ws - styles.shape[1], -1)
         return torch.cat([first, first + styles[:, 1:], locked], 1)
 
 
-def unlocked(step: int, every: int, slots: int) -> int:
+def unlocked(step: int, every: int, num_ws: int) -> int:
     """Slots with offsets of their own at a step: one alone for 10 x `every` steps, then one more each `every`."""
-    return min(slots, max(1, step // every - 8))
+    return min(num_ws, max(1, step // every - 8))
 
 
 class WEncoder(Encoder):
-    """HyperStyle's first guess: one style, repeated over the slots."""
+    """HyperStyle's first guess: one style, repeated over the num_ws."""
 
     def __init__(self, styles: int = 18) -> None:
         super().__init__()
-        self.slots = styles
+        self.num_ws = styles
         self.linear = EqualLinear(512, 512)
 
     @classmethod
@@ -155,8 +155,8 @@ class WEncoder(Encoder):
         return net
 
     def codes(self, x: Tensor) -> Tensor:
-        """Offsets [N, slots, 512] from the average latent, all slots alike."""
-        return self.linear(self.look(x)[0].mean((2, 3)))[:, None].repeat(1, self.slots, 1)
+        """Offsets [N, num_ws, 512] from the average latent, all num_ws alike."""
+        return self.linear(self.features(x)[0].mean((2, 3)))[:, None].repeat(1, self.num_ws, 1)
 
 
 def load(tensors: Mapping[str, Tensor], kind: str = "") -> Encoder:

@@ -3,7 +3,7 @@
 Three departures keep it small enough to train without a GPU: the eye is the frozen AlexNet trunk that LPIPS already
 loads; the latent is refined in a few passes that compare the picture with its current inversion (ReStyle, Alaluf et
 al. 2021); and a linear path from pooled features, solved in closed form on drawn faces, does most of the work, so that
-gradient descent only has to learn what is left.
+gradient optimisation only has to learn what is left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.trunks import Trunk
-from models.generators.mobilestylegan import SLOTS
+from models.generators.mobilestylegan import NUM_WS
 from models.metrics.lpips import LPIPS
 
 _ALEX = (64, 192, 384, 256, 256)  # channels of AlexNet's features; the deep ones have 15 x 15 cells at 256 px
 POOLED = 3 * 16**2 + _ALEX[0] * 6**2 + sum(_ALEX[1:]) * 5**2
 RANK = 256
-RATE, PULL = 0.1, 0.002  # of `descend`: LPIPS-alex of five photos 0.26 -> 0.15 in 12 steps
+RATE, PULL = 0.1, 0.002  # of `optimise`: LPIPS-alex of five photos 0.26 -> 0.15 in 12 steps
 
 
 class Generator(Protocol):
@@ -49,7 +49,7 @@ class Residual(nn.Module):
 
 
 class Refiner(nn.Module):
-    """The convolutional path: feature maps to a base change of all slots and an offset a slot (e4e's form)."""
+    """The convolutional path: feature maps to a base change of all num_ws and an offset a slot (e4e's form)."""
 
     def __init__(self, width: int = 256, deep: int = 384) -> None:
         super().__init__()
@@ -67,27 +67,27 @@ class Refiner(nn.Module):
         )
         self.hidden = nn.Sequential(nn.Linear(deep * 16, 512), nn.LeakyReLU(0.1))
         self.base = nn.Linear(512, 512)
-        self.offsets = nn.Linear(512, SLOTS * 512)
+        self.offsets = nn.Linear(512, NUM_WS * 512)
         for layer in (self.base, self.offsets):
             nn.init.normal_(layer.weight, 0, 1e-3)
             nn.init.zeros_(layer.bias)
 
-    def look(self, seen: "Seen") -> Tensor:
+    def feature_map(self, seen: "ImageFeatures") -> Tensor:
         """Feature map [N, C, 15, 15]."""
         first, second, *deep = seen.features
         small = F.interpolate(seen.picture, first.shape[-2:], mode="bilinear", antialias=True)
         detail = F.leaky_relu(self.detail(torch.cat([first, small], 1)), 0.1)
         return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1)
 
-    def forward(self, target: "Seen", current: "Seen") -> Tensor:
+    def forward(self, target: "ImageFeatures", current: "ImageFeatures") -> Tensor:
         """Change of the latent, [N, 18, 512]."""
-        a, b = self.look(target), self.look(current)
+        a, b = self.feature_map(target), self.feature_map(current)
         h = self.hidden(self.body(self.merge(torch.cat([a, a - b], 1))))
-        return self.base(h)[:, None] + self.offsets(h).reshape(-1, SLOTS, 512)
+        return self.base(h)[:, None] + self.offsets(h).reshape(-1, NUM_WS, 512)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageFeatures:
     """A picture [N, 3, 256, 256], the trunk's features of it, and these pooled to [N, POOLED]."""
 
     picture: Tensor
@@ -95,19 +95,19 @@ class Seen:
     pooled: Tensor
 
 
-def look(trunk: Trunk, x: Tensor) -> Seen:
+def image_features(trunk: Trunk, x: Tensor) -> ImageFeatures:
     """Look at pictures [N, 3, 256, 256] in [-1, 1]. Raises: ValueError for another size."""
     if x.shape[-2:] != (256, 256):
         raise ValueError(f"the inverter reads 256 x 256 pictures, got {tuple(x.shape)}")
     features = trunk(x)
-    return Seen(x, features, pool(x, features))
+    return ImageFeatures(x, features, pool(x, features))
 
 
-class Inverter(nn.Module):
+class PortableEncoder(nn.Module):
     """Predict the W+ latent of aligned pictures.
 
     `mean` [512] and `deviation` [512] are those of the generator's mapped latents: outputs are in units of them.
-    Without `refine` only the linear path is there, and all slots share one latent.
+    Without `refine` only the linear path is there, and all num_ws share one latent.
     """
 
     mean: Tensor
@@ -123,13 +123,13 @@ class Inverter(nn.Module):
         nn.init.zeros_(self.expand.weight)
 
     @classmethod
-    def load(cls, tensors: Mapping[str, Tensor]) -> "Inverter":
+    def load(cls, tensors: Mapping[str, Tensor]) -> "PortableEncoder":
         """Build from saved tensors, frozen."""
         net = cls(refine=any(name.startswith("refiner.") for name in tensors))
         net.load_state_dict({name: t.float() for name, t in tensors.items()})
         return net.requires_grad_(False).eval()
 
-    def step(self, target: Seen, current: Seen, latent: Tensor) -> Tensor:
+    def step(self, target: ImageFeatures, current: ImageFeatures, latent: Tensor) -> Tensor:
         """Refine `latent` [N, 18, 512] by comparing the picture with its current inversion."""
         change = self.expand(self.squeeze(target.pooled - current.pooled))[:, None]
         if self.refiner is not None:
@@ -149,19 +149,19 @@ class Inverter(nn.Module):
 
         `start` is the mean face [1, 3, 256, 256] if the caller has it already.
         """
-        target, found = look(trunk, x), []
-        latent = self.mean.expand(x.shape[0], SLOTS, -1)
+        target, found = image_features(trunk, x), []
+        latent = self.mean.expand(x.shape[0], NUM_WS, -1)
         for i in range(count):
             latent = latent.detach()
             with torch.no_grad():
                 current = start if i == 0 and start is not None else generator(latent).clamp(-1, 1)
-            latent = self.step(target, look(trunk, current), latent)
+            latent = self.step(target, image_features(trunk, current), latent)
             found.append(latent)
         return found
 
 
-def descend(latent: Tensor, x: Tensor, generator: Generator, lpips: LPIPS, deviation: Tensor, steps: int) -> Tensor:
-    """Descend on L2 + 0.8 LPIPS from an encoder's latent [1, L, 512] of x: hybrid inversion (Zhu et al. 2020).
+def optimise(latent: Tensor, x: Tensor, generator: Generator, lpips: LPIPS, deviation: Tensor, steps: int) -> Tensor:
+    """Optimise on L2 + 0.8 LPIPS from an encoder's latent [1, L, 512] of x: hybrid inversion (Zhu et al. 2020).
 
     Steps are in units of `deviation` [512] a slot; a pull to the start keeps the latent where the generator makes
     faces. One picture at a time, so that its result does not depend on a batch.

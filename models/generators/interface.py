@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from models.generators.region_weights import Places
+from models.generators.region_weights import RegionWeights
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,21 @@ Deltas = Sequence[Tensor | None]
 
 
 class Generator(Protocol):
-    """What the project needs of a frozen generator, whatever its kind; `slots` is the length of its W+ latents.
+    """What the project needs of a frozen generator, whatever its kind; `num_ws` is the length of its W+ latents.
 
     `checkpointing` has the backward pass compute each octave's activations again, so that only one octave's are held.
     """
 
     size: int
-    slots: int
+    num_ws: int
     checkpointing: bool
 
-    def __call__(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None) -> Tensor:
-        """Pictures [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, slots, 512].
+    def __call__(
+        self, latent: Tensor, deltas: Deltas | None = None, region_weights: RegionWeights | None = None
+    ) -> Tensor:
+        """Pictures [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, num_ws, 512].
 
-        Deltas have a kernel's shape after [N], or after [N, places.count] where every region has its own.
+        Deltas have a kernel's shape after [N], or after [N, places.region_count] where every region has its own.
         """
 
     def layer_table(self) -> list[LayerEntry]:

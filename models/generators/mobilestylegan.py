@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from models import recompute
 from models.generators.interface import Deltas, LayerEntry
-from models.generators.region_weights import Places
+from models.generators.region_weights import RegionWeights
 
-SLOTS = 18
+NUM_WS = 18
 WIDTHS = (512, 512, 512, 512, 256, 128, 64)
 SLOPE = 0.2
 
@@ -67,21 +67,21 @@ class Modulation(nn.Module):
         return F.linear(w, self.weight, self.bias)[:, :, None, None]
 
 
-def multiply(x: Tensor, kernels: Tensor, places: Places | None) -> Tensor:
-    """Multiply the channels [N, in, H, W] by kernels [N, out, in], or by [N, regions, out, in] where `places` say."""
-    if places is not None:
-        return places.convolve(x, kernels)
+def multiply(x: Tensor, kernels: Tensor, region_weights: RegionWeights | None) -> Tensor:
+    """Multiply the channels [N, in, H, W] by kernels [N, out, in], or per region by [N, regions, out, in]."""
+    if region_weights is not None:
+        return region_weights.convolve(x, kernels)
     return torch.bmm(kernels, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None, places: Places | None = None) -> Tensor:
+def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None, region_weights: RegionWeights | None = None) -> Tensor:
     """Apply a 1x1 convolution whose kernel may differ by sample: delta broadcasts to [N, out, in].
 
-    With `places` it may differ by region as well: delta [N, regions, out, in].
+    With `region_weights` it may differ by region as well: delta [N, regions, out, in].
     """
     if delta is None:
         return F.conv2d(x, weight[:, :, None, None])
-    return multiply(x, modulated_kernel(weight, delta), places)
+    return multiply(x, modulated_kernel(weight, delta), region_weights)
 
 
 class SeparableConv(nn.Module):
@@ -95,9 +95,11 @@ class SeparableConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
         self.noise = nn.Parameter(torch.zeros(1, 1, resolution, resolution)) if noise else None
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
+    ) -> Tensor:
         x = F.conv2d(x * self.modulation(w), self.depthwise, padding=1, groups=x.shape[1])
-        x = pointwise(x, self.pointwise, delta, places) + self.bias
+        x = pointwise(x, self.pointwise, delta, region_weights) + self.bias
         if self.noise is not None:
             x = x + self.noise
         return F.leaky_relu(x, SLOPE)
@@ -113,13 +115,15 @@ class FirstConv(nn.Module):
         self.noise = nn.Parameter(torch.zeros(1, 1, 4, 4))
         self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
+    ) -> Tensor:
         x = x * self.modulation(w)
         if delta is None:
             x = F.conv2d(x, self.weight, padding=1)
         else:
             columns = F.unfold(x, 3, padding=1).unflatten(2, x.shape[2:])
-            x = multiply(columns, modulated_kernel(self.weight, delta[..., None, None]).flatten(-3), places)
+            x = multiply(columns, modulated_kernel(self.weight, delta[..., None, None]).flatten(-3), region_weights)
         return F.leaky_relu(x + self.noise + self.bias, SLOPE)
 
 
@@ -132,10 +136,12 @@ class Block(nn.Module):
         self.conv1 = SeparableConv(inputs // 4, outputs, resolution)
         self.conv2 = SeparableConv(outputs, outputs, resolution)
 
-    def forward(self, x: Tensor, w: Sequence[Tensor], deltas: Deltas, places: Places | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Sequence[Tensor], deltas: Deltas, region_weights: RegionWeights | None = None
+    ) -> Tensor:
         """Double the sides; `w` holds the latents [N, 512] of up, conv1 and conv2, `deltas` go to the convolutions."""
         x = inverse_haar(x * self.up(w[0]))
-        return self.conv2(self.conv1(x, w[1], deltas[0], places), w[2], deltas[1], places)
+        return self.conv2(self.conv1(x, w[1], deltas[0], region_weights), w[2], deltas[1], region_weights)
 
 
 class ToImage(nn.Module):
@@ -147,8 +153,10 @@ class ToImage(nn.Module):
         self.weight = nn.Parameter(torch.zeros(12, inputs))
         self.bias = nn.Parameter(torch.zeros(1, 12, 1, 1))
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
-        return inverse_haar(pointwise(x * self.modulation(w), self.weight, delta, places) + self.bias)
+    def forward(
+        self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
+    ) -> Tensor:
+        return inverse_haar(pointwise(x * self.modulation(w), self.weight, delta, region_weights) + self.bias)
 
 
 class Head256(nn.Module):
@@ -161,12 +169,12 @@ class Head256(nn.Module):
         self.to_img = ToImage(width)
 
     def forward(
-        self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None), places: Places | None = None
+        self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None), region_weights: RegionWeights | None = None
     ) -> Tensor:
         """Features and a W+ latent [N, 18, 512] to pictures."""
-        x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0], places)
-        x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1], places)
-        return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2], places)
+        x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0], region_weights)
+        x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1], region_weights)
+        return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2], region_weights)
 
 
 class MobileStyleGAN(nn.Module):
@@ -180,7 +188,7 @@ class MobileStyleGAN(nn.Module):
         super().__init__()
         if size not in (256, 1024):
             raise ValueError(f"generator size is {size}; MobileStyleGAN gives 256 or 1024")
-        self.size, self.slots, self.checkpointing = size, SLOTS, False
+        self.size, self.num_ws, self.checkpointing = size, NUM_WS, False
         self.mapping = nn.ModuleList(nn.Linear(512, 512) for _ in range(8))
         self.constant = nn.Parameter(torch.zeros(1, 512, 4, 4))
         self.conv1 = FirstConv(512)
@@ -242,31 +250,37 @@ class MobileStyleGAN(nn.Module):
         return [LayerEntry(i, name, res, kind, tuple(t.shape)) for i, (name, res, kind, t) in enumerate(rows)]
 
     def features(
-        self, latent: Tensor, deltas: Deltas | None = None, depth: int | None = None, places: Places | None = None
+        self,
+        latent: Tensor,
+        deltas: Deltas | None = None,
+        depth: int | None = None,
+        region_weights: RegionWeights | None = None,
     ) -> Tensor:
         """Run the octaves up to `depth`; latent [N, 512] or [N, 18, 512] -> features."""
-        w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
+        w = latent[:, None].expand(-1, NUM_WS, -1) if latent.ndim == 2 else latent
         d = list(deltas) if deltas is not None else [None] * (1 + 2 * len(self.layers))
         x = self.constant.expand(w.shape[0], -1, -1, -1)
-        x = self.conv1(x, w[:, 0], d[0], places)
+        x = self.conv1(x, w[:, 0], d[0], region_weights)
         for i, block in enumerate(self.layers[:depth]):
-            slots = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
-            x = recompute.run(block, x, slots, d[2 * i + 1 : 2 * i + 3], places, again=self.checkpointing)
+            num_ws = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
+            x = recompute.run(block, x, num_ws, d[2 * i + 1 : 2 * i + 3], region_weights, again=self.checkpointing)
         return x
 
-    def forward(self, latent: Tensor, deltas: Deltas | None = None, places: Places | None = None) -> Tensor:
+    def forward(
+        self, latent: Tensor, deltas: Deltas | None = None, region_weights: RegionWeights | None = None
+    ) -> Tensor:
         """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcast to [N, out, in].
 
-        With `places` they are [N, regions, out, in], and each region's act where it lies.
+        With `region_weights` they are [N, regions, out, in], and each region's act where it lies.
         """
-        x = self.features(latent, deltas, places=places)
-        w = latent[:, None].expand(-1, SLOTS, -1) if latent.ndim == 2 else latent
+        x = self.features(latent, deltas, region_weights=region_weights)
+        w = latent[:, None].expand(-1, NUM_WS, -1) if latent.ndim == 2 else latent
         last = list(deltas[1 + 2 * len(self.layers) :]) if deltas is not None else [None] * 3
         if self.head is not None:
-            return recompute.run(self.head, x, w, last, places, again=self.checkpointing)
+            return recompute.run(self.head, x, w, last, region_weights, again=self.checkpointing)
         if self.to_img is None:
             raise RuntimeError("generator has no image head")
-        return self.to_img(x, w[:, slot_of("to_img")], last[0], places)
+        return self.to_img(x, w[:, slot_of("to_img")], last[0], region_weights)
 
 
 def _published(name: str) -> str:

@@ -1,7 +1,7 @@
 """Where each region's own weight deltas act: a kernel that differs from place to place, by the content's region map.
 
 A delta changes a kernel everywhere, so one set of deltas gives a picture one style. With a set a region, and at every
-place the sum of the regions' answers weighted by their shares of it, each region has its own.
+place the sum of the regions' answers weighted by their weights of it, each region has its own.
 """
 
 from collections.abc import Iterator
@@ -13,31 +13,31 @@ from torch import Tensor
 from models.regions import REGION_COUNT
 
 FEATHER = 5  # px of the map over which one region fades into the next
-LEAST = 0.05  # share of a place under which a region has no say there
+LEAST = 0.05  # weight of a place under which a region has no say there
 
 
-def count(region: Tensor) -> int:
+def region_count(region: Tensor) -> int:
     """How many regions have deltas: hair, face, background, and last unknown places where a map has any."""
     return REGION_COUNT + (not region.is_meta and bool((region >= REGION_COUNT).any()))
 
 
-class Places:
-    """The shares of regions at any resolution, of region maps u8 [N, H, W]; `count` is how many there are."""
+class RegionWeights:
+    """The weights of regions at any resolution, of region maps u8 [N, H, W]; `region_count` is how many there are."""
 
     def __init__(self, region: Tensor) -> None:
         if region.is_meta:  # memory is being counted: any map will do
             side = region.shape[-1]
             thirds = torch.arange(side, device="cpu").mul(3).floor_divide(side).to(torch.uint8)
             region = thirds.expand(*region.shape[:2], side)
-        self.count = count(region)
-        onehot = F.one_hot(region.long().clamp(max=REGION_COUNT), self.count).permute(0, 3, 1, 2).float()
+        self.region_count = region_count(region)
+        onehot = F.one_hot(region.long().clamp(max=REGION_COUNT), self.region_count).permute(0, 3, 1, 2).float()
         self._full = F.avg_pool2d(F.pad(onehot, [FEATHER // 2] * 4, mode="replicate"), FEATHER, 1)
-        self._shares: dict[int, Tensor] = {}
+        self._weights: dict[int, Tensor] = {}
         self._members: dict[int, list[tuple[int, int, Tensor, Tensor]]] = {}
 
-    def shares(self, side: int) -> Tensor:
-        """Share of each region at each place of a square: [N, count, side, side], 1 in sum."""
-        if side not in self._shares:
+    def weights(self, side: int) -> Tensor:
+        """Share of each region at each place of a square: [N, region_count, side, side], 1 in sum."""
+        if side not in self._weights:
             fits = side <= self._full.shape[-1]
             found = (
                 F.adaptive_avg_pool2d(self._full, side)
@@ -45,37 +45,39 @@ class Places:
                 else F.interpolate(self._full, (side, side), mode="bilinear")
             )
             found = torch.where(found < LEAST, 0.0, found)
-            self._shares[side] = found / found.sum(1, keepdim=True)
-        return self._shares[side]
+            self._weights[side] = found / found.sum(1, keepdim=True)
+        return self._weights[side]
 
     def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """Multiply the channels at each place by its regions' kernels: [N, in, S, S], [N, count, out, in] -> [N, out,
-        S, S]. A region is computed only where it has a share."""
+        """Multiply the channels x [N, in, S, S] at each place by its regions' kernels [N, region_count, out, in].
+
+        Gives [N, out, S, S]. A region is computed only where it has a weight.
+        """
         n, _, side, _ = x.shape
         flat = x.flatten(2)
         out = [torch.zeros(kernels.shape[2], side * side, dtype=x.dtype, device=x.device) for _ in range(n)]
-        for sample, region, where, share in self._groups(side, x.device):
+        for sample, region, where, weight in self._groups(side, x.device):
             y = kernels[sample, region] @ flat[sample].index_select(1, where)
-            out[sample].index_add_(1, where, y.to(x.dtype) * share.to(x.dtype))
+            out[sample].index_add_(1, where, y.to(x.dtype) * weight.to(x.dtype))
         return torch.stack(out).unflatten(2, (side, side))
 
     def blend(self, pictures: Tensor) -> Tensor:
-        """Put pictures of all regions, [N * count, C, S, S], together by their shares: [N, C, S, S]."""
-        each = pictures.unflatten(0, (-1, self.count))
-        return (each * self.shares(each.shape[-1]).to(each)[:, :, None]).sum(1)
+        """Put pictures of all regions, [N * region_count, C, S, S], together by their weights: [N, C, S, S]."""
+        each = pictures.unflatten(0, (-1, self.region_count))
+        return (each * self.weights(each.shape[-1]).to(each)[:, :, None]).sum(1)
 
     def _groups(self, side: int, device: torch.device) -> list[tuple[int, int, Tensor, Tensor]]:
         if side not in self._members:
             self._members[side] = [
-                (n, r, where.to(device), share.to(device)) for n, r, where, share in _members(self.shares(side))
+                (n, r, where.to(device), weight.to(device)) for n, r, where, weight in _members(self.weights(side))
             ]
         return self._members[side]
 
 
-def _members(shares: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """For each sample and region that is there: its places in the flattened square, and its shares of them."""
-    for n, sample in enumerate(shares.flatten(2)):
-        for r, share in enumerate(sample):
-            where = share.nonzero()[:, 0]
+def _members(weights: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """For each sample and region that is there: its places in the flattened square, and its weights of them."""
+    for n, sample in enumerate(weights.flatten(2)):
+        for r, weight in enumerate(sample):
+            where = weight.nonzero()[:, 0]
             if len(where):
-                yield n, r, where, share[where]
+                yield n, r, where, weight[where]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models import recompute, state_dicts
 from models.generators.interface import Deltas, LayerEntry
-from models.generators.region_weights import Places
+from models.generators.region_weights import RegionWeights
 from models.generators.stylegan2_layers import Constant, PixelNorm, StyledConv, ToRGB
 from models.stylegan_ops import LATENT, EqualLinear
 
@@ -53,8 +53,8 @@ def layer_table(size: int = 1024, multiplier: float = 2) -> list[LayerEntry]:
 class StyleGAN2(nn.Module):
     """The generator of `native` px; pictures are area-averaged to `size`.
 
-    `slots` W+ latents: conv1 takes 0, to_rgb1 1, octave b the next two and for its to_rgb the one after.
-    `latent_avg` [512] or [slots, 512] is the file's, if it has one.
+    `num_ws` W+ latents: conv1 takes 0, to_rgb1 1, octave b the next two and for its to_rgb the one after.
+    `latent_avg` [512] or [num_ws, 512] is the file's, if it has one.
     """
 
     latent_avg: Tensor | None
@@ -63,7 +63,7 @@ class StyleGAN2(nn.Module):
         super().__init__()
         self.native = self.size = native
         self.multiplier, self.latent_avg, self.checkpointing = multiplier, None, False
-        self.slots = 2 * int(math.log2(native)) - 2
+        self.num_ws = 2 * int(math.log2(native)) - 2
         mapping = (EqualLinear(LATENT, LATENT, active=True, rate=0.01) for _ in range(depth))
         self.style = nn.Sequential(PixelNorm(), *mapping)
         self.input = Constant(CONSTANT)
@@ -99,8 +99,8 @@ class StyleGAN2(nn.Module):
                 draw = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(seed * 1000 + i))
                 setattr(net.noises, f"noise_{i}", draw)
         if average is not None:
-            if average.numel() not in (LATENT, net.slots * LATENT):
-                raise ValueError(f"not {what}: latent_avg is {list(average.shape)}; expected 512 or {net.slots} x 512")
+            if average.numel() not in (LATENT, net.num_ws * LATENT):
+                raise ValueError(f"not {what}: latent_avg is {list(average.shape)}; expected 512 or {net.num_ws} x 512")
             net.latent_avg = average.float().reshape(-1, LATENT).squeeze(0)
         if size is not None:
             if size > native or native % size:
@@ -138,26 +138,26 @@ class StyleGAN2(nn.Module):
         self,
         latent: Tensor,
         deltas: Deltas | None = None,
-        places: Places | None = None,
+        region_weights: RegionWeights | None = None,
         noise: str | Sequence[Tensor] = "fixed",
     ) -> Tensor:
-        """Pictures [N, 3, size, size] of latents [N, 512] (W) or [N, slots, 512] (W+).
+        """Pictures [N, 3, size, size] of latents [N, 512] (W) or [N, num_ws, 512] (W+).
 
-        deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k], with `places` the regions after N;
-        noise is "fixed" (the buffers),
-        "random", or a map [1 or N, 1, r, r] a convolution. Raises: ValueError for another number of latents or deltas.
+        deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k], with `region_weights` the regions
+        after N; noise is "fixed" (the buffers), "random", or a map [1 or N, 1, r, r] a convolution. Raises: ValueError
+        for another number of latents or deltas.
         """
-        w = latent[:, None].expand(-1, self.slots, -1) if latent.ndim == 2 else latent
-        if w.shape[1] != self.slots:
-            raise ValueError(f"{w.shape[1]} latents for a generator of {self.native} px; expected {self.slots}")
+        w = latent[:, None].expand(-1, self.num_ws, -1) if latent.ndim == 2 else latent
+        if w.shape[1] != self.num_ws:
+            raise ValueError(f"{w.shape[1]} latents for a generator of {self.native} px; expected {self.num_ws}")
         rows = 2 + 3 * len(self.to_rgbs)
         d = list(deltas) if deltas is not None else [None] * rows
         if len(d) != rows:
             raise ValueError(f"{len(d)} deltas for a generator of {self.native} px; expected {rows}")
         maps = self._noise(noise, w)
         x = self.input.input.expand(len(w), -1, -1, -1)
-        x = self.conv1(x, w[:, 0], maps[0], d[0], places)
-        y = self.to_rgb1(x, w[:, 1], d[1], places)
+        x = self.conv1(x, w[:, 0], maps[0], d[0], region_weights)
+        y = self.to_rgb1(x, w[:, 1], d[1], region_weights)
         for b in range(len(self.to_rgbs)):
             own = slice(1 + 2 * b, 3 + 2 * b)
             x, y = recompute.run(
@@ -168,18 +168,25 @@ class StyleGAN2(nn.Module):
                 w[:, 1 + 2 * b : 4 + 2 * b],
                 maps[own],
                 d[2 + 3 * b : 5 + 3 * b],
-                places,
+                region_weights,
                 again=self.checkpointing,
             )
         return y if self.size == self.native else F.avg_pool2d(y, self.native // self.size)
 
     def _octave(
-        self, b: int, x: Tensor, y: Tensor, w: Tensor, maps: Sequence[Tensor], d: Deltas, places: Places | None
+        self,
+        b: int,
+        x: Tensor,
+        y: Tensor,
+        w: Tensor,
+        maps: Sequence[Tensor],
+        d: Deltas,
+        region_weights: RegionWeights | None,
     ) -> tuple[Tensor, Tensor]:
         """Features and picture of octave b from those at half its size."""
         for j in (0, 1):
-            x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], places)
-        return x, self.to_rgbs[b](x, w[:, 2], d[2], places, y)
+            x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], region_weights)
+        return x, self.to_rgbs[b](x, w[:, 2], d[2], region_weights, y)
 
     def _noise(self, noise: str | Sequence[Tensor], w: Tensor) -> list[Tensor]:
         count = len(self.convs) + 1

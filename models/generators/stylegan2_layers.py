@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import recompute
-from models.generators.region_weights import Places
+from models.generators.region_weights import RegionWeights
 from models.stylegan_ops import LATENT, Bias, EqualLinear, fir, upfirdn
 
 
@@ -21,14 +21,16 @@ class ModulatedConv(nn.Module):
         self.blur = Blur(4.0) if up else None
         self.scale, self.demodulate = 1 / math.sqrt(inputs * kernel**2), demodulate
 
-    def forward(self, x: Tensor, w: Tensor, delta: Tensor | None = None, places: Places | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
+    ) -> Tensor:
         """Map x [N, in, H, W] by w [N, 512]; delta [N, out, in, k, k], or broadcast to that, or [N, out, in].
 
-        With `places` the regions come after N, and each region's delta acts where it lies.
+        With `region_weights` the regions come after N, and each region's delta acts where it lies.
         """
-        if places is not None and delta is not None:
-            each = (t.repeat_interleave(places.count, 0) for t in (x, w))
-            return places.blend(self(*each, delta.flatten(0, 1)))
+        if region_weights is not None and delta is not None:
+            each = (t.repeat_interleave(region_weights.region_count, 0) for t in (x, w))
+            return region_weights.blend(self(*each, delta.flatten(0, 1)))
         style = self.modulation(w)
         x = x * style[:, :, None, None].to(x.dtype)
         kernel = self.weight * self.scale
@@ -89,9 +91,11 @@ class StyledConv(nn.Module):
         self.noise = Noise()
         self.activate = Bias(outputs)
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor, delta: Tensor | None, places: Places | None) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, noise: Tensor, delta: Tensor | None, region_weights: RegionWeights | None
+    ) -> Tensor:
         """Map x [N, in, H, W] by w [N, 512]."""
-        return self.activate(self.noise(self.conv(x, w, delta, places), noise))
+        return self.activate(self.noise(self.conv(x, w, delta, region_weights), noise))
 
 
 class ToRGB(nn.Module):
@@ -104,10 +108,15 @@ class ToRGB(nn.Module):
         self.conv = ModulatedConv(inputs, 3, 1, demodulate=False)
 
     def forward(
-        self, x: Tensor, w: Tensor, delta: Tensor | None, places: Places | None, below: Tensor | None = None
+        self,
+        x: Tensor,
+        w: Tensor,
+        delta: Tensor | None,
+        region_weights: RegionWeights | None,
+        below: Tensor | None = None,
     ) -> Tensor:
         """Features [N, in, H, W] and the picture at half the size to the picture [N, 3, H, W]."""
-        y = self.conv(x, w, delta, places) + self.bias
+        y = self.conv(x, w, delta, region_weights) + self.bias
         return y if below is None or self.upsample is None else y + self.upsample(below, (2, 1), up=2)
 
 

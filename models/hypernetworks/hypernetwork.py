@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models import recompute
 from models.generators import interface, region_weights
 from models.generators.interface import Generator, LayerEntry
-from models.generators.region_weights import Places
+from models.generators.region_weights import RegionWeights
 from models.regions import CODE_SIZE, REGION_COUNT, UNKNOWN
 
 SEEN = 256  # px of the pictures it looks at; others are enlarged or shrunk to them
@@ -77,7 +77,7 @@ class MaskEncoder(nn.Module):
         return x + self.second(F.leaky_relu(x, 0.2))
 
 
-class Head(nn.Module):
+class DeltaHead(nn.Module):
     """Deltas of one kernel: a shift a channel, out and in (the paper's), plus `rank` separable terms.
 
     Besides the paper's features it sees the codes themselves, as a short way for the style.
@@ -132,26 +132,26 @@ class HyperNetwork(nn.Module):
         self.checkpointing, self.table = checkpointing, list(table)
         self.content = ContentEncoder(width)
         self.mask = MaskEncoder()
-        self.heads = nn.ModuleList(Head(entry, rank) for entry in table)
+        self.heads = nn.ModuleList(DeltaHead(entry, rank) for entry in table)
 
     def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
         """Deltas [N, out, in, ...] in the order of the layer table; the regions come after N for `region_deltas`.
 
         x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content.
         """
-        content = self.look(side_by_side(x, y_hat))
+        content = self.features(side_by_side(x, y_hat))
         own, tiled = self.conditions(codes, region)
         each = len(own) // len(codes)
         deltas = self.deltas(torch.cat([content.repeat_interleave(each, 0), self.mask(tiled)], 1), own)
         return [d.unflatten(0, (-1, each)) for d in deltas] if self.region_deltas else deltas
 
-    def look(self, both: Tensor) -> Tensor:
+    def features(self, both: Tensor) -> Tensor:
         """What E_c sees of a picture beside its rendering [N, 6, 256, 256]: [N, C, 16, 16]."""
         return self._run(self.content, both)
 
-    def deltas(self, seen: Tensor, codes: Tensor) -> list[Tensor]:
+    def deltas(self, features: Tensor, codes: Tensor) -> list[Tensor]:
         """Every head's answer to E_c beside E_mask [M, C + 256, 16, 16] and codes [M, 4, 256]."""
-        return [self._run(head, seen, codes) for head in self.heads]
+        return [self._run(head, features, codes) for head in self.heads]
 
     def conditions(self, codes: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
         """What heads and E_mask are told of the style, codes [M, 4, 256] and [M, 256, 16, 16].
@@ -162,12 +162,12 @@ class HyperNetwork(nn.Module):
             region, codes = torch.full_like(region, UNKNOWN), codes[:, REGION_COUNT:].expand_as(codes)
         if not self.region_deltas:
             return codes, arrange(codes, region)
-        own = codes[:, : region_weights.count(region)].flatten(0, 1)
+        own = codes[:, : region_weights.region_count(region)].flatten(0, 1)
         return own[:, None].expand(-1, REGION_COUNT + 1, -1), own[:, :, None, None].expand(-1, -1, CELLS, CELLS)
 
-    def places(self, region: Tensor) -> Places | None:
+    def region_weights(self, region: Tensor) -> RegionWeights | None:
         """Where the deltas of each region act; None where they all act everywhere."""
-        return Places(region) if self.region_deltas else None
+        return RegionWeights(region) if self.region_deltas else None
 
     def _run(self, module: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return recompute.run(module, *inputs, again=self.checkpointing)
@@ -187,7 +187,7 @@ class HyperNetwork(nn.Module):
 
 
 def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]:
-    """Accumulate deltas over refinements; what came before is detached (section 3.3)."""
+    """Accumulate deltas over refinement_iterations; what came before is detached (section 3.3)."""
     return list(more) if deltas is None else [a.detach() + b for a, b in zip(deltas, more, strict=True)]
 
 
@@ -199,12 +199,12 @@ def render(
     latent: Tensor,
     codes: Tensor,
     region: Tensor,
-    refinements: int,
+    refinement_iterations: int,
     inversion: Tensor | None = None,
 ) -> Tensor:
-    """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, slots, 512], codes [N, 4, 256], region [N, 256, 256]."""
-    y_hat, deltas, where = generator(latent) if inversion is None else inversion, None, hyper.places(region)
-    for _ in range(refinements):
+    """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, num_ws, 512], codes [N, 4, 256], region [N, 256, 256]."""
+    y_hat, deltas, where = generator(latent) if inversion is None else inversion, None, hyper.region_weights(region)
+    for _ in range(refinement_iterations):
         deltas = add(deltas, hyper(x, y_hat.clamp(-1, 1), codes, region))
         y_hat = generator(latent, deltas, where)
     return y_hat.clamp(-1, 1)

@@ -51,7 +51,7 @@ class Trunk(nn.Module):
                 inputs = width
         self.body = nn.Sequential(*blocks)
 
-    def look(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """Features [N, 512, 16, 16]."""
         return self.body(self.relu(self.bn1(self.conv1(x))))
 
@@ -162,7 +162,7 @@ class HyperStyle(Trunk):
 
     def forward(self, x: Tensor) -> list[Tensor | None]:
         """Deltas in the kernels' own shapes of pictures and their renderings x [N, 6, 256, 256]; None: not tuned."""
-        features, found = self.look(x), []
+        features, found = self.features(x), []
         for i, entry in enumerate(self.table):
             tuned = str(i) in self.refinement_blocks
             found.append(self.delta(i, features).expand(-1, -1, -1, *entry.shape[2:]) if tuned else None)

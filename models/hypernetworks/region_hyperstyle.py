@@ -93,13 +93,13 @@ class RegionHyperStyle(HyperNetwork):
         state_dicts.check({n: s for n, s in shapes.items() if n not in missing}, state, what)
         self.net.load_state_dict({n: t.float() for n, t in state.items()}, strict=False)
 
-    def look(self, both: Tensor) -> Tensor:
+    def features(self, both: Tensor) -> Tensor:
         """What HyperStyle's trunk sees."""
-        return self._run(self.net.look, both)
+        return self._run(self.net.features, both)
 
-    def deltas(self, seen: Tensor, codes: Tensor) -> list[Tensor]:
+    def deltas(self, features: Tensor, codes: Tensor) -> list[Tensor]:
         """[M, 512, 512, 3, 3] of shared heads, [M, out, in, 1, 1] of others; these heads see no codes of their own."""
-        fused = self.fusion(seen)
+        fused = self.fusion(features)
         return [self._run(partial(self.net.delta, i), fused) for i in range(len(self.table))]
 
 

@@ -1,4 +1,4 @@
-"""Losses of the stylisation pass, and the region-matched patches its co-occurrence critic looks at."""
+"""Losses of the stylisation pass, and the region-matched patches its co-occurrence discriminator looks at."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The critic's nonsaturating logistic loss over logits of any shape."""
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's nonsaturating logistic loss over logits of any shape."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
@@ -20,8 +20,8 @@ def generator_loss(fake: Tensor) -> Tensor:
 def r1(scores: Tensor, inputs: Sequence[Tensor], gamma: float, *, every: int = 1) -> Tensor:
     """R1 penalty gamma / 2 * |d scores / d inputs|^2, a mean over the first axis, times `every` when taken lazily.
 
-    The inputs have to require gradients. Published settings: image critic gamma 10 on the real images, patch critic
-    gamma 0.5 on reference and real patches together, both every 16 steps.
+    The inputs have to require gradients. Published settings: image discriminator gamma 10 on the real images, patch
+    discriminator gamma 0.5 on reference and real patches together, both every 16 steps.
     """
     gradients = torch.autograd.grad(scores.sum(), list(inputs), create_graph=True)
     penalty = torch.stack([g.square().flatten(1).sum(1).mean() for g in gradients]).sum()

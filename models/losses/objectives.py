@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
 from models.losses import adversarial, region_patches
-from models.losses.region_style import StyleTerm, groups_present
+from models.losses.region_style import RegionStyleLoss, groups_present
 from models.metrics.lpips import LPIPS
 from models.regions import REGION_COUNT
 
@@ -27,8 +27,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Factors of the terms (Eq. 6): lambda1 scales reconstruction, lambda2 the critics; the last two are auxiliary."""
+class LossWeights:
+    """Factors of the terms (Eq. 6): lambda1 of reconstruction, lambda2 of discriminators; the last two auxiliary."""
 
     lambda1: float
     lambda2: float
@@ -42,7 +42,7 @@ class Reconstruction(nn.Module):
     """Eq. 3 as L2 + LPIPS-alex between the rendering with its own codes and the picture, and if given the distance of
     `identity`, a network of two pictures [N, 3, 256, 256] that answers [N]."""
 
-    def __init__(self, lpips: LPIPS, weights: Weights, identity: nn.Module | None = None) -> None:
+    def __init__(self, lpips: LPIPS, weights: LossWeights, identity: nn.Module | None = None) -> None:
         super().__init__()
         self.lpips, self.weights, self.identity = lpips, weights, identity
 
@@ -56,47 +56,49 @@ class Reconstruction(nn.Module):
         return self.weights.lambda1 * loss, terms
 
 
-class Stylisation(nn.Module):
-    """Eqs. 4-5 for the generator's side: image critic, region-matched patch critic, the auxiliary term if weighted.
+class Stylization(nn.Module):
+    """Eqs. 4-5 for the generator's side: both discriminators, and the auxiliary region style loss if it has a weight.
 
     `by_region` False compares patches from anywhere, as many of them (Table 4's "no mask loss").
     """
 
     def __init__(
         self,
-        image_critic: ImageDiscriminator,
-        patch_critic: PatchDiscriminator,
-        style: StyleTerm | None,
-        weights: Weights,
+        image_discriminator: ImageDiscriminator,
+        patch_discriminator: PatchDiscriminator,
+        style: RegionStyleLoss | None,
+        weights: LossWeights,
         patches: int,
         patch: int,
         by_region: bool = True,
     ) -> None:
         super().__init__()
-        self.image_critic, self.patch_critic, self.term = image_critic, patch_critic, style
+        self.image_discriminator, self.patch_discriminator, self.term = image_discriminator, patch_discriminator, style
         self.weights, self.patches, self.patch, self.by_region = weights, patches, patch, by_region
 
     def forward(
-        self, y: Tensor, content: Batch, style: Batch, matched: region_patches.Matched, critics: float = 1.0
+        self, y: Tensor, content: Batch, style: Batch, groups: region_patches.PatchGroups, discriminators: float = 1.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss of renderings y of content i in style i, and its terms; `critics` scales lambda2."""
+        """The weighted loss of renderings y of content i in style i, and its terms; `discriminators` scales lambda2."""
         terms: dict[str, Tensor] = {}
         loss = y.new_zeros(())
-        if self.weights.lambda2 * critics:
-            terms["adversarial"] = adversarial.generator_loss(self.image_critic(y))
-            if len(matched):
-                fake = region_patches.crops(y, matched.sample, matched.fake)
-                reference = region_patches.crops(style.image, matched.sample, matched.reference)
+        if self.weights.lambda2 * discriminators:
+            terms["adversarial"] = adversarial.generator_loss(self.image_discriminator(y))
+            if len(groups):
+                fake = region_patches.crops(y, groups.sample, groups.fake)
+                reference = region_patches.crops(style.image, groups.sample, groups.reference)
                 with torch.no_grad():
-                    mean = self.patch_critic.features(reference).mean(1, keepdim=True)
-                features = self.patch_critic.features(fake)
-                terms["patch"] = adversarial.generator_loss(self.patch_critic.score(mean.expand_as(features), features))
-            loss = loss + self.weights.lambda2 * critics * torch.stack(list(terms.values())).sum()
+                    mean = self.patch_discriminator.features(reference).mean(1, keepdim=True)
+                features = self.patch_discriminator.features(fake)
+                terms["patch"] = adversarial.generator_loss(
+                    self.patch_discriminator.score(mean.expand_as(features), features)
+                )
+            loss = loss + self.weights.lambda2 * discriminators * torch.stack(list(terms.values())).sum()
         if self.term is not None:
             ours, shape = self.term.features(y)
             with torch.no_grad():
                 theirs = self.term.targets(style.image, style.region)
-                wanted = self.term.shape(content.image)
+                wanted = self.term.content_features(content.image)
             present = groups_present(content.region, style.region)
             present[:, :-1] &= self.by_region
             terms["style"] = self.term.style(self.term.statistics(ours, content.region), theirs, present)
@@ -104,48 +106,54 @@ class Stylisation(nn.Module):
             loss = loss + self.weights.style * terms["style"] + self.weights.content * terms["content"]
         return loss, terms
 
-    def match(self, content: Batch, style: Batch, rng: np.random.Generator) -> region_patches.Matched:
+    def sample_patch_groups(self, content: Batch, style: Batch, rng: np.random.Generator) -> region_patches.PatchGroups:
         """Draw the patches of this batch's pairs."""
         ours, theirs = (batch.region.cpu().numpy() for batch in (content, style))
         if not self.by_region:
             ours, theirs = np.zeros_like(ours), np.zeros_like(theirs)
         count = self.patches * (1 if self.by_region else REGION_COUNT)
-        return region_patches.match(ours, theirs, rng, size=self.patch, count=count)
+        return region_patches.sample_patch_groups(ours, theirs, rng, size=self.patch, count=count)
 
-    def critic(self, y: Tensor, style: Batch, matched: region_patches.Matched) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critics' own loss on detached renderings, and its terms."""
+    def discriminator(
+        self, y: Tensor, style: Batch, groups: region_patches.PatchGroups
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminators' own loss on detached renderings, and its terms."""
         y = y.detach()
-        terms = {"critic": adversarial.critic_loss(self.image_critic(style.image), self.image_critic(y))}
-        if len(matched):
-            reference, real = self._real(style, matched)
-            fake = region_patches.crops(y, matched.sample, matched.fake)
-            terms["patch_critic"] = adversarial.critic_loss(
-                self.patch_critic(reference, real), self.patch_critic(reference, fake)
+        terms = {
+            "discriminator": adversarial.discriminator_loss(
+                self.image_discriminator(style.image), self.image_discriminator(y)
+            )
+        }
+        if len(groups):
+            reference, real = self._real(style, groups)
+            fake = region_patches.crops(y, groups.sample, groups.fake)
+            terms["patch_discriminator"] = adversarial.discriminator_loss(
+                self.patch_discriminator(reference, real), self.patch_discriminator(reference, fake)
             )
         return torch.stack(list(terms.values())).sum(), terms
 
     def penalties(
-        self, style: Batch, matched: region_patches.Matched, every: int
+        self, style: Batch, groups: region_patches.PatchGroups, every: int
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """R1 penalties of the critics, taken lazily `every` so many steps: one loss and its terms at a time.
+        """R1 penalties of the discriminators, taken lazily `every` so many steps: one loss and its terms at a time.
 
         Their second derivatives hold more than all else in a step, so a picture is penalised at a time, and a group of
         patches; summed, the losses are those of the whole batch.
         """
         for image in style.image.detach().split(1):
             real = image.requires_grad_()
-            penalty = adversarial.r1(self.image_critic(real), [real], 10.0, every=every) / len(style.image)
+            penalty = adversarial.r1(self.image_discriminator(real), [real], 10.0, every=every) / len(style.image)
             yield penalty, {"r1": penalty}
-        if len(matched):
-            for parts in zip(*(side.detach().split(1) for side in self._real(style, matched)), strict=True):
+        if len(groups):
+            for parts in zip(*(side.detach().split(1) for side in self._real(style, groups)), strict=True):
                 inputs = [part.requires_grad_() for part in parts]
-                penalty = adversarial.r1(self.patch_critic(*inputs), inputs, 0.5, every=every) / len(matched)
+                penalty = adversarial.r1(self.patch_discriminator(*inputs), inputs, 0.5, every=every) / len(groups)
                 yield penalty, {"patch_r1": penalty}
 
     @staticmethod
-    def _real(style: Batch, matched: region_patches.Matched) -> tuple[Tensor, Tensor]:
+    def _real(style: Batch, groups: region_patches.PatchGroups) -> tuple[Tensor, Tensor]:
         """Reference patches and others, both of the style picture."""
         return (
-            region_patches.crops(style.image, matched.sample, matched.reference),
-            region_patches.crops(style.image, matched.sample, matched.real),
+            region_patches.crops(style.image, groups.sample, groups.reference),
+            region_patches.crops(style.image, groups.sample, groups.real),
         )

@@ -12,7 +12,7 @@ from models.regions import REGION_COUNT
 
 
 @dataclass(frozen=True)
-class Matched:
+class PatchGroups:
     """Boxes of G groups, a group being one region of one pair; each is (G, P, 4) as x0, y0, x1, y1.
 
     `fake` lies in the stylised image (by the content's map), `reference` and `real` are two draws from the style image.
@@ -28,7 +28,7 @@ class Matched:
         return len(self.sample)
 
 
-def match(
+def sample_patch_groups(
     content: NDArray[np.uint8],
     style: NDArray[np.uint8],
     rng: np.random.Generator,
@@ -36,7 +36,7 @@ def match(
     size: int = 32,
     count: int = 3,
     thresholds: tuple[float, ...] = (0.7, 0.5),
-) -> Matched:
+) -> PatchGroups:
     """Draw `count` windows a region for each pair of region maps (N, H, W).
 
     A region absent on either side is left out, so its loss drops out of the mean (and G may be 0): hair is never
@@ -48,7 +48,7 @@ def match(
     boxes: list[list[windows.Boxes]] = [[], [], []]
     for sample, (ours, theirs) in enumerate(zip(content, style, strict=True)):
         for region in range(REGION_COUNT):
-            draws = [windows.draw(m == region, size, count, thresholds, rng) for m in (ours, theirs, theirs)]
+            draws = [windows.sample_windows(m == region, size, count, thresholds, rng) for m in (ours, theirs, theirs)]
             found = [d[0] for d in draws if d is not None]
             if len(found) < len(draws):
                 continue
@@ -57,7 +57,7 @@ def match(
                 kind.append(box)
     index = np.array(groups, np.int64).reshape(-1, 2)
     fake, reference, real = (np.array(b, np.int64).reshape(-1, count, 4) for b in boxes)
-    return Matched(index[:, 0], index[:, 1], fake, reference, real)
+    return PatchGroups(index[:, 0], index[:, 1], fake, reference, real)
 
 
 def crops(images: Tensor, sample: NDArray[np.int64], boxes: windows.Boxes) -> Tensor:

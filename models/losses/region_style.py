@@ -1,4 +1,4 @@
-"""The auxiliary style term: VGG16 feature statistics a region, for training where critics alone are too slow to learn.
+"""The auxiliary region style loss: VGG16 feature statistics per region, where discriminators alone are too slow.
 
 Off in the paper's profiles. Means and deviations of features are matched (AdaIN's style loss, Huang and Belongie
 2017), but inside each region, so that it pulls hair towards hair; content is kept by normalised deep features.
@@ -16,7 +16,7 @@ COARSE = (1, 3, 5, 7)  # and at half size
 CONTENT = 5
 
 
-class StyleTerm(nn.Module):
+class RegionStyleLoss(nn.Module):
     """Region-wise style distance and content distance of pictures [N, 3, 256, 256] in [-1, 1]."""
 
     def __init__(self, trunk: Trunk) -> None:
@@ -29,7 +29,7 @@ class StyleTerm(nn.Module):
         coarse = _taps(self.trunk, F.avg_pool2d(x, 2), COARSE)
         return [*fine.values(), *coarse.values()], F.instance_norm(coarse[CONTENT])
 
-    def shape(self, x: Tensor) -> Tensor:
+    def content_features(self, x: Tensor) -> Tensor:
         """The content features alone."""
         return F.instance_norm(_taps(self.trunk, F.avg_pool2d(x, 2), (CONTENT,))[CONTENT])
 

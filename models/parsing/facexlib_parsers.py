@@ -1,4 +1,4 @@
-"""Portrait segmenters with published weights, networks by facexlib: BiSeNet and ParseNet, 19 classes each."""
+"""Portrait face parsers with published weights, networks by facexlib: BiSeNet and ParseNet, 19 classes each."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What each segmenter calls its classes, in the order of their numbers, and how names are grouped into regions."""
+"""What each face parser calls its classes, in the order of their numbers, and how names are grouped into regions."""
 
 from collections.abc import Sequence
 

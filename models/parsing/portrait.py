@@ -73,7 +73,7 @@ class Gather(nn.Module):
         return F.relu(self.project(self.deepen(self.expand(F.relu(self.first(x))))) + self.shortcut(x))
 
 
-class Context(nn.Module):
+class ContextEmbedding(nn.Module):
     """The context embedding: what the whole picture is about, added to every place."""
 
     def __init__(self, channels: int) -> None:
@@ -97,7 +97,7 @@ class Semantic(nn.Sequential):
         self.stage3 = nn.Sequential(Gather(16, 32, 2), Gather(32, 32, 1))
         self.stage4 = nn.Sequential(Gather(32, 64, 2), Gather(64, 64, 1))
         self.stage5 = nn.Sequential(Gather(64, 128, 2), Gather(128, 128, 1), Gather(128, 128, 1), Gather(128, 128, 1))
-        self.context = Context(128)
+        self.context = ContextEmbedding(128)
 
 
 class Detail(nn.Sequential):

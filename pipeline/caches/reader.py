@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from pipeline.caches.schema import Column, Row
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.hashing import digest, digest_all
 
 CHUNKS = 1 << 18  # bytes of chunks kept of each dataset: some neighbouring rows; random ones gain nothing
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 class Cache:
     """A cache or part file opened for reading; use it as a context manager.
 
-    Raises: Fault when the file is not a readable cache of this schema.
+    Raises: UserError when the file is not a readable cache of this schema.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +106,7 @@ class Cache:
         return bytes(noted).decode() if noted is not None else file_digest(self.entries())
 
     def reject_entries(self, number: int = 0) -> dict[str, Entry]:
-        """Key -> Entry of the rejects. Raises: Fault when they are not what was written."""
+        """Key -> Entry of the rejects. Raises: UserError when they are not what was written."""
         found = [
             *zip(
                 _strings(self._read("rejects/key")),
@@ -122,19 +122,19 @@ class Cache:
     def rows(self, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
         """The rows of `keys` with the datasets `columns`.
 
-        Raises: Fault for an unknown key or dataset, or a row that is damaged.
+        Raises: UserError for an unknown key or dataset, or a row that is damaged.
         """
         if self._rows is None:
             self._rows = {key: i for i, key in enumerate(self.keys())}
         unknown = set(columns) - set(self.columns)
         if unknown:
-            raise Fault(f"{self.path}: no dataset {sorted(unknown)}; it holds {sorted(self.columns)}")
+            raise UserError(f"{self.path}: no dataset {sorted(unknown)}; it holds {sorted(self.columns)}")
         # Without a checksum of their own, bytes are good only if the whole row has the digest it should have.
         guarded = any(self.columns[name].dtype == "bytes" for name in columns)
         wanted = list(keys)
         unknown_keys = [key for key in wanted if key not in self._rows]
         if unknown_keys:
-            raise Fault(f"{self.path}: no key {unknown_keys[0]!r}")
+            raise UserError(f"{self.path}: no key {unknown_keys[0]!r}")
         rows: list[Row] = []
         digests: list[bytes] = []
         for _, start, stop in stretches([(0, self._rows[key]) for key in wanted]):
@@ -148,7 +148,7 @@ class Cache:
         return [{name: row[name] for name in columns} for row in rows]
 
     def block(self, name: str, start: int, stop: int) -> Any:
-        """Rows start..stop of one column: an array, or a list of bytes or str; a bad checksum is a Fault."""
+        """Rows start..stop of one column: an array, or a list of bytes or str; a bad checksum is a UserError."""
         kind = self.columns[name].dtype
         values = self._read(name, slice(start, stop), text=kind == "text")
         return [v.tobytes() for v in values] if kind == "bytes" else values
@@ -158,7 +158,7 @@ class Cache:
         return filters(self._dataset(name))
 
     def chunk(self, name: str, row: int) -> bytes:
-        """The chunk that is row `row` of one column, as it lies in the file; a bad checksum is a Fault."""
+        """The chunk that is row `row` of one column, as it lies in the file; a bad checksum is a UserError."""
         dataset = self._dataset(name)
         try:
             skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
@@ -251,8 +251,10 @@ def _digests(values: np.ndarray) -> list[bytes]:
     return [data[i : i + width] for i in range(0, len(data), width)] if width else []
 
 
-def _damaged(path: Path, error: Exception, dataset: str = "") -> Fault:
+def _damaged(path: Path, error: Exception, dataset: str = "") -> UserError:
     where = f"{path}, dataset {dataset}" if dataset else str(path)
     if isinstance(error, FileNotFoundError):
-        return Fault(f"{path}: no such cache; run the stage that writes it")
-    return Fault(f"{where}: damaged ({error}); `hypernst verify --repair` drops what is bad, then run the stage again")
+        return UserError(f"{path}: no such cache; run the stage that writes it")
+    return UserError(
+        f"{where}: damaged ({error}); `hypernst verify --repair` drops what is bad, then run the stage again"
+    )

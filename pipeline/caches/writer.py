@@ -27,7 +27,7 @@ _VARYING = ("bytes", "text")
 
 
 @dataclass
-class Batch:
+class PendingRows:
     """Rows and rejects on their way into one file; both keep the order they were added in."""
 
     keys: list[str]
@@ -37,7 +37,7 @@ class Batch:
     nbytes: int = 0  # roughly what the rows hold in memory
 
     @classmethod
-    def empty(cls) -> "Batch":
+    def empty(cls) -> "PendingRows":
         return cls([], [], [], [])
 
     def add(self, key: str, row: Row, inputs: bytes) -> None:
@@ -47,7 +47,7 @@ class Batch:
         self.inputs.append(inputs)
         self.nbytes += OVERHEAD + sum(len(v) if isinstance(v, bytes | str) else v.nbytes for v in row.values())
 
-    def extend(self, other: "Batch") -> None:
+    def extend(self, other: "PendingRows") -> None:
         """Take in all of another batch."""
         for mine, more in (
             (self.keys, other.keys),
@@ -78,7 +78,12 @@ def next_number(path: Path) -> int:
 
 
 def write_part(
-    path: Path, batch: Batch, columns: Mapping[str, Column], parents: int, provenance: dict, number: int | None = None
+    path: Path,
+    batch: PendingRows,
+    columns: Mapping[str, Column],
+    parents: int,
+    provenance: dict,
+    number: int | None = None,
 ) -> Path:
     """Write `batch` as a part of the cache file `path`, the next one or `number`; it exists whole or not at all."""
     part = folder(path) / f"{number or next_number(path):06d}.h5"

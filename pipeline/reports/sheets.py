@@ -1,4 +1,4 @@
-"""Pictures of cache rows as people look at them: the image, its regions, its windows, what it generates, its kin."""
+"""Images for people: rows of images under titles, captioned panels, and the regions of an image in colour."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,53 +8,75 @@ import numpy as np
 
 SIDE = 192  # pixels of a panel
 LABEL = 18  # of the caption above it
-COLOURS = {0: (230, 160, 40), 1: (70, 190, 90), 2: (70, 110, 230), 255: (90, 90, 90)}  # as NAMES, then unknown
+CELL, GAP, TITLE = 160, 4, 20  # pixels of a grid's cell, of the white between cells, of the line of titles
+REGION_COLOURS = ((222, 140, 60), (238, 205, 175), (70, 110, 150))  # hair, face, background
 
 Panel = tuple[str, np.ndarray]
 
 
-def sheet(strips: Sequence[np.ndarray]) -> np.ndarray:
-    """Strips below each other."""
+def overlay(image: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """The image u8 [H, W, 3] tinted by its region map u8 [h, w]; unknown places stay as they are."""
+    if region.shape != image.shape[:2]:
+        region = cv2.resize(region, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    tint = image.copy()
+    for label, colour in enumerate(REGION_COLOURS):
+        tint[region == label] = colour
+    return cv2.addWeighted(image, 0.45, tint, 0.55, 0)
+
+
+def grid(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], above: Sequence[Sequence[np.ndarray]] = ()
+) -> np.ndarray:
+    """Rows of images u8 [H, W, 3] of any size under a line of titles; the rows `above` stand over it."""
+    return np.concatenate([*map(_strip, above), _titles(titles), *map(_strip, rows)])
+
+
+def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
+    small = [cv2.resize(c, (CELL, CELL), interpolation=cv2.INTER_AREA) for c in cells]
+    return np.concatenate([np.pad(c, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for c in small], 1)
+
+
+def _titles(names: Sequence[str]) -> np.ndarray:
+    line = np.full((TITLE, len(names) * (CELL + GAP), 3), 255, np.uint8)
+    for i, name in enumerate(names):
+        write(line, name, (i * (CELL + GAP) + 2, 14), 0.42, (60, 60, 60))
+    return line
+
+
+def stack(strips: Sequence[np.ndarray]) -> np.ndarray:
+    """Strips u8 [H, W, 3] of any width below each other."""
     width = max(s.shape[1] for s in strips)
     return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips])
 
 
-def overlay(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """The image tinted by region."""
-    tint = np.zeros((*region.shape, 3), np.uint8)
-    for value, colour in COLOURS.items():
-        tint[region == value] = colour
-    tint = cv2.resize(tint, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    return cv2.addWeighted(image, 0.5, tint, 0.5, 0)
+def panels(captioned: Sequence[Panel]) -> np.ndarray:
+    """Panels u8 [SIDE, SIDE, 3] beside each other, each under its caption: [LABEL + SIDE + 2, W, 3]."""
+    return np.concatenate([_captioned(*panel) for panel in captioned], axis=1)
+
+
+def _captioned(caption: str, image: np.ndarray) -> np.ndarray:
+    label = np.full((LABEL, image.shape[1], 3), 255, np.uint8)
+    write(label, caption[:34], (3, 12), 0.36 if len(caption) < 28 else 0.31, (0, 0, 0))
+    return np.pad(np.concatenate([label, image]), ((0, 2), (0, 2), (0, 0)), constant_values=255)
+
+
+def panel(image: Any) -> np.ndarray:
+    """Encoded bytes or an RGB array as u8 [SIDE, SIDE, 3]; black where nothing decodes."""
+    if isinstance(image, bytes):
+        image = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        return np.zeros((SIDE, SIDE, 3), np.uint8)
+    return cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Numbers [L,D] as grey levels, black the least and white the most of them."""
+    """Numbers [L, D] as grey levels u8 [SIDE, SIDE, 3], black the least and white the most of them."""
     flat = values.reshape(values.shape[0], -1).astype(np.float32)
     low, high = np.nanmin(flat), np.nanmax(flat)
     grey = np.nan_to_num((flat - low) / (high - low or 1) * 255).astype(np.uint8)
     return cv2.cvtColor(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST), cv2.COLOR_GRAY2RGB)
 
 
-def png(rgb: np.ndarray) -> bytes:
-    """RGB u8 as a PNG file."""
-    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
-def captioned(caption: str, picture: np.ndarray) -> np.ndarray:
-    label = np.full((LABEL, picture.shape[1], 3), 255, np.uint8)
-    write(label, caption[:34], (3, 12), 0.36 if len(caption) < 28 else 0.31, (0, 0, 0))
-    return np.pad(np.concatenate([label, picture]), ((0, 2), (0, 2), (0, 0)), constant_values=255)
-
-
 def write(image: np.ndarray, text: str, at: tuple[int, int], scale: float, colour: tuple[int, int, int]) -> None:
+    """Write text on an image, its lower left corner `at` (x, y)."""
     cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
-
-
-def picture(image: Any) -> np.ndarray:
-    """Encoded bytes or an RGB array as a panel; a black one where nothing decodes."""
-    if isinstance(image, bytes):
-        image = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        return np.zeros((SIDE, SIDE, 3), np.uint8)
-    return cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)

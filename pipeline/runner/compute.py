@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Row
-from pipeline.caches.writer import Batch
+from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner import staleness as planning
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import Inputs
@@ -19,10 +19,10 @@ PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
 
 def work(
     stage: StageSpec, worker: Worker, collection: str, ctx: Context, inputs: Inputs, keys: Sequence[str]
-) -> Iterator[Batch]:
+) -> Iterator[PendingRows]:
     """What the worker makes of `keys`, rows and rejects, a `stage.batch` at a time."""
     for items, made, unreadable in _items(stage, collection, ctx, inputs, keys):
-        batch = Batch.empty()
+        batch = PendingRows.empty()
         batch.rejects += unreadable
         for item, of, result in zip(items, made, _results(stage, worker, items), strict=True):
             if isinstance(result, Reject):
@@ -37,13 +37,13 @@ def _results(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequenc
         return []
     try:
         results = worker(items)
-    except Fault:
+    except UserError:
         raise
     except Exception as e:
         which = f"keys {items[0].key} to {items[-1].key}" if len(items) > 1 else f"key {items[0].key}"
-        raise Fault(f"stage {stage.name}, {which}: {type(e).__name__}: {e}; --debug shows the traceback") from e
+        raise UserError(f"stage {stage.name}, {which}: {type(e).__name__}: {e}; --debug shows the traceback") from e
     if len(results) != len(items):
-        raise Fault(f"stage {stage.name}: {len(results)} results for {len(items)} items; expected one each")
+        raise UserError(f"stage {stage.name}: {len(results)} results for {len(items)} items; expected one each")
     return results
 
 
@@ -67,7 +67,7 @@ def _items(
             for parent, columns in stage.parents.items():
                 for d, row in zip(data, caches[parent].rows(keys, columns), strict=True):
                     d.update((f"{parent}.{name}", value) for name, value in row.items())
-            made = [inputs.made[key] or b"" for key in keys]
+            made = [inputs.input_digests[key] or b"" for key in keys]
             yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
 
 

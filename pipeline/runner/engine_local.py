@@ -3,7 +3,7 @@
 import time
 
 from pipeline.caches import writer as parts
-from pipeline.caches.writer import Batch
+from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
 from pipeline.progress import Progress
 from pipeline.runner import staleness as planning
@@ -14,7 +14,7 @@ from pipeline.runner.staleness import Plan
 
 def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
     provenance = planning.provenance(stage, ctx, plan.inputs)
-    batch = Batch.empty()
+    batch = PendingRows.empty()
     opened = time.monotonic()
     try:
         for made in work(stage, stage.open(ctx), collection, ctx, plan.inputs, plan.todo):
@@ -23,7 +23,7 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
             if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
                 parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
                 plan.inputs.fingerprints.save()
-                batch, opened = Batch.empty(), time.monotonic()
+                batch, opened = PendingRows.empty(), time.monotonic()
     finally:
         if len(batch):
             parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.caches import writer as parts
-from pipeline.caches.writer import Batch
+from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.runner import compute as runner
 from pipeline.runner import staleness as planning
@@ -26,7 +26,7 @@ RETRIES = 3  # of one part: an input that kills whoever takes it must not go on 
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
+class PartResult:
     """What an actor reports of a part: it is written."""
 
     keys: int
@@ -36,43 +36,43 @@ class Done:
     news: dict[str, list]  # fingerprints of the files read
 
 
-class Hand:
+class StageActor:
     """An actor: opens the stage with its first part, so that what fails there is told as any failure, then computes."""
 
     def __init__(self, stage: StageSpec, collection: str, ctx: Context, parents: dict[str, str]) -> None:
         self.stage, self.collection, self.ctx, self.parents = stage, collection, ctx, parents
         self.worker: Worker | None = None
 
-    def part(self, number: int, keys: Sequence[str], made: dict[str, bytes | None], sources: dict) -> Done:
+    def part(self, number: int, keys: Sequence[str], made: dict[str, bytes | None], sources: dict) -> PartResult:
         """Compute `keys` and write them as part `number`."""
         self.worker = self.worker or self.stage.open(self.ctx)
         start = time.monotonic()
         path = self.ctx.file(self.collection, self.stage.output)
         inputs = Inputs(made, sources, self.parents, Fingerprints(None))
-        batch = Batch.empty()
+        batch = PendingRows.empty()
         for some in runner.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
             batch.extend(some)
         provenance = planning.provenance(self.stage, self.ctx, inputs)
         parts.write_part(path, batch, self.stage.columns, runner.width(self.stage), provenance, number)
         seconds = time.monotonic() - start
-        return Done(len(keys), len(batch.rejects), batch.nbytes, seconds, inputs.fingerprints.news)
+        return PartResult(len(keys), len(batch.rejects), batch.nbytes, seconds, inputs.fingerprints.news)
 
 
 def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
     """Compute `plan.todo` into parts. What is written stays, whatever happens to the rest.
 
-    Raises: Fault when the worker fails, or when one part has killed its actor RETRIES times more.
+    Raises: UserError when the worker fails, or when one part has killed its actor RETRIES times more.
     """
     ray = _ray()
     if not ray.is_initialized():
         ray.init(logging_level="warning", log_to_driver=False)
     gpu = ctx.device.startswith("cuda")
     ctx = _absolute(ctx)
-    hands = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0)))
-    actor = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES)(Hand)
+    num_workers = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0)))
+    actor = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=RETRIES)(StageActor)
     idle: list[Any] = [
         actor.remote(stage, collection, ctx, plan.inputs.parents)
-        for _ in range(min(hands, -(-len(plan.todo) // stage.batch)))
+        for _ in range(min(num_workers, -(-len(plan.todo) // stage.batch)))
     ]
     everyone = list(idle)
     busy: dict[Any, Any] = {}
@@ -83,7 +83,7 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
                 keys = plan.todo[at : at + size]
                 sources = {k: _at_home(plan.inputs.sources[k]) for k in keys if k in plan.inputs.sources}
                 hand = idle.pop()
-                busy[hand.part.remote(number, keys, {k: plan.inputs.made[k] for k in keys}, sources)] = hand
+                busy[hand.part.remote(number, keys, {k: plan.inputs.input_digests[k] for k in keys}, sources)] = hand
                 at, number = at + len(keys), number + 1
             for task in ray.wait(list(busy))[0]:
                 idle.append(busy.pop(task))
@@ -100,28 +100,30 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise Fault(
+        raise UserError(
             "ENGINE=ray: Ray is not installed; run `pip install -c constraints.txt -e '.[ray]'`, or leave ENGINE= out",
             2,
         ) from error
     return ray
 
 
-def _result(task: Any, stage: StageSpec) -> Done:
+def _result(task: Any, stage: StageSpec) -> PartResult:
     ray = _ray()
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Fault) else Fault(f"stage {stage.name}: {error.cause}") from error
+        raise (
+            error.cause if isinstance(error.cause, UserError) else UserError(f"stage {stage.name}: {error.cause}")
+        ) from error
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1].strip()
-        raise Fault(
+        raise UserError(
             f"stage {stage.name}: an actor could not start, or {RETRIES + 1} died over the same part ({why}); "
             "run it again with ENGINE=local to see why"
         ) from error
 
 
-def _next_size(done: Done, least: int, most: int) -> int:
+def _next_size(done: PartResult, least: int, most: int) -> int:
     """How many keys the next part takes: as long and as large as one of the local engine's, some left for everyone."""
     by_time = runner.PART_SECONDS / max(done.seconds / done.keys, 1e-9)
     by_bytes = runner.PART_BYTES / max(done.nbytes / done.keys, 1)

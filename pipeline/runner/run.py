@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from pipeline import device
 from pipeline.caches import writer as parts
-from pipeline.caches.writer import Batch
+from pipeline.caches.writer import PendingRows
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import sweep, write_atomic
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
@@ -51,7 +51,8 @@ def run_collections(stage: StageSpec, ctx: Context, collections: Sequence[str] =
 def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[str] | None = None) -> Summary:
     """Bring cache/<collection>/<stage.output>.h5 up to date, computing only what is missing or stale, and `only` these.
 
-    Raises: Fault when a parent cache is missing (2), the cache is in use by another run (1), or the worker fails (1).
+    Raises: UserError when a parent cache is missing (2), the cache is in use by another run (1), or the worker fails
+    (1).
     """
     with lock(ctx.cache, f"{stage.name} ({collection})"):
         plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected, only=only)
@@ -62,7 +63,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
                 del plan  # two of them would be twice the keys
                 plan = planning.survey(stage, collection, ctx, only=only)
         if plan.todo:
-            raise Fault(
+            raise UserError(
                 f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
                 f"the first is {plan.todo[0]!r}; run it again"
             )
@@ -103,10 +104,10 @@ def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> Non
         plan.inputs.fingerprints.save()
 
 
-def _refused(plan: Plan) -> Batch:
+def _refused(plan: Plan) -> PendingRows:
     """The rejects among what is to do that need no computing."""
-    batch, inputs = Batch.empty(), plan.inputs
-    batch.rejects += [(k, inputs.refused[k], inputs.made[k] or b"") for k in plan.todo if k in inputs.refused]
+    batch, inputs = PendingRows.empty(), plan.inputs
+    batch.rejects += [(k, inputs.refused[k], inputs.input_digests[k] or b"") for k in plan.todo if k in inputs.refused]
     return batch
 
 
@@ -118,7 +119,7 @@ def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], No
         from pipeline.runner import engine_ray
 
         return engine_ray.compute
-    raise Fault(f"engine {name!r} is unknown; expected 'local' or 'ray'", 2)
+    raise UserError(f"engine {name!r} is unknown; expected 'local' or 'ray'", 2)
 
 
 def _clear_parts(plan: Plan) -> None:

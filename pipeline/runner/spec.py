@@ -10,7 +10,7 @@ import numpy as np
 from pipeline import SCHEMA
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class StageSpec:
     def check(self, row: Row, key: str) -> Row:
         """The row with each value in its column's dtype and shape.
 
-        Raises: Fault when a column is missing, unknown or has another shape.
+        Raises: UserError when a column is missing, unknown or has another shape.
         """
         if set(row) != set(self.columns):
-            raise Fault(f"stage {self.name}, key {key}: row has {sorted(row)}, expected {sorted(self.columns)}")
+            raise UserError(f"stage {self.name}, key {key}: row has {sorted(row)}, expected {sorted(self.columns)}")
         out: Row = {}
         for name, column in self.columns.items():
             if column.dtype == "bytes":
@@ -93,7 +93,7 @@ class StageSpec:
             else:
                 value = np.asarray(row[name])
                 if value.shape != column.shape:
-                    raise Fault(
+                    raise UserError(
                         f"stage {self.name}, key {key}: {name} has shape {value.shape}, expected {column.shape}"
                     )
                 out[name] = value.astype(column.dtype)

@@ -19,7 +19,7 @@ from pipeline import __version__
 from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache, Entry
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.hashing import digest
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.fingerprints import Fingerprints
@@ -29,13 +29,13 @@ from pipeline.sources.scan import scan
 
 @dataclass
 class Inputs:
-    """The inputs of a stage: `made[key]` joins its parents' row digests, by name; None for a file not read so far.
+    """The inputs of a stage: `input_digests[key]` joins its parents' row digests, by name; None: not read so far.
 
     Of the user's files, `refused` are those that are rejects already, with the reason; `firsts` maps the content of
     the others, as far as it is known, to its first key.
     """
 
-    made: dict[str, bytes | None]
+    input_digests: dict[str, bytes | None]
     sources: dict[str, Source]
     parents: dict[str, str]  # parent -> digest of the whole file
     fingerprints: Fingerprints
@@ -85,7 +85,7 @@ def survey(
 ) -> Plan:
     """Compare a stage's cache file and parts with its inputs; `retry` forgets rejects, `only` leaves others undone.
 
-    Raises: Fault(2) when a parent cache is missing; Fault when a file is damaged.
+    Raises: UserError(2) when a parent cache is missing; UserError when a file is damaged.
     """
     path = ctx.file(collection, stage.output)
     files = [path] * path.exists() + parts.listed(path)
@@ -99,13 +99,13 @@ def survey(
         changed = change(provenance, stage)
         for key, entry in found.items():
             cause = changed
-            if not changed and inputs.made.get(key) != entry.inputs:
+            if not changed and inputs.input_digests.get(key) != entry.inputs:
                 cause = _input_cause(stage, key, entry, inputs)
             if not cause and not (retry and entry.row < 0):
                 entries[key] = entry
             causes[key] = cause
     stale = Counter(cause for key, cause in causes.items() if cause and key not in entries)
-    wanted = list(itertools.islice(sorted(inputs.made), ctx.limit))
+    wanted = list(itertools.islice(sorted(inputs.input_digests), ctx.limit))
     todo = [key for key in wanted if key not in entries and (only is None or key in only)]
     if not stage.parents:
         todo.sort(key=lambda key: reading_order(inputs.sources[key]))
@@ -122,7 +122,7 @@ def survey(
 def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
     """Whether nothing is to do, as the digests of whole files tell; where they do not, `survey` may still find so.
 
-    Raises: Fault when a file is damaged.
+    Raises: UserError when a file is damaged.
     """
     path = ctx.file(collection, stage.output)
     sources = [ctx.file(collection, parent) for parent in sorted(stage.parents)]
@@ -174,7 +174,7 @@ def _sources(collection: str, ctx: Context, known: set[str]) -> Inputs:
             why = why or inputs.duplicate(key, content)
         if why:
             inputs.refused[key], content = why, refusal(content or UNREADABLE, why)
-        inputs.made[key] = content
+        inputs.input_digests[key] = content
     return inputs
 
 
@@ -191,7 +191,7 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
         path = ctx.file(collection, parent)
         if not path.exists():
             command = stage.producers.get(parent, parent)
-            raise Fault(f"{path}: missing, but stage {stage.name} reads it; run `hypernst {command}` first", 2)
+            raise UserError(f"{path}: missing, but stage {stage.name} reads it; run `hypernst {command}` first", 2)
         with Cache(path) as cache:
             found.append(cache.digests())
             parents[parent] = cache.rows_digest()
@@ -204,9 +204,9 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
 def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:
     """Why an entry's inputs no longer are what it was made from; "" if they are."""
     names = sorted(stage.parents) or ["source"]
-    if key not in inputs.made:
+    if key not in inputs.input_digests:
         return f"input gone ({' or '.join(names)})"
-    now = inputs.made[key] or b""
+    now = inputs.input_digests[key] or b""
     if now == entry.inputs:
         return ""
     changed = [n for i, n in enumerate(names) if now[16 * i : 16 * i + 16] != entry.inputs[16 * i : 16 * i + 16]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -42,10 +42,10 @@ class Batches(ABC):
         return {**self.identity, "step": self.step}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on after `state`; raises Fault when it is from other samples or settings."""
+        """Go on after `state`; raises UserError when it is from other samples or settings."""
         other = {k: v for k, v in state.items() if k != "step"}
         if other != self.identity:
-            raise Fault(f"cannot resume: the checkpoint's data were {other}, now {self.identity}; start anew", 2)
+            raise UserError(f"cannot resume: the checkpoint's data were {other}, now {self.identity}; start anew", 2)
         self.step = state["step"]
 
     @abstractmethod
@@ -68,10 +68,10 @@ def piece(count: int, pieces: int, i: int) -> tuple[int, int]:
 def steps(count: int, batch: int, readers: int, where: str) -> int:
     """Batches an epoch for each of the `readers`: of at most `batch` samples, unless some would be empty then.
 
-    Raises: Fault when a reader would go without any.
+    Raises: UserError when a reader would go without any.
     """
     if count < readers:
-        raise Fault(f"{where}: {count} samples for {readers} ranks or workers; expected at least one each", 2)
+        raise UserError(f"{where}: {count} samples for {readers} ranks or workers; expected at least one each", 2)
     return min(-(-count // (batch * readers)), count // readers)
 
 
@@ -80,7 +80,7 @@ def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[st
 
     Fresh memory comes page by page and costs as much as reading. So each value is let go before the next is decoded,
     and the tensors of a batch share one buffer, which numpy asks huge pages for when it is large.
-    Raises: Fault when a sample's arrays have other shapes than the first one's.
+    Raises: UserError when a sample's arrays have other shapes than the first one's.
     """
     import torch
 
@@ -99,7 +99,7 @@ def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[st
                 tray[i] = value
             else:
                 expected = f"{tray.dtype}{list(tray.shape[1:])}"
-                raise Fault(
+                raise UserError(
                     f"a batch's {name} are {expected}, but that of {lists['key'][-1]!r} is "
                     f"{value.dtype}{list(value.shape)}; run `hypernst shards` again"
                 )

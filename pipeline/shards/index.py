@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import SCHEMA, __version__
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.sources.keys import KEY
 
 MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # of every sample, in this order
@@ -36,7 +36,7 @@ class Shard:
 def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
     """Provenance and shards of index.json, each tar checked to be there in full length.
 
-    Raises: Fault when the index is missing, of another schema, or does not fit the tars.
+    Raises: UserError when the index is missing, of another schema, or does not fit the tars.
     """
     provenance, shards = parse_index(
         (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b"", str(folder)
@@ -45,7 +45,7 @@ def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
         path = folder / shard.name
         size = path.stat().st_size if path.exists() else -1
         if size != shard.bytes:
-            raise Fault(
+            raise UserError(
                 f"{path}: {'missing' if size < 0 else f'{size} bytes'}, but index.json says {shard.bytes}; "
                 f"run `hypernst shards` again"
             )
@@ -53,20 +53,22 @@ def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
 
 
 def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
-    """Provenance and shards out of the bytes of an index.json; raises Fault when it is not one of ours."""
+    """Provenance and shards out of the bytes of an index.json; raises UserError when it is not one of ours."""
     if not data:
-        raise Fault(f"{where}: no index.json, so no finished shards; run `hypernst shards`")
+        raise UserError(f"{where}: no index.json, so no finished shards; run `hypernst shards`")
     try:
         index = json.loads(data)
         if index["schema"] != SCHEMA or tuple(index["members"]) != MEMBERS:
-            raise Fault(f"{where}/index.json: schema {index['schema']}, expected {SCHEMA}; run `hypernst shards` again")
+            raise UserError(
+                f"{where}/index.json: schema {index['schema']}, expected {SCHEMA}; run `hypernst shards` again"
+            )
         shards = [Shard(**s) for s in index["shards"]]
         wrong = next(filter(None, map(_wrong, shards)), "")
         provenance = dict(index["provenance"])
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise Fault(f"{where}/index.json: not an index of shards ({e}); run `hypernst shards` again") from e
+        raise UserError(f"{where}/index.json: not an index of shards ({e}); run `hypernst shards` again") from e
     if wrong:
-        raise Fault(f"{where}/index.json: {wrong}; run `hypernst shards` again")
+        raise UserError(f"{where}/index.json: {wrong}; run `hypernst shards` again")
     return provenance, shards
 
 
@@ -90,7 +92,7 @@ def is_current(folder: Path, provenance: dict[str, Any]) -> bool:
     """Whether finished shards of exactly this provenance are there."""
     try:
         return {**read_index(folder)[0], "program": __version__} == json.loads(json.dumps(provenance))
-    except Fault:
+    except UserError:
         return False
 
 

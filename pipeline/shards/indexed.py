@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.shards import index as shards
 from pipeline.shards.batches import Batches, as_is, collate, order, piece, single_thread, steps
 from pipeline.shards.sample import REPAIR, Decoded, decode, fields
@@ -28,7 +28,7 @@ class Samples:
 
     They are read with pread, not mapped: a file that is cut meanwhile gives an error here and kills nobody, and what
     was read does not count as this process's memory.
-    Raises: Fault when the index or a tar is missing or cut, or there is no such sample set.
+    Raises: UserError when the index or a tar is missing or cut, or there is no such sample set.
     """
 
     def __init__(self, folder: Path, collection: str, split: str = "train") -> None:
@@ -40,7 +40,7 @@ class Samples:
         self._buffer = bytearray()
         if not self.shards:
             have = sorted({f"{s.collection}-{s.split}" for s in listed})
-            raise Fault(f"{folder}: no samples of {collection}-{split}; there are {', '.join(have) or 'none'}")
+            raise UserError(f"{folder}: no samples of {collection}-{split}; there are {', '.join(have) or 'none'}")
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -55,7 +55,7 @@ class Samples:
     def raw(self, number: int) -> tuple[str, dict[str, memoryview]]:
         """Key and encoded members of a sample, which the next call overwrites.
 
-        Raises: Fault when the tar holds something else at that place.
+        Raises: UserError when the tar holds something else at that place.
         """
         n = bisect.bisect_right(self._ends, number)
         i = number - (self._ends[n - 1] if n else 0)
@@ -66,13 +66,13 @@ class Samples:
             self._buffer = bytearray(length)
         data = memoryview(self._buffer)[:length]
         if os.preadv(self._file(n), [data], start) != length:
-            raise Fault(f"{self.folder / shard.name}: ends within sample {shard.keys[i]!r}; {REPAIR}")
+            raise UserError(f"{self.folder / shard.name}: ends within sample {shard.keys[i]!r}; {REPAIR}")
         out = {}
         for member, (name, at, size) in zip(shards.MEMBERS, places, strict=True):
             begin = at - start + shards.BLOCK
             if not self._buffer.startswith(name.encode() + b"\0", at - start):  # a tar's header begins with the name
                 found = bytes(data[at - start : at - start + 100]).rstrip(b"\0")
-                raise Fault(
+                raise UserError(
                     f"{self.folder / shard.name}, offset {at}: holds {found[:40]!r}, "
                     f"but index.json says {name!r}; {REPAIR}"
                 )
@@ -97,7 +97,7 @@ class Samples:
 class Loader(Batches):
     """Batches of `samples`, about `batch` each, in a truly random order; exact to resume with any number of workers.
 
-    Raises: Fault when there are fewer samples than ranks.
+    Raises: UserError when there are fewer samples than ranks.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 Decoded = dict[str, Any]
 Buffer = bytes | memoryview
@@ -20,7 +20,7 @@ def fields(sample: Mapping[str, Buffer], key: str) -> Iterator[tuple[str, Any]]:
     arrays image u8 [H,W,3], region u8 [H,W], latent f32 [L,D], codes f32 [4,256]; the last two lie in `sample` still.
 
     Whoever takes each before asking for the next lets the decoder use the same memory again, which is then at hand.
-    Raises: Fault when a member is missing, of another sample, or not what its name says.
+    Raises: UserError when a member is missing, of another sample, or not what its name says.
     """
     import cv2
 
@@ -32,7 +32,7 @@ def fields(sample: Mapping[str, Buffer], key: str) -> Iterator[tuple[str, Any]]:
         yield "latent", _array(sample["latent.npy"])
         yield "codes", _array(sample["codes.npy"])
     except (KeyError, TypeError, ValueError, cv2.error) as e:
-        raise Fault(f"sample {key!r}: damaged ({e}); {REPAIR}") from e
+        raise UserError(f"sample {key!r}: damaged ({e}); {REPAIR}") from e
 
 
 def decode(sample: Mapping[str, Buffer], key: str) -> Decoded:
@@ -41,7 +41,7 @@ def decode(sample: Mapping[str, Buffer], key: str) -> Decoded:
     try:
         found["meta"] = json.loads(found.pop("json"))
     except ValueError as e:
-        raise Fault(f"sample {key!r}: damaged ({e}); {REPAIR}") from e
+        raise UserError(f"sample {key!r}: damaged ({e}); {REPAIR}") from e
     return found | {name: found[name].copy() for name in ("latent", "codes")}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.shards import index as shards
 from pipeline.shards.batches import Batches, as_is, collate, order, piece, single_thread, steps
 from pipeline.shards.index import Shard
@@ -22,18 +22,18 @@ Raw = tuple[str, dict[str, bytes]]
 
 
 def listed(location: str, collection: str, split: str = "train") -> list[Shard]:
-    """The shards of a collection and split that `location`/index.json lists; raises Fault when it lists none."""
+    """The shards of a collection and split that `location`/index.json lists; raises UserError when it lists none."""
     import webdataset  # only its opening of urls; its decoding would unpickle what it finds
 
     try:
         with webdataset.gopen(f"{location}/index.json") as f:
             found = shards.parse_index(f.read(), location)[1]
     except OSError as e:
-        raise Fault(f"{location}/index.json: cannot be read ({e}); expected a folder or url of shards") from e
+        raise UserError(f"{location}/index.json: cannot be read ({e}); expected a folder or url of shards") from e
     chosen = [s for s in found if (s.collection, s.split) == (collection, split)]
     if not chosen:
         have = sorted({f"{s.collection}-{s.split}" for s in found})
-        raise Fault(f"{location}: no samples of {collection}-{split}; there are {', '.join(have) or 'none'}")
+        raise UserError(f"{location}: no samples of {collection}-{split}; there are {', '.join(have) or 'none'}")
     return chosen
 
 
@@ -56,7 +56,7 @@ class Stream:
         return piece(sum(s.samples for s in self.found), self.readers, reader)
 
     def raw(self, epoch: int, reader: int) -> Iterator[Raw]:
-        """Keys and encoded members; raises Fault when a shard holds anything else than its index says."""
+        """Keys and encoded members; raises UserError when a shard holds anything else than its index says."""
         shuffled = (self.found[i] for i in order(len(self.found), self.seed, epoch))
         taken = itertools.chain.from_iterable(self._stretches(shuffled, *self.share(reader)))
         return _mixed(taken, self.buffer, random.Random(f"{self.seed} {epoch} {reader}"))
@@ -77,7 +77,7 @@ class Stream:
 class StreamLoader(Batches):
     """Batches like those of `Loader`, read in sequence; the order depends on ranks x workers, which a resume must keep.
 
-    Raises: Fault when there are fewer samples than readers.
+    Raises: UserError when there are fewer samples than readers.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class StreamLoader(Batches):
         buffer: int = 256,
         pin: bool = False,
     ) -> None:
-        hands = max(workers, 1)
-        stream = Stream(location, listed(location, collection, split), seed, ranks * hands, buffer)
+        num_workers = max(workers, 1)
+        stream = Stream(location, listed(location, collection, split), seed, ranks * num_workers, buffer)
         total = sum(s.samples for s in stream.found)
         self._each = steps(total, batch, stream.readers, location)
-        self.steps = self._each * hands
-        self.identity = {"seed": seed, "batch": batch, "ranks": ranks, "workers": hands, "samples": total}
-        self._dealt = _Dealt(stream, self._each, rank * hands, hands)
+        self.steps = self._each * num_workers
+        self.identity = {"seed": seed, "batch": batch, "ranks": ranks, "workers": num_workers, "samples": total}
+        self._dealt = _Dealt(stream, self._each, rank * num_workers, num_workers)
         self._workers, self._pin = workers, pin
 
     def loader(self) -> DataLoader:
@@ -119,19 +119,19 @@ class StreamLoader(Batches):
 class _Dealt(IterableDataset):
     """A rank's batches from `start` on; batch k comes from its worker k modulo their number."""
 
-    def __init__(self, stream: Stream, each: int, first: int, hands: int) -> None:
-        self.stream, self.each, self.first, self.hands, self.start = stream, each, first, hands, 0
+    def __init__(self, stream: Stream, each: int, first: int, num_workers: int) -> None:
+        self.stream, self.each, self.first, self.num_workers, self.start = stream, each, first, num_workers, 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()
         # DataLoader always begins with its worker 0, which therefore takes the place of whoever is due.
-        hand = ((info.id if info else 0) + self.start) % self.hands
-        epoch, done = divmod(self.start, self.each * self.hands)
-        begun = -(-(done - hand) // self.hands)  # batches of this epoch that this one has already given
+        worker = ((info.id if info else 0) + self.start) % self.num_workers
+        epoch, done = divmod(self.start, self.each * self.num_workers)
+        begun = -(-(done - worker) // self.num_workers)  # batches of this epoch that this one has already given
         for number in itertools.count(epoch):
-            begin, end = self.stream.share(self.first + hand)
+            begin, end = self.stream.share(self.first + worker)
             places = [piece(end - begin, self.each, i) for i in range(begun, self.each)]
-            left = self.stream.samples(number, self.first + hand, places[0][0]) if places else iter(())
+            left = self.stream.samples(number, self.first + worker, places[0][0]) if places else iter(())
             for start, stop in places:
                 yield collate(itertools.islice(left, stop - start), stop - start)
             begun = 0
@@ -150,7 +150,7 @@ def _members(location: str, shard: Shard, first: int, last: int) -> Iterator[Raw
                     info = tar.next()
                     found = (info.name, info.size) if info is not None and info.isreg() else ("its end", 0)
                     if info is None or found != (name, size):
-                        raise Fault(
+                        raise UserError(
                             f"{location}/{shard.name}, offset {at}: holds {found[0]!r} of {found[1]} bytes, "
                             f"but index.json says {name!r} of {size}; it was cut or changed"
                         )
@@ -160,9 +160,9 @@ def _members(location: str, shard: Shard, first: int, last: int) -> Iterator[Raw
                 if sample:
                     yield shard.keys[i], sample
             if last == shard.samples and tar.next() is not None:
-                raise Fault(f"{location}/{shard.name}: goes on after its {last} samples; it was changed")
+                raise UserError(f"{location}/{shard.name}: goes on after its {last} samples; it was changed")
     except (tarfile.TarError, OSError) as e:
-        raise Fault(f"{location}/{shard.name}, offset {at}: cannot be read ({e})") from e
+        raise UserError(f"{location}/{shard.name}, offset {at}: cannot be read ({e})") from e
 
 
 def _mixed(samples: Iterator[Raw], size: int, rng: random.Random) -> Iterator[Raw]:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.sources import archives
 from pipeline.sources.archives import BadArchiveError
 from pipeline.sources.fingerprints import Fingerprints
@@ -32,7 +32,7 @@ def scan(place: Path, notes: "Fingerprints | None" = None) -> list[Source]:
 
     `notes` remembers what archives hold. An archive that cannot be used is one source with a problem.
 
-    Raises: Fault(2) when the place is missing or a bad archive, holds no picture, or two names share a key.
+    Raises: UserError(2) when the place is missing or a bad archive, holds no picture, or two names share a key.
     """
     notes = notes or Fingerprints(None)
     found: Iterator[Source]
@@ -42,19 +42,19 @@ def scan(place: Path, notes: "Fingerprints | None" = None) -> list[Source]:
         try:
             found = iter(_members(str(place), "", place.stat(), notes))
         except (BadArchiveError, OSError) as error:
-            raise Fault(f"{place}: {error}", 2) from None
+            raise UserError(f"{place}: {error}", 2) from None
     elif place.is_file() and is_picture(place.name):
         found = iter(_file(str(place), place.name, notes))
     else:
         wanted = f"a folder of pictures, a picture or an archive ({' '.join(archives.SUFFIXES)})"
         what = "neither folder, picture nor archive" if place.exists() else "no such folder or file"
-        raise Fault(f"{place}: {what}; expected {wanted}; `hypernst samples` makes some pictures", 2)
+        raise UserError(f"{place}: {what}; expected {wanted}; `hypernst samples` makes some pictures", 2)
     sources = sorted(found)
     if not sources:
-        raise Fault(f"{place}: holds no picture; expected files ending in {' '.join(sorted(SUFFIXES))}", 2)
+        raise UserError(f"{place}: holds no picture; expected files ending in {' '.join(sorted(SUFFIXES))}", 2)
     for a, b in itertools.pairwise(sources):
         if a.key == b.key:
-            raise Fault(f"{place}: {a.path!r} and {b.path!r} share the key {a.key!r}; rename one", 2)
+            raise UserError(f"{place}: {a.path!r} and {b.path!r} share the key {a.key!r}; rename one", 2)
     return sources
 
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import replacing
 
 
@@ -26,13 +26,13 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         with replacing(path) as temporary:
             save_file(plain, temporary, metadata={"meta": json.dumps(meta, sort_keys=True)})
     except (OSError, SafetensorError) as e:
-        raise Fault(f"{path}: cannot be written ({e}); free disk space or choose another folder") from e
+        raise UserError(f"{path}: cannot be written ({e}); free disk space or choose another folder") from e
 
 
 def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote: the tensors under `prefix`, named without it, and the meta.
 
-    Raises: Fault if the file is not a whole safetensors file.
+    Raises: UserError if the file is not a whole safetensors file.
     """
     try:
         with safe_open(path, "pt") as f:
@@ -40,7 +40,7 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
             names = [name for name in f.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): f.get_tensor(name) for name in names}, meta
     except (SafetensorError, OSError, ValueError) as e:
-        raise Fault(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
+        raise UserError(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
 
 
 def meta(path: Path) -> dict[str, Any]:

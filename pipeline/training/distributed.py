@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,20 +20,20 @@ BUCKET = 1 << 26  # bytes summed at once; a copy of that size is all the memory 
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes that train together; `rank` is this one's number of `count`."""
+class ProcessGroup:
+    """The processes that train together; `rank` is this one's number of `world_size`."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
-    def add(self, tensors: "Iterable[Tensor]") -> None:
+    def all_reduce_(self, tensors: "Iterable[Tensor]") -> None:
         """Replace each tensor by its sum over the processes, in place; all must give the same shapes in one order."""
-        if self.count == 1:
+        if self.world_size == 1:
             return
         bucket: list[Tensor] = []
         held = 0
@@ -46,40 +46,40 @@ class Team:
         if bucket:
             _sum(bucket)
 
-    def total(self, values: Iterable[float]) -> list[float]:
+    def sum(self, values: Iterable[float]) -> list[float]:
         """Each number's sum over the processes, in float64."""
         import torch
 
         numbers = torch.tensor([*values], dtype=torch.float64)
-        if self.count > 1:
+        if self.world_size > 1:
             numbers = numbers.to(_device())
             torch.distributed.all_reduce(numbers)
         return numbers.tolist()
 
     def any(self, mine: bool) -> bool:
         """Whether it is so in any process."""
-        return self.total([float(mine)])[0] > 0
+        return self.sum([float(mine)])[0] > 0
 
-    def share(self, module: "nn.Module") -> None:
+    def broadcast_(self, module: "nn.Module") -> None:
         """Give all processes the first one's parameters and buffers."""
         import torch
 
-        if self.count > 1:
+        if self.world_size > 1:
             for tensor in module.state_dict().values():
                 torch.distributed.broadcast(tensor, 0)
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
 @contextmanager
-def joined(ctx: Context) -> Iterator[tuple[Team, Context]]:
+def init_distributed(ctx: Context) -> Iterator[tuple[ProcessGroup, Context]]:
     """Join the processes that torchrun started; the context's device becomes this process's own GPU, if it is one.
 
-    Raises: Fault when torchrun's variables are there but the processes cannot meet.
+    Raises: UserError when torchrun's variables are there but the processes cannot meet.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
         yield ALONE, ctx
         return
     import torch
@@ -91,11 +91,11 @@ def joined(ctx: Context) -> Iterator[tuple[Team, Context]]:
     try:
         torch.distributed.init_process_group("nccl" if ctx.device.startswith("cuda") else "gloo")
     except (RuntimeError, ValueError) as e:
-        raise Fault(
-            f"train: {count} processes could not meet ({str(e).splitlines()[0]}); start them with torchrun"
+        raise UserError(
+            f"train: {world_size} processes could not connect ({str(e).splitlines()[0]}); start them with torchrun"
         ) from e
     try:
-        yield Team(torch.distributed.get_rank(), count), ctx
+        yield ProcessGroup(torch.distributed.get_rank(), world_size), ctx
     finally:
         torch.distributed.destroy_process_group()
 

@@ -21,11 +21,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.locks import lock
 from pipeline.progress import EVERY, say
-from pipeline.training.distributed import ALONE, Team
+from pipeline.training.distributed import ALONE, ProcessGroup
 
 SAVE_EVERY = 50
 SKIPS = 100  # steps in a row that may come out not finite
@@ -36,8 +36,8 @@ class Loop:
 
     `save(step)` is called every `save_every` steps and at the end, by the first process alone; what a step cost besides
     is told to `tell`. `images` is how many pictures a step sees. `seconds` counts this call's time from `spent` on.
-    Raises: Fault when another run holds the folder, when a signal stopped the run (after saving), and when SKIPS steps
-    in a row were not finite.
+    Raises: UserError when another run holds the folder, when a signal stopped the run (after saving), and when SKIPS
+    steps in a row were not finite.
     """
 
     def __init__(
@@ -52,16 +52,23 @@ class Loop:
         images: int = 1,
         spent: float = 0.0,
         save_every: int = SAVE_EVERY,
-        team: Team = ALONE,
+        process_group: ProcessGroup = ALONE,
     ) -> None:
-        self.name, self.folder, self.total, self.step, self.images, self.team = name, folder, total, step, images, team
+        self.name, self.folder, self.total, self.step, self.images, self.process_group = (
+            name,
+            folder,
+            total,
+            step,
+            images,
+            process_group,
+        )
         self._save, self._every, self._spent = save, save_every, spent
         self._minutes, self._asked, self._in_a_row = minutes, False, 0
         self._open = ExitStack()
 
     def __enter__(self) -> "Loop":
         self._start = self._said = time.monotonic()
-        if self.team.first:
+        if self.process_group.is_main:
             self._open.enter_context(lock(self.folder, self.name))
             _trim(self.folder / "log.jsonl", self.step)
             self._log = self._open.enter_context(open(self.folder / "log.jsonl", "a"))
@@ -87,10 +94,10 @@ class Loop:
         with self._open:
             if kind is None:
                 self.save()
-                if self.team.first and self._board is not None:
+                if self.process_group.is_main and self._board is not None:
                     self._board.close()
         if kind is None and self._asked:
-            raise Fault(
+            raise UserError(
                 f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to go on"
             )
 
@@ -108,12 +115,12 @@ class Loop:
 
     def save(self) -> None:
         """Save now."""
-        if self.team.first:
+        if self.process_group.is_main:
             self._save(self.step)
 
     def tell(self, terms: Mapping[str, float], **more: Any) -> None:
         """Log what the step at hand came to; `terms` are drawn as curves, `more` is only written down."""
-        if not self.team.first:
+        if not self.process_group.is_main:
             return
         finite = {name: round(value, 6) for name, value in terms.items() if math.isfinite(value)}
         row: dict[str, Any] = {"step": self.step + 1, **more, "time": round(time.time(), 1), **finite}
@@ -132,14 +139,14 @@ class Loop:
         if self._in_a_row >= SKIPS:
             self.step += 1
             self.save()
-            raise Fault(
+            raise UserError(
                 f"{self.name}: {self._in_a_row} steps in a row were not finite ({bad}); the weights before "
                 f"them are kept in {self.folder}: lower the learning rate, then run again"
             )
 
     def picture(self, name: str, rgb: Any) -> None:
         """Give TensorBoard a picture u8 [H, W, 3]."""
-        if self.team.first and self._board is not None:
+        if self.process_group.is_main and self._board is not None:
             self._board.add_image(name, rgb, self.step, dataformats="HWC")
 
     def _show(self, terms: Mapping[str, float]) -> None:
@@ -162,8 +169,8 @@ class Loop:
     def _over(self) -> bool:
         passed = (time.monotonic() - self._start) / 60
         wish = self._asked or (self._minutes is not None and passed >= self._minutes)
-        over = self.team.any(wish)
-        self._asked = self.team.any(self._asked) if over else self._asked
+        over = self.process_group.any(wish)
+        self._asked = self.process_group.any(self._asked) if over else self._asked
         return over
 
     def _ask(self, *_: object) -> None:

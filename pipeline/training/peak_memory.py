@@ -1,8 +1,8 @@
 """How much memory a computation would take at most, found without doing it.
 
-Under `Peak` new tensors are on the meta device, where torch computes shapes only, and every storage is counted from its
-making to its freeing, those that the backward pass frees included. What a library takes for itself, such as cuDNN's
-workspaces, is not; neither is autocast, which the meta device lacks.
+Under `PeakMemory` new tensors are on the meta device, where torch computes shapes only, and every storage is counted
+from its making to its freeing, those that the backward pass frees included. What a library takes for itself, such as
+cuDNN's workspaces, is not; neither is autocast, which the meta device lacks.
 """
 
 import weakref
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Peak(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):
     """Counts the bytes of tensors made while it is entered: `held` now, `most` at any time."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Peak(TorchDispatchMode):
         self._known: dict[int, weakref.ref] = {}
         self._meta = torch.device("meta")
 
-    def __enter__(self) -> "Peak":
+    def __enter__(self) -> "PeakMemory":
         self._meta.__enter__()
         super().__enter__()
         return self

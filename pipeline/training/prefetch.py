@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 Made = TypeVar("Made")
 
 
-class Ahead(Generic[Made]):
-    """`ahead[step]` is `make(step)`, started when the step before it was asked for. Close it at the end."""
+class Prefetcher(Generic[Made]):
+    """`prefetched[step]` is `make(step)`, started when the step before it was asked for. Close it at the end."""
 
     def __init__(self, make: Callable[[int], Made]) -> None:
         self._make = make
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._coming: dict[int, Future[Made]] = {}
 
     def __getitem__(self, step: int) -> Made:
@@ -20,7 +20,7 @@ class Ahead(Generic[Made]):
         self._coming = {step + 1: self._pool.submit(self._make, step + 1)}
         return now.result()
 
-    def __enter__(self) -> "Ahead[Made]":
+    def __enter__(self) -> "Prefetcher[Made]":
         return self
 
     def __exit__(self, *_: object) -> None:

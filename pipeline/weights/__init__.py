@@ -7,6 +7,7 @@ from pipeline.weights.store import (
     cached,
     find,
     folder,
+    how_to_get,
     kind,
     local,
     metadata,
@@ -17,7 +18,6 @@ from pipeline.weights.store import (
     sha256,
     table,
     tensors,
-    way_to,
 )
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "cached",
     "find",
     "folder",
+    "how_to_get",
     "kind",
     "local",
     "metadata",
@@ -37,5 +38,4 @@ __all__ = [
     "sha256",
     "table",
     "tensors",
-    "way_to",
 ]

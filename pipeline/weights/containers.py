@@ -1,6 +1,6 @@
 """Opens weights files of unknown origin: what kind of file the bytes are, and the object in it; no code of it runs.
 
-Every Fault here is the rest of a sentence that begins with the file's name and "is".
+Every UserError here is the rest of a sentence that begins with the file's name and "is".
 """
 
 import argparse
@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.weights import nvidia_pickle
 
 if TYPE_CHECKING:
@@ -22,19 +22,19 @@ UNPACKED = 8  # a TorchScript's code is compressed, tensors never are: an honest
 
 
 def kind(path: Path) -> str:
-    """One of boundary, safetensors, script, torch, legacy, pickle. Raises: Fault for any other file."""
+    """One of boundary, safetensors, script, torch, legacy, pickle. Raises: UserError for any other file."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise Fault("a folder, a pipe or a device; expected a file of weights", 2)
+            raise UserError("a folder, a pipe or a device; expected a file of weights", 2)
         with path.open("rb") as file:
             head = file.read(65536)
     except OSError as error:
-        raise Fault(f"not readable ({error.strerror})", 2) from error
+        raise UserError(f"not readable ({error.strerror})", 2) from error
     if not head:
-        raise Fault("empty; fetch it again")
+        raise UserError("empty; fetch it again")
     if head.lstrip()[:1] == b"<":
-        raise Fault(_page(head))
+        raise UserError(_page(head))
     if head.startswith(b"\x93NUMPY"):
         return "boundary"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < found.st_size:
@@ -45,7 +45,7 @@ def kind(path: Path) -> str:
         return "legacy"
     if head.startswith(b"\x80"):
         return "pickle"
-    raise Fault(
+    raise UserError(
         f"no weights file that is known here (it starts with {head[:8]!r}); expected PyTorch, safetensors, "
         "an NVIDIA pickle, TorchScript or a NumPy boundary"
     )
@@ -66,19 +66,19 @@ def _zip(path: Path, size: int) -> str:
         with zipfile.ZipFile(path) as box:
             names, unpacked = box.namelist(), sum(info.file_size for info in box.infolist())
             if unpacked > UNPACKED * size + 1e6:
-                raise Fault(
+                raise UserError(
                     f"a zip archive that would unpack to {unpacked / 1e6:.0f} MB from {size / 1e6:.2f} MB; "
                     "weights are not compressed, nothing was unpacked"
                 )
             if not any(name.endswith("/data.pkl") for name in names):
                 listed = f"{', '.join(names[:3])}{'…' if len(names) > 3 else ''}"
-                raise Fault(f"a zip archive without a network ({listed}); unpack it, import what is inside")
+                raise UserError(f"a zip archive without a network ({listed}); unpack it, import what is inside")
             if damaged := box.testzip():
-                raise Fault(f"damaged: {damaged} has another checksum; fetch it again")
+                raise UserError(f"damaged: {damaged} has another checksum; fetch it again")
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise Fault(f"truncated: a PyTorch file whose end is missing after {size} bytes; fetch it again") from error
+        raise UserError(f"truncated: a PyTorch file whose end is missing after {size} bytes; fetch it again") from error
     except (NotImplementedError, RuntimeError, ValueError) as error:  # encrypted, or packed in a way Python cannot read
-        raise Fault(f"a zip archive that cannot be read ({error}); expected one that PyTorch wrote") from error
+        raise UserError(f"a zip archive that cannot be read ({error}); expected one that PyTorch wrote") from error
     return "script" if any("/code/" in name for name in names) else "torch"
 
 
@@ -90,7 +90,7 @@ def torch_object(path: Path, mmap: bool) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # torch lets any error of a damaged file through
-        raise Fault(nvidia_pickle.refusal(error)) from error
+        raise UserError(nvidia_pickle.refusal(error)) from error
 
 
 def tensors(path: Path) -> "dict[str, torch.Tensor]":
@@ -101,7 +101,7 @@ def tensors(path: Path) -> "dict[str, torch.Tensor]":
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise Fault(f"a damaged safetensors file ({error}); fetch it again") from error
+        raise UserError(f"a damaged safetensors file ({error}); fetch it again") from error
 
 
 def boundary(path: Path) -> "np.ndarray":
@@ -111,7 +111,9 @@ def boundary(path: Path) -> "np.ndarray":
     try:
         array = np.load(path, allow_pickle=False, mmap_mode="r")  # a header may claim any size; only pages are read
     except (ValueError, EOFError, OSError) as error:
-        raise Fault(f"a NumPy file that is damaged or holds objects ({error}); expected a boundary [1, 512]") from error
+        raise UserError(
+            f"a NumPy file that is damaged or holds objects ({error}); expected a boundary [1, 512]"
+        ) from error
     if array.ndim != 2 or len(array) != 1 or array.dtype.kind != "f":
-        raise Fault(f"a NumPy array {list(array.shape)} of {array.dtype}; expected a boundary [1, 512] of floats")
+        raise UserError(f"a NumPy array {list(array.shape)} of {array.dtype}; expected a boundary [1, 512] of floats")
     return np.array(array)

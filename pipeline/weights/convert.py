@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
@@ -27,7 +27,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:
-            raise Fault(f"weights: a pickle asks for {module}.{name}, which is not allowed; nothing was loaded")
+            raise UserError(f"weights: a pickle asks for {module}.{name}, which is not allowed; nothing was loaded")
         return self.allowed[module, name]
 
 
@@ -95,7 +95,7 @@ def _strided(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: t
     """Return the contiguous tensor that PyTorch describes by a flat storage, an offset and a shape."""
     array = storage[offset : offset + math.prod(shape)].reshape(shape)
     if tuple(step // array.itemsize for step in array.strides) != tuple(stride):
-        raise Fault(f"weights: a tensor of shape {shape} has strides {stride}; only contiguous ones are expected")
+        raise UserError(f"weights: a tensor of shape {shape} has strides {stride}; only contiguous ones are expected")
     return array
 
 
@@ -154,7 +154,7 @@ def mobilestylegan(*graphs: bytes) -> Arrays:
 def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
     """Read a tensorflow.js graph model: each constant under its node's name, in TensorFlow's layout (HWIO kernels).
 
-    The topology comes along as UTF-8 JSON in the uint8 array `graph.json`. Raises Fault for quantised weights.
+    The topology comes along as UTF-8 JSON in the uint8 array `graph.json`. Raises UserError for quantised weights.
     """
     description = json.loads(model)
     data, offset = b"".join(shards), 0
@@ -162,10 +162,10 @@ def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
     arrays = {"graph.json": np.frombuffer(topology, np.uint8)}
     for entry in (entry for group in description["weightsManifest"] for entry in group["weights"]):
         if "quantization" in entry:
-            raise Fault(f"weights: {entry['name']} is quantised; only plain tensors are expected in this graph")
+            raise UserError(f"weights: {entry['name']} is quantised; only plain tensors are expected in this graph")
         dtype, count = np.dtype(entry["dtype"]).newbyteorder("<"), math.prod(entry["shape"])
         arrays[entry["name"]] = np.frombuffer(data, dtype, count, offset).reshape(entry["shape"])
         offset += count * dtype.itemsize
     if offset != len(data):
-        raise Fault(f"weights: the graph's constants take {offset} bytes, its shards hold {len(data)}")
+        raise UserError(f"weights: the graph's constants take {offset} bytes, its shards hold {len(data)}")
     return arrays

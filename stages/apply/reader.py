@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner.spec import Item, StageSpec, Worker
 from pipeline.sources.keys import key_of
 from stages.apply.portrait import PIXELS, Portrait, assemble, one
 from stages.preprocess import aladin_codes, align, latents, masks
 
 
-class Reader:
+class PortraitReader:
     """Turns picture files into portraits, loading each stage's networks when the first picture needs them."""
 
     def __init__(self, ctx: Context) -> None:
@@ -32,11 +32,11 @@ class Reader:
         self.workers: dict[str, Worker] = {}
 
     def __call__(self, path: Path, collection: str) -> Portrait:
-        """Read one picture. Raises: Fault telling why it cannot be used."""
+        """Read one picture. Raises: UserError telling why it cannot be used."""
         try:
             data = path.read_bytes()
         except OSError as e:
-            raise Fault(f"{path}: {e.strerror}", 2) from e
+            raise UserError(f"{path}: {e.strerror}", 2) from e
         key = key_of(path.name)  # decides, among other things, where style windows are drawn
         known: dict[str, Any] = {"source": data}
         for step in self.steps[collection]:

@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.generators.interface import Generator
 from models.hypernetworks import hypernetwork
+from models.hypernetworks.hypernetwork import HyperNetwork
 from pipeline import images
 from pipeline.context import Context
 from stages.apply.portrait import Portrait
@@ -13,12 +15,12 @@ from stages.loaders import hypernetwork as hypernetworks
 
 
 class Stylist:
-    """The trained network: renders a portrait with any codes."""
+    """The trained network: renders a portrait with any codes; or the networks that are given, as training has them."""
 
-    def __init__(self, ctx: Context) -> None:
-        self.generator = networks.generator(ctx)
-        self.hyper = hypernetworks.trained_hypernetwork(ctx, self.generator.layer_table())
-        self.device, self.refinements = ctx.device, ctx.profile.train.refinements
+    def __init__(self, ctx: Context, generator: Generator | None = None, hyper: HyperNetwork | None = None) -> None:
+        self.generator = generator or networks.generator(ctx)
+        self.hyper = hyper or hypernetworks.trained_hypernetwork(ctx, self.generator.layer_table())
+        self.device, self.refinement_iterations = ctx.device, ctx.profile.train.refinement_iterations
 
     def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
         """y(c, s): the content rendered with codes [4, 256], RGB u8 [256, 256, 3] (Eq. 2)."""
@@ -29,11 +31,11 @@ class Stylist:
             self._tensor(content.latent),
             self._tensor(codes),
             torch.from_numpy(content.region)[None].to(self.device),
-            self.refinements,
+            self.refinement_iterations,
         )
         return images.to_arrays(y)[0]
 
-    def stylise(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
+    def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         """The content in the style's codes, walked `strength` of the way from its own."""
         return self.render(content, self.codes(content, style, strength))
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from models.regions import REGIONS
 from pipeline import images
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from stages.apply.portrait import in_region
-from stages.apply.reader import Reader
+from stages.apply.reader import PortraitReader
 from stages.apply.stylist import Stylist
 
 
@@ -25,25 +25,25 @@ def run(
 ) -> int:
     """Write the stylised portrait; `hair`, `face` and `background` overrule `style` in their region.
 
-    Raises: Fault(2) for wrong use (nothing is loaded before that is known), Fault(1) for an unusable picture.
+    Raises: UserError(2) for wrong use (nothing is loaded before that is known), UserError(1) for an unusable picture.
     """
     if output.suffix.lower() not in images.SUFFIXES:
-        raise Fault(f"{output}: expected a picture's name, ending in {', '.join(images.SUFFIXES)}", 2)
+        raise UserError(f"{output}: expected a picture's name, ending in {', '.join(images.SUFFIXES)}", 2)
     if not 0 <= strength <= 1:
-        raise Fault(f"--strength is {strength:g}; expected 0 (the content's own style) to 1", 2)
+        raise UserError(f"--strength is {strength:g}; expected 0 (the content's own style) to 1", 2)
     chosen = {name: path for name, path in zip(REGIONS, (hair, face, background), strict=True) if path is not None}
     if style is None and len(chosen) < len(REGIONS):
         missing = ", ".join(f"--{n}" for n in REGIONS if n not in chosen)
-        raise Fault(f"no style for {missing}; give --style or all three regions", 2)
+        raise UserError(f"no style for {missing}; give --style or all three regions", 2)
     for path in filter(None, (content, style, *chosen.values())):
         if not path.is_file():
-            raise Fault(f"{path}: no such file", 2)
-    read = Reader(ctx)
+            raise UserError(f"{path}: no such file", 2)
+    read = PortraitReader(ctx)
     portrait = read(content, "content")
     target = read(style, "style") if style else read(chosen["face"], "style")
     for name, path in chosen.items():
         target = in_region(target, REGIONS.index(name), read(path, "style"))
-    picture = Stylist(ctx).stylise(portrait, target, strength)
+    picture = Stylist(ctx).stylize(portrait, target, strength)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, images.encode(picture, output.suffix.lower()))
     print(output)

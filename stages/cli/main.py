@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.cli import options, preprocess, results, tools, training
 
 SECTIONS = {
@@ -37,7 +37,7 @@ class _Group(click.Group):
         except Exception as error:
             if ctx.meta.get(options.DEBUG):
                 raise
-            if isinstance(error, Fault):
+            if isinstance(error, UserError):
                 click.echo(f"hypernst: {error}", err=True)
                 ctx.exit(error.status)
             text = " ".join(str(error).split())

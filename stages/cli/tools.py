@@ -1,12 +1,15 @@
 """The commands that look after caches, weights and the machine; none of them needs a GPU."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stages.cli import options
 from stages.cli.options import FILE, context, finish, given
+
+if TYPE_CHECKING:
+    from pipeline.profile import NoFace
 
 
 @click.command()
@@ -44,7 +47,7 @@ def verify(repair: bool, **common: Any) -> None:
 @click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]), required=False)
 @click.option("--names", is_flag=True, help="Only the names of the stages that have something to do.")
 @options.no_face
-def explain(stage: str | None, names: bool, no_face: str | None, **common: Any) -> None:
+def explain(stage: str | None, names: bool, no_face: "NoFace | None", **common: Any) -> None:
     """Say what would make STAGE (or all) compute again.
 
     Names the input, parameter or weight that changed; computes nothing.

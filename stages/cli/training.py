@@ -65,7 +65,7 @@ def fit_head(
 @options.steps
 @options.minutes
 @options.batch
-@click.option("--critic", help="Weights of a published discriminator to start from: a name, or a path.")
+@click.option("--discriminator", help="Weights of a published discriminator to start from: a name, or a path.")
 @click.option(
     "--stay",
     type=click.FloatRange(min=0),
@@ -83,7 +83,7 @@ def finetune_generator(
     steps: int | None,
     minutes: float | None,
     batch: int | None,
-    critic: str | None,
+    discriminator: str | None,
     stay: float | None,
     mapping: bool | None,
     output: Path | None,
@@ -100,7 +100,7 @@ def finetune_generator(
                 steps=steps,
                 minutes=minutes,
                 batch=batch,
-                critic=critic,
+                discriminator=discriminator,
                 stay=stay,
                 mapping=mapping,
                 output=output,

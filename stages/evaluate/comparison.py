@@ -7,6 +7,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from pipeline import files, hashing, images, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.progress import Progress, say
 from stages.apply.portrait import Portrait, cached
 from stages.evaluate.comparison_page import SHOWN, page, table
@@ -35,11 +36,11 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
     """Measure every method on the profile's grid of cached portraits; write results.json, table.md and index.html.
 
     Does nothing when the same weights, pictures and profile were measured before; killed, it goes on where it was.
-    Raises: Fault when a cache is missing or holds nothing.
+    Raises: UserError when a cache is missing or holds nothing.
     """
     faces, styles = (list(cached(ctx, name, _limit(ctx, name))) for name in ("content", "style"))
     if not faces or not styles:
-        raise Fault(f"eval: {len(faces)} contents and {len(styles)} styles in {ctx.cache}; expected some of both")
+        raise UserError(f"eval: {len(faces)} contents and {len(styles)} styles in {ctx.cache}; expected some of both")
     recipe = describe(ctx, list(methods), faces, styles)
     stamp = stamp_of(recipe)
     out = folder(ctx)
@@ -50,7 +51,7 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
     results = {name: _mean([p for p in pairs if p["method"] == name]) for name in methods}
     (out / "cells").mkdir(parents=True, exist_ok=True)
     files.write_atomic(out / "table.md", table(results).encode())
-    files.write_atomic(out / "index.html", page(ctx, results, list(methods), faces, styles, out).encode())
+    files.write_atomic(out / "index.html", page(ctx, results, list(methods), faces, styles, out))
     report = {"stamp": stamp, "methods": results} | recipe
     files.write_atomic(out / "results.json", json.dumps(report, indent=1).encode())
     say(f"eval: {out / 'index.html'}\n{table(results)}")
@@ -88,6 +89,45 @@ def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: li
     }
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One pair by one method: numbers of content and style, the image u8 [H, W, 3], seconds, METRICS by name."""
+
+    method: str
+    content: int
+    style: int
+    image: np.ndarray
+    seconds: float
+    figures: dict[str, float]
+
+
+def cells(
+    ctx: Context,
+    metrics: Metrics,
+    methods: Mapping[str, Callable[[Context], Method]],
+    faces: list[Portrait],
+    styles: list[Portrait],
+    skip: Callable[[str, Portrait, Portrait], bool] = lambda *_: False,
+) -> Iterator[Cell]:
+    """Every method over every content x style pair but those to `skip`: the one loop that results come from."""
+    summaries = [metrics.summary(s.image) for s in styles]
+    progress = Progress("pairs", len(methods) * len(faces) * len(styles), "pair")
+    for name, opened in methods.items():
+        method = None
+        for i, face in enumerate(faces):
+            todo = [j for j, s in enumerate(styles) if not skip(name, face, s)]
+            progress.add(len(styles) - len(todo))
+            features = metrics.features(face.image) if todo else None
+            for j in todo:
+                if method is None:
+                    method = opened(ctx)
+                    method(face, styles[j])  # warm-up
+                image, seconds = _timed(ctx, method, face, styles[j])
+                yield Cell(name, i, j, image, seconds, metrics.compare(image, features, summaries[j]))
+                progress.add(1)
+    progress.close()
+
+
 def measure(
     ctx: Context,
     methods: Mapping[str, Callable[[Context], Method]],
@@ -101,31 +141,23 @@ def measure(
     (out / "cells").mkdir(exist_ok=True)
     log = out / f"pairs-{stamp}.jsonl"
     done = {(p["method"], p["content"], p["style"]): p for p in _lines(log)}
-    metrics = Metrics(ctx)
-    summaries = [metrics.summary(s.image) for s in styles]
-    progress = Progress("eval", len(methods) * len(faces) * len(styles), "pair")
+    known = set(done)
+
+    def skip(name: str, face: Portrait, style: Portrait) -> bool:
+        return (name, face.key, style.key) in known
+
     with log.open("a") as lines:
         if log.stat().st_size:
             lines.write("\n")  # ends a line that a kill cut short
-        for name, opened in methods.items():
-            method = None
-            for i, face in enumerate(faces):
-                todo = [j for j, s in enumerate(styles) if (name, face.key, s.key) not in done]
-                features = metrics.features(face.image) if todo else None
-                for j in todo:
-                    if method is None:
-                        method = opened(ctx)
-                        method(face, styles[j])  # warm-up
-                    image, seconds = _timed(ctx, method, face, styles[j])
-                    if i < SHOWN and j < SHOWN:
-                        files.write_atomic(out / "cells" / f"{name}-{i}-{j}.jpg", images.encode(image, ".jpg"))
-                    row = {"method": name, "content": face.key, "style": styles[j].key, "seconds": seconds}
-                    row |= metrics.compare(image, features, summaries[j])
-                    done[name, face.key, styles[j].key] = row
-                    lines.write(json.dumps(row) + "\n")
-                    lines.flush()
-                progress.add(len(styles))
-    progress.close()
+        for cell in cells(ctx, Metrics(ctx), methods, faces, styles, skip):
+            if cell.content < SHOWN and cell.style < SHOWN:
+                name = f"{cell.method}-{cell.content}-{cell.style}.jpg"
+                files.write_atomic(out / "cells" / name, images.encode(cell.image, ".jpg"))
+            face, style = faces[cell.content].key, styles[cell.style].key
+            row = {"method": cell.method, "content": face, "style": style, "seconds": cell.seconds} | cell.figures
+            done[cell.method, face, style] = row
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
     return [done[name, f.key, s.key] for name in methods for f in faces for s in styles]
 
 

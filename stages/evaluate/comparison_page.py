@@ -1,11 +1,12 @@
 """The comparison as a table and as a page."""
 
-import html
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
 from pipeline import files, images
 from pipeline.context import Context
+from pipeline.reports import html
 from stages.apply.portrait import Portrait
 from stages.evaluate.methods import ABILITIES, TITLES
 
@@ -44,14 +45,14 @@ def page(
     faces: list[Portrait],
     styles: list[Portrait],
     out: Path,
-) -> str:
+) -> bytes:
     """The page: the table, then for each shown content a row a method, a column a style."""
     for kind, portraits in (("content", faces), ("style", styles)):
         for i, portrait in enumerate(portraits[:SHOWN]):
             files.write_atomic(out / "cells" / f"{kind}-{i}.jpg", images.encode(portrait.image, ".jpg"))
 
     def image(name: str, title: str) -> str:
-        return f'<td><img src="cells/{name}.jpg" title="{html.escape(title)}"></td>'
+        return f"<td>{html.image(f'cells/{name}.jpg', title)}</td>"
 
     top = "<tr><td></td><td></td>" + "".join(image(f"style-{j}", s.key) for j, s in enumerate(styles[:SHOWN])) + "</tr>"
     body = [top]
@@ -59,9 +60,9 @@ def page(
         for name in (m for m in methods if m != "unstylised"):
             cells = "".join(image(f"{name}-{i}-{j}", f"{face.key} in {s.key}") for j, s in enumerate(styles[:SHOWN]))
             body.append(f"<tr><th>{TITLES.get(name, name)}</th>{image(f'content-{i}', face.key)}{cells}</tr>")
-    return f"""<!doctype html><meta charset="utf-8"><title>Evaluation: {html.escape(ctx.run.name)}</title>
-<style>body{{font:14px system-ui;margin:2em}}img{{width:128px;display:block}}th{{font-weight:normal;color:#555}}</style>
-<h1>Evaluation of {html.escape(ctx.run.name)}</h1><p>{len(faces)} contents x {len(styles)} styles, profile
-{html.escape(ctx.profile.name)}; means over all pairs, lower is better. LPIPS is to the content, SIFID to the style.</p>
-<pre>{html.escape(table(results))}</pre><table>{"".join(body)}</table>
-"""
+    return html.page(
+        f"Evaluation of {ctx.run.name}",
+        f"<p>{len(faces)} contents x {len(styles)} styles, profile {escape(ctx.profile.name)}; means over all pairs, "
+        "lower is better. LPIPS is to the content, SIFID to the style.</p>",
+        f"<pre>{escape(table(results))}</pre><table>{''.join(body)}</table>",
+    )

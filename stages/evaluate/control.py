@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,6 @@ Score = Callable[[Picture, Portrait, Portrait], Mapping[str, float]]  # of a pic
 HAIR, FACE = REGIONS.index("hair"), REGIONS.index("face")
 ENOUGH = 500  # pixels of a region that a colour is the mean of
 STRENGTHS = np.linspace(0, 1, 11)
-CELL = 160
 
 
 @dataclass(frozen=True)
@@ -120,15 +118,6 @@ def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -
 def colour(image: Picture, region: np.ndarray, index: int) -> np.ndarray:
     """Mean RGB of a region, [3]."""
     return image[region == index].mean(0)
-
-
-def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str]) -> Picture:
-    """Rows of pictures under a line of titles."""
-    top = np.full((20, len(rows[0]) * CELL, 3), 255, np.uint8)
-    for i, title in enumerate(titles):
-        cv2.putText(top, title, (i * CELL + 4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
-    small = [[cv2.resize(picture, (CELL, CELL), interpolation=cv2.INTER_AREA) for picture in row] for row in rows]
-    return np.concatenate([top, *(np.concatenate(row, 1) for row in small)])
 
 
 def _hair_and_face(content: Portrait, hair: Portrait, face: Portrait) -> np.ndarray:

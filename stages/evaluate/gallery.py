@@ -1,23 +1,21 @@
 """The gallery: a sheet of every stylisation with what it was made from, and the same as a page."""
 
-import html
 import itertools
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipeline import images
 from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
+from pipeline.reports import html, sheets
 from stages.apply.portrait import Portrait, cached, in_region
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison as evaluate
 
-CELL, GAP, LABEL = 160, 4, 20
-REGION_COLOURS = np.array([[222, 140, 60], [238, 205, 175], [70, 110, 150]], np.uint8)
 Mix = tuple[int, int, int]  # numbers of the styles of hair, face and background
 COLUMNS = ("photo", "regions", "inversion", "reconstruction")
 
@@ -36,35 +34,31 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
     progress = Progress("gallery", len(faces) * len(targets))
     rows = []
     for face in faces:
-        row = [face.image, overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
+        row = [face.image, regions_of(face), stylist.invert(face), stylist.render(face, face.codes)]
         for target in targets:
-            row.append(stylist.stylise(face, target))
+            row.append(stylist.stylize(face, target))
             progress.add(1)
         rows.append(row)
     progress.close()
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(sheet, images.encode(compose(rows, chosen, mixes)))
-    write_atomic(page, _page(ctx, rows, faces, chosen, mixes, folder).encode())
+    write_atomic(page, _page(ctx, rows, faces, chosen, mixes, folder))
     write_atomic(mark, stamp.encode())
     return page, sheet
 
 
-def overlay(portrait: Portrait) -> np.ndarray:
-    """The picture tinted by region: hair orange, face light, background blue; unknown untouched."""
-    tint = portrait.image.copy()
-    for region, colour in enumerate(REGION_COLOURS):
-        tint[portrait.region == region] = colour
-    return cv2.addWeighted(portrait.image, 0.45, tint, 0.55, 0)
-
-
 def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait], mixes: Sequence[Mix] = ()) -> np.ndarray:
     """One picture: the styles and their regions on top, under them a row a content, its cells of `mixes` last."""
-    blank = np.full((CELL, CELL, 3), 255, np.uint8)
+    blank = np.full((sheets.CELL, sheets.CELL, 3), 255, np.uint8)
     head, tail = [blank] * len(COLUMNS), [blank] * len(mixes)
-    top = [*head, *(s.image for s in styles), *tail]
-    second = [*head, *(overlay(s) for s in styles), *tail]
+    above = [[*head, *(s.image for s in styles), *tail], [*head, *map(regions_of, styles), *tail]]
     names = [*COLUMNS, *(f"in style {i + 1}" for i in range(len(styles))), *map(_told, mixes)]
-    return np.concatenate([_strip(top), _strip(second), _labels(names), *(_strip(row) for row in rows)])
+    return sheets.grid(rows, names, above)
+
+
+def regions_of(portrait: Portrait) -> np.ndarray:
+    """The portrait tinted by its regions."""
+    return sheets.overlay(portrait.image, portrait.region)
 
 
 def _mixes(styles: Sequence[Portrait]) -> list[Mix]:
@@ -92,19 +86,6 @@ def _told(mix: Mix) -> str:
     return "hair {}, face {}, back {}".format(*(i + 1 for i in mix))
 
 
-def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
-    small = [cv2.resize(c, (CELL, CELL), interpolation=cv2.INTER_AREA) for c in cells]
-    return np.concatenate([np.pad(c, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for c in small], 1)
-
-
-def _labels(names: Sequence[str]) -> np.ndarray:
-    strip = np.full((LABEL, len(names) * (CELL + GAP), 3), 255, np.uint8)
-    for i, name in enumerate(names):
-        place = (i * (CELL + GAP) + 2, 14)
-        cv2.putText(strip, name, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (60, 60, 60), 1, cv2.LINE_AA)
-    return strip
-
-
 def _page(
     ctx: Context,
     rows: Sequence[Sequence[np.ndarray]],
@@ -112,14 +93,14 @@ def _page(
     styles: Sequence[Portrait],
     mixes: Sequence[Mix],
     folder: Path,
-) -> str:
+) -> bytes:
     """Write the cells as JPEG files and return the page that shows them."""
     cells = folder / "cells"
     cells.mkdir(exist_ok=True)
 
     def cell(name: str, image: np.ndarray, title: str) -> str:
         write_atomic(cells / f"{name}.jpg", images.encode(image, ".jpg"))
-        return f'<td><img src="cells/{name}.jpg" title="{html.escape(title)}"></td>'
+        return f"<td>{html.image(f'cells/{name}.jpg', title)}</td>"
 
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     head += "".join(cell(f"style-{i}", s.image, s.key) for i, s in enumerate(styles))
@@ -132,11 +113,11 @@ def _page(
         cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
         body.append(f"<tr>{''.join(cells_of_row)}</tr>")
     table = evaluate.folder(ctx) / "table.md"
-    numbers = f"<pre>{html.escape(table.read_text())}</pre>" if table.exists() else ""
-    return f"""<!doctype html><meta charset="utf-8"><title>HyperNST: {html.escape(folder.name)}</title>
-<style>body{{font:14px system-ui;margin:2em}}img{{width:128px;display:block}}th{{font-weight:normal;color:#555}}</style>
-<h1>HyperNST</h1>
-<p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column; in
-the last columns hair, face and background have styles of their own, counted from the left.</p>
-<table><tr>{head}</tr>{"".join(body)}</table>{numbers}<p><img src="sheet.png" style="width:100%"></p>
-"""
+    numbers = f"<pre>{escape(table.read_text())}</pre>" if table.exists() else ""
+    return html.page(
+        "HyperNST",
+        "<p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column; in the "
+        "last columns hair, face and background have styles of their own, counted from the left.</p>",
+        f"<table><tr>{head}</tr>{''.join(body)}</table>{numbers}",
+        f"<p>{html.image('sheet.png', 'all of these in one image')}</p>",
+    )

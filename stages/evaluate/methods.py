@@ -35,7 +35,7 @@ def adain(ctx: Context) -> Method:
 
 def hypernst(ctx: Context) -> Method:
     """This project's network: the run's weights if it has any, else the shipped ones."""
-    return Stylist(ctx).stylise
+    return Stylist(ctx).stylize
 
 
 METHODS: Mapping[str, Callable[[Context], Method]] = {"unstylised": unstylised, "adain": adain, "hypernst": hypernst}

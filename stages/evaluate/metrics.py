@@ -1,5 +1,6 @@
 """The networks that results are measured by: LPIPS and SIFID."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,13 @@ class Metrics:
 
     def __init__(self, ctx: Context) -> None:
         self.device = ctx.device
-        self.alex, self.vgg = (LPIPS(n, weights.tensors(f"lpips-{n}")).to(ctx.device) for n in ("alex", "vgg"))
+        self.alex = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
         self.stem = InceptionStem(weights.tensors("inception-fid")).to(ctx.device)
+
+    @cached_property
+    def vgg(self) -> LPIPS:
+        """LPIPS-vgg, loaded when it is first asked for."""
+        return LPIPS("vgg", weights.tensors("lpips-vgg")).to(self.device)
 
     @torch.inference_mode()
     def summary(self, image: np.ndarray) -> dict[int, sifid.Gaussian]:

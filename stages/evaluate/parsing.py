@@ -8,7 +8,7 @@ import torch
 from models.parsing.portrait import PortraitParser, confusion, mean_iou
 from models.regions import MAP_SIZE
 from pipeline import images
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 
 def measure(parser: PortraitParser, folder: Path) -> tuple[float, int]:
@@ -18,7 +18,7 @@ def measure(parser: PortraitParser, folder: Path) -> tuple[float, int]:
     for file, photo in zip(photos.files, photos, strict=True):
         truth = cv2.imread(str(file.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
         if truth is None:
-            raise Fault(
+            raise UserError(
                 f"{file.with_suffix('.png')}: no region map beside {file.name}; expected a grey PNG of 0, 1, 2", 2
             )
         found = parser.parse(images.to_tensor(photo))[0].cpu().numpy()

@@ -16,22 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.baselines.adain import AdaIN, moments
 from models.encoders.aladin import Aladin
 from models.metrics import sifid
 from models.parsing.portrait import PortraitParser
 from pipeline import images, weights
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import write_atomic
-from pipeline.progress import Progress, say
+from pipeline.progress import say
+from pipeline.reports import sheets
 from pipeline.runner.run import run_stage
 from stages.apply.portrait import Portrait, cached
 from stages.apply.stylist import Stylist
-from stages.evaluate import control, gallery
-from stages.evaluate import metrics as evaluate
-from stages.evaluate import parsing as train_parser
-from stages.evaluate import retrieval as train_aladin
+from stages.evaluate import comparison, control, gallery, parsing, retrieval
+from stages.evaluate.methods import METHODS, Method
+from stages.evaluate.metrics import Metrics
 from stages.loaders import style_encoder
 from stages.preprocess import chain
 
@@ -53,29 +52,31 @@ def run(
     """Print every figure; `contents` x `styles` evenly spaced pairs are stylised, and drawn to `sheet` if given."""
     for name in ("content", "style", "seg", "nonportrait"):
         if not (portraits / name).is_dir():
-            raise Fault(f"{portraits}: has no folder {name}/; expected content, style, seg and nonportrait", 2)
+            raise UserError(f"{portraits}: has no folder {name}/; expected content, style, seg and nonportrait", 2)
     for path in filter(None, (sheet, control_sheet, strip)):
         if path.suffix.lower() not in images.SUFFIXES:
-            raise Fault(f"{path}: expected a picture's name, ending in {', '.join(images.SUFFIXES)}", 2)
+            raise UserError(f"{path}: expected a picture's name, ending in {', '.join(images.SUFFIXES)}", 2)
     parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
-    figure("parser_miou", *train_parser.measure(parser, portraits / "seg"))
+    figure("parser_miou", *parsing.measure(parser, portraits / "seg"))
     works = _files(portraits / "style") + _files(portraits / "nonportrait")
     encoder = style_encoder.network(ctx)
     if not isinstance(encoder, Aladin):
-        raise Fault(f"profile {ctx.profile.name}: aladin.kind is {ctx.profile.aladin.kind!r}; quality needs a VGG16", 2)
-    raw, coded = train_aladin.retrieval(encoder, works)
+        raise UserError(
+            f"profile {ctx.profile.name}: aladin.kind is {ctx.profile.aladin.kind!r}; quality needs a VGG16", 2
+        )
+    raw, coded = retrieval.retrieval(encoder, works)
     figure("aladin_top1", coded, len(works))
     figure("aladin_top1_raw", raw, len(works))
     faces, artworks = prepare(ctx, portraits)
     stylist = Stylist(ctx)
-    metrics = evaluate.Metrics(ctx)
+    metrics = Metrics(ctx)
     figure("inverter_lpips_alex", mean(metrics.lpips(stylist.invert(f), f.image) for f in faces), len(faces))
     own = [metrics.lpips(stylist.render(f, f.codes), f.image) for f in faces]
     figure("reconstruction_lpips_alex", mean(own), len(own))
     chosen = _spaced(artworks, styles)
     compare(ctx, stylist, metrics, _spaced(faces, contents), chosen, sheet)
     steer(stylist, metrics, faces, artworks, control_sheet, strip)
-    figure("seconds_per_image", seconds(lambda: stylist.stylise(faces[0], chosen[0])), TIMED)
+    figure("seconds_per_image", seconds(lambda: stylist.stylize(faces[0], chosen[0])), TIMED)
     return 0
 
 
@@ -91,44 +92,29 @@ def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrai
     found = [list(cached(inside, collection)) for collection in COLLECTIONS]
     for collection, usable in zip(COLLECTIONS, found, strict=True):
         if not usable:
-            raise Fault(f"{portraits / collection}: no usable picture; expected aligned portraits")
+            raise UserError(f"{portraits / collection}: no usable picture; expected aligned portraits")
     return found[0], found[1]
 
 
 def compare(
     ctx: Context,
     stylist: Stylist,
-    metrics: evaluate.Metrics,
+    metrics: Metrics,
     faces: list[Portrait],
     styles: list[Portrait],
     sheet: Path | None,
 ) -> None:
-    """SIFID-64 to the style and LPIPS-alex to the content of every pair, for each method of the evaluation."""
-    adain = AdaIN(weights.tensors("adain-vgg19"), weights.tensors("adain-decoder")).to(ctx.device)
-    with torch.inference_mode():
-        looks = [moments(adain.encode(images.to_tensor(s.image).to(ctx.device))) for s in styles]
-    targets = [metrics.summary(s.image)[64] for s in styles]
+    """SIFID to the style and LPIPS to the content of every pair, for each method of the evaluation."""
+    compared: dict[str, Callable[[Context], Method]] = {**METHODS, "hypernst": lambda _: stylist.stylize}
     found: dict[str, list[float]] = {}
-    rows = []
-    progress = Progress("pairs", len(faces) * len(styles))
-    for face in faces:
-        row = [face.image, gallery.overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
-        plain = metrics.summary(face.image)[64]
-        with torch.inference_mode():
-            features = adain.encode(images.to_tensor(face.image).to(ctx.device))
-        for style, target, look in zip(styles, targets, looks, strict=True):
-            found.setdefault("sifid64_unstylised", []).append(sifid.frechet(plain, target))
-            row.append(stylist.stylise(face, style))
-            with torch.inference_mode():
-                baseline = images.to_arrays(adain.transfer(features, look))[0]
-            for name, image in (("hypernst", row[-1]), ("adain", baseline)):
-                ours = metrics.summary(image)[64]
-                found.setdefault(f"sifid64_{name}", []).append(sifid.frechet(ours, target))
-                found.setdefault(f"lpips_alex_{name}", []).append(metrics.lpips(image, face.image))
-            progress.add(1)
-        rows.append(row)
-    progress.close()
-    for name, values in found.items():
+    rows = [[f.image, gallery.regions_of(f), stylist.invert(f), stylist.render(f, f.codes)] for f in faces]
+    for cell in comparison.cells(ctx, metrics, compared, faces, styles):
+        if cell.method == "hypernst":
+            rows[cell.content].append(cell.image)
+        for name, value in cell.figures.items():
+            if cell.method != "unstylised" or name.startswith("sifid"):
+                found.setdefault(f"{name.replace('sifid_', 'sifid')}_{cell.method}", []).append(value)
+    for name, values in sorted(found.items()):
         figure(name, mean(values), len(values))
     if sheet:
         _draw(sheet, gallery.compose(rows, styles))
@@ -136,7 +122,7 @@ def compare(
 
 def steer(
     stylist: Stylist,
-    metrics: evaluate.Metrics,
+    metrics: Metrics,
     faces: list[Portrait],
     styles: list[Portrait],
     control_sheet: Path | None,
@@ -147,7 +133,7 @@ def steer(
     for name, (value, n) in found.items():
         figure(name, value, n)
     if control_sheet and rows:
-        _draw(control_sheet, control.sheet(_spaced(rows, SHOWN), CONTROL_TITLES))
+        _draw(control_sheet, sheets.grid(_spaced(rows, SHOWN), CONTROL_TITLES))
 
     pairs = list(zip(_spaced(faces, WALKS), _spaced(styles, WALKS), strict=False))
     targets = {style.key: metrics.summary(style.image)[64] for _, style in pairs}
@@ -163,7 +149,7 @@ def steer(
         figure(f"interpolation_{name}", value, n)
     if strip:
         titles = ("content", *(f"{strength:.1f}" for strength in control.STRENGTHS), "style")
-        _draw(strip, control.sheet(_spaced(strips, SHOWN), titles))
+        _draw(strip, sheets.grid(_spaced(strips, SHOWN), titles))
 
 
 def figure(name: str, value: float, n: int) -> None:

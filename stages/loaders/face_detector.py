@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from models.faces.detector import FaceDetector
 
 
 def open_detector(ctx: Context) -> "FaceDetector":
-    """The profile's face detector. Raises: Fault for a detector that does not exist or lacks its weights."""
+    """The profile's face detector. Raises: UserError for a detector that does not exist or lacks its weights."""
     from models.faces.detector import NoDetector, YuNet
     from models.faces.retinaface import RetinaFace
 
@@ -24,6 +24,6 @@ def open_detector(ctx: Context) -> "FaceDetector":
         try:
             return RetinaFace(weights.tensors(name), device=ctx.device)
         except ValueError as error:
-            raise Fault(f"weights {name}: {error}") from error
+            raise UserError(f"weights {name}: {error}") from error
     known = "'yunet', 'retinaface', 'retinaface-mobilenet' or 'none'"
-    raise Fault(f"profile {ctx.profile.name}: align.detector is {name!r}; expected {known}", 2)
+    raise UserError(f"profile {ctx.profile.name}: align.detector is {name!r}; expected {known}", 2)

@@ -1,4 +1,4 @@
-"""The profile's segmenter, loaded: from an aligned picture to its raw label map."""
+"""The profile's face parser, loaded: from an aligned picture to its raw label map."""
 
 import warnings
 from collections.abc import Callable
@@ -18,26 +18,26 @@ from models.parsing.portrait import PortraitParser
 from models.regions import MAP_SIZE
 from pipeline import images, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.loaders import load as networks
 
 SMALL = 64  # at which a parser without trained weights looks at pictures
-Labeller = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [MAP_SIZE, MAP_SIZE]
+FaceParser = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [MAP_SIZE, MAP_SIZE]
 
 
-def labeller(ctx: Context) -> Labeller:
-    """What the profile's `parser.kind` names. Raises: Fault when weights are missing or those of another network."""
+def open_parser(ctx: Context) -> FaceParser:
+    """What `parser.kind` names. Raises: UserError when weights are missing or those of another network."""
     settings = ctx.profile.parser
     try:
         return KINDS[settings.kind](ctx)
     except ValueError as error:
-        raise Fault(
+        raise UserError(
             f"weights {settings.weights}: {error}; profile {ctx.profile.name} uses them as "
             f"parser.kind {settings.kind!r}"
         ) from error
 
 
-def _portrait(ctx: Context) -> Labeller:
+def _portrait(ctx: Context) -> FaceParser:
     name = ctx.profile.parser.weights
     net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, lambda: PortraitParser(SMALL))
     net.to(ctx.device)
@@ -46,16 +46,16 @@ def _portrait(ctx: Context) -> Labeller:
     )
 
 
-def _segmenter(network: type[BiSeNet | ParseNet]) -> Callable[[Context], Labeller]:
-    def build(ctx: Context) -> Labeller:
+def _facexlib(network: type[BiSeNet | ParseNet]) -> Callable[[Context], FaceParser]:
+    def build(ctx: Context) -> FaceParser:
         net = network.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
         return lambda data: _labels(net.logits(_tensor(ctx, data), MAP_SIZE))
 
     return build
 
 
-def _farl(head: str) -> Callable[[Context], Labeller]:
-    def build(ctx: Context) -> Labeller:
+def _farl(head: str) -> Callable[[Context], FaceParser]:
+    def build(ctx: Context) -> FaceParser:
         from stages.loaders.face_detector import open_detector
 
         detector = open_detector(ctx)
@@ -82,7 +82,7 @@ def script(ctx: Context) -> Callable[[Tensor], Any]:
             net = torch.jit.load(str(path), map_location=ctx.device).eval()
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-        raise Fault(f"{path}: is not a TorchScript network ({reason}); import facer's file again") from error
+        raise UserError(f"{path}: is not a TorchScript network ({reason}); import facer's file again") from error
 
     def run(x: Tensor) -> Any:
         with warnings.catch_warnings(), torch.jit.optimized_execution(False):
@@ -92,12 +92,12 @@ def script(ctx: Context) -> Callable[[Tensor], Any]:
     return run
 
 
-KINDS: dict[str, Callable[[Context], Labeller]] = {
+KINDS: dict[str, Callable[[Context], FaceParser]] = {
     "portrait": _portrait,
     "farl-lapa": _farl("lapa"),
     "farl-celebm": _farl("celebm"),
-    "bisenet": _segmenter(BiSeNet),
-    "parsenet": _segmenter(ParseNet),
+    "bisenet": _facexlib(BiSeNet),
+    "parsenet": _facexlib(ParseNet),
 }
 
 

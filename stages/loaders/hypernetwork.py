@@ -7,7 +7,7 @@ from models.hypernetworks.hypernetwork import HyperNetwork
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.loaders.load import load
 
@@ -24,7 +24,7 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
     if s.heads == "hyperstyle":
         return RegionHyperStyle(table, **shared)
     if s.heads not in ranks:
-        raise Fault(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
+        raise UserError(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
     return HyperNetwork(table, width=s.width, rank=ranks[s.heads], **shared)
 
 
@@ -51,5 +51,7 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
     elif ctx.profile.train.weights:
         start(ctx, hyper)
     else:
-        raise Fault(f"{path}: missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first")
+        raise UserError(
+            f"{path}: missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first"
+        )
     return hyper.requires_grad_(False).eval().to(ctx.device)

@@ -2,7 +2,7 @@
 
 from models.metrics.identity import Identity
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.loaders.load import load
 
 
@@ -10,5 +10,5 @@ def identity(ctx: Context) -> Identity | None:
     """The identity loss's network, None where the profile gives it no weight."""
     settings = ctx.profile.train
     if settings.identity and not settings.identity_weights:
-        raise Fault(f"train.identity is {settings.identity}; name its network in train.identity_weights", 2)
+        raise UserError(f"train.identity is {settings.identity}; name its network in train.identity_weights", 2)
     return load(settings.identity_weights, Identity.load).to(ctx.device) if settings.identity else None

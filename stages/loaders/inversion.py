@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.encoders import e4e
-from models.encoders.portable import Inverter, descend
+from models.encoders.portable import PortableEncoder, optimise
 from models.generators.interface import Generator
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.loaders.generator import average_latent, generator
 from stages.loaders.load import drawn, load, of_kind
 
 
 class Invert(Protocol):
-    """Turns pictures [N, 3, 256, 256] in [-1, 1] into latents [N, slots, 512] of its `generator`."""
+    """Turns pictures [N, 3, 256, 256] in [-1, 1] into latents [N, num_ws, 512] of its `generator`."""
 
     generator: Generator
 
@@ -31,10 +31,10 @@ class Invert(Protocol):
 
 def inversion(ctx: Context) -> Invert:
     """The inverter that belongs to the profile's kind of generator; without weights one that knows nothing."""
-    return of_kind(ctx, INVERSIONS, "inversion")(ctx) if ctx.profile.inverter.weights else Untrained(ctx)
+    return of_kind(ctx, INVERSIONS, "inversion")(ctx) if ctx.profile.inverter.weights else RandomInversion(ctx)
 
 
-class Untrained:
+class RandomInversion:
     """In place of an inverter: takes the picture's colours for z, so that alike pictures have alike latents."""
 
     def __init__(self, ctx: Context) -> None:
@@ -44,17 +44,17 @@ class Untrained:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         w = self.generator.map(self.spread(F.adaptive_avg_pool2d(x, 4).flatten(1)))
-        return w[:, None].expand(-1, self.generator.slots, -1)
+        return w[:, None].expand(-1, self.generator.num_ws, -1)
 
 
-class Refining:
-    """The portable inverter with all it needs: its passes, then the profile's steps of descent, picture by picture."""
+class PortableInversion:
+    """The portable encoder with all it needs: its iterations, then steps of optimisation, image by image."""
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)
-        self.net = Inverter.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
+        self.net = PortableEncoder.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
         self.lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
-        self.passes, self.steps = ctx.profile.inverter.passes, ctx.profile.inverter.steps
+        self.passes, self.steps = ctx.profile.inverter.iterations, ctx.profile.inverter.steps
         with torch.no_grad():
             self.start = self.generator(self.net.mean[None]).clamp(-1, 1)
 
@@ -63,23 +63,23 @@ class Refining:
         latents = self.net(x, self.lpips.trunk, self.generator, self.passes, self.start)
         return torch.cat(
             [
-                descend(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
+                optimise(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
                 for latent, one in zip(latents.split(1), x.split(1), strict=True)
             ]
         )
 
 
-class Encoding:
+class EncoderInversion:
     """A published encoder, e4e, pSp or the W-encoder, with its generator."""
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)
         names = ctx.profile.inverter.weights, ctx.profile.generator.weights
         self.net = load(names[0], partial(e4e.load, kind=weights.kind(names[0])))
-        if self.net.slots != self.generator.slots:
-            raise Fault(
-                f"encoder {names[0]} gives {self.net.slots} latents but generator {names[1]} takes "
-                f"{self.generator.slots}; name a pair of one size in the profile",
+        if self.net.num_ws != self.generator.num_ws:
+            raise UserError(
+                f"encoder {names[0]} gives {self.net.num_ws} latents but generator {names[1]} takes "
+                f"{self.generator.num_ws}; name a pair of one size in the profile",
                 2,
             )
         if self.net.latent_avg is None:
@@ -91,10 +91,13 @@ class Encoding:
         return self.net(x)
 
 
-INVERSIONS: dict[str, Callable[[Context], Invert]] = {"mobilestylegan": Refining, "stylegan2": Encoding}
+INVERSIONS: dict[str, Callable[[Context], Invert]] = {
+    "mobilestylegan": PortableInversion,
+    "stylegan2": EncoderInversion,
+}
 
 
-def new_encoder(ctx: Context, slots: int) -> tuple[e4e.Encoder4Editing, str]:
+def new_encoder(ctx: Context, num_ws: int) -> tuple[e4e.Encoder4Editing, str]:
     """An e4e encoder to train, on the CPU, and the name of the weights that it starts from ("" for none).
 
     Those are the profile's encoder where it is on this machine, else as a body the network of the identity loss.
@@ -102,14 +105,14 @@ def new_encoder(ctx: Context, slots: int) -> tuple[e4e.Encoder4Editing, str]:
     name, body = ctx.profile.inverter.weights, ctx.profile.train.identity_weights
     if name and weights.local(name):
         net = load(name, e4e.Encoder4Editing.load)
-        if net.slots != slots:
-            raise Fault(
-                f"encoder {name} gives {net.slots} latents but generator {ctx.profile.generator.weights} takes "
-                f"{slots}; name a pair of one size in the profile",
+        if net.num_ws != num_ws:
+            raise UserError(
+                f"encoder {name} gives {net.num_ws} latents but generator {ctx.profile.generator.weights} takes "
+                f"{num_ws}; name a pair of one size in the profile",
                 2,
             )
         return net, name
-    net = e4e.Encoder4Editing(slots)
+    net = e4e.Encoder4Editing(num_ws)
     for weight in [head.linear.weight for head in net.styles if isinstance(head, e4e.StyleHead)][1:]:
         nn.init.zeros_(weight)  # an offset grows from nothing, whenever its slot is unlocked
     if not body or not weights.local(body):

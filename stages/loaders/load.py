@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 Choice = TypeVar("Choice")
 Loaded = TypeVar("Loaded")
@@ -18,12 +18,12 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 def of_kind(ctx: Context, choices: Mapping[str, Choice], what: str) -> Choice:
     """The entry of `choices` for the profile's kind of generator; `what` needs it.
 
-    Raises: Fault(2) when there is none, naming the kinds that have one.
+    Raises: UserError(2) when there is none, naming the kinds that have one.
     """
     kind = ctx.profile.generator.kind
     if kind not in choices:
         known = " or ".join(choices)
-        raise Fault(f"profile {ctx.profile.name}: generator.kind is {kind!r}, but {what} works with {known}", 2)
+        raise UserError(f"profile {ctx.profile.name}: generator.kind is {kind!r}, but {what} works with {known}", 2)
     return choices[kind]
 
 
@@ -40,4 +40,4 @@ def load(name: str, loader: Callable[[dict[str, Tensor]], Loaded]) -> Loaded:
         return loader(weights.tensors(name))
     except (ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())[:500]
-        raise Fault(f"{name}: {said}; name other weights in the profile") from error
+        raise UserError(f"{name}: {said}; name other weights in the profile") from error

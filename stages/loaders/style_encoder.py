@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from models.encoders.aladin import Aladin
@@ -21,7 +21,7 @@ VIT = 224
 def network(ctx: Context) -> "Encoder":
     """The profile's ALADIN: a head on LPIPS' trunk, a published file, or random weights for tests.
 
-    Raises: Fault for a kind that does not exist (2) and for weights of another network.
+    Raises: UserError for a kind that does not exist (2) and for weights of another network.
     """
     import torch
 
@@ -44,13 +44,15 @@ def network(ctx: Context) -> "Encoder":
         return AladinViT.load(tensors).to(ctx.device)
     except ValueError as error:
         uses = f"profile {ctx.profile.name} uses them as aladin.kind {section.kind!r}"
-        raise Fault(f"weights {section.weights}: {error}; {uses}") from error
+        raise UserError(f"weights {section.weights}: {error}; {uses}") from error
 
 
 def check_kind(ctx: Context) -> None:
     kind, sizes = ctx.profile.aladin.kind, (ctx.profile.aladin.input_size, ctx.profile.aladin.whole_size)
     if kind not in KINDS:
-        raise Fault(f"profile {ctx.profile.name}: aladin.kind is {kind!r}; expected one of {', '.join(KINDS)}", 2)
+        raise UserError(f"profile {ctx.profile.name}: aladin.kind is {kind!r}; expected one of {', '.join(KINDS)}", 2)
     if kind == "vit" and sizes != (VIT, VIT):
         expected = f"input_size and whole_size of {VIT}, which its positions are learnt for"
-        raise Fault(f"profile {ctx.profile.name}: aladin.kind 'vit' needs {expected}; got {sizes[0]} and {sizes[1]}", 2)
+        raise UserError(
+            f"profile {ctx.profile.name}: aladin.kind 'vit' needs {expected}; got {sizes[0]} and {sizes[1]}", 2
+        )

@@ -71,7 +71,7 @@ def open_worker(ctx: Context) -> Worker:
             image = images.to_tensor(images.decode(item["images.image"])).to(ctx.device)
             thresholds = (section.coverage, section.relaxed)
             seed = zlib.crc32(f"{ctx.profile.seed}:{item.key}".encode())
-            boxes, iou = choose(item["masks.region"], side, section.patches, thresholds, seed)
+            boxes, iou = sample_region_windows(item["masks.region"], side, section.patches, thresholds, seed)
             valid = boxes[:, 0, 0] >= 0
             with torch.inference_mode():
                 whole = net(image, section.whole_size)[0].cpu().numpy()
@@ -85,7 +85,7 @@ def open_worker(ctx: Context) -> Worker:
     return work
 
 
-def choose(
+def sample_region_windows(
     region: np.ndarray, side: int, count: int, thresholds: tuple[float, ...], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` windows a region of the map (H, W): boxes i16 (3, count, 4), -1 if missing, and coverage f32."""
@@ -93,7 +93,7 @@ def choose(
     iou = np.zeros((REGION_COUNT, count), np.float32)
     for index in range(REGION_COUNT):
         # a generator a region, so that one region's map never moves another's windows
-        found = windows.draw(region == index, side, count, thresholds, np.random.default_rng([seed, index]))
+        found = windows.sample_windows(region == index, side, count, thresholds, np.random.default_rng([seed, index]))
         if found is not None:
             boxes[index], iou[index] = found
     return boxes, iou

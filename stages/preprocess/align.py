@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pipeline import weights
 from pipeline.caches.schema import Column, Row
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
-from pipeline.profile import Align
+from pipeline.errors import UserError
+from pipeline.profile import Align, NoFace
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from stages.loaders.face_detector import open_detector
@@ -45,7 +45,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
     no_face = NO_FACE[collection] or settings.no_face
     if settings.no_face not in ("reject", "keep"):
         wrong = f"align.no_face is {settings.no_face!r}"
-        raise Fault(f"profile {ctx.profile.name}: {wrong}; expected 'reject' or 'keep'", 2)
+        raise UserError(f"profile {ctx.profile.name}: {wrong}; expected 'reject' or 'keep'", 2)
     return StageSpec(
         name="align",
         output="images",
@@ -64,13 +64,13 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
     )
 
 
-def run(ctx: Context, *, no_face: str | None = None) -> int:
+def run(ctx: Context, *, no_face: NoFace | None = None) -> int:
     """Align both collections; `no_face` ("keep" or "reject") overrules the profile for content pictures."""
     ctx = with_no_face(ctx, no_face)
     return max(run_stage(spec(ctx, name), name, ctx).status(ctx.max_rejects) for name in COLLECTIONS)
 
 
-def with_no_face(ctx: Context, no_face: str | None) -> Context:
+def with_no_face(ctx: Context, no_face: NoFace | None) -> Context:
     """The context with align.no_face overruled, unless None."""
     if no_face is None:
         return ctx

@@ -6,7 +6,7 @@ from functools import partial
 from pipeline import weights
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.progress import say
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import StageSpec
@@ -59,7 +59,7 @@ def sources(ctx: Context) -> dict[str, set[str]]:
     for name in CACHED:
         try:
             described = steps(name, COLLECTIONS[0], ctx)
-        except Fault:
+        except UserError:
             found[name] = set(found)
             continue
         direct = {makers[parent] for step in described for parent in step.parents if parent in makers}
@@ -85,7 +85,7 @@ def _holds(told: Callable[[], bool]) -> bool:
     """What `told` says; false where it cannot tell, as the stage itself will say why when it runs."""
     try:
         return told()
-    except Fault:
+    except UserError:
         return False
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import weights
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 
 def encoder_id(provenance: Mapping[str, Any]) -> str:
@@ -19,7 +19,7 @@ def encoder_id(provenance: Mapping[str, Any]) -> str:
 def one_encoder(ctx: Context) -> str:
     """The encoder that made the codes of every collection that has some; "" where none has.
 
-    Raises: Fault naming both where they differ: codes of two encoders have nothing in common.
+    Raises: UserError naming both where they differ: codes of two encoders have nothing in common.
     """
     found = {}
     for name in COLLECTIONS:
@@ -29,7 +29,7 @@ def one_encoder(ctx: Context) -> str:
                 found[path] = encoder_id(cache.provenance)
     if len(set(found.values())) > 1:
         told = "; ".join(f"{path} holds codes of {encoder}" for path, encoder in found.items())
-        raise Fault(f"{told}: they cannot be mixed; run `hypernst aladin-codes` for both with one profile", 2)
+        raise UserError(f"{told}: they cannot be mixed; run `hypernst aladin-codes` for both with one profile", 2)
     return next(iter(found.values()), "")
 
 
@@ -55,12 +55,12 @@ def made_with(provenance: Mapping[str, Any]) -> dict[str, list[str]]:
 def refuse_others(ctx: Context, provenance: Mapping[str, Any], where: Path) -> None:
     """Latents are only of use with the generator and the encoder that they were made with.
 
-    Raises: Fault naming both pairs when the profile has others.
+    Raises: UserError naming both pairs when the profile has others.
     """
     theirs = made_with(provenance)
     ours = identity(ctx) if theirs else {}
     if any(theirs[role] != ours.get(role) for role in theirs):
-        raise Fault(
+        raise UserError(
             f"{where}: its latents are of {_names(theirs)}, profile {ctx.profile.name} has {_names(ours)}; run "
             "`hypernst latents` and what follows again, or choose another profile or --cache",
             2,

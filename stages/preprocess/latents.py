@@ -1,6 +1,6 @@
 """Invert every aligned picture to a W+ latent of the frozen generator, and note how well that went.
 
-Content is rendered from its latent, so it gets the profile's steps of descent; of a style only the codes are used,
+Content is rendered from its latent, so it gets the profile's steps of optimisation; of a style only the codes are used,
 and the encoder's latent is enough.
 """
 
@@ -17,7 +17,7 @@ from stages.preprocess.producers import PRODUCERS
 
 
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
-    """latents.h5: latent f32 [slots, 512] of the generator's W+, and the reconstruction's LPIPS-alex."""
+    """latents.h5: latent f32 [num_ws, 512] of the generator's W+, and the reconstruction's LPIPS-alex."""
     p = _settings(ctx, collection).profile
     names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, "lpips-alex"))
     return StageSpec(
@@ -25,8 +25,12 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         output="latents",
         parents={"images": ("image",)},
         producers=PRODUCERS,
-        columns={"latent": Column("f4", (slots(ctx), 512)), "lpips": Column("f4")},
-        params={"inverter": p.section_dict("inverter"), "generator": p.section_dict("generator"), "size": p.align.size},
+        columns={"latent": Column("f4", (num_ws(ctx), 512)), "lpips": Column("f4")},
+        params={
+            "inverter": {"weights": p.inverter.weights, "passes": p.inverter.iterations, "steps": p.inverter.steps},
+            "generator": p.section_dict("generator"),
+            "size": p.align.size,
+        },
         weights={name: weights.sha256(name) for name in names},
         batch=4,
         open=lambda ctx: open_worker(_settings(ctx, collection)),
@@ -65,7 +69,7 @@ def _settings(ctx: Context, collection: str) -> Context:
     return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, inverter=inverter))
 
 
-def slots(ctx: Context) -> int:
+def num_ws(ctx: Context) -> int:
     """Latents a W+ code has: two an octave and two at 4 px, by the generator's own file.
 
     MobileStyleGAN takes those of the 1024 px generator that it was distilled from.

@@ -1,6 +1,6 @@
 """Region masks: which pixel of an aligned picture is hair, face or background.
 
-The segmenter's raw label map has a cache of its own, so that another grouping of its labels does not run it again.
+The face parser's raw label map has a cache of its own, so that another grouping of its labels does not run it again.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from models.regions import MAP_SIZE, UNKNOWN
 from pipeline import weights
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner.run import run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from stages.preprocess.producers import PRODUCERS
 
 
 def parse_spec(ctx: Context) -> StageSpec:
-    """The parse stage: the segmenter's own labels. FaRL's warp needs points, so what detects them counts, too."""
+    """The parse stage: the face parser's own labels. FaRL's warp needs points, so what detects them counts, too."""
     section = ctx.profile.parser
     names = [section.weights] if section.weights else []
     detector = ctx.profile.align.detector
@@ -35,7 +35,7 @@ def parse_spec(ctx: Context) -> StageSpec:
         weights={name: weights.sha256(name) for name in names},
         version=4,
         batch=8,
-        open=open_parser,
+        open=open_parse_worker,
     )
 
 
@@ -66,11 +66,11 @@ def run(ctx: Context) -> int:
     return max(run_collections(parse_spec(ctx), ctx), run_collections(stage, ctx))
 
 
-def open_parser(ctx: Context) -> Worker:
+def open_parse_worker(ctx: Context) -> Worker:
     """The worker that labels aligned pictures, one at a time: in another batch the last bits of logits may differ."""
-    from stages.loaders.face_parser import labeller
+    from stages.loaders.face_parser import open_parser
 
-    label = labeller(ctx)
+    label = open_parser(ctx)
     return lambda items: [{"parse": label(item["images.image"])} for item in items]
 
 
@@ -92,12 +92,12 @@ def open_worker(ctx: Context) -> Worker:
 
 
 def _regions(ctx: Context) -> np.ndarray:
-    """The region of each label of the profile's segmenter. Raises: Fault(2) for a kind or label that does not exist."""
+    """The region of each label of the face parser. Raises: UserError(2) for a kind or label that does not exist."""
     section, name = ctx.profile.parser, ctx.profile.name
     if section.kind not in LABELS:
-        raise Fault(f"profile {name}: parser.kind is {section.kind!r}; expected one of {', '.join(LABELS)}", 2)
+        raise UserError(f"profile {name}: parser.kind is {section.kind!r}; expected one of {', '.join(LABELS)}", 2)
     try:
         return grouping(LABELS[section.kind], section.hair, section.face)
     except ValueError as error:
         wrong = f"parser.hair and parser.face group {section.kind}'s labels, but {error}"
-        raise Fault(f"profile {name}: {wrong}", 2) from error
+        raise UserError(f"profile {name}: {wrong}", 2) from error

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline import SCHEMA, __version__
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import sweep
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
@@ -28,7 +28,7 @@ VERSION = 1
 def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
     """Bring shards/ up to date with the caches; a rerun with nothing changed only compares digests.
 
-    Raises: Fault(2) when a cache is missing, or when the collections' codes are of two encoders.
+    Raises: UserError(2) when a cache is missing, or when the collections' codes are of two encoders.
     """
     with lock(ctx.cache, "shards"):
         keys, rejected, provenance = _survey(ctx, collections)
@@ -48,7 +48,7 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
 def repack(ctx: Context, names: set[str]) -> None:
     """Pack just the shards `names` of the index again; all of them if the caches no longer are what it was made from.
 
-    Raises: Fault as `run` does.
+    Raises: UserError as `run` does.
     """
     with lock(ctx.cache, "shards"):
         folder, index = ctx.shards, ctx.shards / "index.json"
@@ -85,7 +85,7 @@ def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
         return f"shards: {count} samples packed; nothing to compute"
     try:
         cause = difference({**listing.read_index(ctx.shards)[0], "program": __version__}, wanted)
-    except Fault as fault:
+    except UserError as fault:
         cause = str(fault)
     return f"shards: {count} samples to pack\n  stale: {cause}"
 
@@ -107,7 +107,7 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
     for name in PARENTS:
         path = ctx.file(collection, name)
         if not path.exists():
-            raise Fault(f"{path}: missing, but shards are made from it; run `hypernst {PRODUCERS[name]}` first", 2)
+            raise UserError(f"{path}: missing, but shards are made from it; run `hypernst {PRODUCERS[name]}` first", 2)
         with Cache(path) as cache:
             keys = set(cache.keys())
             digests[f"{collection}/{name}"] = cache.rows_digest()

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.trunks import LAYOUTS, Trunk
-from models.encoders.aladin import STATISTICS, Aladin, Head
+from models.encoders.aladin import STATISTICS, Aladin, ProjectionHead
 from models.losses.contrastive import multi_positive
 from models.regions import CODE_SIZE
 from pipeline import progress, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.loop import Loop
@@ -53,7 +53,7 @@ SAVE_EVERY = 200
 
 
 @dataclass(frozen=True)
-class Course:
+class Setup:
     """What a step reads: component views [N, S, 256] of N works, how often each is drawn, and its group's number."""
 
     views: Tensor
@@ -83,7 +83,7 @@ def run(
     size = ctx.profile.aladin.input_size
     count = min(ctx.limit or len(listed), len(listed))
     if count < FEWEST:
-        raise Fault(
+        raise UserError(
             f"{data}: {count} works are too few to learn {CODE_SIZE} components from; expected {FEWEST} or more", 2
         )
     with lock(folder, NAME):
@@ -156,14 +156,14 @@ def fit(
     steps: int,
     minutes: float | None,
     recipe: dict[str, Any],
-) -> tuple[int, Head]:
+) -> tuple[int, ProjectionHead]:
     """Train a head on statistics (N, CROPS, 8448) of the works; the steps done, and the head over 8448 inputs.
 
     Three views of a work, pooled from different crops, attract each other and those of its style group, and repel all
     other works of the batch. Training runs in the space of the principal components and starts from them: a
     rectifier's unit and its mirror image together are linear, so the start is exactly the components.
     """
-    seed, head = ctx.profile.seed, Head(2 * CODE_SIZE, inputs=CODE_SIZE).to(ctx.device)
+    seed, head = ctx.profile.seed, ProjectionHead(2 * CODE_SIZE, inputs=CODE_SIZE).to(ctx.device)
     to_components = nn.Linear(STATISTICS, CODE_SIZE).requires_grad_(False)
     state = State(
         folder / "checkpoint.safetensors",
@@ -187,7 +187,7 @@ def fit(
         ).to(ctx.device)
     weight = np.array([w.weight for w in works])
     group = np.unique([w.group for w in works], return_inverse=True)[1]
-    course = Course(views, weight / weight.sum(), group, steps, seed)
+    setup = Setup(views, weight / weight.sum(), group, steps, seed)
     loop = Loop(
         NAME,
         folder,
@@ -201,9 +201,9 @@ def fit(
     )
     with loop:
         for step in loop:
-            loop.tell(train_step(head, state.optimisers["adamw"], course, step, loop))
+            loop.tell(train_step(head, state.optimisers["adamw"], setup, step, loop))
     head.cpu()
-    out = Head(2 * CODE_SIZE)
+    out = ProjectionHead(2 * CODE_SIZE)
     with torch.no_grad():
         out.fc1.weight.copy_(head.fc1.weight @ to_components.weight)
         out.fc1.bias.copy_(head.fc1.weight @ to_components.bias + head.fc1.bias)
@@ -211,35 +211,37 @@ def fit(
     return state.step, out
 
 
-def draw(course: Course, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def draw(setup: Setup, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """A step's works [B], the three views [B, 3] of each, and how its components [B, 3, 256] are dropped out.
 
     Works are drawn by their weight; a second one of its group goes with each that has one.
     """
-    rng = np.random.default_rng([course.seed, step])
-    works = rng.choice(len(course.weight), min(BATCH, len(course.weight)), replace=False, p=course.weight)
-    partners = [rng.choice(np.flatnonzero(course.group == course.group[work])) for work in works]
+    rng = np.random.default_rng([setup.seed, step])
+    works = rng.choice(len(setup.weight), min(BATCH, len(setup.weight)), replace=False, p=setup.weight)
+    partners = [rng.choice(np.flatnonzero(setup.group == setup.group[work])) for work in works]
     works = np.unique(np.concatenate([works, partners]))
     views = np.array(APART)[rng.integers(len(APART), size=len(works))]
     kept = rng.random((len(works), 3, CODE_SIZE), dtype=np.float32) > DROP
     return works, views, kept.astype(np.float32) / (1 - DROP)
 
 
-def train_step(head: Head, optimiser: torch.optim.Optimizer, course: Course, step: int, loop: Loop) -> dict[str, float]:
+def train_step(
+    head: ProjectionHead, optimiser: torch.optim.Optimizer, setup: Setup, step: int, loop: Loop
+) -> dict[str, float]:
     """One step of AdamW at a rate that falls as a cosine over the run; its loss."""
-    works, views, kept = draw(course, step)
-    rows = torch.from_numpy(works)[:, None].to(course.views.device)
-    x = course.views[rows, torch.from_numpy(views).to(rows.device)] * torch.from_numpy(kept).to(rows.device)
+    works, views, kept = draw(setup, step)
+    rows = torch.from_numpy(works)[:, None].to(setup.views.device)
+    x = setup.views[rows, torch.from_numpy(views).to(rows.device)] * torch.from_numpy(kept).to(rows.device)
     codes = F.normalize(head.fc2(F.leaky_relu(head.fc1(x.flatten(0, 1)))))
-    groups = torch.from_numpy(course.group[works].repeat(3)).to(rows.device)
+    groups = torch.from_numpy(setup.group[works].repeat(3)).to(rows.device)
     loss = multi_positive(codes, groups, TEMPERATURE)
     loss.backward()
-    loop.count(advance(optimiser, loop.team, rate=RATE * (0.5 + 0.5 * math.cos(math.pi * step / course.steps))))
+    loop.count(advance(optimiser, loop.process_group, rate=RATE * (0.5 + 0.5 * math.cos(math.pi * step / setup.steps))))
     return {"contrast": float(loss.detach())}
 
 
 @torch.inference_mode()
-def held_out(stats: NDArray[np.float16], head: Head, group: NDArray[np.str_]) -> dict[str, float]:
+def held_out(stats: NDArray[np.float16], head: ProjectionHead, group: NDArray[np.str_]) -> dict[str, float]:
     """Retrieval among works that were not trained on: three crops of a work find its other three, and where groups
     have several works, a work another of its group."""
     rows = torch.from_numpy(stats.astype(np.float32))

@@ -18,7 +18,7 @@ from models.backbones.trunks import LAYOUTS, Trunk
 from models.encoders.aladin import STATISTICS, Aladin
 from pipeline import files, hashing, images, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.evaluate.retrieval import SIDE
 
 GRID = 3  # crops come from different cells, so that they never overlap
@@ -50,7 +50,7 @@ def gather(data: Path) -> list[Work]:
 
     Pictures in a sub-folder of `data`/style are one style group; every other work is a group of its own. A table
     `<folder>.csv` beside a folder may give `native_crop_px`: a picture upscaled from little weighs less.
-    Raises: Fault when `data`/style holds no pictures.
+    Raises: UserError when `data`/style holds no pictures.
     """
     works: list[Work] = []
     for folder, limit in ((data / "style", None), (data / "content", PHOTOS), (weights.path("paintings"), None)):
@@ -68,7 +68,7 @@ def gather(data: Path) -> list[Work]:
                 above = name.rpartition("/")[0] if folder.name == "style" else ""
                 works.append(Work(path, name, f"{above}/" if above else f"{folder.name}/{name}", min(1.0, side / SIDE)))
     if not any(work.path.is_relative_to(data / "style") for work in works):
-        raise Fault(f"{data / 'style'}: no pictures to learn styles from", 2)
+        raise UserError(f"{data / 'style'}: no pictures to learn styles from", 2)
     return sorted(works, key=lambda work: hashing.short_hash(work.name))
 
 

@@ -21,11 +21,11 @@ from models.discriminators.image import ImageDiscriminator
 from models.losses import adversarial
 from pipeline import files, images, weights
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
-from pipeline.training.distributed import joined
+from pipeline.training.distributed import init_distributed
 from pipeline.training.loop import Loop
-from pipeline.training.prefetch import Ahead
+from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
 from stages.loaders.load import of_kind
@@ -37,15 +37,18 @@ SAVE_EVERY = 200
 CHUNK = 4  # pictures that go through the networks at once
 MIXING = 0.9  # of the latents are of two faces
 PENALTY, PENALTY_EVERY = 10.0, 16
-WARM_UP = 200  # steps in which the generator's rate rises: a new critic knows nothing yet
+WARM_UP = 200  # steps in which the generator's rate rises: a new discriminator knows nothing yet
 HALF_LIFE, RISE = 10_000, 0.05  # of the average, in pictures; at first a share of those seen, as in StyleGAN2-ADA
 GRID = 8
 
 
 @dataclass(frozen=True)
-class Draws:
-    """A step's samples: pictures u8 [N, S, S, 3], z [N, 2, 2, 512] (for critic and generator, two faces each) and the
-    slot [N, 2] from which the second face's latent is used."""
+class TrainBatch:
+    """A step's samples.
+
+    Images u8 [N, S, S, 3]; z [N, 2, 2, 512] for discriminator and generator, two faces each; and the W+ layer [N, 2]
+    from which on the second face's latent is used.
+    """
 
     real: np.ndarray
     z: Tensor
@@ -53,15 +56,15 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Course:
+class Setup:
     """The networks of a run and what is asked of them; `source` is the untouched generator, None if nothing is."""
 
     net: Any
     average: Any
     source: Any
-    critic: ImageDiscriminator
+    discriminator: ImageDiscriminator
     optimiser: torch.optim.Optimizer
-    critic_optimiser: torch.optim.Optimizer
+    discriminator_optimiser: torch.optim.Optimizer
     rate: float
     batch: int
     stay: float
@@ -75,44 +78,47 @@ def run(
     steps: int = 20_000,
     minutes: float | None = None,
     batch: int = 8,
-    critic: str = "",
+    discriminator: str = "",
     stay: float = 0.0,
     mapping: bool = False,
     output: Path | None = None,
 ) -> int:
     """Train on `data`/content and `data`/style until `steps` in all, or `minutes` of this call; the same goes on.
 
-    Pictures are squares, aligned as `align` does. `critic` names a published discriminator's weights to start from;
-    `stay` weighs the squared distance, at an eighth of the size, from what the source paints of the same latent.
+    Pictures are squares, aligned as `align` does. `discriminator` names a published discriminator's weights to start
+    from; `stay` weighs the squared distance, at an eighth of the size, from what the source paints of the same latent.
     Writes the averaged generator in its own layout to `output`, and the 256 px head beside it where there is one.
-    Raises: Fault for a generator without such a training, and for a critic of another size (2).
+    Raises: UserError for a generator without such a training, and for a discriminator of another size (2).
     """
     kind = of_kind(ctx, KINDS, NAME)
     size, folder = ctx.profile.generator.size, ctx.run / NAME
     photos = {name: images.Folder(data / name, size) for name in COLLECTIONS}
-    with joined(ctx) as (team, ctx):
-        if batch < team.count:
-            raise Fault(f"{NAME}: a batch of {batch} for {team.count} processes; expected one picture a process", 2)
-        course = _course(ctx, kind, batch, critic, stay, mapping)
+    with init_distributed(ctx) as (process_group, ctx):
+        if batch < process_group.world_size:
+            raise UserError(
+                f"{NAME}: a batch of {batch} for {process_group.world_size} processes; expected one picture a process",
+                2,
+            )
+        setup = build_setup(ctx, kind, batch, discriminator, stay, mapping)
         recipe = {
             "generator": weights.sha256(ctx.profile.generator.weights),
             "batch": batch,
-            "critic": critic,
+            "discriminator": discriminator,
             "stay": stay,
             "mapping": mapping,
             "seed": ctx.profile.seed,
         }
         state = State(
             folder / "checkpoint.safetensors",
-            {"net": course.net, "average": course.average, "critic": course.critic},
-            {"adam": course.optimiser, "critic_adam": course.critic_optimiser},
+            {"net": setup.net, "average": setup.average, "discriminator": setup.discriminator},
+            {"adam": setup.optimiser, "discriminator_adam": setup.discriminator_optimiser},
             recipe,
         )
         state.resume()
 
         def save(step: int) -> None:
             state.save(step, loop.seconds)
-            faces = _faces(course, ctx.profile.seed)
+            faces = _faces(setup, ctx.profile.seed)
             loop.picture("faces", faces)
             files.write_atomic(folder / "faces.png", images.encode(faces))
 
@@ -126,18 +132,18 @@ def run(
             images=batch,
             spent=state.seconds,
             save_every=SAVE_EVERY,
-            team=team,
+            process_group=process_group,
         )
-        own = range(team.rank, batch, team.count)
-        with loop, Ahead(lambda step: draw(photos, ctx.profile.seed, step, own, course.net.slots)) as ahead:
+        own = range(process_group.rank, batch, process_group.world_size)
+        with loop, Prefetcher(lambda step: draw(photos, ctx.profile.seed, step, own, setup.net.num_ws)) as prefetched:
             for step in loop:
-                loop.tell(train_step(course, ahead[step], step, loop))
-        if team.first:
-            _write(ctx, kind, course, state.step, output or folder / "generator.safetensors", data, photos)
+                loop.tell(train_step(setup, prefetched[step], step, loop))
+        if process_group.is_main:
+            _write(ctx, kind, setup, state.step, output or folder / "generator.safetensors", data, photos)
     return 0
 
 
-def draw(photos: Mapping[str, images.Folder], seed: int, step: int, own: range, slots: int) -> Draws:
+def draw(photos: Mapping[str, images.Folder], seed: int, step: int, own: range, num_ws: int) -> TrainBatch:
     """The samples numbered `own` of a step's batch; half of them are content, half style, half of each mirrored."""
     real, z, cross = [], [], []
     for i in own:
@@ -146,70 +152,74 @@ def draw(photos: Mapping[str, images.Folder], seed: int, step: int, own: range, 
         picture = folder[int(rng.integers(len(folder)))]
         real.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
         z.append(rng.standard_normal((2, 2, 512), dtype=np.float32))
-        cross.append(np.where(rng.random(2) < MIXING, rng.integers(1, slots, 2), slots))
-    return Draws(np.stack(real), torch.from_numpy(np.stack(z)), torch.from_numpy(np.stack(cross)))
+        cross.append(np.where(rng.random(2) < MIXING, rng.integers(1, num_ws, 2), num_ws))
+    return TrainBatch(np.stack(real), torch.from_numpy(np.stack(z)), torch.from_numpy(np.stack(cross)))
 
 
 def latents(net: Any, z: Tensor, cross: Tensor) -> Tensor:
-    """W+ [N, slots, 512] of z [N, 2, 512]: the first face's w before slot `cross` [N], the second's from there on."""
+    """W+ [N, num_ws, 512] of z [N, 2, 512]: the first face's w before slot `cross` [N], the second's from there on."""
     w = net.map(z.flatten(0, 1)).unflatten(0, (-1, 2))
-    first = torch.arange(net.slots, device=w.device) < cross[:, None]
+    first = torch.arange(net.num_ws, device=w.device) < cross[:, None]
     return torch.where(first[..., None], w[:, :1], w[:, 1:])
 
 
-def train_step(course: Course, draws: Draws, step: int, loop: Loop) -> dict[str, float]:
-    """A step of the critic, then one of the generator; their losses, means over all processes' samples."""
-    device, batch = next(course.net.parameters()).device, course.batch
-    real, z, cross = images.to_tensor(draws.real).to(device), draws.z.to(device), draws.cross.to(device)
+def train_step(setup: Setup, drawn: TrainBatch, step: int, loop: Loop) -> dict[str, float]:
+    """A step of the discriminator, then one of the generator; their losses, means over all processes' samples."""
+    device, batch = next(setup.net.parameters()).device, setup.batch
+    real, z, cross = images.to_tensor(drawn.real).to(device), drawn.z.to(device), drawn.cross.to(device)
     due = PENALTY_EVERY if step % PENALTY_EVERY == 0 else 0
-    sums = {"critic": 0.0, "adversarial": 0.0} | ({"r1": 0.0} if due else {}) | ({"stay": 0.0} if course.stay else {})
+    sums = (
+        {"discriminator": 0.0, "adversarial": 0.0}
+        | ({"r1": 0.0} if due else {})
+        | ({"stay": 0.0} if setup.stay else {})
+    )
 
     def add(name: str, value: Tensor, share: float) -> Tensor:
         sums[name] += float(value.detach()) * share
         return value * share
 
     chunks = [slice(i, i + CHUNK) for i in range(0, len(real), CHUNK)]
-    course.critic.requires_grad_(True)
+    setup.discriminator.requires_grad_(True)
     for part in chunks:
         x, share = real[part].requires_grad_(bool(due)), len(real[part]) / batch
         with torch.no_grad():
-            y = course.net(latents(course.net, z[part, 0], cross[part, 0]))
-        scores = course.critic(x)
-        loss = add("critic", adversarial.critic_loss(scores, course.critic(y)), share)
+            y = setup.net(latents(setup.net, z[part, 0], cross[part, 0]))
+        scores = setup.discriminator(x)
+        loss = add("discriminator", adversarial.discriminator_loss(scores, setup.discriminator(y)), share)
         if due:
             loss = loss + due * add("r1", adversarial.r1(scores, [x], PENALTY), share)
         loss.backward()
-    bad = advance(course.critic_optimiser, loop.team)
-    course.critic.requires_grad_(False)
+    bad = advance(setup.discriminator_optimiser, loop.process_group)
+    setup.discriminator.requires_grad_(False)
     for part in chunks:
         share = len(real[part]) / batch
-        with torch.set_grad_enabled(course.mapping):
-            w = latents(course.net, z[part, 1], cross[part, 1])
-        y = course.net(w)
-        loss = add("adversarial", adversarial.generator_loss(course.critic(y)), share)
-        if course.source is not None:
+        with torch.set_grad_enabled(setup.mapping):
+            w = latents(setup.net, z[part, 1], cross[part, 1])
+        y = setup.net(w)
+        loss = add("adversarial", adversarial.generator_loss(setup.discriminator(y)), share)
+        if setup.source is not None:
             with torch.no_grad():
-                before = course.source(latents(course.source, z[part, 1], cross[part, 1]))
-            loss = loss + course.stay * add("stay", F.mse_loss(F.avg_pool2d(y, 8), F.avg_pool2d(before, 8)), share)
+                before = setup.source(latents(setup.source, z[part, 1], cross[part, 1]))
+            loss = loss + setup.stay * add("stay", F.mse_loss(F.avg_pool2d(y, 8), F.avg_pool2d(before, 8)), share)
         loss.backward()
-    if worse := advance(course.optimiser, loop.team, rate=course.rate * min(1.0, (step + 1) / WARM_UP)):
+    if worse := advance(setup.optimiser, loop.process_group, rate=setup.rate * min(1.0, (step + 1) / WARM_UP)):
         bad = worse
     else:
-        _follow(course, step)
+        _follow(setup, step)
     loop.count(bad)
-    return dict(zip(sums, loop.team.total(sums.values()), strict=True))
+    return dict(zip(sums, loop.process_group.sum(sums.values()), strict=True))
 
 
 @torch.no_grad()
-def _follow(course: Course, step: int) -> None:
+def _follow(setup: Setup, step: int) -> None:
     """Let the average follow the generator."""
-    seen = (step + 1) * course.batch
-    keep = 0.5 ** (course.batch / min(HALF_LIFE, RISE * seen))
-    for average, current in zip(course.average.parameters(), course.net.parameters(), strict=True):
+    seen = (step + 1) * setup.batch
+    keep = 0.5 ** (setup.batch / min(HALF_LIFE, RISE * seen))
+    for average, current in zip(setup.average.parameters(), setup.net.parameters(), strict=True):
         average.lerp_(current, 1 - keep)
 
 
-def _course(ctx: Context, kind: Kind, batch: int, critic: str, stay: float, mapping: bool) -> Course:
+def build_setup(ctx: Context, kind: Kind, batch: int, discriminator: str, stay: float, mapping: bool) -> Setup:
     torch.manual_seed(ctx.profile.seed)
     settings, size = ctx.profile.train, ctx.profile.generator.size
     net: Any = networks.generator(ctx)
@@ -219,22 +229,26 @@ def _course(ctx: Context, kind: Kind, batch: int, critic: str, stay: float, mapp
     net.checkpointing = settings.checkpointing
     getattr(net, kind.mapping).requires_grad_(mapping)
     judge = (
-        _published_critic(critic)
-        if critic
-        else ImageDiscriminator(size, base=settings.image_critic_base, top=max(128, settings.image_critic_base // 64))
+        _published_discriminator(discriminator)
+        if discriminator
+        else ImageDiscriminator(
+            size, base=settings.image_discriminator_base, top=max(128, settings.image_discriminator_base // 64)
+        )
     )
     if judge.size != size:
-        raise Fault(f"{NAME}: critic {critic} judges {judge.size} px, profile {ctx.profile.name} paints {size}", 2)
+        raise UserError(
+            f"{NAME}: discriminator {discriminator} judges {judge.size} px, profile {ctx.profile.name} paints {size}", 2
+        )
     judge.to(ctx.device)
     trained = [p for p in net.parameters() if p.requires_grad]
     lazy = PENALTY_EVERY / (PENALTY_EVERY + 1)
-    return Course(
+    return Setup(
         net,
         average,
         source,
         judge,
         torch.optim.Adam(trained, lr=kind.rate, betas=(0.0, 0.99)),
-        torch.optim.Adam(judge.parameters(), lr=settings.critic_learning_rate, betas=(0.0, 0.99**lazy)),
+        torch.optim.Adam(judge.parameters(), lr=settings.discriminator_learning_rate, betas=(0.0, 0.99**lazy)),
         kind.rate,
         batch,
         stay,
@@ -242,25 +256,25 @@ def _course(ctx: Context, kind: Kind, batch: int, critic: str, stay: float, mapp
     )
 
 
-def _published_critic(name: str) -> ImageDiscriminator:
+def _published_discriminator(name: str) -> ImageDiscriminator:
     """The discriminator in registered weights, in a safetensors file, or in a file as its authors publish it."""
     if "/" in name and not name.endswith(".safetensors"):
-        critics = [p for p in identify.read(Path(name)) if p.kind in ("stylegan2-critic", "sae-image")]
-        if not critics:
-            raise Fault(f"{name}: holds no image discriminator; expected a StyleGAN2 training's file", 2)
-        tensors = critics[0].tensors
+        discriminators = [p for p in identify.read(Path(name)) if p.kind in ("stylegan2-discriminator", "sae-image")]
+        if not discriminators:
+            raise UserError(f"{name}: holds no image discriminator; expected a StyleGAN2 training's file", 2)
+        tensors = discriminators[0].tensors
     else:
         tensors = weights.tensors(name)
     try:
         return ImageDiscriminator.load(tensors)
     except ValueError as error:
-        raise Fault(f"{name}: {error}; name other weights with --critic", 2) from error
+        raise UserError(f"{name}: {error}; name other weights with --discriminator", 2) from error
 
 
 @torch.no_grad()
-def _faces(course: Course, seed: int) -> np.ndarray:
+def _faces(setup: Setup, seed: int) -> np.ndarray:
     """What the averaged generator paints of some fixed latents, side by side: u8 [S, GRID * S, 3]."""
-    net = course.average
+    net = setup.average
     z = torch.from_numpy(np.random.default_rng([seed, GRID]).standard_normal((GRID, 512), dtype=np.float32))
     mean = net.mean_latent(1000)
     w = mean + 0.7 * (net.map(z.to(mean.device)) - mean)
@@ -268,7 +282,7 @@ def _faces(course: Course, seed: int) -> np.ndarray:
 
 
 def _write(
-    ctx: Context, kind: Kind, course: Course, step: int, output: Path, data: Path, photos: Mapping[str, images.Folder]
+    ctx: Context, kind: Kind, setup: Setup, step: int, output: Path, data: Path, photos: Mapping[str, images.Folder]
 ) -> None:
     counts = " and ".join(f"{len(folder)} {name}" for name, folder in photos.items())
     meta = {
@@ -276,10 +290,10 @@ def _write(
         "steps": step,
         "source_sha256": weights.sha256(ctx.profile.generator.weights),
         "data": f"{counts} pictures of {data.name}",
-        "command": f"hypernst {NAME} --data {data.name} --steps {step} --batch {course.batch}",
+        "command": f"hypernst {NAME} --data {data.name} --steps {step} --batch {setup.batch}",
     }
     lines = []
-    for key, (ending, tensors) in kind.export(course.average, ctx, course.mapping).items():
+    for key, (ending, tensors) in kind.export(setup.average, ctx, setup.mapping).items():
         place = output.with_name(f"{output.stem}{ending}.safetensors")
         checkpoint.save(place, tensors, meta)
         lines.append(f'{key} = "{weights.as_name(place)}"')

@@ -2,7 +2,7 @@
 
 Faces drawn from the generator have known latents, real photos only have to look right. First the linear path is solved
 on drawn faces. Then each step takes drawn faces (latent loss, in units of W's deviation) and real pictures (L2 +
-LPIPS-alex of the generated picture, ArcFace's distance if the profile weighs it); a pull of the slots towards one
+LPIPS-alex of the generated picture, ArcFace's distance if the profile weighs it); a pull of the num_ws towards one
 another keeps latents editable (e4e's delta loss, its Eqs. 5-8).
 """
 
@@ -17,19 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.encoders.portable import Inverter, pool, solve_linear
-from models.generators.mobilestylegan import SLOTS, MobileStyleGAN
+from models.encoders.portable import PortableEncoder, pool, solve_linear
+from models.generators.mobilestylegan import NUM_WS, MobileStyleGAN
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
 from pipeline import images as pictures
 from pipeline import progress, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
-from pipeline.training.distributed import joined
+from pipeline.training.distributed import init_distributed
 from pipeline.training.loop import Loop
-from pipeline.training.prefetch import Ahead
+from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
 from stages.loaders import identity as identities
@@ -47,10 +47,10 @@ MAPPED = 20_000  # z behind the mean and the deviation of W
 
 
 @dataclass(frozen=True)
-class Course:
+class Setup:
     """The networks of a run, its length, and the mean face [1, 3, 256, 256] that inversion starts from."""
 
-    net: Inverter
+    net: PortableEncoder
     generator: MobileStyleGAN
     lpips: LPIPS
     identity: Identity | None
@@ -65,7 +65,7 @@ def run(ctx: Context, *, data: Path, **options: Any) -> int:
     """Train on the aligned pictures of folder `data`, as `portable` or `train_e4e.run` do; the same command goes on."""
     train = of_kind(ctx, KINDS, NAME)
     if strange := options.keys() - signature(train).parameters.keys():
-        raise Fault(f"{NAME}: the encoder of a {ctx.profile.generator.kind} generator has no --{min(strange)}", 2)
+        raise UserError(f"{NAME}: the encoder of a {ctx.profile.generator.kind} generator has no --{min(strange)}", 2)
     return train(ctx, data=data, **options)
 
 
@@ -84,8 +84,8 @@ def portable(
     """
     folder, refine = ctx.run / NAME, minutes != 0
     photos = pictures.Folder(data, 256)
-    with joined(ctx) as (team, ctx):
-        course = _course(ctx, steps, refine)
+    with init_distributed(ctx) as (process_group, ctx):
+        setup = build_setup(ctx, steps, refine)
         recipe = {
             "generator": weights.sha256(ctx.profile.generator.weights),
             "images": images,
@@ -93,14 +93,14 @@ def portable(
             "seed": ctx.profile.seed,
             "identity": ctx.profile.train.identity,
         }
-        state = State(folder / "checkpoint.safetensors", {"net": course.net}, {"adam": course.optimiser}, recipe)
+        state = State(folder / "checkpoint.safetensors", {"net": setup.net}, {"adam": setup.optimiser}, recipe)
         if not refine:
-            solve(course, images)
-        elif not state.resume() and team.first:
+            solve(setup, images)
+        elif not state.resume() and process_group.is_main:
             with lock(folder, NAME):
-                solve(course, images)
+                solve(setup, images)
                 state.save(0)
-        team.share(course.net)
+        process_group.broadcast_(setup.net)
         loop = Loop(
             NAME,
             folder,
@@ -111,14 +111,14 @@ def portable(
             images=DRAWN + REAL,
             spent=state.seconds,
             save_every=SAVE_EVERY,
-            team=team,
+            process_group=process_group,
         )
-        own = range(team.rank, DRAWN + REAL, team.count)
+        own = range(process_group.rank, DRAWN + REAL, process_group.world_size)
         if refine:
-            with loop, Ahead(lambda step: draw(photos, ctx.profile.seed, step, own)) as ahead:
+            with loop, Prefetcher(lambda step: draw(photos, ctx.profile.seed, step, own)) as prefetched:
                 for step in loop:
-                    loop.tell(train_step(course, ahead[step], step, loop))
-        if team.first:
+                    loop.tell(train_step(setup, prefetched[step], step, loop))
+        if process_group.is_main:
             meta = {
                 "what": "e4e-style inverter for MobileStyleGAN",
                 "steps": state.step,
@@ -126,7 +126,7 @@ def portable(
                 "command": f"hypernst train-inverter --data {data.name} "
                 + (f"--steps {state.step}" if refine else "--minutes 0"),
             }
-            checkpoint.save(output, checkpoint.half(course.net.state_dict()), meta)
+            checkpoint.save(output, checkpoint.half(setup.net.state_dict()), meta)
             print(f"saved {output} after {state.step} steps")
     return 0
 
@@ -134,17 +134,17 @@ def portable(
 KINDS: dict[str, Callable[..., int]] = {"mobilestylegan": portable, "stylegan2": train_e4e.run}
 
 
-def _course(ctx: Context, steps: int, refine: bool) -> Course:
+def build_setup(ctx: Context, steps: int, refine: bool) -> Setup:
     torch.manual_seed(ctx.profile.seed)
     generator: Any = networks.generator(ctx)
     generator.checkpointing = ctx.profile.train.checkpointing
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
     z = torch.randn(MAPPED, 512, generator=torch.Generator().manual_seed(0))
     mapped = generator.map(z.to(ctx.device))
-    net = Inverter(mapped.mean(0), mapped.std(0), refine=refine).to(ctx.device)
+    net = PortableEncoder(mapped.mean(0), mapped.std(0), refine=refine).to(ctx.device)
     with torch.no_grad():
-        mean_face = generator(net.mean.expand(1, SLOTS, -1)).clamp(-1, 1)
-    return Course(
+        mean_face = generator(net.mean.expand(1, NUM_WS, -1)).clamp(-1, 1)
+    return Setup(
         net,
         generator,
         lpips,
@@ -163,43 +163,43 @@ def draw(photos: pictures.Folder, seed: int, step: int, own: range) -> dict[int,
     return {i: None if i < DRAWN else photos[int(picked[i])][None] for i in own}
 
 
-def train_step(course: Course, draws: dict[int, np.ndarray | None], step: int, loop: Loop) -> dict[str, float]:
+def train_step(setup: Setup, batch: dict[int, np.ndarray | None], step: int, loop: Loop) -> dict[str, float]:
     """One optimiser step over DRAWN generated faces and REAL pictures; its losses, means over all processes."""
-    sums = {"latent": 0.0, "lpips": 0.0, "l2": 0.0} | ({"identity": 0.0} if course.identity else {})
-    net, generator, lpips = course.net, course.generator, course.lpips
-    for i, picture in draws.items():
-        rng = np.random.default_rng([course.seed, step, i])
+    sums = {"latent": 0.0, "lpips": 0.0, "l2": 0.0} | ({"identity": 0.0} if setup.identity else {})
+    net, generator, lpips = setup.net, setup.generator, setup.lpips
+    for i, picture in batch.items():
+        rng = np.random.default_rng([setup.seed, step, i])
         passes = 1 + int(rng.random() < 0.4)
         if picture is None:
             target = draw_latent(generator, net.mean, rng)
             with torch.no_grad():
                 x = generator(target).clamp(-1, 1)
-            for latent in net.passes(x, lpips.trunk, generator, passes, course.mean_face):
+            for latent in net.passes(x, lpips.trunk, generator, passes, setup.mean_face):
                 loss = ((latent - target) / net.deviation).square().mean()
                 (LATENT_WEIGHT * loss / DRAWN).backward(retain_graph=True)
             sums["latent"] += float(loss.detach()) / DRAWN
             continue
         x = pictures.to_tensor(picture).to(net.mean.device)
-        for latent in net.passes(x, lpips.trunk, generator, passes, course.mean_face):
+        for latent in net.passes(x, lpips.trunk, generator, passes, setup.mean_face):
             y = generator(latent)
             found = {"lpips": lpips(y, x).mean(), "l2": F.mse_loss(y, x)}
             spread = ((latent - latent.mean(1, keepdim=True)) / net.deviation).square().mean()
             loss = LPIPS_WEIGHT * found["lpips"] + found["l2"] + OFFSET_WEIGHT * spread
-            if course.identity is not None:
-                found["identity"] = course.identity(y, x).mean()
-                loss = loss + course.identity_weight * found["identity"]
+            if setup.identity is not None:
+                found["identity"] = setup.identity(y, x).mean()
+                loss = loss + setup.identity_weight * found["identity"]
             (loss / REAL).backward(retain_graph=True)
         for name, value in found.items():
             sums[name] += float(value.detach()) / REAL
-    rate = RATE * min(1.0, (step + 1) / WARM_UP) * max(0.05, min(1.0, 2 * (1 - step / course.steps)))
-    loop.count(advance(course.optimiser, loop.team, rate=rate, clip=1.0))
-    return dict(zip(sums, loop.team.total(sums.values()), strict=True))
+    rate = RATE * min(1.0, (step + 1) / WARM_UP) * max(0.05, min(1.0, 2 * (1 - step / setup.steps)))
+    loop.count(advance(setup.optimiser, loop.process_group, rate=rate, clip=1.0))
+    return dict(zip(sums, loop.process_group.sum(sums.values()), strict=True))
 
 
 @torch.no_grad()
-def solve(course: Course, faces: int) -> None:
+def solve(setup: Setup, faces: int) -> None:
     """Solve the linear path on `faces` drawn faces, with the ridge that does best on a tenth held out."""
-    net, generator, lpips = course.net, course.generator, course.lpips
+    net, generator, lpips = setup.net, setup.generator, setup.lpips
     pooled, latents = [], []
     for i in range(faces):
         x, latent = draw_face(net, generator, i)
@@ -221,7 +221,7 @@ def solve(course: Course, faces: int) -> None:
     net.expand.weight.copy_(expand)
 
 
-def draw_face(net: Inverter, generator: MobileStyleGAN, index: int) -> tuple[Tensor, Tensor]:
+def draw_face(net: PortableEncoder, generator: MobileStyleGAN, index: int) -> tuple[Tensor, Tensor]:
     """Picture [1, 3, 256, 256] and latent [1, 18, 512] of the linear path's face number `index`."""
     latent = draw_latent(generator, net.mean, np.random.default_rng([1, index]), mixing=False)
     return generator(latent).clamp(-1, 1), latent
@@ -231,5 +231,5 @@ def draw_latent(generator: MobileStyleGAN, mean: Tensor, rng: np.random.Generato
     """A truncated W latent [1, 18, 512], with `mixing` a third of the time of two faces."""
     z = torch.from_numpy(rng.standard_normal((2, 512), dtype=np.float32)).to(mean.device)
     w = mean + rng.uniform(0.5, 1.0) * (generator.map(z) - mean)
-    cross = int(rng.integers(1, 3 * SLOTS)) if mixing else SLOTS
-    return torch.stack([w[0] if i < cross else w[1] for i in range(SLOTS)])[None]
+    cross = int(rng.integers(1, 3 * NUM_WS)) if mixing else NUM_WS
+    return torch.stack([w[0] if i < cross else w[1] for i in range(NUM_WS)])[None]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.generators.mobilestylegan import SLOTS, Head256, MobileStyleGAN
+from models.generators.mobilestylegan import NUM_WS, Head256, MobileStyleGAN
 from pipeline import weights
 from pipeline.context import Context
 from pipeline.progress import Progress
@@ -107,8 +107,8 @@ def draw_pair(generator: MobileStyleGAN, seed: int) -> Pair:
     mean = generator.mean_latent(2000)
     low, high = TRUNCATION
     w = mean + (low + (high - low) * float(torch.rand(1, generator=rng))) * (w - mean)
-    cross = int(torch.randint(1, 2 * SLOTS, (1,), generator=rng))
-    latent = torch.stack([w[0] if i < cross else w[1] for i in range(SLOTS)])[None]
+    cross = int(torch.randint(1, 2 * NUM_WS, (1,), generator=rng))
+    latent = torch.stack([w[0] if i < cross else w[1] for i in range(NUM_WS)])[None]
     kept: list[Tensor] = []
     hook = generator.layers[4].register_forward_hook(lambda _m, _i, out: kept.append(out))
     image = generator(latent)

@@ -23,7 +23,7 @@ from pipeline.context import Context
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.loop import Loop
-from pipeline.training.prefetch import Ahead
+from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.evaluate.parsing import measure
 from stages.pretrain import parser_augment
@@ -117,9 +117,9 @@ def run(
         spent=state.seconds,
         save_every=SAVE_EVERY,
     )
-    with loop, Ahead(lambda step: draw_batch(faces, ctx.profile.seed, step)) as ahead:
+    with loop, Prefetcher(lambda step: draw_batch(faces, ctx.profile.seed, step)) as prefetched:
         for step in loop:
-            loop.tell(train_step(setup, ahead[step], step, loop))
+            loop.tell(train_step(setup, prefetched[step], step, loop))
     meta: dict[str, Any] = {
         "what": "three-region portrait parser, distilled from BiSeNetV2 (CelebAMask-HQ)",
         "steps": state.step,
@@ -157,7 +157,7 @@ def train_step(setup: Setup, batch: tuple[Tensor, Tensor], step: int, loop: Loop
     loss = distillation_loss(logits.float(), target.to(device))
     loss.backward()
     rate = RATE * min(1.0, (step + 1) / WARM_UP) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / setup.steps))
-    bad = advance(setup.optimiser, loop.team, rate=rate, clip=5.0)
+    bad = advance(setup.optimiser, loop.process_group, rate=rate, clip=5.0)
     loop.count(bad)
     if not bad:
         keep = min(AVERAGE, 1 - 1 / (1 + (step + 1) / 10))
@@ -183,7 +183,7 @@ def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> Faces:
     rng = np.random.default_rng(ctx.profile.seed)
     faces = _open(folder, len(files), min(copies, len(files)))
     _label(ctx, faces, files)
-    _stylise(ctx, faces, styles, rng)
+    _stylize(ctx, faces, styles, rng)
     return faces
 
 
@@ -202,7 +202,7 @@ def _label(ctx: Context, faces: Faces, files: images.Folder) -> None:
     bar.close()
 
 
-def _stylise(ctx: Context, faces: Faces, styles: images.Folder, rng: np.random.Generator) -> None:
+def _stylize(ctx: Context, faces: Faces, styles: images.Folder, rng: np.random.Generator) -> None:
     """Fill copies and origins: AdaIN of a random photo after a random artwork at a random strength."""
     from models.baselines.adain import AdaIN
 

@@ -48,7 +48,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
     """
     rows = plan(table, ctx.profile.train, networks.generator(ctx).layer_table())
     settings = ctx.profile.train
-    steps = settings.stylisation_steps if steps is None else steps
+    steps = settings.stylization_steps if steps is None else steps
     folder = ctx.run / "ablation"
     base = folder / "base.safetensors"
     if not base.exists():
@@ -62,7 +62,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
     found = {}
     for row in rows:
         changed = dataclasses.replace(
-            settings, weights=str(base), reconstruction_steps=0, stylisation_steps=steps, **row.changes
+            settings, weights=str(base), reconstruction_steps=0, stylization_steps=steps, **row.changes
         )
         own = dataclasses.replace(
             ctx, run=folder / f"table{table}-{row.name}", profile=dataclasses.replace(ctx.profile, train=changed)

@@ -30,7 +30,7 @@ def report(ctx: Context) -> str:
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("libraries", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
         ("weights", f"{here}, in {weights.folder()} and {weights.SHIPPED}"),
-        *(("", f"missing: {weight.name}: {weights.way_to(weight)}") for weight in missing),
+        *(("", f"missing: {weight.name}: {weights.how_to_get(weight)}") for weight in missing),
         ("disk", ", ".join(f"{free / 1e9:.1f} GB free at {at}" for at, free in _free(ctx.cache, ctx.run).items())),
         ("", _disk(missing)),
         ("memory", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it available"),

@@ -2,7 +2,7 @@
 
 from pipeline import weights
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import survey
 from stages.preprocess import shards
@@ -12,7 +12,7 @@ from stages.preprocess.chain import STAGES, sources, steps, unfinished
 def explain_step(stage: StageSpec, collection: str, ctx: Context) -> str:
     """A few lines on one collection; computes and writes nothing.
 
-    Raises: Fault as `plan.survey` does.
+    Raises: UserError as `plan.survey` does.
     """
     plan = survey(stage, collection, ctx, retry=ctx.retry_rejected)
     head = f"{stage.name} {collection}: {len(plan.wanted)} inputs, {plan.cached} cached, {plan.rejected} rejected"
@@ -51,6 +51,6 @@ def explain_all(ctx: Context) -> str:
     for name in STAGES:
         try:
             told.append(explain(name, ctx))
-        except Fault as fault:
+        except UserError as fault:
             told.append(f"{name}: {fault}")
     return "\n".join(told)

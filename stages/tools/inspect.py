@@ -14,11 +14,21 @@ from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches.reader import Cache
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.shards import index as shards
 from pipeline.shards.indexed import Samples
-from stages.tools.inspect_values import STRETCHES, Table, blocks_, columns_, provenance_, range_, shape_, unit_, value_
+from stages.tools.inspect_values import (
+    STRETCHES,
+    Table,
+    aligned,
+    provenance_lines,
+    range_text,
+    shape_text,
+    spread_blocks,
+    unit_length,
+    value_text,
+)
 
 DRAWN = 8  # rows in a picture or page
 NEAREST = 3  # styles beside a row
@@ -37,10 +47,10 @@ def run(
 
     Ranges are those of evenly spread rows unless `full`. `png` and `html` get images of that row, or of the first
     few.
-    Raises: Fault when the file is damaged or there is no such key.
+    Raises: UserError when the file is damaged or there is no such key.
     """
     kind = (
-        _Weights
+        _SafetensorsFile
         if path.suffix == ".safetensors"
         else _Shards
         if path.is_dir() or path.suffix in (".tar", ".json")
@@ -48,22 +58,23 @@ def run(
     )(path)
     text = kind.report(full)
     if key is not None:
-        text += f"\n\n{key}\n" + "\n".join(f"  {name:<12} {value_(v)}" for name, v in kind.row(key).items())
+        text += f"\n\n{key}\n" + "\n".join(f"  {name:<12} {value_text(v)}" for name, v in kind.row(key).items())
     if png or html:
+        from pipeline import images
         from pipeline.reports import sheets
         from stages.tools import inspect_rows
 
         keys = [key] if key else kind.keys()[:DRAWN]
         if not keys:
-            raise Fault(f"{path}: holds no rows to draw", 2)
+            raise UserError(f"{path}: holds no rows to draw", 2)
         rows = kind.pictures(keys)
         text += _drawn_latents(rows)
         _add_nearest(rows, kind.styles())
         strips = {k: inspect_rows.row(k, data) for k, data in rows.items()}
         if png:
-            write_atomic(png, sheets.png(sheets.sheet(list(strips.values()))))
+            write_atomic(png, images.encode(sheets.stack(list(strips.values()))))
         if html:
-            write_atomic(html, _page(path, text, {k: sheets.png(s) for k, s in strips.items()}).encode())
+            write_atomic(html, _page(path, text, strips))
     return text
 
 
@@ -120,9 +131,9 @@ class _CacheFile:
                 d = h5[name]
                 kind = cache.columns[name].dtype if name in cache.columns else str(d.dtype)
                 filters = "+".join(filter(None, (d.compression, "fletcher32" if d.fletcher32 else ""))) or "-"
-                spread = range_(blocks_(cache, name, full)) if name in cache.columns and count else ""
-                table.append((name, shape_(d.shape), kind, shape_(d.chunks), filters, spread))
-            return "\n".join([*head, *provenance_(cache.provenance), "", *columns_(table)])
+                spread = range_text(spread_blocks(cache, name, full)) if name in cache.columns and count else ""
+                table.append((name, shape_text(d.shape), kind, shape_text(d.chunks), filters, spread))
+            return "\n".join([*head, *provenance_lines(cache.provenance), "", *aligned(table)])
 
 
 class _Shards:
@@ -133,7 +144,7 @@ class _Shards:
         self.provenance, listed = shards.read_index(self.folder)
         self.shards = [s for s in listed if path.suffix != ".tar" or s.name == path.name]
         if not self.shards and path.suffix == ".tar":
-            raise Fault(f"{path}: not in {self.folder / 'index.json'}; run `hypernst shards`")
+            raise UserError(f"{path}: not in {self.folder / 'index.json'}; run `hypernst shards`")
 
     def keys(self) -> list[str]:
         return [key for shard in self.shards for key in shard.keys]
@@ -146,7 +157,7 @@ class _Shards:
             if key in shard.keys:
                 samples = Samples(self.folder, shard.collection, shard.split)
                 return samples[samples.keys().index(key)]
-        raise Fault(f"{self.folder}: no key {key!r} in {len(self.shards)} shards")
+        raise UserError(f"{self.folder}: no key {key!r} in {len(self.shards)} shards")
 
     def pictures(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The samples of `keys`, named as a cache's columns are."""
@@ -167,7 +178,7 @@ class _Shards:
         table += [(s.name, str(s.samples), f"{s.bytes / 1e6:.1f}", s.sha256[:12], s.keys[0]) for s in self.shards]
         head = f"{self.folder}: {count} samples in {len(self.shards)} shards, {size / 1e6:.1f} MB"
         return "\n".join(
-            [head, *provenance_(self.provenance), "", *columns_(table), "", *columns_(self._members(full))]
+            [head, *provenance_lines(self.provenance), "", *aligned(table), "", *aligned(self._members(full))]
         )
 
     def _members(self, full: bool) -> Table:
@@ -184,24 +195,24 @@ class _Shards:
             chosen = mine if full else mine[np.unique(np.linspace(0, len(mine) - 1, STRETCHES).astype(int))]
             for name in ("image", "region", "latent", "codes"):
                 first = samples[int(chosen[0])][name]
-                spread = range_(samples[int(n)][name][None] for n in chosen)
-                table.append(("-".join(group), name, shape_(first.shape), str(first.dtype), spread))
+                spread = range_text(samples[int(n)][name][None] for n in chosen)
+                table.append(("-".join(group), name, shape_text(first.shape), str(first.dtype), spread))
         return table
 
 
-class _Weights(_CacheFile):
+class _SafetensorsFile(_CacheFile):
     """Weights or a checkpoint as `run` sees them; `key` names a tensor."""
 
     def keys(self) -> list[str]:
         return []
 
     def pictures(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        raise Fault(f"{self.path}: tensors are not drawn", 2)
+        raise UserError(f"{self.path}: tensors are not drawn", 2)
 
     def row(self, key: str) -> dict[str, Any]:
         tensors = self._load()[0]
         if key not in tensors:
-            raise Fault(f"{self.path}: no tensor {key!r} among {len(tensors)}", 2)
+            raise UserError(f"{self.path}: no tensor {key!r} among {len(tensors)}", 2)
         return {"values": tensors[key].float().numpy()}
 
     def report(self, full: bool) -> str:
@@ -212,13 +223,13 @@ class _Weights(_CacheFile):
         table += [
             (
                 name,
-                shape_(tuple(t.shape)) or "-",
+                shape_text(tuple(t.shape)) or "-",
                 str(t.dtype).removeprefix("torch."),
-                range_(iter([t.float().numpy()])) if full else "",
+                range_text(iter([t.float().numpy()])) if full else "",
             )
             for name, t in tensors.items()
         ]
-        return "\n".join([head, *provenance_(meta), "", *columns_(table)])
+        return "\n".join([head, *provenance_lines(meta), "", *aligned(table)])
 
     def _load(self) -> tuple[dict[str, Any], dict[str, Any]]:
         from pipeline.training import checkpoint  # and with it torch, which caches do without
@@ -233,7 +244,7 @@ def _drawn_latents(rows: Mapping[str, dict[str, Any]]) -> str:
         return ""
     try:
         made = generate(having[0]["made"], np.stack([row["latent"] for row in having]))
-    except Fault as fault:
+    except UserError as fault:
         return f"\n\nlatents are drawn as grey levels: {fault}"
     for row, picture in zip(having, made, strict=True):
         row["generated"] = picture
@@ -243,7 +254,7 @@ def _drawn_latents(rows: Mapping[str, dict[str, Any]]) -> str:
 def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
     """The pictures of latents [N,L,D], RGB u8 [N,H,W,3], by the generator that `made`, their file's provenance, names.
 
-    Raises: Fault when its profile or weights are not to be had, or its generator takes other latents.
+    Raises: UserError when its profile or weights are not to be had, or its generator takes other latents.
     """
     import torch
 
@@ -260,7 +271,7 @@ def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             drawn = [images.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
     except (ValueError, RuntimeError) as error:
-        raise Fault(f"its generator cannot draw latents {list(latents.shape[1:])}: {error}") from error
+        raise UserError(f"its generator cannot draw latents {list(latents.shape[1:])}: {error}") from error
     return np.stack(drawn)
 
 
@@ -272,25 +283,19 @@ def _add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
         return
     with Cache(files[0]) as codes, Cache(files[1]) as images:
         keys = codes.keys()
-        wanted = unit_(np.stack([row["image_code"] for row in having.values()]))
-        near = (
-            np.concatenate([wanted @ unit_(block).T for block in blocks_(codes, "image_code", True)], axis=1)
-            if keys
-            else np.zeros((len(having), 0))
-        )
+        wanted = unit_length(np.stack([row["image_code"] for row in having.values()]))
+        blocks = [wanted @ unit_length(block).T for block in spread_blocks(codes, "image_code", True)]
+        near = np.concatenate(blocks, axis=1) if keys else np.zeros((len(having), 0))
         for (key, row), likeness in zip(having.items(), near, strict=True):
             best = [i for i in np.argsort(-likeness)[: NEAREST + 1] if keys[i] != key][:NEAREST]
             found = images.rows([keys[i] for i in best], ["image"])
             row["nearest"] = [(keys[i], float(likeness[i]), r["image"]) for i, r in zip(best, found, strict=True)]
 
 
-def _page(path: Path, text: str, pictures: dict[str, bytes]) -> str:
-    figures = "\n".join(
-        f'<p><img alt="{markup.escape(k)}" src="data:image/png;base64,{base64.b64encode(p).decode()}">'
-        for k, p in pictures.items()
-    )
-    name = markup.escape(str(path))
-    return (
-        f'<!doctype html><meta charset="utf-8"><title>{name}</title><h1>{name}</h1>\n'
-        f"<pre>{markup.escape(text)}</pre>\n{figures}\n"
-    )
+def _page(path: Path, text: str, strips: Mapping[str, np.ndarray]) -> bytes:
+    from pipeline import images
+    from pipeline.reports import html
+
+    coded = {key: base64.b64encode(images.encode(strip)).decode() for key, strip in strips.items()}
+    shown = (f"<p>{html.image(f'data:image/png;base64,{data}', key)}</p>" for key, data in coded.items())
+    return html.page(str(path), f"<pre>{markup.escape(text)}</pre>", *shown)

@@ -6,10 +6,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.reports.sheets import COLOURS, SIDE, Panel, captioned, heat, overlay, picture, write
+from models.regions import REGIONS
+from pipeline.reports import sheets
+from pipeline.reports.sheets import REGION_COLOURS, SIDE, Panel, heat, overlay, panel, write
 
 REJECTED = 4  # windows shown of those that were not taken
-NAMES = ("hair", "face", "background")
 RED = (220, 40, 40)
 
 
@@ -19,22 +20,22 @@ def row(key: str, data: Mapping[str, Any]) -> np.ndarray:
     There are panels for each of image, region, boxes, generated or else latent, nearest or else code, that `data`
     holds. `image` is bytes or an RGB array; boxes are (x0, y0, x1, y1) in pixels of the region map.
     """
-    image = picture(data["image"]) if "image" in data else np.full((SIDE, SIDE, 3), 128, np.uint8)
+    image = panel(data["image"]) if "image" in data else np.full((SIDE, SIDE, 3), 128, np.uint8)
     panels: list[Panel] = [(key, image)]
     if "region" in data:
         region = np.asarray(data["region"])
-        shares = "  ".join(f"{name} {np.mean(region == i):.0%}" for i, name in enumerate(NAMES))
+        shares = "  ".join(f"{name} {np.mean(region == i):.0%}" for i, name in enumerate(REGIONS))
         panels.append((shares, overlay(image, region)))
     if "boxes" in data:
         panels += _windows(image, data)
     if "generated" in data:
-        panels.append(("latent, generated", picture(data["generated"])))
+        panels.append(("latent, generated", panel(data["generated"])))
     elif "latent" in data:
         panels.append(("latent", heat(np.asarray(data["latent"]))))
     if "nearest" not in data:
         panels += [(name, heat(np.asarray(data[name]))) for name in ("code", "codes") if name in data]
-    panels += [(f"{likeness:.2f} {name}", picture(image)) for name, likeness, image in data.get("nearest", ())]
-    return np.concatenate([captioned(*panel) for panel in panels], axis=1)
+    panels += [(f"{likeness:.2f} {name}", panel(image)) for name, likeness, image in data.get("nearest", ())]
+    return sheets.panels(panels)
 
 
 def windows(
@@ -74,7 +75,7 @@ def _windows(image: np.ndarray, data: Mapping[str, Any]) -> list[Panel]:
     iou = np.asarray(data["iou"], float) if "iou" in data else np.ones(boxes.shape[:2])
     limits = data.get("limits", {})
     panels = []
-    for i, name in enumerate(NAMES[: len(boxes)]):
+    for i, name in enumerate(REGIONS[: len(boxes)]):
         taken = [(box, share) for box, share in zip(boxes[i], iou[i], strict=True) if box[2] > box[0]]
         least = min((share for _, share in taken), default=limits.get("relaxed", 0.5))
         limit = max((v for k in ("coverage", "relaxed") if (v := limits.get(k, least)) <= least + 1e-6), default=least)
@@ -83,5 +84,5 @@ def _windows(image: np.ndarray, data: Mapping[str, Any]) -> list[Panel]:
         )
         caption = f"{name}: {len(taken)} of {limit:.2f} or more" if taken else f"{name}: none of {limit:.2f}"
         side = region.shape[0] if region is not None else 256
-        panels.append((caption, windows(image, taken, rejected, COLOURS[i], side)))
+        panels.append((caption, windows(image, taken, rejected, REGION_COLOURS[i], side)))
     return panels

@@ -14,7 +14,7 @@ BLOCK = 1 << 23  # bytes at once when all of it is read
 Table = list[tuple[str, ...]]
 
 
-def blocks_(cache: Cache, name: str, full: bool) -> Iterator[Any]:
+def spread_blocks(cache: Cache, name: str, full: bool) -> Iterator[Any]:
     """The rows of a column, or some stretches of them evenly spread over it."""
     count = len(cache.h5[name])
     column = cache.columns[name]
@@ -27,7 +27,7 @@ def blocks_(cache: Cache, name: str, full: bool) -> Iterator[Any]:
         yield cache.block(name, start, min(start + step, count))
 
 
-def range_(blocks: Iterator[Any]) -> str:
+def range_text(blocks: Iterator[Any]) -> str:
     """`least .. most, mean, NaNs` of numbers, the lengths of bytes and text."""
     least, most, total, count, nan, unit, form = np.inf, -np.inf, 0.0, 0, 0, "", ".4g"
     for block in blocks:
@@ -46,31 +46,31 @@ def range_(blocks: Iterator[Any]) -> str:
     return f"{least:{form}} .. {most:{form}}, mean {total / count:{form}}{unit}{missing}"
 
 
-def unit_(codes: np.ndarray) -> np.ndarray:
+def unit_length(codes: np.ndarray) -> np.ndarray:
     return codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-8)
 
 
-def provenance_(provenance: dict[str, Any]) -> list[str]:
+def provenance_lines(provenance: dict[str, Any]) -> list[str]:
     """A line a setting, without the columns, which the table shows."""
-    return [f"  {name:<8} {value_(value)}" for name, value in provenance.items() if name != "columns"]
+    return [f"  {name:<8} {value_text(value)}" for name, value in provenance.items() if name != "columns"]
 
 
-def value_(value: Any) -> str:
+def value_text(value: Any) -> str:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, np.ndarray):
         if value.size <= 24:
             return np.array2string(value, precision=4, separator=", ").replace("\n", "")
-        return f"{value.dtype}{list(value.shape)}, {range_(iter([value]))}"
+        return f"{value.dtype}{list(value.shape)}, {range_text(iter([value]))}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {value_(v)}" for k, v in value.items()) or "-"
+        return ", ".join(f"{k} {value_text(v)}" for k, v in value.items()) or "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def shape_(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def columns_(table: Table) -> list[str]:
+def aligned(table: Table) -> list[str]:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return ["  " + "  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip() for row in table]

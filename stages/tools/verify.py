@@ -12,7 +12,7 @@ from pipeline.caches import reader as store
 from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache, Entry
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.files import sweep
 from pipeline.locks import lock
 from pipeline.progress import say
@@ -87,7 +87,7 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
                 yield from check_rows(cache, entries)
                 if path.parent == folder:
                     mains[path.stem] = cache.provenance, entries
-        except Fault as fault:
+        except UserError as fault:
             yield Problem(path, f"cannot be opened ({fault})")
     for unfinished in sorted(folder.glob("*.parts")):
         there = {int(part.stem) for part in parts.listed(unfinished.with_suffix(".h5"))}
@@ -102,7 +102,7 @@ def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
     """The entries that can be read, and a problem for each dataset about them that is damaged."""
     try:
         return cache.entries(), []
-    except Fault:
+    except UserError:
         pass
     entries: dict[str, Entry] = {}
     lost: dict[str, list[str]] = {}
@@ -110,11 +110,11 @@ def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
         stop = min(start + ROWS, len(cache))
         try:
             entries |= cache.row_entries(start, stop)
-        except Fault as fault:
+        except UserError as fault:
             lost.setdefault(str(fault), []).append(f"{start}-{stop - 1}")
     try:
         entries |= cache.reject_entries()
-    except Fault as fault:
+    except UserError as fault:
         lost[str(fault)] = []
     return entries, [
         Problem(cache.path, f"{text}{', rows ' * bool(rows)}{', '.join(rows)}", partial=True)
@@ -155,7 +155,7 @@ def check_shards(folder: Path) -> Iterator[Problem]:
     try:
         data = (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b""
         provenance, listed = shards.parse_index(data, str(folder))
-    except Fault as fault:
+    except UserError as fault:
         yield Problem(folder / "index.json", str(fault))
         return
     for parent in provenance.get("parents", ()):
@@ -237,7 +237,7 @@ def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:
     try:
         for column in [name] if name else cache.columns:
             cache.block(column, start, stop)
-    except Fault:
+    except UserError:
         return False
     return True
 

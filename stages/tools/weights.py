@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline import weights
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.profile import Profile
 from stages.weights_import import importer
 
@@ -17,9 +17,9 @@ def table() -> str:
 
 
 def take_in(files: Sequence[str], name: str, *, replace: bool, kind: str) -> str:
-    """Import one file as `importer.import_file` does. Raises: Fault(2) for another number of files."""
+    """Import one file as `importer.import_file` does. Raises: UserError(2) for another number of files."""
     if len(files) != 1:
-        raise Fault(f"weights import: {len(files)} files; expected one", 2)
+        raise UserError(f"weights import: {len(files)} files; expected one", 2)
     return str(importer.import_file(Path(files[0]), name, replace=replace, kind=kind))
 
 
@@ -32,7 +32,7 @@ def each(action: str, names: Sequence[str], profile: Profile) -> int:
     for name in names or weights.needed(profile):
         try:
             click.echo(importer.verify(name) if action == "check" else f"{name}: {importer.fetch_file(name)}")
-        except Fault as fault:
+        except UserError as fault:
             if len(names) == 1:
                 raise
             click.echo(f"hypernst: {fault}", err=True)

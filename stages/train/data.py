@@ -10,10 +10,10 @@ from typing import Any
 
 from models.losses.objectives import Batch
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.shards.indexed import Loader, Samples
-from pipeline.training.distributed import Team
+from pipeline.training.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,29 @@ def micro_batches(settings: Train) -> int:
     return max(1, settings.batch // settings.micro_batch)
 
 
-def pairs(ctx: Context, content: Samples, style: Samples, step: int, team: Team) -> Iterator[list[Pair]]:
+def pairs(
+    ctx: Context, content: Samples, style: Samples, step: int, process_group: ProcessGroup
+) -> Iterator[list[Pair]]:
     """Endless steps of this process's pairs, from step `step` of the run on; both collections are shuffled apart.
 
-    Raises: Fault when the micro-batches cannot be split evenly.
+    Raises: UserError when the micro-batches cannot be split evenly.
     """
     settings = ctx.profile.train
     every = micro_batches(settings)
-    if settings.batch % settings.micro_batch or every % team.count:
-        raise Fault(
+    if settings.batch % settings.micro_batch or every % process_group.world_size:
+        raise UserError(
             f"train: a batch of {settings.batch} in micro-batches of {settings.micro_batch} does not split "
-            f"evenly over {team.count} process(es); change train.batch or train.micro_batch",
+            f"evenly over {process_group.world_size} process(es); change train.batch or train.micro_batch",
             2,
         )
-    own = every // team.count
+    own = every // process_group.world_size
     loaders = [
         _Share(
             samples,
             settings.micro_batch,
             2 * ctx.profile.seed + offset,
             every=every,
-            mine=range(team.rank * own, (team.rank + 1) * own),
+            mine=range(process_group.rank * own, (process_group.rank + 1) * own),
             device=ctx.device,
         )
         for offset, samples in enumerate((content, style))
@@ -59,7 +61,7 @@ def pairs(ctx: Context, content: Samples, style: Samples, step: int, team: Team)
         loader.step = step
     both = zip(*loaders, strict=True)
     while True:
-        yield [_pair(team.rank * own + i, next(both), ctx.device) for i in range(own)]
+        yield [_pair(process_group.rank * own + i, next(both), ctx.device) for i in range(own)]
 
 
 class _Share(Loader):

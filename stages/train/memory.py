@@ -14,9 +14,9 @@ from models.losses.objectives import Batch
 from models.regions import REGION_COUNT
 from pipeline import device
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.profile import Train
-from pipeline.training.peak_memory import Peak
+from pipeline.training.peak_memory import PeakMemory
 from stages.loaders import generator as networks
 from stages.train import state as train_state
 from stages.train.step import PENALTY_EVERY, Step
@@ -27,34 +27,34 @@ MOMENTS = 2  # that Adam keeps of every trained parameter
 
 
 def step_bytes(ctx: Context) -> int:
-    """Most bytes of tensors at any time of a step that does all a step can do: both passes, critics with penalties.
+    """Most bytes of tensors at any time of a step that does all it can: both passes, discriminators with penalties.
 
     One process, `micro_batch` samples at once, in float32; the accumulated gradients, Adam's moments and the average
     are in it. Nothing is computed and no weights are needed.
     """
     train = dataclasses.replace(
-        ctx.profile.train, precision="float32", refinements=min(2, ctx.profile.train.refinements)
+        ctx.profile.train, precision="float32", refinement_iterations=min(2, ctx.profile.train.refinement_iterations)
     )  # a third holds what the second does
     return _step_bytes(dataclasses.replace(_with(ctx, train), device="meta", run=Path(), cache=Path()))
 
 
 @functools.lru_cache(64)
 def _step_bytes(ctx: Context) -> int:
-    with Peak() as peak:
+    with PeakMemory() as peak:
         generator = networks.blank(ctx)
         state = train_state.build(ctx, generator)
         step = Step(ctx, state, generator, trained=False)
-        _whole_step(step, _batch(step.settings, ctx.profile.generator.size, generator.slots))
-        trained = (state.hyper, state.image_critic, state.patch_critic)
+        _whole_step(step, _batch(step.settings, ctx.profile.generator.size, generator.num_ws))
+        trained = (state.hyper, state.image_discriminator, state.patch_discriminator)
         moments = MOMENTS * sum(p.nbytes for net in trained for p in net.parameters())
     return peak.most + moments
 
 
 def forecast(ctx: Context) -> str:
-    """A line for the user before the first step. Raises: Fault(2) when it does not fit, naming settings that do."""
+    """A line for the user before the first step. Raises: UserError(2) when it does not fit, naming settings that do."""
     need, free = step_bytes(ctx) / GB + OVERHEAD, available(ctx.device)
     if need > free:
-        raise Fault(
+        raise UserError(
             f"train: a step takes about {need:.1f} GB, {ctx.device} has {free:.1f} GB; {_way_out(ctx, free)}", 2
         )
     s = ctx.profile.train
@@ -74,7 +74,7 @@ def advice(ctx: Context) -> Iterator[None]:
         if not short:
             raise
         need = step_bytes(ctx) / GB + OVERHEAD
-        raise Fault(
+        raise UserError(
             f"train: out of memory on {ctx.device}; a step takes about {need:.1f} GB and something else may "
             f"hold memory there; {_way_out(ctx, need * 0.9)}"
         ) from e
@@ -113,11 +113,11 @@ def _with(ctx: Context, settings: Train) -> Context:
     return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, train=settings))
 
 
-def _batch(settings: Train, size: int, slots: int) -> Batch:
+def _batch(settings: Train, size: int, num_ws: int) -> Batch:
     n = settings.micro_batch
     return Batch(
         torch.zeros(n, 3, size, size),
-        torch.zeros(n, slots, 512),
+        torch.zeros(n, num_ws, 512),
         torch.zeros(n, size, size, dtype=torch.uint8),
         torch.zeros(n, 4, 256),
     )
@@ -128,12 +128,12 @@ def _whole_step(step: Step, batch: Batch) -> None:
     s, rng = step.settings, np.random.default_rng(0)
     sample, region = np.divmod(np.arange(len(batch.image) * REGION_COUNT), REGION_COUNT)
     boxes = np.tile(np.array([0, 0, s.patch, s.patch]), (len(sample), s.patches, 1))
-    matched = region_patches.Matched(sample, region, boxes, boxes, boxes)
+    groups = region_patches.PatchGroups(sample, region, boxes, boxes, boxes)
     for y in step.refine(batch, batch.codes, rng):
         step.reconstruction(y, batch)[0].backward()
     for y in step.refine(batch, batch.codes, rng):
-        step.stylisation(y, batch, batch, matched, s.critics_every)[0].backward()
+        step.stylization(y, batch, batch, groups, s.discriminators_every)[0].backward()
     if s.lambda2:
-        step.stylisation.critic(y, batch, matched)[0].backward()
-        for loss, _ in step.stylisation.penalties(batch, matched, PENALTY_EVERY):
+        step.stylization.discriminator(y, batch, groups)[0].backward()
+        for loss, _ in step.stylization.penalties(batch, groups, PENALTY_EVERY):
             loss.backward()

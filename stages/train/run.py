@@ -13,7 +13,7 @@ from pipeline.progress import say
 from pipeline.shards import index as shards
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
-from pipeline.training.distributed import Team, joined
+from pipeline.training.distributed import ProcessGroup, init_distributed
 from pipeline.training.loop import SAVE_EVERY, Loop
 from stages.loaders import generator as networks
 from stages.preprocess import compatibility
@@ -38,41 +38,48 @@ def run(
     A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from nothing in the
     reconstruction phase; `phase` has it start in another. `export` writes the averaged weights in fp16.
     """
-    with joined(ctx) as (team, own):
+    with init_distributed(ctx) as (process_group, own):
         return _train(
-            own, team, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
+            own, process_group, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
         )
 
 
 def _train(
-    ctx: Context, team: Team, total: int, shipped: bool, phase: str | None, export: Path | None, minutes: float | None
+    ctx: Context,
+    process_group: ProcessGroup,
+    total: int,
+    shipped: bool,
+    phase: str | None,
+    export: Path | None,
+    minutes: float | None,
 ) -> int:
     settings = ctx.profile.train
     content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
     compatibility.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
     generator = networks.generator(ctx)
-    state = train_state.start(ctx, generator, shipped, team, phase)
+    state = train_state.start(ctx, generator, shipped, process_group, phase)
     if state.step >= total and not export:
         say(f"train: {state.step} steps in {ctx.run}, nothing left to do")
         return 0
-    step = Step(ctx, state, generator, team)
-    grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and team.first else None
-    batches = data.pairs(ctx, content, style, state.step, team)
+    step = Step(ctx, state, generator, process_group)
+    grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and process_group.is_main else None
+    batches = data.pairs(ctx, content, style, state.step, process_group)
     with (
         Loop(
             "train",
             ctx.run,
             total,
-            save=lambda _: train_state.save(ctx, state),
+            save=lambda step: state.save(step, loop.seconds),
+            spent=state.seconds,
             step=state.step,
             minutes=minutes,
             images=settings.batch,
             save_every=SAVE_EVERY,
-            team=team,
+            process_group=process_group,
         ) as loop,
         train_memory.advice(ctx),
     ):
-        if team.first and state.step < total:
+        if process_group.is_main and state.step < total:
             say(train_memory.forecast(ctx))
         for number in loop:
             train_state.enter_phase(state, settings)
@@ -87,7 +94,7 @@ def _train(
             loop.tell(terms, phase=state.phase, wait=round(waited, 4), seconds=round(time.perf_counter() - started, 4))
             if grid is not None and state.step % settings.validate_every == 0:
                 loop.picture("grid", grid.draw(state.step))
-    if team.first:
+    if process_group.is_main:
         _finish(ctx, state, export, len(content), len(style))
     return 0
 

@@ -1,4 +1,4 @@
-"""One step of the hypernetwork's training: refinements, both passes' losses, the critics (paper section 3.3, Eqs. 2-6).
+"""One step of the hypernetwork's training: refinement iterations, losses, discriminators (section 3.3, Eqs. 2-6).
 
 The gradients of a refinement are taken before the next one begins, so only one rendering's graph is ever held.
 """
@@ -15,20 +15,20 @@ from models.backbones.trunks import Trunk
 from models.generators.interface import Generator
 from models.hypernetworks import hypernetwork
 from models.losses import region_patches
-from models.losses.objectives import Batch, Reconstruction, Stylisation, Weights
-from models.losses.region_style import StyleTerm
+from models.losses.objectives import Batch, LossWeights, Reconstruction, Stylization
+from models.losses.region_style import RegionStyleLoss
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
 from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.profile import Train
-from pipeline.training.distributed import ALONE, Team
+from pipeline.training.distributed import ALONE, ProcessGroup
 from stages.loaders import identity as networks
 from stages.train.data import Pair, micro_batches
 from stages.train.state import State
 
-PENALTY_EVERY = 16  # of the critics' steps have the R1 penalty
+PENALTY_EVERY = 16  # of the discriminators' steps have the R1 penalty
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TERMS = (
     "l2",
@@ -38,8 +38,8 @@ TERMS = (
     "patch",
     "style",
     "content",
-    "critic",
-    "patch_critic",
+    "discriminator",
+    "patch_discriminator",
     "r1",
     "patch_r1",
 )
@@ -49,16 +49,22 @@ class Step:
     """Takes optimiser steps on a `State`; every draw is a function of (seed, step, micro-batch)."""
 
     def __init__(
-        self, ctx: Context, state: State, generator: Generator, team: Team = ALONE, *, trained: bool = True
+        self,
+        ctx: Context,
+        state: State,
+        generator: Generator,
+        process_group: ProcessGroup = ALONE,
+        *,
+        trained: bool = True,
     ) -> None:
         """`trained` False judges by untrained networks: only their sizes count then."""
         s = self.settings = ctx.profile.train
         if s.precision not in PRECISIONS:
-            raise Fault(f"train.precision is {s.precision!r}; expected one of {', '.join(PRECISIONS)}", 2)
-        self.state, self.generator, self.team = state, generator, team
+            raise UserError(f"train.precision is {s.precision!r}; expected one of {', '.join(PRECISIONS)}", 2)
+        self.state, self.generator, self.process_group = state, generator, process_group
         self.seed, self.device = ctx.profile.seed, ctx.device
-        generator.checkpointing = state.image_critic.checkpointing = s.checkpointing
-        factors = Weights(s.lambda1, s.lambda2, s.lpips, s.identity, s.style, s.content)
+        generator.checkpointing = state.image_discriminator.checkpointing = s.checkpointing
+        factors = LossWeights(s.lambda1, s.lambda2, s.lpips, s.identity, s.style, s.content)
 
         def held(name: str) -> dict[str, Tensor] | None:
             return weights.tensors(name) if trained else None
@@ -66,9 +72,9 @@ class Step:
         lpips = LPIPS("alex", held("lpips-alex")).to(ctx.device)
         same = Identity().to(ctx.device) if s.identity and not trained else networks.identity(ctx)
         self.reconstruction = Reconstruction(lpips, factors, same)
-        term = StyleTerm(Trunk("vgg16", held("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
-        self.stylisation = Stylisation(
-            state.image_critic, state.patch_critic, term, factors, s.patches, s.patch, s.mask_loss
+        term = RegionStyleLoss(Trunk("vgg16", held("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
+        self.stylization = Stylization(
+            state.image_discriminator, state.patch_discriminator, term, factors, s.patches, s.patch, s.mask_loss
         )
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, float]:
@@ -77,7 +83,7 @@ class Step:
         Steps whose losses or gradients are not finite change nothing; `nan` is among their terms then.
         """
         state, share = self.state, micro_batches(self.settings)
-        for optimiser in (state.optimiser, state.critic_optimiser):
+        for optimiser in (state.optimiser, state.discriminator_optimiser):
             optimiser.zero_grad(set_to_none=True)
         sums = dict.fromkeys(TERMS, 0.0)
         counts = dict.fromkeys(TERMS, 0.0)
@@ -86,7 +92,7 @@ class Step:
             for name, value in self._passes(pair, rng, share).items():
                 sums[name] += value
                 counts[name] += 1
-        totals = self.team.total([*sums.values(), *counts.values()])
+        totals = self.process_group.sum([*sums.values(), *counts.values()])
         terms = {
             name: total / count
             for name, total, count in zip(TERMS, totals, totals[len(TERMS) :], strict=False)
@@ -109,19 +115,19 @@ class Step:
         state = self.state
         networks = (
             (state.optimiser, state.hyper, {"l2", "adversarial", "style", "content"}, 1.0),
-            (state.critic_optimiser, state.image_critic, {"critic"}, math.inf),
-            (state.critic_optimiser, state.patch_critic, {"patch_critic"}, math.inf),
+            (state.discriminator_optimiser, state.image_discriminator, {"discriminator"}, math.inf),
+            (state.discriminator_optimiser, state.patch_discriminator, {"patch_discriminator"}, math.inf),
         )
         found: dict[torch.optim.Optimizer, tuple[list[nn.Parameter], float]] = {}
         for optimiser, network, by, limit in networks:
             if not by.intersection(terms):
                 continue
             parameters = [p for p in network.parameters() if p.requires_grad]
-            if self.team.count > 1:  # a process may have had no pair with, say, hair on both sides
+            if self.process_group.world_size > 1:  # a process may have had no pair with, say, hair on both sides
                 for p in parameters:
                     p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             parameters = [p for p in parameters if p.grad is not None]
-            self.team.add([p.grad for p in parameters if p.grad is not None])
+            self.process_group.all_reduce_([p.grad for p in parameters if p.grad is not None])
             found[optimiser] = (found.get(optimiser, ([], 0.0))[0] + parameters, limit)
         return [(optimiser, parameters, limit) for optimiser, (parameters, limit) in found.items()]
 
@@ -130,24 +136,24 @@ class Step:
         if self.state.phase == "reconstruct":
             styles = rng.random() < 0.5 and self.settings.reconstruct_styles
             return self._reconstruct(pair.style if styles else pair.content, rng, share)
-        terms = self._stylise(pair.content, pair.style, rng, share)
+        terms = self._stylize(pair.content, pair.style, rng, share)
         if self.state.step % self.settings.reconstruction_every == 0:
             terms |= self._reconstruct(pair.content, rng, share)
         return terms
 
     def refine(self, content: Batch, codes: Tensor, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Yield the renderings whose loss is taken; deltas add up over the refinements, detached between."""
+        """Yield the renderings whose loss is taken; deltas add up over the refinement_iterations, detached between."""
         s = self.settings
-        chosen = int(rng.integers(s.refinements)) if s.losses_at == "one" else None
+        chosen = int(rng.integers(s.refinement_iterations)) if s.losses_at == "one" else None
         with torch.no_grad(), self._precision():
             y_hat = _wide(self.generator(content.latent)).clamp(-1, 1)
         deltas: list[Tensor] | None = None
-        places = self.state.hyper.places(content.region)
-        for i in range(s.refinements if chosen is None else chosen + 1):
+        region_weights = self.state.hyper.region_weights(content.region)
+        for i in range(s.refinement_iterations if chosen is None else chosen + 1):
             counts = chosen is None or i == chosen
             with torch.set_grad_enabled(counts), self._precision():
                 deltas = hypernetwork.add(deltas, self.state.hyper(content.image, y_hat, codes, content.region))
-                y = _wide(self.generator(content.latent, deltas, places))
+                y = _wide(self.generator(content.latent, deltas, region_weights))
             deltas = [d.detach() for d in deltas]
             if counts:
                 yield y
@@ -160,31 +166,33 @@ class Step:
             (loss / share).backward()
         return _numbers(terms)
 
-    def _stylise(self, content: Batch, style: Batch, rng: np.random.Generator, share: int) -> dict[str, float]:
+    def _stylize(self, content: Batch, style: Batch, rng: np.random.Generator, share: int) -> dict[str, float]:
         s, step, found = self.settings, self.state.step, dict[str, Tensor]()
-        due = s.critics_every if s.lambda2 and step % s.critics_every == 0 else 0
-        critics = (self.state.image_critic, self.state.patch_critic)
+        due = s.discriminators_every if s.lambda2 and step % s.discriminators_every == 0 else 0
+        discriminators = (self.state.image_discriminator, self.state.patch_discriminator)
         for y in self.refine(content, style.codes, rng):
-            for critic in critics:
-                critic.requires_grad_(False)
-            loss, terms = self.stylisation(y, content, style, self.stylisation.match(content, style, rng), due)
+            for discriminator in discriminators:
+                discriminator.requires_grad_(False)
+            loss, terms = self.stylization(
+                y, content, style, self.stylization.sample_patch_groups(content, style, rng), due
+            )
             if loss.requires_grad:  # else no term has a weight in this step
                 (loss / share).backward()
-            for critic in critics:
-                critic.requires_grad_(True)
+            for discriminator in discriminators:
+                discriminator.requires_grad_(True)
             found |= terms
         if due:
-            matched = self.stylisation.match(content, style, rng)
-            loss, terms = self.stylisation.critic(y, style, matched)
+            groups = self.stylization.sample_patch_groups(content, style, rng)
+            loss, terms = self.stylization.discriminator(y, style, groups)
             (loss / share).backward()
             found |= terms
             if step // due % PENALTY_EVERY == 0:
-                found |= self._penalise(style, matched, share)
+                found |= self._penalise(style, groups, share)
         return _numbers(found)
 
-    def _penalise(self, style: Batch, matched: region_patches.Matched, share: int) -> dict[str, Tensor]:
+    def _penalise(self, style: Batch, groups: region_patches.PatchGroups, share: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
-        for loss, terms in self.stylisation.penalties(style, matched, PENALTY_EVERY):
+        for loss, terms in self.stylization.penalties(style, groups, PENALTY_EVERY):
             (loss / share).backward()
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros(())) + term.detach().cpu()
@@ -207,4 +215,4 @@ def _numbers(terms: dict[str, Tensor]) -> dict[str, float]:
 
 def schedule(settings: Train) -> int:
     """How many steps both phases have."""
-    return settings.reconstruction_steps + settings.stylisation_steps
+    return settings.reconstruction_steps + settings.stylization_steps

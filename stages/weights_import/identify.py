@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.weights import containers, convert, nvidia_pickle
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 NAMES = {
-    "stylegan2": "StyleGAN2 generator", "stylegan2-critic": "StyleGAN2 discriminator", "e4e": "e4e encoder",
+    "stylegan2": "StyleGAN2 generator", "stylegan2-discriminator": "StyleGAN2 discriminator", "e4e": "e4e encoder",
     "psp": "pSp encoder", "w-encoder": "W-encoder", "hyperstyle": "HyperStyle hypernetwork",
     "farl": "FaRL face parser (TorchScript)", "aladin-vit": "ALADIN on ViT", "aladin-vgg": "ALADIN on VGG16",
     "bisenet": "BiSeNet face parser", "parsenet": "ParseNet face parser", "retinaface": "RetinaFace-R50",
@@ -52,7 +52,7 @@ def article(name: object) -> str:
 def read(path: Path) -> list[Part]:
     """The networks of a file, the one it is published for first. A TorchScript network has no tensors here.
 
-    Raises: Fault, one line, saying what the file is instead.
+    Raises: UserError, one line, saying what the file is instead.
     """
     try:
         kind = containers.kind(path)
@@ -67,8 +67,8 @@ def read(path: Path) -> list[Part]:
             return of_pickle(nvidia_pickle.load(path))
         found = containers.tensors(path) if kind == "safetensors" else containers.torch_object(path, kind == "torch")
         return of_state(found)
-    except Fault as fault:
-        raise Fault(f"{path}: is {fault}", fault.status) from fault
+    except UserError as fault:
+        raise UserError(f"{path}: is {fault}", fault.status) from fault
 
 
 def script(path: Path) -> Part:
@@ -87,7 +87,7 @@ def script(path: Path) -> Part:
 
 def of_kind(kind: str, tensors: "Tensors") -> Part:
     """What is known of a network of that kind."""
-    known = {"stylegan2": _generator, "stylegan2-critic": _critic, "hyperstyle": _hyperstyle}
+    known = {"stylegan2": _generator, "stylegan2-discriminator": _discriminator, "hyperstyle": _hyperstyle}
     if kind in ("e4e", "psp"):
         return _encoder(tensors, PSP if kind == "psp" else "")
     return known[kind](tensors) if kind in known else Part(kind, tensors)
@@ -96,33 +96,35 @@ def of_kind(kind: str, tensors: "Tensors") -> Part:
 def of_pickle(found: Any) -> list[Part]:
     """The averaged generator and the discriminator of an unpickled NVIDIA file, whichever it has."""
     parts = []
-    generator, critic = nvidia_pickle.generator(found), nvidia_pickle.critic(found)
+    generator, discriminator = nvidia_pickle.generator(found), nvidia_pickle.discriminator(found)
     if generator:
         parts.append(_generator(generator))
-    if critic:
-        parts.append(_critic(critic))
+    if discriminator:
+        parts.append(_discriminator(discriminator))
     if not parts:
-        raise Fault("a pickle without the modules G_ema and D; expected a network of stylegan2-ada-pytorch")
+        raise UserError("a pickle without the modules G_ema and D; expected a network of stylegan2-ada-pytorch")
     return parts
 
 
 def of_state(found: Any) -> list[Part]:
-    """The networks of a PyTorch file's object. Raises: Fault, the rest of a sentence."""
+    """The networks of a PyTorch file's object. Raises: UserError, the rest of a sentence."""
     import torch
 
     if not isinstance(found, Mapping) or not found:
-        raise Fault(f"a PyTorch file of a {type(found).__name__}; expected a dictionary of tensors")
-    generator, critic = found.get("g_ema", found.get("g")), found.get("d")
+        raise UserError(f"a PyTorch file of a {type(found).__name__}; expected a dictionary of tensors")
+    generator, discriminator = found.get("g_ema", found.get("g")), found.get("d")
     parts = [_generator(_state(generator) | _average(found))] if isinstance(generator, Mapping) and generator else []
-    if isinstance(critic, Mapping) and critic:
-        parts.append(_critic(_state(critic)))
+    if isinstance(discriminator, Mapping) and discriminator:
+        parts.append(_discriminator(_state(discriminator)))
     if parts:
         return parts
     if isinstance(found.get("state_dict"), Mapping):
         return _psp(_state(found["state_dict"]), _average(found), found.get("opts"))
     if all(isinstance(value, torch.Tensor) for value in found.values()):
         return _flat(_state(found))
-    raise Fault(f"a PyTorch file of {_some(found)}, none of the known layouts; expected g_ema, state_dict or tensors")
+    raise UserError(
+        f"a PyTorch file of {_some(found)}, none of the known layouts; expected g_ema, state_dict or tensors"
+    )
 
 
 def _psp(state: "Tensors", average: "Tensors", opts: Any) -> list[Part]:
@@ -140,7 +142,7 @@ def _psp(state: "Tensors", average: "Tensors", opts: Any) -> list[Part]:
     if decoder := _under(state, "decoder."):
         parts.append(_generator(decoder | average))
     if not parts:
-        raise Fault(f"a PyTorch file with a state_dict of {_some(state)}; expected encoder., hypernet. or decoder.")
+        raise UserError(f"a PyTorch file with a state_dict of {_some(state)}; expected encoder., hypernet. or decoder.")
     return parts
 
 
@@ -153,12 +155,12 @@ FLAT: tuple[tuple[str, str], ...] = (
 
 def _flat(state: "Tensors") -> list[Part]:
     if any(name.startswith(("Dpatch.", "D.")) for name in state):
-        critics = (("sae-patch", "Dpatch."), ("sae-image", "D."))
-        return [Part(kind, own) for kind, prefix in critics if (own := _under(state, prefix))]
+        discriminators = (("sae-patch", "Dpatch."), ("sae-image", "D."))
+        return [Part(kind, own) for kind, prefix in discriminators if (own := _under(state, prefix))]
     if "input.input" in state:
         return [_generator(state)]
     if "final_conv.0.weight" in state:
-        return [_critic(state)]
+        return [_discriminator(state)]
     if "input_layer.0.weight" in state and "output_layer.3.weight" not in state:
         return [_encoder(state, "")]
     if any(name.startswith("refinement_blocks.") for name in state):
@@ -172,7 +174,7 @@ def _flat(state: "Tensors") -> list[Part]:
             return [Part(kind, own, {}, notes if left else ())]
     if list(state) == ["direction"] and state["direction"].ndim:
         return [Part("boundary", state, {"dimensions": state["direction"].shape[-1]})]
-    raise Fault(f"a PyTorch file of {_some(state)}, none of the known networks: {', '.join(NAMES.values())}")
+    raise UserError(f"a PyTorch file of {_some(state)}, none of the known networks: {', '.join(NAMES.values())}")
 
 
 def _generator(state: "Tensors") -> Part:
@@ -189,13 +191,13 @@ def _generator(state: "Tensors") -> Part:
     return Part("stylegan2", state, facts, tuple(notes))
 
 
-def _critic(state: "Tensors") -> Part:
+def _discriminator(state: "Tensors") -> Part:
     octaves, first = len(_numbers(state, "convs.")) - 1, state.get("convs.0.0.weight")
     size = 4 << max(octaves, 0)
     facts: dict[str, Any] = {"size": size}
     if first is not None and first.ndim == 4 and size > 32:
         facts["multiplier"] = _plain(first.shape[0] * size / 16384)
-    return Part("stylegan2-critic", state, facts)
+    return Part("stylegan2-discriminator", state, facts)
 
 
 def _encoder(state: "Tensors", declared: str) -> Part:
@@ -222,15 +224,17 @@ def _same(a: "torch.Tensor", b: "torch.Tensor") -> bool:
 
 
 def _state(found: Mapping[Any, Any]) -> "Tensors":
-    """A state dict's tensors, `module.` before every name dropped. Raises: Fault for what is no tensor."""
+    """A state dict's tensors, `module.` before every name dropped. Raises: UserError for what is no tensor."""
     import torch
 
     strange = [str(name) for name, value in found.items() if not isinstance(value, torch.Tensor)]
     if strange:
-        raise Fault(f"a PyTorch file whose {strange[0]} is no tensor; expected a state dict")
+        raise UserError(f"a PyTorch file whose {strange[0]} is no tensor; expected a state dict")
     huge = [str(name) for name, tensor in found.items() if tensor.numel() > LIMIT]
     if huge:  # a few bytes may claim to be repeated without end
-        raise Fault(f"a PyTorch file whose {huge[0]} claims {found[huge[0]].numel():.1e} values; none here has so many")
+        raise UserError(
+            f"a PyTorch file whose {huge[0]} claims {found[huge[0]].numel():.1e} values; none here has so many"
+        )
     prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
     return {str(name).removeprefix(prefix): value.detach() for name, value in found.items()}
 

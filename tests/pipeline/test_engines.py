@@ -16,7 +16,7 @@ from pipeline import profile
 from pipeline.caches import writer as parts
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner import compute as runner
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
@@ -125,7 +125,7 @@ def test_the_local_engine_never_imports_ray() -> None:
 
 def test_without_ray_the_way_out_is_told(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(Fault, match=r"Ray is not installed; run .*\[ray\]") as fault:
+    with pytest.raises(UserError, match=r"Ray is not installed; run .*\[ray\]") as fault:
         run_stage(READ, "content", dataclasses.replace(ctx, engine="ray"))
     assert fault.value.status == 2
 
@@ -148,5 +148,5 @@ def test_a_fault_of_an_actor_is_told_in_one_line(ctx: Context, actors: None) -> 
     ray = dataclasses.replace(ctx, engine="ray")
     run_stage(READ, "content", ray)
     wrong = dataclasses.replace(SUM, columns={"sum": Column("f4", (4,))})
-    with pytest.raises(Fault, match=r"stage sum, key n\d+: sum has shape \(3,\), expected \(4,\)"):
+    with pytest.raises(UserError, match=r"stage sum, key n\d+: sum has shape \(3,\), expected \(4,\)"):
         run_stage(wrong, "content", ray)

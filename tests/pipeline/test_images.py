@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import images
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 
 
 def noise(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_halving_keeps_the_picture_and_is_left_out_below_twice_the_size(suffix: 
 
 @pytest.mark.parametrize("data", [b"", b"no picture", images.encode(noise(0))[:20]], ids=["empty", "text", "cut"])
 def test_what_is_no_picture_is_said_so(data: bytes) -> None:
-    with pytest.raises(Fault, match=f"{len(data)} bytes are not a picture"):
+    with pytest.raises(UserError, match=f"{len(data)} bytes are not a picture"):
         images.decode(data)
 
 
@@ -76,11 +76,11 @@ def test_a_folder_is_read_in_order_and_its_bad_file_is_named(tmp_path: Path) -> 
     found = images.Folder(tmp_path, 8)
     assert found[2].shape == (8, 8, 3) and [found[i][0, 0, 0] for i in range(len(found))] == [0, 100, 200]
     (tmp_path / "d.jpg").write_text("text")
-    with pytest.raises(Fault, match=r"d\.jpg: 4 bytes are not a picture"):
+    with pytest.raises(UserError, match=r"d\.jpg: 4 bytes are not a picture"):
         images.Folder(tmp_path, 8)[2]
 
 
 def test_a_folder_without_pictures_is_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="holds no images") as fault:
+    with pytest.raises(UserError, match="holds no images") as fault:
         images.Folder(tmp_path, 8)
     assert fault.value.status == 2

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pipeline.training.prefetch import Ahead
+from pipeline.training.prefetch import Prefetcher
 
 
 def test_the_next_step_is_made_while_this_one_runs() -> None:
@@ -16,11 +16,11 @@ def test_the_next_step_is_made_while_this_one_runs() -> None:
             started.set()
         return 10 * step
 
-    with Ahead(make) as ahead:
-        assert ahead[5] == 50
+    with Prefetcher(make) as prefetched:
+        assert prefetched[5] == 50
         assert started.wait(10)  # nobody has asked for step 6 yet
-        assert [ahead[6], ahead[7]] == [60, 70]
-        assert ahead[2] == 20  # a jump costs what was made in vain, no more
+        assert [prefetched[6], prefetched[7]] == [60, 70]
+        assert prefetched[2] == 20  # a jump costs what was made in vain, no more
     assert made[:3] == [5, 6, 7] and made.count(2) == 1
 
 
@@ -28,7 +28,7 @@ def test_an_error_comes_with_its_own_step() -> None:
     def make(step: int) -> int:
         return 1 // (2 - step)
 
-    with Ahead(make) as ahead:
-        assert ahead[1] == 1
+    with Prefetcher(make) as prefetched:
+        assert prefetched[1] == 1
         with pytest.raises(ZeroDivisionError):
-            _ = ahead[2]
+            _ = prefetched[2]

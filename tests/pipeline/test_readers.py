@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import images
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.shards import batches as stream
 from pipeline.shards import writer
 from pipeline.shards.batches import Batches
@@ -108,7 +108,7 @@ def test_a_stream_resumes_at_any_step(packed: Path) -> None:
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 9))
 def test_batches_split_everything_and_none_is_empty(count: int, batch: int, readers: int) -> None:
     if count < readers:
-        with pytest.raises(Fault, match=f"{count} samples for {readers} ranks"):
+        with pytest.raises(UserError, match=f"{count} samples for {readers} ranks"):
             stream.steps(count, batch, readers, "here")
         return
     pieces = stream.steps(count, batch, readers, "here") * readers
@@ -151,16 +151,16 @@ def test_a_stream_reads_through_a_command(packed: Path) -> None:
 
 def test_wrong_numbers_fail_early(packed: Path, tmp_path: Path) -> None:
     for make in (indexed, streamed):
-        with pytest.raises(Fault, match="83 samples for 99 ranks"):
+        with pytest.raises(UserError, match="83 samples for 99 ranks"):
             make(packed, ranks=99)
         loader = make(packed)
-        with pytest.raises(Fault, match="cannot resume"):
+        with pytest.raises(UserError, match="cannot resume"):
             loader.restore({**loader.state(), "seed": 1})
-    with pytest.raises(Fault, match="no samples of other-train; there are content-train"):
+    with pytest.raises(UserError, match="no samples of other-train; there are content-train"):
         Samples(packed, "other")
-    with pytest.raises(Fault, match="no samples of other-train; there are content-train"):
+    with pytest.raises(UserError, match="no samples of other-train; there are content-train"):
         listed(str(packed), "other")
-    with pytest.raises(Fault, match=r"index\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"index\.json: cannot be read"):
         listed(str(tmp_path), "content")
 
 
@@ -168,17 +168,17 @@ def read_all(folder: Path) -> None:
     """Everything, by both readers: the indexed one must refuse no less than the stream."""
     faults = []
     for read in (lambda: list(indexed(folder).epoch()), lambda: list(streamed(folder).epoch())):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(UserError) as fault:
             read()
         faults.append(str(fault.value))
-    raise Fault(" | ".join(faults))
+    raise UserError(" | ".join(faults))
 
 
 def test_a_cut_tar_is_refused(copied: Path) -> None:
     shard = read_index(copied)[1][0]
     path = copied / shard.name
     path.write_bytes(path.read_bytes()[: shard.offsets[-1]] + bytes(1024))  # between two samples, and closed well
-    with pytest.raises(Fault, match=rf"{shard.name}: \d+ bytes, but index.json says .*'its end'.*it was cut"):
+    with pytest.raises(UserError, match=rf"{shard.name}: \d+ bytes, but index.json says .*'its end'.*it was cut"):
         read_all(copied)
 
 
@@ -186,9 +186,9 @@ def test_a_tar_cut_while_it_is_read_is_refused(copied: Path) -> None:
     samples = Samples(copied, "content")
     assert samples[1]
     os.truncate(copied / samples.shards[0].name, samples.shards[0].offsets[1] + 700)
-    with pytest.raises(Fault, match="ends within sample 'k001'"):
+    with pytest.raises(UserError, match="ends within sample 'k001'"):
         samples.raw(1)
-    with pytest.raises(Fault, match=r"cannot be read|its end"):
+    with pytest.raises(UserError, match=r"cannot be read|its end"):
         list(streamed(copied).epoch())
 
 
@@ -235,7 +235,7 @@ def insert(found: list[tuple[str, bytes]]) -> None:
 )
 def test_a_changed_tar_is_refused(copied: Path, edit: Callable, told: str) -> None:
     change(copied, edit)
-    with pytest.raises(Fault, match=told):
+    with pytest.raises(UserError, match=told):
         read_all(copied)
 
 
@@ -243,7 +243,7 @@ def test_a_json_of_any_form_counts_but_only_the_samples_own() -> None:
     key, members = sample(0)
     text = json.dumps({"note": f'"key": "{key}"', "key": "another"}).encode()
     for data in (text, text.replace(b": ", b":")):
-        with pytest.raises(Fault, match="its json is that of 'another'"):
+        with pytest.raises(UserError, match="its json is that of 'another'"):
             list(fields({**members, "json": data}, key))
     assert decode({**members, "json": b'{"key":"k000"}'}, key)["meta"] == {"key": key}
 
@@ -253,7 +253,7 @@ def test_a_batch_of_two_sizes_is_refused() -> None:
         fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": writer.npy(latent)}, str(i))
         for i, latent in enumerate((np.zeros((4, 16), "<f4"), np.zeros((1, 16), "<f4")))
     ]
-    with pytest.raises(Fault, match=r"a batch's latent are float32\[4, 16\], but that of '1' is float32\[1, 16\]"):
+    with pytest.raises(UserError, match=r"a batch's latent are float32\[4, 16\], but that of '1' is float32\[1, 16\]"):
         stream.collate(two, 2)
 
 
@@ -268,7 +268,7 @@ def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:
         ("json", b"[1]"),
         ("json", b"{"),
     ):
-        with pytest.raises(Fault, match=f"sample '{key}': damaged"):
+        with pytest.raises(UserError, match=f"sample '{key}': damaged"):
             decode({**members, name: data}, key)
 
 
@@ -293,5 +293,5 @@ def test_an_index_that_lies_is_refused(copied: Path, path: tuple, value: Any, to
         at = at[step]
     at[path[-1]] = value
     (copied / "index.json").write_text(json.dumps(index))
-    with pytest.raises(Fault, match=rf"index\.json: .*{told}.*index\.json: .*{told}"):
+    with pytest.raises(UserError, match=rf"index\.json: .*{told}.*index\.json: .*{told}"):
         read_all(copied)

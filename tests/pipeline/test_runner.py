@@ -15,7 +15,7 @@ from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.runner.run import Summary, run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
@@ -172,27 +172,30 @@ def test_a_failing_worker_keeps_what_is_done(ctx: Context) -> None:
 
         return work
 
-    with pytest.raises(Fault, match="stage read, keys n006 to n008: RuntimeError: boom"):
+    with pytest.raises(UserError, match="stage read, keys n006 to n008: RuntimeError: boom"):
         run(dataclasses.replace(READ, open=broken), ctx)
     assert run(READ, ctx).computed == 4
 
 
 def test_a_row_of_the_wrong_shape_is_refused(ctx: Context) -> None:
     run(READ, ctx)
-    with pytest.raises(Fault, match=r"key n000: square has shape \(3,\), expected \(4,\)"):
+    with pytest.raises(UserError, match=r"key n000: square has shape \(3,\), expected \(4,\)"):
         run(dataclasses.replace(SQUARE, columns={"square": Column("f4", (4,))}), ctx)
 
 
 def test_faults_say_what_to_do(ctx: Context, tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="run `hypernst align` first") as fault:
+    with pytest.raises(UserError, match="run `hypernst align` first") as fault:
         run(SQUARE, ctx)
     assert fault.value.status == 2
-    with pytest.raises(Fault, match="no such folder or file"):
+    with pytest.raises(UserError, match="no such folder or file"):
         run(READ, dataclasses.replace(ctx, content=tmp_path / "nowhere"))
 
 
 def test_a_second_run_stops_and_names_the_holder(ctx: Context) -> None:
-    with lock(ctx.cache, "masks (style)"), pytest.raises(Fault, match=rf"stage masks \(style\) \(pid {os.getpid()} on"):
+    with (
+        lock(ctx.cache, "masks (style)"),
+        pytest.raises(UserError, match=rf"stage masks \(style\) \(pid {os.getpid()} on"),
+    ):
         run(READ, ctx)
     run(READ, ctx)
 

@@ -15,7 +15,7 @@ import pytest
 from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.shards import index, writer
 from pipeline.shards.indexed import Samples
 from stages.preprocess import shards as stage
@@ -108,7 +108,7 @@ def test_killed_while_packing_leaves_no_index_and_the_rerun_the_same_bytes(packe
     assert killed.returncode == -signal.SIGKILL
     left = sorted(p.name for p in (cache / "shards").iterdir())
     assert len([n for n in left if n.endswith(".tar")]) == 2 and "index.json" not in left
-    with pytest.raises(Fault, match="no finished shards"):
+    with pytest.raises(UserError, match="no finished shards"):
         index.read_index(cache / "shards")
     again = dataclasses.replace(packed, cache=cache)
     stage.run(again)

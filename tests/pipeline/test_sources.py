@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner.staleness import Inputs
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import KEY, KEY_LENGTH, key_of
@@ -80,6 +80,6 @@ def test_of_equal_files_the_first_is_kept_whatever_is_read_first(tmp_path: Path)
 
 
 def test_an_empty_folder_is_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="holds no picture") as fault:
+    with pytest.raises(UserError, match="holds no picture") as fault:
         scan(tmp_path)
     assert fault.value.status == 2

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline import files, hashing, weights
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.weights import REGISTRY, convert, download, store
 from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
@@ -65,7 +65,7 @@ def leftovers() -> list[str]:
 
 
 def fault(name: str = "toy") -> str:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(UserError) as caught:
         weights.path(name)
     assert "\n" not in str(caught.value)
     assert leftovers() == []
@@ -109,7 +109,7 @@ def test_full_disk(index, monkeypatch):
 def test_write_to_a_full_disk_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     files.write_atomic(path, b"old")
-    with pytest.raises(Fault, match="no space left"), files.replacing(path) as temporary:
+    with pytest.raises(UserError, match="no space left"), files.replacing(path) as temporary:
         temporary.write_bytes(b"new")
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")
@@ -149,12 +149,12 @@ def test_sha256_follows_the_file(index):
 
 def test_damaged_and_unknown(index):
     weights.path("toy").write_bytes(b"short")
-    with pytest.raises(Fault, match="not a readable safetensors"):
+    with pytest.raises(UserError, match="not a readable safetensors"):
         weights.tensors("toy")
-    with pytest.raises(Fault, match="expected one of toy, pictures") as caught:
+    with pytest.raises(UserError, match="expected one of toy, pictures") as caught:
         weights.path("tyo")
     assert caught.value.status == 2
-    with pytest.raises(Fault, match="no such weights file"):
+    with pytest.raises(UserError, match="no such weights file"):
         weights.path("./nowhere.safetensors")
 
 
@@ -163,7 +163,7 @@ def test_pickles_cannot_run_code(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
 
-    with pytest.raises(Fault, match="not allowed"):
+    with pytest.raises(UserError, match="not allowed"):
         convert.lpips(pickle.dumps({"AlexNet_0": Evil()}))
     assert not (tmp_path / "ran").exists()
 

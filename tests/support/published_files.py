@@ -24,7 +24,7 @@ def generator(size: int = 8, multiplier: float = 2, depth: int = 2, seed: int = 
     return {name: t if name.endswith("kernel") else torch.randn(t.shape, generator=rng) for name, t in state.items()}
 
 
-def critic(size: int = 16, seed: int = 0) -> dict[str, Tensor]:
+def discriminator(size: int = 16, seed: int = 0) -> dict[str, Tensor]:
     """A narrow discriminator's random state dict in rosinality's layout."""
     rng, out = torch.Generator().manual_seed(seed), {}
     for name, t in ImageDiscriminator(size, base=512, top=24, stddev=True).state_dict().items():
@@ -58,7 +58,7 @@ def converted(path: Path, state: dict[str, Tensor]) -> Path:
 
 
 def psp(
-    path: Path, parts: dict[str, dict[str, Tensor]], encoder_type: str, namespace: bool = False, slots: int = 18
+    path: Path, parts: dict[str, dict[str, Tensor]], encoder_type: str, namespace: bool = False, num_ws: int = 18
 ) -> Path:
     """A file of the pSp family: prefixes in one state_dict, options beside it."""
     opts: dict[str, Any] = {"encoder_type": encoder_type, "start_from_latent_avg": True, "output_size": 64}
@@ -66,7 +66,7 @@ def psp(
     torch.save(
         {
             "state_dict": state,
-            "latent_avg": torch.zeros(slots, 512),
+            "latent_avg": torch.zeros(num_ws, 512),
             "global_step": 3,
             "best_val_loss": None,
             "opts": argparse.Namespace(**opts) if namespace else opts,
@@ -80,7 +80,7 @@ def nvidia(
     path: Path,
     state: dict[str, Tensor],
     trap: Path | None = None,
-    critic: dict[str, Tensor] | None = None,
+    discriminator: dict[str, Tensor] | None = None,
     **extra: Tensor,
 ) -> Path:
     """A network pickle of stylegan2-ada-pytorch: persistent modules with their source, which sets off `trap`."""
@@ -132,7 +132,7 @@ def nvidia(
             root.at(place).tensors[leaf] = tensor
         return root
 
-    networks = {"D": module("Discriminator", _nvidia_critic(critic)) if critic else None}
+    networks = {"D": module("Discriminator", _nvidia_discriminator(discriminator)) if discriminator else None}
     if state:
         networks |= {"G": module("Generator", _nvidia(state)), "G_ema": module("Generator", _nvidia(state) | extra)}
     mine = {
@@ -150,7 +150,7 @@ def nvidia(
     return path
 
 
-def _nvidia_critic(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _nvidia_discriminator(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A discriminator's tensors under NVIDIA's names."""
     size = 4 << max(int(name.split(".")[1]) for name in state if name.startswith("convs."))
     layers = {"convs.0": f"b{size}.fromrgb", "final_conv": "b4.conv"}

@@ -22,10 +22,10 @@ from stages.train import memory as train_memory
 
 WIDTHS = (32, 32, 32, 32, 16, 8, 8)
 SETTINGS = {
-    "weights": "", "width": 8, "rank": 1, "refinements": 2, "start_layer": 3, "batch": 2, "micro_batch": 1,
-    "reconstruction_steps": 2, "stylisation_steps": 2, "reconstruction_every": 3, "ema": 0.9, "style": 0.0,
-    "content": 0.0, "lambda2": 1.0, "critics_every": 1, "patches": 1, "validate_every": 0,
-    "patch_critic_width": 0.03, "image_critic_base": 512,
+    "weights": "", "width": 8, "rank": 1, "refinement_iterations": 2, "start_layer": 3, "batch": 2, "micro_batch": 1,
+    "reconstruction_steps": 2, "stylization_steps": 2, "reconstruction_every": 3, "ema": 0.9, "style": 0.0,
+    "content": 0.0, "lambda2": 1.0, "discriminators_every": 1, "patches": 1, "validate_every": 0,
+    "patch_discriminator_width": 0.03, "image_discriminator_base": 512,
 }  # fmt: skip
 
 
@@ -41,18 +41,18 @@ def install() -> None:
     torch.set_num_threads(1)
     networks.generator = generator
     train_memory.forecast = lambda ctx: "small"  # counting the real one takes seconds; it has tests of its own
-    hypernetwork.Head = functools.partial(hypernetwork.Head, width=8, hidden=8)  # type: ignore[misc, assignment]
+    hypernetwork.DeltaHead = functools.partial(hypernetwork.DeltaHead, width=8, hidden=8)  # type: ignore[misc, assignment]
 
 
 @contextmanager
 def installed() -> Iterator[None]:
     """`install`, undone afterwards."""
-    kept = networks.generator, hypernetwork.Head, train_memory.forecast, torch.get_num_threads()
+    kept = networks.generator, hypernetwork.DeltaHead, train_memory.forecast, torch.get_num_threads()
     install()
     try:
         yield
     finally:
-        networks.generator, hypernetwork.Head, train_memory.forecast = kept[:3]  # type: ignore[misc]
+        networks.generator, hypernetwork.DeltaHead, train_memory.forecast = kept[:3]  # type: ignore[misc]
         torch.set_num_threads(kept[3])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline import weights
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.weights_import import importer as imports
 
 
@@ -26,7 +26,7 @@ def take(path: Path, name: str | Path = "", **options: Any) -> imports.Imported:
 def refused(path: Path, name: str | Path = "", **options: Any) -> str:
     """The one line about a file that is not taken; nothing of it is left."""
     before = kept()
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(UserError) as caught:
         take(path, name, **options)
     told = str(caught.value)
     assert "\n" not in told and str(path) in told
@@ -51,5 +51,5 @@ def shapes(network: Any, *arguments: Any) -> dict[str, Tensor]:
 
 
 def theirs(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """A critic's tensors under the Swapping Autoencoder's names."""
+    """A discriminator's tensors under the Swapping Autoencoder's names."""
     return {prefix + name.replace(".conv.", ".Conv.").replace(".bias.", ".Act."): t for name, t in state.items()}

@@ -29,7 +29,7 @@ from stages.preprocess import samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]
 ROOT = Path(profile.__file__).parent.parent
-SLOTS = {256: 14, 1024: 18}
+NUM_WS = {256: 14, 1024: 18}
 
 
 def drawn(net: nn.Module) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ def generator(size: int) -> dict[str, Tensor]:
 
 def encoder(size: int) -> dict[str, Tensor]:
     """An e4e encoder's tensors."""
-    return drawn(state_dicts.build(Encoder4Editing, SLOTS[size])) | {"latent_avg": torch.zeros(SLOTS[size], 512)}
+    return drawn(state_dicts.build(Encoder4Editing, NUM_WS[size])) | {"latent_avg": torch.zeros(NUM_WS[size], 512)}
 
 
 def hyperstyle(size: int) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ def portraits(folder: Path) -> None:
 @pytest.mark.parametrize("size", [256, 1024])
 def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
     text = (ROOT / "profiles" / f"paper{size}.toml").read_text()
-    few = {"reconstruction_steps": 3, "stylisation_steps": 3, "batch": 1, "micro_batch": 1}
+    few = {"reconstruction_steps": 3, "stylization_steps": 3, "batch": 1, "micro_batch": 1}
     for key, value in few.items():
         text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.M)
     (tmp_path / f"paper{size}.toml").write_text(text)
@@ -163,9 +163,9 @@ def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
         print(f"paper{size} {stage}: {seconds:.0f} s, of them {usage.ru_utime:.0f} s computing; peak {peak:.1f} GB")
         assert status == 0, said.read_text()
     with h5py.File(tmp_path / "cache" / "content" / "latents.h5") as file:
-        assert file["latent"].shape == (2, SLOTS[size], 512)
+        assert file["latent"].shape == (2, NUM_WS[size], 512)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["phase"] for row in log] == ["reconstruct"] * 3 + ["stylize"] * 3
-    assert {"l2", "lpips"} <= log[0].keys() and {"adversarial", "critic", "l2"} <= log[-1].keys()
+    assert {"l2", "lpips"} <= log[0].keys() and {"adversarial", "discriminator", "l2"} <= log[-1].keys()
     results = json.loads(next((tmp_path / "eval").rglob("results.json")).read_text())["methods"]["hypernst"]
     assert results["pairs"] == 2 and all(value == value for value in results.values())

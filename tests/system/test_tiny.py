@@ -34,7 +34,7 @@ def ctx(tmp_path: Path) -> Context:
             picture = rng.integers(0, 256, (5, 5, 3), np.uint8).repeat(16, 0).repeat(16, 1)
             (tmp_path / collection / f"{collection}{i}.png").write_bytes(images.encode(picture))
     tiny = profile.load("tiny")
-    few = dataclasses.replace(tiny.train, reconstruction_steps=1, stylisation_steps=1)
+    few = dataclasses.replace(tiny.train, reconstruction_steps=1, stylization_steps=1)
     return Context(
         dataclasses.replace(tiny, train=few),
         cache=tmp_path / "cache",
@@ -60,7 +60,7 @@ def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> Non
         rows = cache.rows(cache.keys(), ["latent", "lpips"])
     latents = np.stack([row["latent"] for row in rows])
     generator = networks.generator(ctx)
-    assert latents.shape == (COUNT, generator.slots, 512) and len(np.unique(latents[:, 0, 0])) == COUNT
+    assert latents.shape == (COUNT, generator.num_ws, 512) and len(np.unique(latents[:, 0, 0])) == COUNT
     assert all(0 < row["lpips"] < 2 for row in rows)
     assert "drawn as grey" not in inspect.run(ctx.file("content", "latents"), png=tmp_path / "rows.png")
     assert train.run(ctx) == 0

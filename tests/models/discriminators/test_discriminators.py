@@ -17,7 +17,7 @@ from tests.support.goldens import Case
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_patch_critic_equals_the_published_one(size: int) -> None:
+def test_patch_discriminator_equals_the_published_one(size: int) -> None:
     case = Case(f"sae_dpatch{size}")
     net = PatchDiscriminator.load({f"Dpatch.{name}": t for name, t in case.tensors().items()})
     assert net.size == size
@@ -39,7 +39,7 @@ def test_patch_critic_equals_the_published_one(size: int) -> None:
         ("sg2_disc256", {"image1": "score1", "image4": "score4"}),
     ],
 )
-def test_image_critic_equals_the_published_ones(name: str, images: dict[str, str]) -> None:
+def test_image_discriminator_equals_the_published_ones(name: str, images: dict[str, str]) -> None:
     case = Case(name)
     net = ImageDiscriminator.load(case.tensors())
     assert net.size == 256
@@ -51,7 +51,7 @@ def test_image_critic_equals_the_published_ones(name: str, images: dict[str, str
 
 
 @pytest.mark.parametrize("size", [16, 64])
-def test_critics_of_other_sizes_load_what_they_save(size: int) -> None:
+def test_discriminators_of_other_sizes_load_what_they_save(size: int) -> None:
     torch.manual_seed(size)
     for net in (ImageDiscriminator(size, base=512, top=24, stddev=True), PatchDiscriminator(size=size, width=0.05)):
         again = type(net).load(net.state_dict())
@@ -73,7 +73,7 @@ def test_the_swapping_autoencoder_names_layers_by_their_size(size: int, names: l
     assert all(torch.equal(t, again.state_dict()[name]) for name, t in net.state_dict().items())
 
 
-def test_wrong_critics_are_told_apart() -> None:
+def test_wrong_discriminators_are_told_apart() -> None:
     state = PatchDiscriminator(width=0.05).state_dict()
     with pytest.raises(ValueError, match="not a StyleGAN2 image discriminator"):
         ImageDiscriminator.load(state)
@@ -109,7 +109,7 @@ def test_a_files_own_blur_is_used() -> None:
     torch.testing.assert_close(plain.convs[1].skip(first), wanted)  # every second position, unfiltered
 
 
-def test_narrow_critics_are_small_and_learn() -> None:
+def test_narrow_discriminators_are_small_and_learn() -> None:
     torch.manual_seed(0)
     patch, image = PatchDiscriminator(width=0.3), ImageDiscriminator(64, base=1024, top=64)
     assert sum(p.numel() for p in patch.parameters()) < 2.5e6
@@ -117,7 +117,7 @@ def test_narrow_critics_are_small_and_learn() -> None:
     optimiser = torch.optim.Adam(patch.parameters(), 2e-3, betas=(0.0, 0.99))
     losses = []
     for _ in range(6):
-        loss = adversarial.critic_loss(patch(reference, real), patch(reference, fake))
+        loss = adversarial.discriminator_loss(patch(reference, real), patch(reference, fake))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -150,12 +150,12 @@ def test_draw_relaxes_then_gives_up() -> None:
     rng = np.random.default_rng(0)
     stripes = np.zeros((64, 64), bool)
     stripes[:, ::2] = True
-    found = windows.draw(stripes, 32, 5, (0.7, 0.5), rng)
+    found = windows.sample_windows(stripes, 32, 5, (0.7, 0.5), rng)
     assert found is not None and np.all(found[1] == 0.5)
-    assert windows.draw(stripes, 32, 5, (0.7,), rng) is None
+    assert windows.sample_windows(stripes, 32, 5, (0.7,), rng) is None
     few = np.zeros((64, 64), bool)
     few[:33, :32] = True
-    found = windows.draw(few, 32, 4, (1.0,), rng)
+    found = windows.sample_windows(few, 32, 4, (1.0,), rng)
     assert found is not None and len(found[0]) == 4 and len({tuple(b) for b in found[0]}) == 2
 
 
@@ -164,11 +164,11 @@ def test_match_leaves_a_missing_region_out_and_cuts_the_right_pixels() -> None:
     content[:, :48], content[:, 48:96] = 0, 1
     style = content.copy()
     style[1, :48] = 2
-    matched = region_patches.match(content, style, np.random.default_rng(1))
+    matched = region_patches.sample_patch_groups(content, style, np.random.default_rng(1))
     assert list(zip(matched.sample, matched.region, strict=True)) == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
     maps = torch.from_numpy(content)[:, None].float()
     cut = region_patches.crops(maps, matched.sample, matched.fake)
     assert cut.shape == (5, 3, 1, 32, 32)
     share = (cut == torch.from_numpy(matched.region).view(-1, 1, 1, 1, 1)).float().mean((2, 3, 4))
     assert float(share.min()) >= 0.7
-    assert len(region_patches.match(content * 0 + 255, style, np.random.default_rng(1))) == 0
+    assert len(region_patches.sample_patch_groups(content * 0 + 255, style, np.random.default_rng(1))) == 0

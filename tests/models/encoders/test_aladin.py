@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.backbones.trunks import Trunk
-from models.encoders.aladin import STATISTICS, Aladin, Head, statistics
+from models.encoders.aladin import STATISTICS, Aladin, ProjectionHead, statistics
 from models.encoders.aladin_vit import AladinViT
 from tests.support.goldens import Case
 
@@ -61,7 +61,7 @@ def test_statistics_refuse_a_single_pixel_layer() -> None:
 
 def test_the_head_takes_its_width_from_the_tensors() -> None:
     trunk = Trunk("vgg16")
-    tensors = {f"proj_head.{k}": v.half() for k, v in Head(24).state_dict().items()}
+    tensors = {f"proj_head.{k}": v.half() for k, v in ProjectionHead(24).state_dict().items()}
     net = Aladin(tensors, trunk=trunk, size=32)
     assert net.head.fc1.weight.shape == (24, STATISTICS)
     with pytest.raises(ValueError, match=r"proj_head\.fc1\.weight is missing"):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from models.backbones.trunks import Trunk
 from models.encoders import portable as inverter
-from models.encoders.portable import POOLED, Inverter, Refiner, descend, look, pool, solve_linear
-from models.generators.mobilestylegan import SLOTS
+from models.encoders.portable import POOLED, PortableEncoder, Refiner, image_features, optimise, pool, solve_linear
+from models.generators.mobilestylegan import NUM_WS
 from models.metrics.lpips import LPIPS
 
 
@@ -56,9 +56,9 @@ class Sketch:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["linear", "refined"])
-def net(request: pytest.FixtureRequest) -> Inverter:
+def net(request: pytest.FixtureRequest) -> PortableEncoder:
     torch.manual_seed(0)
-    net = Inverter(torch.randn(512), torch.rand(512) + 0.5, refine=request.param)
+    net = PortableEncoder(torch.randn(512), torch.rand(512) + 0.5, refine=request.param)
     torch.nn.init.normal_(net.expand.weight, 0, 0.03)
     if net.refiner is not None:
         for layer in (net.refiner.base, net.refiner.offsets):
@@ -73,15 +73,15 @@ def trunk() -> Trunk:
 
 
 def faces(n: int) -> Tensor:
-    return Sketch()(torch.randn(n, SLOTS, 512, generator=torch.Generator().manual_seed(2)))
+    return Sketch()(torch.randn(n, NUM_WS, 512, generator=torch.Generator().manual_seed(2)))
 
 
 @torch.no_grad()
 def test_a_new_inverter_says_the_mean(trunk: Trunk) -> None:
     mean, deviation = torch.randn(512), torch.rand(512)
-    latent = Inverter(mean, deviation)(faces(1), trunk, Sketch(), 1)
-    assert torch.equal(latent, mean.expand(1, SLOTS, 512))
-    latent = Inverter(mean, deviation, refine=True)(faces(1), trunk, Sketch(), 1)
+    latent = PortableEncoder(mean, deviation)(faces(1), trunk, Sketch(), 1)
+    assert torch.equal(latent, mean.expand(1, NUM_WS, 512))
+    latent = PortableEncoder(mean, deviation, refine=True)(faces(1), trunk, Sketch(), 1)
     assert float(((latent - mean) / deviation).abs().max()) < 0.2
 
 
@@ -93,55 +93,55 @@ def test_pooled_features_have_the_size_the_linear_path_expects(trunk: Trunk) -> 
 
 
 @torch.no_grad()
-def test_a_latent_does_not_depend_on_the_batch(net: Inverter, trunk: Trunk) -> None:
+def test_a_latent_does_not_depend_on_the_batch(net: PortableEncoder, trunk: Trunk) -> None:
     x = faces(2)
     together = net(x, trunk, Sketch(), 2)
     for i in range(2):
         assert torch.allclose(net(x[i : i + 1], trunk, Sketch(), 2), together[i : i + 1], atol=1e-4)
 
 
-def test_each_pass_starts_from_the_one_before_and_learns_by_itself(net: Inverter, trunk: Trunk) -> None:
+def test_each_pass_starts_from_the_one_before_and_learns_by_itself(net: PortableEncoder, trunk: Trunk) -> None:
     x = faces(1)
     first, second = net.passes(x, trunk, Sketch(), 2)
-    current = look(trunk, Sketch()(first.detach()).clamp(-1, 1))
-    assert torch.allclose(net.step(look(trunk, x), current, first.detach()), second, atol=1e-5)
+    current = image_features(trunk, Sketch()(first.detach()).clamp(-1, 1))
+    assert torch.allclose(net.step(image_features(trunk, x), current, first.detach()), second, atol=1e-5)
     assert torch.allclose(first[:, 0], first[:, 1]) == (net.refiner is None)  # the linear path is one latent for all
-    mean_face = Sketch()(net.mean.expand(1, SLOTS, -1)).clamp(-1, 1)
+    mean_face = Sketch()(net.mean.expand(1, NUM_WS, -1)).clamp(-1, 1)
     assert torch.equal(net.passes(x, trunk, Sketch(), 1, mean_face)[0], first)
-    change = net.squeeze(look(trunk, x).pooled - current.pooled)[0]
+    change = net.squeeze(image_features(trunk, x).pooled - current.pooled)[0]
     gradient = torch.autograd.grad(second.sum(), net.expand.weight)[0]
-    assert torch.allclose(gradient, SLOTS * net.deviation[:, None] * change, atol=1e-3)  # of the second pass only
+    assert torch.allclose(gradient, NUM_WS * net.deviation[:, None] * change, atol=1e-3)  # of the second pass only
 
 
 def test_the_linear_path_is_silent_when_nothing_is_left_to_correct(trunk: Trunk) -> None:
-    net, seen = Inverter(torch.randn(512)), look(trunk, faces(1))
+    net, seen = PortableEncoder(torch.randn(512)), image_features(trunk, faces(1))
     torch.nn.init.normal_(net.expand.weight)
-    assert torch.equal(net.step(seen, seen, net.mean.expand(1, SLOTS, -1)), net.mean.expand(1, SLOTS, -1))
+    assert torch.equal(net.step(seen, seen, net.mean.expand(1, NUM_WS, -1)), net.mean.expand(1, NUM_WS, -1))
 
 
 def test_other_sizes_are_refused(trunk: Trunk) -> None:
     with pytest.raises(ValueError, match="256 x 256"):
-        look(trunk, torch.zeros(1, 3, 128, 128))
+        image_features(trunk, torch.zeros(1, 3, 128, 128))
 
 
-def test_saved_weights_load_frozen(net: Inverter) -> None:
-    loaded = Inverter.load({name: t.half() for name, t in net.state_dict().items()})
+def test_saved_weights_load_frozen(net: PortableEncoder) -> None:
+    loaded = PortableEncoder.load({name: t.half() for name, t in net.state_dict().items()})
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     assert isinstance(loaded.refiner, Refiner) == isinstance(net.refiner, Refiner)
     for name, t in loaded.named_buffers():
         assert torch.allclose(t, net.get_buffer(name), atol=1e-2)
 
 
-def test_descent_brings_the_picture_nearer_and_keeps_the_latent_near() -> None:
+def test_optimisation_brings_the_picture_nearer_and_keeps_the_latent_near() -> None:
     torch.manual_seed(0)
     lpips, sketch, deviation = LPIPS("alex"), Sketch(), torch.rand(512) + 0.5
-    start, wanted = torch.randn(2, 1, SLOTS, 512).unbind()
+    start, wanted = torch.randn(2, 1, NUM_WS, 512).unbind()
     x = sketch(wanted)
 
     def loss(latent: Tensor) -> float:
         return float(F.mse_loss(sketch(latent), x) + 0.8 * lpips(sketch(latent), x))
 
-    found = [descend(start, x, sketch, lpips, deviation, steps) for steps in (0, 4, 12, 12)]
+    found = [optimise(start, x, sketch, lpips, deviation, steps) for steps in (0, 4, 12, 12)]
     assert torch.equal(found[0], start) and torch.equal(found[2], found[3])
     assert loss(found[2]) < 0.9 * loss(found[1]) < 0.9 * loss(start)
     assert ((found[2] - start) / deviation).abs().max() < 1.3

@@ -18,7 +18,7 @@ from tests.support.goldens import Case
 def test_e4e_equals_the_reference() -> None:
     case = Case("e4e_1024")
     net = e4e.load(case.tensors())
-    assert isinstance(net, Encoder4Editing) and net.slots == 18
+    assert isinstance(net, Encoder4Editing) and net.num_ws == 18
     codes = net.codes(torch.from_numpy(case.input("image")))
     case.check("codes", codes)
     assert net.latent_avg is not None
@@ -87,7 +87,7 @@ def test_psp_gives_what_e4e_adds_up() -> None:
 
 def test_sizes_are_inferred_and_what_does_not_fit_is_named() -> None:
     state = zeros(build(Encoder4Editing, 14))
-    assert Encoder4Editing.load(state | {"latent_avg": torch.zeros(512)}).slots == 14
+    assert Encoder4Editing.load(state | {"latent_avg": torch.zeros(512)}).num_ws == 14
     with pytest.raises(ValueError, match="no latent_avg"):
         Encoder4Editing.load(state)(torch.zeros(1, 3, 256, 256))
     with pytest.raises(ValueError, match=r"e4e encoder of 14 styles: latent_avg is \[18, 512\]"):

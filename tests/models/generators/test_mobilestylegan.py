@@ -127,9 +127,9 @@ def test_a_w_latent_is_the_same_in_every_slot(narrow: MobileStyleGAN) -> None:
 
 def test_slots_are_in_order_and_within_the_convention() -> None:
     names = ["conv1", *(f"layers.{i}.{part}" for i in range(7) for part in ("up", "conv1", "conv2")), "to_img"]
-    slots = [mobilestylegan.slot_of(name) for name in names]
-    assert slots == sorted(slots) and slots[0] == 0 and slots[-1] == mobilestylegan.SLOTS - 1
-    assert all(0 <= mobilestylegan.slot_of(name) < mobilestylegan.SLOTS for name in ("head.conv1", "head.to_img"))
+    num_ws = [mobilestylegan.slot_of(name) for name in names]
+    assert num_ws == sorted(num_ws) and num_ws[0] == 0 and num_ws[-1] == mobilestylegan.NUM_WS - 1
+    assert all(0 <= mobilestylegan.slot_of(name) < mobilestylegan.NUM_WS for name in ("head.conv1", "head.to_img"))
 
 
 def test_only_two_sizes_exist() -> None:

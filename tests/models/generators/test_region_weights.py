@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.generators.interface import Generator
 from models.generators.mobilestylegan import MobileStyleGAN
-from models.generators.region_weights import FEATHER, Places
+from models.generators.region_weights import FEATHER, RegionWeights
 from models.generators.stylegan2 import StyleGAN2
 from models.regions import UNKNOWN
 
@@ -27,12 +27,12 @@ def maps(seed: int, n: int, side: int, labels: int) -> Tensor:
 @settings(max_examples=40, deadline=None)
 def test_the_shares_of_a_place_are_its_regions(seed: int, n: int, labels: int, side: int) -> None:
     region = maps(seed, n, 64, labels)
-    places = Places(region)
-    shares = places.shares(side)
-    assert places.count == (4 if bool((region == UNKNOWN).any()) else 3)
-    assert shares.shape == (n, places.count, side, side) and bool((shares >= 0).all())
+    region_weights = RegionWeights(region)
+    shares = region_weights.weights(side)
+    assert region_weights.region_count == (4 if bool((region == UNKNOWN).any()) else 3)
+    assert shares.shape == (n, region_weights.region_count, side, side) and bool((shares >= 0).all())
     assert torch.allclose(shares.sum(1), torch.ones(n, side, side), atol=1e-6)
-    for sample, label in ((i, r) for i in range(n) for r in range(places.count)):
+    for sample, label in ((i, r) for i in range(n) for r in range(region_weights.region_count)):
         others = (region[sample] != LABELS[label]).float()[None]
         near = torch.nn.functional.max_pool2d(others, FEATHER, 1, FEATHER // 2)
         if side == 64:  # one region as far as the feather reaches: that region alone
@@ -43,12 +43,12 @@ def test_the_shares_of_a_place_are_its_regions(seed: int, n: int, labels: int, s
 @settings(max_examples=25, deadline=None)
 def test_convolving_by_place_is_the_weighted_sum_of_every_regions_answer(seed: int, n: int, labels: int) -> None:
     torch.manual_seed(seed)
-    places = Places(maps(seed, n, 64, labels))
+    region_weights = RegionWeights(maps(seed, n, 64, labels))
     x = torch.randn(n, 5, 16, 16, requires_grad=True)
-    kernels = torch.randn(n, places.count, 7, 5, requires_grad=True)
+    kernels = torch.randn(n, region_weights.region_count, 7, 5, requires_grad=True)
     given_back = torch.randn(n, 7, 16, 16)
-    dense = torch.einsum("nroc,nchw,nrhw->nohw", kernels, x, places.shares(16))
-    found = places.convolve(x, kernels)
+    dense = torch.einsum("nroc,nchw,nrhw->nohw", kernels, x, region_weights.weights(16))
+    found = region_weights.convolve(x, kernels)
     assert torch.allclose(found, dense, atol=1e-4)
     for ours, plain in zip(
         torch.autograd.grad(found, (x, kernels), given_back),
@@ -66,12 +66,14 @@ def test_the_same_deltas_in_every_region_are_deltas_everywhere(build: type[Gener
     net = build()
     for p in net.parameters():  # type: ignore[attr-defined]
         torch.nn.init.normal_(p, 0, 0.05)
-    places = Places(maps(0, 2, 256, 4))
-    latent = torch.randn(2, net.slots, 512)
+    region_weights = RegionWeights(maps(0, 2, 256, 4))
+    latent = torch.randn(2, net.num_ws, 512)
     deltas = [0.3 * torch.randn(2, *entry.shape[:2]) for entry in net.layer_table()]
     with torch.no_grad():
         everywhere, change = net(latent, deltas), net(latent, deltas) - net(latent)
-        by_region = net(latent, [d[:, None].expand(-1, places.count, -1, -1) for d in deltas], places)
+        by_region = net(
+            latent, [d[:, None].expand(-1, region_weights.region_count, -1, -1) for d in deltas], region_weights
+        )
     assert change.norm() > 0 and (by_region - everywhere).norm() < 1e-4 * change.norm()
 
 
@@ -82,10 +84,10 @@ def test_a_regions_delta_leaves_the_last_layer_of_other_regions_alone() -> None:
         torch.nn.init.normal_(p, 0, 0.05)
     region = torch.zeros(1, 256, 256, dtype=torch.uint8)
     region[:, :, 128:] = 1
-    latent, places = torch.randn(1, 18, 512), Places(region)
+    latent, region_weights = torch.randn(1, 18, 512), RegionWeights(region)
     deltas: list[Tensor | None] = [None] * len(net.layer_table())
     last = torch.zeros(1, 3, *net.layer_table()[-1].shape[:2])
     last[:, 1] = 1.0
     with torch.no_grad():
-        changed = (net(latent, [*deltas[:-1], last], places) - net(latent)).abs().amax(1)[0]
+        changed = (net(latent, [*deltas[:-1], last], region_weights) - net(latent)).abs().amax(1)[0]
     assert not changed[:, : 128 - FEATHER].any() and bool((changed[:, 128 + FEATHER :] > 0).float().mean() > 0.99)

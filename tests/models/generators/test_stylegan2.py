@@ -21,7 +21,7 @@ def published(size: int, multiplier: float = 2, depth: int = 2, *, noises: bool 
 def test_generator_equals_the_reference() -> None:
     case = Case("sg2_gen256")
     net = StyleGAN2.load(case.tensors())
-    assert (net.native, net.multiplier, net.slots, len(net.style)) == (256, 2, 14, 9)
+    assert (net.native, net.multiplier, net.num_ws, len(net.style)) == (256, 2, 14, 9)
     case.check("wplus.image", net(torch.from_numpy(case.input("wplus"))))
     w, w2 = (net.map(torch.from_numpy(case.input(name))) for name in ("z", "z2"))
     case.check("z.w", w)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.generators.mobilestylegan import LayerEntry
 from models.hypernetworks import hypernetwork
-from models.hypernetworks.hypernetwork import CELLS, Head, HyperNetwork, add, arrange, mix_codes
+from models.hypernetworks.hypernetwork import CELLS, DeltaHead, HyperNetwork, add, arrange, mix_codes
 from models.regions import CODE_SIZE, UNKNOWN
 
 TABLE = [
@@ -64,7 +64,7 @@ def test_arranging_is_tiling_the_whole_map_then_averaging(seed: int, side: int, 
 @pytest.mark.parametrize("rank", [0, 1, 6])
 @pytest.mark.parametrize("entry", TABLE[:2], ids=lambda e: e.name)
 def test_a_head_starts_at_zero_deltas_and_can_learn(entry: LayerEntry, rank: int) -> None:
-    head = Head(entry, rank)
+    head = DeltaHead(entry, rank)
     seen, own = torch.randn(2, 512, CELLS, CELLS), codes(0, 2)
     deltas = head(seen, own)
     assert deltas.shape == (2, *entry.shape[:2]) and not deltas.any()
@@ -183,7 +183,7 @@ class Painter:
     def __init__(self) -> None:
         self.given: list[Sequence[Tensor] | None] = []
 
-    def __call__(self, latent: Tensor, deltas: Sequence[Tensor] | None = None, places: object = None) -> Tensor:
+    def __call__(self, latent: Tensor, deltas: Sequence[Tensor] | None = None, region_weights: object = None) -> Tensor:
         self.given.append(deltas)
         level = torch.tensor(0.1) if deltas is None else torch.stack([d.mean() for d in deltas]).sum()
         return level.expand(latent.shape[0], 3, 256, 256)
@@ -236,5 +236,5 @@ def test_region_deltas_are_those_of_the_regions_own_code(seed: int, changed: int
 def test_without_regions_there_are_no_deltas_by_region() -> None:
     net = HyperNetwork(TABLE, width=8, rank=2, region_deltas=True, condition_on_regions=False)
     x, y_hat, own, region = inputs(0)
-    assert net.places(region) is None
+    assert net.region_weights(region) is None
     assert [d.shape for d in net(x, y_hat, own, region)] == [(1, *entry.shape[:2]) for entry in TABLE]

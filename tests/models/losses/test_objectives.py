@@ -12,8 +12,8 @@ from models.backbones.trunks import Trunk
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
 from models.losses import adversarial, region_patches
-from models.losses.objectives import Batch, Reconstruction, Stylisation, Weights
-from models.losses.region_style import StyleTerm, groups_present
+from models.losses.objectives import Batch, LossWeights, Reconstruction, Stylization
+from models.losses.region_style import RegionStyleLoss, groups_present
 from models.metrics.lpips import LPIPS
 
 SIDE = 64
@@ -29,14 +29,14 @@ def batch(seed: int, n: int = 1, regions: tuple[int, ...] = (0, 1, 2)) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def term() -> StyleTerm:
+def term() -> RegionStyleLoss:
     torch.manual_seed(0)
-    return StyleTerm(Trunk("vgg16"))
+    return RegionStyleLoss(Trunk("vgg16"))
 
 
 @given(st.integers(0, 999), st.sampled_from([4, 8, 16]), st.integers(1, 2))
 @settings(max_examples=20, deadline=None)
-def test_statistics_are_weighted_moments_of_each_region(term: StyleTerm, seed: int, side: int, n: int) -> None:
+def test_statistics_are_weighted_moments_of_each_region(term: RegionStyleLoss, seed: int, side: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     feature = rng.standard_normal((n, 5, side, side)).astype(np.float32)
     region = rng.choice(np.array([0, 1, 2, 255], np.uint8), (n, 16, 16), p=[0.4, 0.3, 0.2, 0.1])
@@ -53,7 +53,7 @@ def test_statistics_are_weighted_moments_of_each_region(term: StyleTerm, seed: i
             assert np.allclose(deviation[i, label], np.sqrt(variance.clip(1e-6)), atol=2e-3)
 
 
-def test_the_style_distance_is_zero_to_itself_and_sees_its_own_region_only(term: StyleTerm) -> None:
+def test_the_style_distance_is_zero_to_itself_and_sees_its_own_region_only(term: RegionStyleLoss) -> None:
     own = batch(0)
     features, shape = term.features(own.image)
     assert shape.shape[1] == 256 and len(features) == 5
@@ -82,7 +82,7 @@ def test_only_regions_on_both_sides_are_compared() -> None:
 
 def test_reconstruction_is_least_for_the_picture_itself() -> None:
     torch.manual_seed(0)
-    judge = Reconstruction(LPIPS("alex"), Weights(2.0, 0, 0.8, 0, 0, 0))
+    judge = Reconstruction(LPIPS("alex"), LossWeights(2.0, 0, 0.8, 0, 0, 0))
     own = batch(1)
     loss, terms = judge(own.image, own)
     assert float(loss) == 0 and set(terms) == {"l2", "lpips"}
@@ -94,71 +94,73 @@ def test_reconstruction_is_least_for_the_picture_itself() -> None:
     assert y.grad is not None and y.grad.abs().sum() > 0
 
 
-def stylisation(weights: Weights, term: StyleTerm | None) -> Stylisation:
+def stylization(weights: LossWeights, term: RegionStyleLoss | None) -> Stylization:
     torch.manual_seed(0)
-    return Stylisation(ImageDiscriminator(SIDE, base=256, top=8), PatchDiscriminator(width=0.03), term, weights, 2, 32)
+    return Stylization(ImageDiscriminator(SIDE, base=256, top=8), PatchDiscriminator(width=0.03), term, weights, 2, 32)
 
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_each_term_is_weighted_and_reaches_the_rendering(term: StyleTerm) -> None:
+def test_each_term_is_weighted_and_reaches_the_rendering(term: RegionStyleLoss) -> None:
     content, style = batch(2, 2, (1, 2)), batch(3, 2, (1, 2))
-    judge = stylisation(Weights(0, 0.5, 0, 0, 3.0, 0.25), term)
+    judge = stylization(LossWeights(0, 0.5, 0, 0, 3.0, 0.25), term)
     y = content.image.clone().requires_grad_()
-    loss, terms = judge(y, content, style, judge.match(content, style, rng()))
+    loss, terms = judge(y, content, style, judge.sample_patch_groups(content, style, rng()))
     assert set(terms) == {"adversarial", "patch", "style", "content"}
     expected = 0.5 * (terms["adversarial"] + terms["patch"]) + 3 * terms["style"] + 0.25 * terms["content"]
     assert torch.allclose(loss, expected) and terms["content"].item() == 0
     loss.backward()
     assert y.grad is not None and all(bool(g.any()) for g in y.grad)
     assert all(p.grad is None for p in term.parameters())
-    same, _ = judge(y, content, style, judge.match(content, style, rng()))
+    same, _ = judge(y, content, style, judge.sample_patch_groups(content, style, rng()))
     assert torch.equal(same, loss)
 
 
 @pytest.mark.parametrize("regions", [(0,), (255,)])
-def test_without_a_common_region_no_patch_is_compared(term: StyleTerm, regions: tuple[int, ...]) -> None:
+def test_without_a_common_region_no_patch_is_compared(term: RegionStyleLoss, regions: tuple[int, ...]) -> None:
     content, style = batch(2, regions=regions), batch(3, regions=(1, 2))
-    judge = stylisation(Weights(0, 1.0, 0, 0, 1.0, 0), term)
-    loss, terms = judge(content.image, content, style, judge.match(content, style, rng()))
+    judge = stylization(LossWeights(0, 1.0, 0, 0, 1.0, 0), term)
+    loss, terms = judge(content.image, content, style, judge.sample_patch_groups(content, style, rng()))
     assert set(terms) == {"adversarial", "style", "content"} and bool(loss.isfinite())
-    matched = judge.match(content, style, rng())
-    loss, found = judge.critic(content.image, style, matched)
-    assert set(found) == {"critic"} and bool(loss.isfinite())
-    assert [set(terms) for _, terms in judge.penalties(style, matched, 16)] == [{"r1"}]
+    groups = judge.sample_patch_groups(content, style, rng())
+    loss, found = judge.discriminator(content.image, style, groups)
+    assert set(found) == {"discriminator"} and bool(loss.isfinite())
+    assert [set(terms) for _, terms in judge.penalties(style, groups, 16)] == [{"r1"}]
 
 
-def test_auxiliary_terms_alone_need_no_critics(term: StyleTerm) -> None:
-    judge = stylisation(Weights(0, 0, 0, 0, 1.0, 1.0), term)
+def test_auxiliary_terms_alone_need_no_discriminators(term: RegionStyleLoss) -> None:
+    judge = stylization(LossWeights(0, 0, 0, 0, 1.0, 1.0), term)
     content, style = batch(2), batch(3)
-    _, terms = judge(content.image, content, style, judge.match(content, style, rng()))
+    _, terms = judge(content.image, content, style, judge.sample_patch_groups(content, style, rng()))
     assert set(terms) == {"style", "content"}
 
 
-def test_critics_learn_from_detached_renderings() -> None:
-    judge = stylisation(Weights(0, 1.0, 0, 0, 0, 0), None)
+def test_discriminators_learn_from_detached_renderings() -> None:
+    judge = stylization(LossWeights(0, 1.0, 0, 0, 0, 0), None)
     content, style = batch(2, 2, (1, 2)), batch(3, 2, (1, 2))
     y = content.image.clone().requires_grad_()
-    loss, terms = judge.critic(y, style, judge.match(content, style, rng()))
-    assert set(terms) == {"critic", "patch_critic"} and torch.allclose(loss, terms["critic"] + terms["patch_critic"])
+    loss, terms = judge.discriminator(y, style, judge.sample_patch_groups(content, style, rng()))
+    assert set(terms) == {"discriminator", "patch_discriminator"} and torch.allclose(
+        loss, terms["discriminator"] + terms["patch_discriminator"]
+    )
     loss.backward()
-    critics: list[Tensor] = [*judge.image_critic.parameters(), *judge.patch_critic.parameters()]
-    assert y.grad is None and style.image.grad is None and all(p.grad is not None for p in critics)
+    discriminators: list[Tensor] = [*judge.image_discriminator.parameters(), *judge.patch_discriminator.parameters()]
+    assert y.grad is None and style.image.grad is None and all(p.grad is not None for p in discriminators)
 
 
 def test_penalties_taken_one_by_one_are_those_of_the_batch() -> None:
-    judge = stylisation(Weights(0, 1.0, 0, 0, 0, 0), None)
+    judge = stylization(LossWeights(0, 1.0, 0, 0, 0, 0), None)
     content, style = batch(2, 3, (1, 2)), batch(3, 3, (1, 2))
-    matched = judge.match(content, style, rng())
-    losses = [loss for loss, _ in judge.penalties(style, matched, 16)]
-    assert len(losses) == 3 + len(matched) == 3 + 6
+    groups = judge.sample_patch_groups(content, style, rng())
+    losses = [loss for loss, _ in judge.penalties(style, groups, 16)]
+    assert len(losses) == 3 + len(groups) == 3 + 6
     image = style.image.clone().requires_grad_()
     patches = [
-        region_patches.crops(style.image, matched.sample, boxes).requires_grad_()
-        for boxes in (matched.reference, matched.real)
+        region_patches.crops(style.image, groups.sample, boxes).requires_grad_()
+        for boxes in (groups.reference, groups.real)
     ]
-    whole = adversarial.r1(judge.image_critic(image), [image], 10.0, every=16)
-    whole = whole + adversarial.r1(judge.patch_critic(*patches), patches, 0.5, every=16)
+    whole = adversarial.r1(judge.image_discriminator(image), [image], 10.0, every=16)
+    whole = whole + adversarial.r1(judge.patch_discriminator(*patches), patches, 0.5, every=16)
     assert torch.allclose(torch.stack(losses).sum(), whole, rtol=1e-5)

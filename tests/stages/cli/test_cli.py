@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from pipeline import profile, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.apply import stylize
 from stages.cli import main as cli
 from stages.preprocess import align
@@ -72,8 +72,8 @@ def test_stylize_takes_files_where_stages_take_folders(stage):
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (Fault("no face in x.jpg", 1), 1, "hypernst: no face in x.jpg\n"),
-        (Fault("no such folder", 2), 2, "hypernst: no such folder\n"),
+        (UserError("no face in x.jpg", 1), 1, "hypernst: no face in x.jpg\n"),
+        (UserError("no such folder", 2), 2, "hypernst: no such folder\n"),
         (ValueError("two\nlines"), 1, "hypernst: ValueError: two lines (run it again with --debug for a traceback)\n"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import profile
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.apply.portrait import Portrait
 from stages.evaluate import comparison, metrics
 from stages.evaluate.methods import Method, unstylised
@@ -66,5 +66,5 @@ def test_the_content_itself_and_the_style_itself_score_as_they_must(ctx: Context
 
 def test_empty_caches_are_told(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "cached", lambda *_: iter(()))
-    with pytest.raises(Fault, match="0 contents and 0 styles"):
+    with pytest.raises(UserError, match="0 contents and 0 styles"):
         comparison.run(ctx)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.regions import REGIONS
+from pipeline.reports import sheets
 from stages.apply.portrait import Portrait
 from stages.evaluate import control
 
@@ -71,7 +72,8 @@ def test_a_walk_is_monotonic_or_not() -> None:
     assert found["style"] == (pytest.approx(-1), 2) and found["content"] == (pytest.approx(1), 2)
     assert found["constant"] == (0, 2)
     assert [len(row) for row in rows] == [13, 13] and np.array_equal(rows[1][1], pairs[1][0].image)
-    assert control.sheet(rows, ["content"]).shape == (20 + 2 * control.CELL, 13 * control.CELL, 3)
+    side = sheets.CELL + sheets.GAP
+    assert sheets.grid(rows, ["content"] * 13).shape == (sheets.TITLE + 2 * side, 13 * side, 3)
 
 
 def test_spearman_goes_by_ranks_and_shares_ties() -> None:

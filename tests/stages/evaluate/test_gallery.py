@@ -3,6 +3,7 @@
 import numpy as np
 
 from models.regions import REGIONS
+from pipeline.reports import sheets
 from stages.apply.portrait import Portrait, in_region
 from stages.evaluate import gallery
 
@@ -36,4 +37,5 @@ def test_a_sheet_has_a_column_a_style_and_a_mix() -> None:
     mixes = gallery._mixes(STYLES)
     columns = len(gallery.COLUMNS) + len(STYLES) + len(mixes)
     sheet = gallery.compose([[STYLES[i % 5].image for i in range(columns)]] * 2, STYLES, mixes)
-    assert sheet.shape == (4 * (gallery.CELL + gallery.GAP) + gallery.LABEL, columns * (gallery.CELL + gallery.GAP), 3)
+    side = sheets.CELL + sheets.GAP
+    assert sheet.shape == (4 * side + sheets.TITLE, columns * side, 3)

@@ -13,13 +13,10 @@ from models.encoders.aladin import Aladin
 from models.metrics import sifid
 from pipeline import profile, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.apply.portrait import Portrait
 from stages.cli import main as cli
-from stages.evaluate import metrics as evaluate
-from stages.evaluate import parsing as train_parser
-from stages.evaluate import quality
-from stages.evaluate import retrieval as train_aladin
+from stages.evaluate import methods, parsing, quality, retrieval
 from stages.loaders import style_encoder
 from tests.stages.evaluate.test_control import portrait
 
@@ -27,6 +24,7 @@ FOLDERS = ("content", "style", "seg", "nonportrait")
 FIGURES = {
     "parser_miou", "aladin_top1", "aladin_top1_raw", "inverter_lpips_alex", "reconstruction_lpips_alex",
     "sifid64_unstylised", "sifid64_hypernst", "sifid64_adain", "lpips_alex_hypernst", "lpips_alex_adain",
+    "lpips_vgg_hypernst", "lpips_vgg_adain", "sifid192_unstylised", "sifid192_hypernst", "sifid192_adain",
     "control_hair", "control_face", "control_swap", "control_extent", "interpolation_sifid64",
     "interpolation_lpips_alex", "seconds_per_image",
 }  # fmt: skip
@@ -44,7 +42,7 @@ class Painter:
     def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
         return content.codes + strength * (style.codes - content.codes)
 
-    def stylise(self, content: Portrait, style: Portrait) -> np.ndarray:
+    def stylize(self, content: Portrait, style: Portrait) -> np.ndarray:
         return self.render(content, style.codes)
 
     def invert(self, content: Portrait) -> np.ndarray:
@@ -58,10 +56,18 @@ class Ruler:
         pass
 
     def summary(self, image: np.ndarray) -> dict[int, sifid.Gaussian]:
-        return {64: sifid.gaussian(torch.from_numpy(image[::16, ::16]).permute(2, 0, 1))}
+        return dict.fromkeys((64, 192), sifid.gaussian(torch.from_numpy(image[::16, ::16]).permute(2, 0, 1)))
 
     def lpips(self, a: np.ndarray, b: np.ndarray) -> float:
         return float(np.abs(a.astype(float) - b).mean())
+
+    def features(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+    def compare(self, image: np.ndarray, content: np.ndarray, style: dict[int, sifid.Gaussian]) -> dict[str, float]:
+        apart = sifid.frechet(self.summary(image)[64], style[64])
+        names = ("lpips_alex", "lpips_vgg")
+        return {**dict.fromkeys(names, self.lpips(image, content)), "sifid_64": apart, "sifid_192": apart}
 
 
 @pytest.fixture
@@ -70,11 +76,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(weights, "tensors", lambda name: {})
     monkeypatch.setattr(quality.PortraitParser, "load", lambda tensors: torch.nn.Identity())
-    monkeypatch.setattr(train_parser, "measure", lambda *_: (0.9, 7))
-    monkeypatch.setattr(train_aladin, "retrieval", lambda *_: (0.5, 0.75))
+    monkeypatch.setattr(parsing, "measure", lambda *_: (0.9, 7))
+    monkeypatch.setattr(retrieval, "retrieval", lambda *_: (0.5, 0.75))
     monkeypatch.setattr(style_encoder, "network", lambda ctx: Aladin())
-    monkeypatch.setattr(quality, "AdaIN", lambda *_: AdaIN())
-    monkeypatch.setattr(evaluate, "Metrics", Ruler)
+    monkeypatch.setattr(methods, "AdaIN", lambda *_: AdaIN())
+    monkeypatch.setattr(quality, "Metrics", Ruler)
     monkeypatch.setattr(quality, "Stylist", Painter)
     return tmp_path
 
@@ -110,17 +116,17 @@ def test_its_portraits_go_through_the_stages_into_a_cache_of_their_own(
     monkeypatch.setattr(quality, "run_stage", run_stage)
     usable = {"content": [portrait(1)], "style": []}
     monkeypatch.setattr(quality, "cached", lambda ctx, collection: iter(usable[collection]))
-    with pytest.raises(Fault, match="style: no usable picture"):
+    with pytest.raises(UserError, match="style: no usable picture"):
         quality.prepare(Context(profile.load("portable"), cache=folder / "cache"), folder)
     caches = ("images", "latents", "parses", "masks", "aladin")
     assert sorted(ran) == sorted((cache, name) for cache in caches for name in ("content", "style"))
 
 
 def test_wrong_use_is_told_before_anything_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_parser, "measure", None)
+    monkeypatch.setattr(parsing, "measure", None)
     ctx = Context(profile.load("portable"))
-    with pytest.raises(Fault, match=r"grid.txt: expected a picture's name"):
+    with pytest.raises(UserError, match=r"grid.txt: expected a picture's name"):
         quality.run(ctx, portraits=folder, strip=folder / "grid.txt")
     (folder / "seg").rmdir()
-    with pytest.raises(Fault, match="has no folder seg/"):
+    with pytest.raises(UserError, match="has no folder seg/"):
         quality.run(ctx, portraits=folder)

@@ -15,7 +15,7 @@ from models.hypernetworks.hyperstyle import HyperStyle
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline import profile, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.loaders import generator as networks
 from stages.loaders import hypernetwork as hypernetworks
@@ -27,7 +27,7 @@ SIZE = 8
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A W-encoder of 4 slots."""
+    """A W-encoder of 4 num_ws."""
     place = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
     zeros = {n: torch.zeros(t.shape, dtype=t.dtype) for n, t in state_dicts.build(WEncoder, 4).state_dict().items()}
     save_file(zeros | {"latent_avg": torch.ones(4, 512)}, place)
@@ -82,7 +82,7 @@ def test_the_average_latent_is_computed_once_and_kept_with_its_seed(
 
 
 def test_latents_have_the_generators_slots_and_are_its_own(ctx: Context, tmp_path: Path) -> None:
-    assert latents.slots(ctx) == 4
+    assert latents.num_ws(ctx) == 4
     invert = inversions.inversion(ctx)
     latent = invert(torch.rand(1, 3, 256, 256) * 2 - 1)
     assert torch.equal(latent, torch.ones(1, 4, 512)) and invert.generator(latent).shape == (1, 3, SIZE, SIZE)
@@ -100,13 +100,13 @@ def test_latents_have_the_generators_slots_and_are_its_own(ctx: Context, tmp_pat
     save_file(StyleGAN2(SIZE).state_dict(), tmp_path / "other.safetensors")
     other = change(ctx, generator={"weights": f"{tmp_path}/other.safetensors"})
     with pytest.raises(
-        Fault,
+        UserError,
         match=r"latents are of generator .*/generator.safetensors .* and encoder .*, profile "
         r"paper256 has generator .*/other.safetensors",
     ):
         compatibility.refuse_others(other, provenance, tmp_path)
     (tmp_path / "generator.safetensors").write_bytes((tmp_path / "other.safetensors").read_bytes())
-    with pytest.raises(Fault, match="latents are of generator"):  # the same name, another file
+    with pytest.raises(UserError, match="latents are of generator"):  # the same name, another file
         compatibility.refuse_others(ctx, {"latents": made}, tmp_path)
 
 
@@ -115,9 +115,9 @@ def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path
     for heads, rank in (("channel", 0), ("separable", 2)):
         net = hypernetworks.new_hypernetwork(change(ctx, train={"heads": heads, "rank": 2, "width": 8}), table)
         assert type(net) is HyperNetwork and net.heads[0].rank == rank
-    with pytest.raises(Fault, match=r"train.heads is 'big'; expected channel, separable or hyperstyle"):
+    with pytest.raises(UserError, match=r"train.heads is 'big'; expected channel, separable or hyperstyle"):
         hypernetworks.new_hypernetwork(change(ctx, train={"heads": "big"}), table)
-    with pytest.raises(Fault, match=r"no train.weights; run `hypernst train` first"):
+    with pytest.raises(UserError, match=r"no train.weights; run `hypernst train` first"):
         hypernetworks.trained_hypernetwork(ctx, table)
     theirs = HyperStyle(table, (0, 1)).state_dict()
     save_file(theirs, tmp_path / "hyperstyle.safetensors")
@@ -127,7 +127,9 @@ def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path
     again = hypernetworks.trained_hypernetwork(start, table)
     for mine in (net, again):
         assert all(torch.equal(t, mine.state_dict()[f"net.{n}"]) for n, t in theirs.items())
-    with pytest.raises(Fault, match=r"hyperstyle.safetensors: not a HyperStyle hypernetwork for this generator's 3"):
+    with pytest.raises(
+        UserError, match=r"hyperstyle.safetensors: not a HyperStyle hypernetwork for this generator's 3"
+    ):
         hypernetworks.trained_hypernetwork(start, layer_table(256, 1)[-3:])
     ours = tmp_path / "ours.safetensors"
     save_file({n: t.half() for n, t in net.state_dict().items()}, ours)
@@ -136,11 +138,15 @@ def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path
 
 def test_files_that_do_not_fit_the_profile_are_told(ctx: Context, encoder: Path, tmp_path: Path) -> None:
     save_file(StyleGAN2(2 * SIZE, depth=1).state_dict(), tmp_path / "larger.safetensors")
-    with pytest.raises(Fault, match=r"encoder .*encoder.safetensors gives 4 latents but generator .*larger.* takes 6"):
+    with pytest.raises(
+        UserError, match=r"encoder .*encoder.safetensors gives 4 latents but generator .*larger.* takes 6"
+    ):
         inversions.inversion(change(ctx, generator={"weights": f"{tmp_path}/larger.safetensors"}))
-    with pytest.raises(Fault, match=r"generator.safetensors: a 8 px StyleGAN2 .* cannot give pictures of 256 px"):
+    with pytest.raises(UserError, match=r"generator.safetensors: a 8 px StyleGAN2 .* cannot give pictures of 256 px"):
         networks.generator(change(ctx, generator={"size": 256}))
-    with pytest.raises(Fault, match=r"encoder.safetensors: not a StyleGAN2 generator"):
+    with pytest.raises(UserError, match=r"encoder.safetensors: not a StyleGAN2 generator"):
         networks.generator(change(ctx, generator={"weights": str(encoder)}))
-    with pytest.raises(Fault, match=r"generator.kind is 'tiny', but hypernst works with mobilestylegan or stylegan2"):
+    with pytest.raises(
+        UserError, match=r"generator.kind is 'tiny', but hypernst works with mobilestylegan or stylegan2"
+    ):
         networks.generator(change(ctx, generator={"kind": "tiny"}))

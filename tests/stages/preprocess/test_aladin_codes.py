@@ -11,7 +11,7 @@ from models import windows
 from pipeline import images, profile
 from pipeline.caches.schema import Column
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, StageSpec
 from stages.preprocess import aladin_codes, compatibility
@@ -50,7 +50,7 @@ def test_codes_follow_the_regions() -> None:
 @pytest.mark.parametrize(("share", "count"), [(0.9, 8), (0.004, 8), (0.004, 900), (0, 3)])
 def test_windows_are_drawn_as_from_a_list_of_all_that_fit(share: float, count: int) -> None:
     mask = np.random.default_rng(1).random((70, 50)) < share
-    found = windows.draw(mask, 4, count, (0.99, 0.2), np.random.default_rng(2))
+    found = windows.sample_windows(mask, 4, count, (0.99, 0.2), np.random.default_rng(2))
     sums = np.lib.stride_tricks.sliding_window_view(mask, (4, 4)).sum((2, 3))
     fit = np.flatnonzero(sums >= (16 if (sums == 16).any() else 4))
     assert (found is None) == (fit.size == 0)
@@ -110,7 +110,9 @@ def test_codes_of_two_encoders_are_not_mixed(tmp_path: Path) -> None:
         run_stage(stage, collection, source)
         if collection == "content":
             assert compatibility.one_encoder(ctx) == "vgg16 (vgg16 abababababab)"
-    with pytest.raises(Fault, match=r"content/aladin\.h5 holds codes of vgg16 .*style/aladin\.h5 holds codes of vit"):
+    with pytest.raises(
+        UserError, match=r"content/aladin\.h5 holds codes of vgg16 .*style/aladin\.h5 holds codes of vit"
+    ):
         compatibility.one_encoder(ctx)
 
 
@@ -119,7 +121,7 @@ def test_the_profile_names_the_encoder() -> None:
         section = dataclasses.replace(context().profile.aladin, **changes)
         return dataclasses.replace(context(), profile=dataclasses.replace(context().profile, aladin=section))
 
-    with pytest.raises(Fault, match="expected one of imagenet, vgg16, vit"):
+    with pytest.raises(UserError, match="expected one of imagenet, vgg16, vit"):
         aladin_codes.spec(of(kind="vgg19"))
-    with pytest.raises(Fault, match="'vit' needs input_size and whole_size of 224"):
+    with pytest.raises(UserError, match="'vit' needs input_size and whole_size of 224"):
         aladin_codes.spec(of(kind="vit"))

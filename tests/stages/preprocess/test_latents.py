@@ -1,4 +1,4 @@
-"""Which pictures the descent works on: content is rendered from its latent, a style is not."""
+"""Which pictures the optimisation works on: content is rendered from its latent, a style is not."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def stepping(ctx: Context, steps: int) -> Context:
     return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, inverter=inverter))
 
 
-def test_more_descent_makes_content_stale_and_leaves_styles_as_they_are(ctx: Context) -> None:
+def test_more_optimisation_makes_content_stale_and_leaves_styles_as_they_are(ctx: Context) -> None:
     before, after = (
         {name: chain.steps("latents", name, c)[0].recipe() for name in ("content", "style")}
         for c in (stepping(ctx, 12), stepping(ctx, 20))
@@ -35,7 +35,7 @@ def test_more_descent_makes_content_stale_and_leaves_styles_as_they_are(ctx: Con
 
 
 @pytest.mark.parametrize("collection, steps", [("content", 12), ("style", 0)])
-def test_a_stage_and_a_single_picture_descend_alike(
+def test_a_stage_and_a_single_picture_optimise_alike(
     ctx: Context, monkeypatch: pytest.MonkeyPatch, collection: str, steps: int
 ) -> None:
     taken = []
@@ -49,7 +49,7 @@ def test_a_stage_and_a_single_picture_descend_alike(
         latents.spec(ctx, collection).open(ctx)
     for module in (align, masks, aladin_codes):
         monkeypatch.setattr(module, "open_worker", lambda *_, **__: lambda items: [{} for _ in items])
-    monkeypatch.setattr(masks, "open_parser", lambda *_: lambda items: [{} for _ in items])
+    monkeypatch.setattr(masks, "open_parse_worker", lambda *_: lambda items: [{} for _ in items])
     monkeypatch.setattr(images, "decode", lambda *_: None)
     reader = portraits.Reader(ctx)
     with pytest.raises(StopIteration):

@@ -1,4 +1,4 @@
-"""Masks: each kind of segmenter through its stage, grouped by name, its raw labels kept."""
+"""Masks: each kind of face parser through its stage, grouped by name, its raw labels kept."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pipeline import images, profile
 from pipeline.caches import reader as store
 from pipeline.caches.schema import Column
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.profile import Parser
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, StageSpec
@@ -106,13 +106,13 @@ def test_another_grouping_does_not_run_the_network_again(
         monkeypatch.setitem(face_parser.KINDS, kind, lambda ctx: lambda data: bands(256, len(LABELS[kind])))
     ctx, calls = context(tmp_path, Parser(kind, network, ("hair",), face)), []
     fill_images(ctx)
-    real = face_parser.labeller
+    real = face_parser.open_parser
 
-    def counted(ctx: Context) -> face_parser.Labeller:
+    def counted(ctx: Context) -> face_parser.FaceParser:
         label = real(ctx)
         return lambda data: (calls.append(data), label(data))[1]  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(face_parser, "labeller", counted)
+    monkeypatch.setattr(face_parser, "open_parser", counted)
     assert masks.run(ctx) == 0
     first = rows(ctx)
     assert len(calls) == 6  # three pictures of two collections
@@ -141,7 +141,7 @@ def test_another_grouping_does_not_run_the_network_again(
 
 def test_one_picture_labelled_alone_has_the_same_labels(tmp_path: Path) -> None:
     ctx = context(tmp_path, Parser("farl-lapa", save_bands(tmp_path / "farl.pt", 11), ("hair",), ()))
-    label = face_parser.labeller(ctx)
+    label = face_parser.open_parser(ctx)
     data = images.encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     assert all((label(data) == label(data)).all() for _ in range(3))
 
@@ -151,12 +151,12 @@ def test_facexlib_kinds_run_from_their_weights(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "bisenet.safetensors")
     ctx = context(tmp_path, Parser("bisenet", str(tmp_path / "bisenet.safetensors"), ("hair",), ("skin",)))
     rgb = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8).repeat(64, 0).repeat(64, 1)
-    found = face_parser.labeller(ctx)(images.encode(rgb))
+    found = face_parser.open_parser(ctx)(images.encode(rgb))
     logits = BiSeNet.load(tensors).logits(images.to_tensor(rgb), 256)
     assert found.shape == (256, 256) and (found == logits[0].argmax(0).numpy()).all()
     wrong = dataclasses.replace(ctx.profile.parser, kind="parsenet")
-    with pytest.raises(Fault, match=r"not a ParseNet.*parser\.kind 'parsenet'"):
-        face_parser.labeller(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, parser=wrong)))
+    with pytest.raises(UserError, match=r"not a ParseNet.*parser\.kind 'parsenet'"):
+        face_parser.open_parser(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, parser=wrong)))
 
 
 def test_labels_that_cannot_be_grouped_are_told_first(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_labels_that_cannot_be_grouped_are_told_first(tmp_path: Path) -> None:
         (Parser("bisenet", "", ("hair",), ("hair", "skin")), "hair cannot be both"),
         (Parser("farl", "", (), ()), "expected one of portrait, farl-lapa"),
     ):
-        with pytest.raises(Fault, match=why) as caught:
+        with pytest.raises(UserError, match=why) as caught:
             masks.spec(context(tmp_path, parser))
         assert caught.value.status == 2
 
@@ -174,9 +174,9 @@ def test_labels_that_cannot_be_grouped_are_told_first(tmp_path: Path) -> None:
 def test_what_is_no_network_of_facers_is_told(tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(b"PK")
     ctx = context(tmp_path, Parser("farl-lapa", str(tmp_path / "cut.pt"), ("hair",), ()))
-    with pytest.raises(Fault, match="is not a TorchScript network"):
-        face_parser.labeller(ctx)
+    with pytest.raises(UserError, match="is not a TorchScript network"):
+        face_parser.open_parser(ctx)
     ctx = context(tmp_path, Parser("farl-lapa", save_bands(tmp_path / "farl.pt", 19), ("hair",), ()))
     fill_images(ctx)
-    with pytest.raises(Fault, match=r"answers \[19, 448, 448\] a face, expected \[11, 448, 448\]"):
+    with pytest.raises(UserError, match=r"answers \[19, 448, 448\] a face, expected \[11, 448, 448\]"):
         masks.run(ctx)

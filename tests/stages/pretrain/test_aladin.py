@@ -15,7 +15,7 @@ from models.encoders.aladin import STATISTICS, Aladin, statistics
 from models.losses.contrastive import multi_positive
 from pipeline import profile
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.pretrain import aladin as train_aladin
 from stages.pretrain import aladin_crops
@@ -79,23 +79,23 @@ def test_the_loss_is_the_published_one() -> None:
 
 
 def test_views_of_a_step_share_no_crop_and_bring_their_group() -> None:
-    course = train_aladin.Course(torch.zeros(40, 41, 256), np.full(40, 1 / 40), np.arange(40) // 4, 10, 0)
-    works, views, kept = train_aladin.draw(dataclasses.replace(course), 3)
+    setup = train_aladin.Setup(torch.zeros(40, 41, 256), np.full(40, 1 / 40), np.arange(40) // 4, 10, 0)
+    works, views, kept = train_aladin.draw(dataclasses.replace(setup), 3)
     for own in views:
         crops = [c for view in own for c in train_aladin.SUBSETS[view]]
         assert len(crops) == len(set(crops)) and len(own) == 3
     assert len(set(works)) == len(works) and 0 < (kept == 0).mean() < 0.4
-    again, other = train_aladin.draw(course, 3), train_aladin.draw(course, 4)
+    again, other = train_aladin.draw(setup, 3), train_aladin.draw(setup, 4)
     assert np.array_equal(works, again[0]) and np.array_equal(kept, again[2])
     assert not np.array_equal(views, other[1])
 
 
 def test_one_of_a_pair_brings_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_aladin, "BATCH", 10)
-    course = train_aladin.Course(torch.zeros(0), np.full(400, 1 / 400), np.arange(400) // 20, 10, 0)
-    works = train_aladin.draw(course, 0)[0]
-    assert len(works) > 10 and all(np.count_nonzero(course.group[works] == g) > 1 for g in course.group[works])
-    alone = dataclasses.replace(course, group=np.arange(400))
+    setup = train_aladin.Setup(torch.zeros(0), np.full(400, 1 / 400), np.arange(400) // 20, 10, 0)
+    works = train_aladin.draw(setup, 0)[0]
+    assert len(works) > 10 and all(np.count_nonzero(setup.group[works] == g) > 1 for g in setup.group[works])
+    alone = dataclasses.replace(setup, group=np.arange(400))
     assert len(train_aladin.draw(alone, 0)[0]) == 10
 
 
@@ -109,7 +109,7 @@ def test_sub_folders_are_style_groups(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {w.name: w.group for w in works if w.name.startswith("ink")} == {"ink/0.png": "ink/", "ink/1.png": "ink/"}
     assert sorted(w.group for w in works if w.name == "0.png") == ["content/0.png", "museum/0.png", "style/0.png"]
     assert len({train_aladin.apart(w) for w in works if w.group == "ink/"}) == 1
-    with pytest.raises(Fault, match="no pictures to learn styles from"):
+    with pytest.raises(UserError, match="no pictures to learn styles from"):
         aladin_crops.gather(tmp_path / "style")
 
 
@@ -182,7 +182,7 @@ def test_killed_in_mid_run_it_ends_the_same(tmp_path: Path, monkeypatch: pytest.
                 pretrainings.log(ctx.run / train_aladin.NAME),
             )
         )
-        with pytest.raises(Fault, match="was started with steps 6, not 7"):
+        with pytest.raises(UserError, match="was started with steps 6, not 7"):
             run(steps=7)
     pretrainings.assert_same(found[0][0], found[1][0])
     pretrainings.assert_same(found[0][1], found[1][1])

@@ -1,4 +1,4 @@
-"""Training e4e: slots are unlocked one by one, its file is taken by what loads e4e, a kill changes nothing."""
+"""Training e4e: num_ws are unlocked one by one, its file is taken by what loads e4e, a kill changes nothing."""
 
 import dataclasses
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from models.backbones import irse
-from models.discriminators.latent import LatentCritic
+from models.discriminators.latent import LatentDiscriminator
 from models.encoders import e4e
 from models.encoders.e4e import Encoder4Editing
 from models.metrics.identity import Identity
 from pipeline import images
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.loaders import identity as identities
 from stages.loaders import inversion as inversions
@@ -44,7 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_e4e, "WARM_UP", 1)
     monkeypatch.setattr(train_e4e, "MEASURED", 4)
     monkeypatch.setattr(train_e4e, "PENALTY_EVERY", 2)
-    monkeypatch.setattr(train_e4e, "unlocked", lambda step, every, slots: min(slots, 1 + step // every))
+    monkeypatch.setattr(train_e4e, "unlocked", lambda step, every, num_ws: min(num_ws, 1 + step // every))
 
 
 def train(ctx: Context, base: Path, **options: object) -> dict[str, torch.Tensor]:
@@ -85,7 +85,7 @@ def test_the_encoder_trains_and_its_file_is_an_e4e_encoder(
     assert isinstance(net, Encoder4Editing) and net.latent_avg is not None
     assert torch.equal(net.latent_avg, average[None])
     x = images.to_tensor(images.Folder(base / "data", 256)[0])
-    # Two slots were free in the last steps; what is locked repeats the first although all heads are read now.
+    # Two num_ws were free in the last steps; what is locked repeats the first although all heads are read now.
     latent = net(x)
     assert torch.equal(latent, net.codes(x, 2) + average)
     assert torch.equal(latent[:, 2:], latent[:, :1].expand(-1, 8, -1)) and not torch.equal(latent[:, 1], latent[:, 0])
@@ -98,10 +98,10 @@ def test_the_encoder_trains_and_its_file_is_an_e4e_encoder(
     assert not any(name.endswith(STATISTICS) or name.startswith(locked) for name in moved)
     assert moved >= {n for n in net.state_dict() if n.startswith(("styles.0.", "styles.1.", "input_layer.0."))}
     rows = pretrainings.log(output.parent)
-    assert [row["slots"] for row in rows] == [1, 1, 2, 2] and rows[0]["delta"] == 0
-    assert [row.keys() - {"step", "slots"} for row in rows[:2]] == [
-        {"l2", "lpips", "delta", "adversarial", "critic", "r1"},
-        {"l2", "lpips", "delta", "adversarial", "critic"},
+    assert [row["num_ws"] for row in rows] == [1, 1, 2, 2] and rows[0]["delta"] == 0
+    assert [row.keys() - {"step", "num_ws"} for row in rows[:2]] == [
+        {"l2", "lpips", "delta", "adversarial", "discriminator", "r1"},
+        {"l2", "lpips", "delta", "adversarial", "discriminator"},
     ]
     # The profile that names it inverts with it, and training goes on from it.
     named = dataclasses.replace(
@@ -126,7 +126,7 @@ def test_killed_in_mid_run_it_ends_the_same(base: Path, monkeypatch: pytest.Monk
     pretrainings.assert_same(train(ctx, base), train(whole, base))
     ours, theirs = (pretrainings.log(c.run / "train-inverter") for c in (ctx, whole))
     assert ours == theirs and all(row["identity"] > 0 for row in ours)
-    with pytest.raises(Fault, match=r"was started with identity 0.1, not 0.0"):
+    with pytest.raises(UserError, match=r"was started with identity 0.1, not 0.0"):
         train(plain, base)
 
 
@@ -153,8 +153,8 @@ def test_the_body_starts_from_arcface_with_statistics_of_whole_pictures(
 def test_progress_is_e4es() -> None:
     schedule = [e4e.unlocked(step, 2000, 18) for step in (0, 19_999, 20_000, 21_999, 22_000, 51_999, 52_000, 10**6)]
     assert schedule == [1, 1, 2, 2, 3, 17, 18, 18]
-    critic = LatentCritic()
-    assert critic(torch.randn(5, 512)).shape == (5, 1)
+    discriminator = LatentDiscriminator()
+    assert discriminator(torch.randn(5, 512)).shape == (5, 1)
 
 
 def test_samples_do_not_depend_on_how_many_processes_share_them(base: Path) -> None:
@@ -167,9 +167,9 @@ def test_samples_do_not_depend_on_how_many_processes_share_them(base: Path) -> N
 
 def test_wrong_use_is_said_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = pretrainings.stylegan2_context(base, "wrong", monkeypatch)
-    with pytest.raises(Fault, match="the encoder of a stylegan2 generator has no --images"):
+    with pytest.raises(UserError, match="the encoder of a stylegan2 generator has no --images"):
         train_inverter.run(ctx, data=base / "data", images=3)
-    with pytest.raises(Fault, match=r"train.identity is 0.1; name its network in train.identity_weights"):
+    with pytest.raises(UserError, match=r"train.identity is 0.1; name its network in train.identity_weights"):
         identities.identity(tuned(ctx, identity=0.1))
     checkpoint.save(base / "other.safetensors", Encoder4Editing(14).state_dict(), {})
     other = dataclasses.replace(
@@ -178,5 +178,5 @@ def test_wrong_use_is_said_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> No
             ctx.profile, inverter=dataclasses.replace(ctx.profile.inverter, weights=f"{base}/other.safetensors")
         ),
     )
-    with pytest.raises(Fault, match=r"gives 14 latents but generator .* takes 10"):
+    with pytest.raises(UserError, match=r"gives 14 latents but generator .* takes 10"):
         train(other, base)

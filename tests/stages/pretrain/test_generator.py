@@ -12,7 +12,7 @@ from models.generators import mobilestylegan
 from models.generators.mobilestylegan import MobileStyleGAN
 from models.generators.stylegan2 import StyleGAN2
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.profile import load
 from pipeline.training import checkpoint, loop
 from stages.loaders import generator as networks
@@ -60,7 +60,7 @@ def test_the_generator_trains_its_mapping_stays(
     rows = pretrainings.log(output.parent)
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row.keys() - {"step"} for row in rows[:2]] == [
-        {"adversarial", "critic", "r1"}, {"adversarial", "critic"}]  # fmt: skip
+        {"adversarial", "discriminator", "r1"}, {"adversarial", "discriminator"}]  # fmt: skip
     assert (output.parent / "faces.png").exists()
     # The profile can name it, and latents made with the source are refused then.
     assert f'generator.weights = "{output}"' in capsys.readouterr().out
@@ -72,9 +72,9 @@ def test_the_generator_trains_its_mapping_stays(
             generator=dataclasses.replace(ctx.profile.generator, weights=str(output)),
         ),
     )
-    assert isinstance(networks.generator(tuned), StyleGAN2) and latents.slots(tuned) == 10
+    assert isinstance(networks.generator(tuned), StyleGAN2) and latents.num_ws(tuned) == 10
     made = {"latents": {"generator": [ctx.profile.generator.weights, "0" * 64]}}
-    with pytest.raises(Fault, match="its latents are of generator"):
+    with pytest.raises(UserError, match="its latents are of generator"):
         compatibility.refuse_others(tuned, made, base)
 
 
@@ -87,7 +87,7 @@ def test_killed_in_mid_run_it_ends_the_same(base: Path, monkeypatch: pytest.Monk
     pretrainings.assert_same(again, train(whole, base, stay=1.0))
     ours, theirs = (pretrainings.log(c.run / finetune_generator.NAME) for c in (ctx, whole))
     assert ours == theirs and ours[0]["stay"] == 0 and ours[1]["stay"] > 0
-    with pytest.raises(Fault, match=r"was started with stay 1.0, not 0.0; name another folder with --run"):
+    with pytest.raises(UserError, match=r"was started with stay 1.0, not 0.0; name another folder with --run"):
         train(ctx, base)
 
 
@@ -104,8 +104,8 @@ def test_the_mapping_trains_when_asked_and_the_average_latent_follows(
     assert net.latent_avg is not None and torch.allclose(net.latent_avg, net.mean_latent(100, ctx.profile.seed))
 
 
-def test_a_published_critic_is_a_start(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ctx = pretrainings.stylegan2_context(base, "critic", monkeypatch)
+def test_a_published_discriminator_is_a_start(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = pretrainings.stylegan2_context(base, "discriminator", monkeypatch)
     torch.manual_seed(5)
     judge = ImageDiscriminator(pretrainings.SIDE, channels=[8] * 5, stddev=True)
     own = {
@@ -114,23 +114,23 @@ def test_a_published_critic_is_a_start(base: Path, monkeypatch: pytest.MonkeyPat
     }
     torch.save({"g_ema": pretrainings.saved(base / "stylegan2.safetensors"), "d": own}, base / "trained.pt")
     monkeypatch.setattr(finetune_generator, "train_step", lambda *given: {})
-    state = train(ctx, base, critic=f"{base}/trained.pt", steps=1)
+    state = train(ctx, base, discriminator=f"{base}/trained.pt", steps=1)
     for name, tensor in judge.state_dict().items():
-        assert torch.equal(state[f"critic.{name}"], tensor)
+        assert torch.equal(state[f"discriminator.{name}"], tensor)
     torch.save({"g_ema": pretrainings.saved(base / "stylegan2.safetensors")}, base / "bare.pt")
-    with pytest.raises(Fault, match="holds no image discriminator"):
-        train(ctx, base, critic=f"{base}/bare.pt")
+    with pytest.raises(UserError, match="holds no image discriminator"):
+        train(ctx, base, discriminator=f"{base}/bare.pt")
     larger = ImageDiscriminator(128, channels=[8] * 6)
     checkpoint.save(base / "larger.safetensors", larger.state_dict(), {})
-    with pytest.raises(Fault, match="judges 128 px, profile paper256 paints 64"):
-        train(ctx, base, critic=f"{base}/larger.safetensors")
+    with pytest.raises(UserError, match="judges 128 px, profile paper256 paints 64"):
+        train(ctx, base, discriminator=f"{base}/larger.safetensors")
 
 
 def test_not_finite_steps_change_nothing(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = pretrainings.stylegan2_context(base, "nan", monkeypatch)
     monkeypatch.setattr(finetune_generator.adversarial, "generator_loss", lambda fake: fake.mean() * float("nan"))
     monkeypatch.setattr(loop, "SKIPS", 3)
-    with pytest.raises(Fault, match="3 steps in a row were not finite"):
+    with pytest.raises(UserError, match="3 steps in a row were not finite"):
         train(ctx, base)
     state = pretrainings.saved(ctx.run / finetune_generator.NAME / "checkpoint.safetensors")
     before = pretrainings.saved(base / "stylegan2.safetensors")
@@ -140,7 +140,7 @@ def test_not_finite_steps_change_nothing(base: Path, monkeypatch: pytest.MonkeyP
 def test_style_mixing_is_of_two_faces() -> None:
     net = small_run.generator(None)  # type: ignore[arg-type]
     z = torch.randn(2, 2, 512)
-    w = finetune_generator.latents(net, z, torch.tensor([7, net.slots]))
+    w = finetune_generator.latents(net, z, torch.tensor([7, net.num_ws]))
     both = net.map(z.flatten(0, 1)).reshape(2, 2, 512)
     assert torch.equal(w[0, :7], both[0, 0].expand(7, -1)) and torch.equal(w[0, 7:], both[0, 1].expand(11, -1))
     assert torch.equal(w[1], both[1, 0].expand(18, -1))
@@ -176,7 +176,7 @@ def test_mobilestylegan_is_written_with_its_head(base: Path, monkeypatch: pytest
     )
     ctx = Context(
         dataclasses.replace(
-            portable, generator=generator, train=dataclasses.replace(portable.train, image_critic_base=256)
+            portable, generator=generator, train=dataclasses.replace(portable.train, image_discriminator_base=256)
         ),
         run=base / "runs" / "mobile",
     )
@@ -190,6 +190,6 @@ def test_mobilestylegan_is_written_with_its_head(base: Path, monkeypatch: pytest
 
 
 def test_another_generator_has_no_such_training(base: Path) -> None:
-    with pytest.raises(Fault, match="finetune-generator works with stylegan2 or mobilestylegan") as fault:
+    with pytest.raises(UserError, match="finetune-generator works with stylegan2 or mobilestylegan") as fault:
         finetune_generator.run(pretrainings.other_kind(), data=base / "data")
     assert fault.value.status == 2

@@ -9,12 +9,12 @@ import torch
 
 from models.backbones import irse
 from models.encoders import portable as inverter
-from models.encoders.portable import Inverter
+from models.encoders.portable import PortableEncoder
 from models.generators.mobilestylegan import Head256
 from models.metrics.identity import Identity
 from pipeline import profile
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.loaders import generator as networks
 from stages.pretrain import inverter as train_inverter
@@ -54,7 +54,7 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
         train_inverter.run(dataclasses.replace(ctx, run=tmp_path / run), data=data, images=12, output=output, **options)
         return output
 
-    linear = Inverter.load(checkpoint.load(train("linear", minutes=0))[0])
+    linear = PortableEncoder.load(checkpoint.load(train("linear", minutes=0))[0])
     assert linear.refiner is None and meta(tmp_path / "linear.safetensors")["steps"] == 0
     assert bool(linear.expand.weight.any())
     pretrainings.kill_at(monkeypatch, train_inverter, 4, lambda: train("killed", steps=STEPS))
@@ -72,7 +72,7 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
     assert rows == pretrainings.log(tmp_path / "whole" / "train-inverter")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(row.keys() == {"step", "latent", "lpips", "l2"} for row in rows) and meta(whole)["steps"] == STEPS
-    trained = Inverter.load(pretrainings.saved(whole))
+    trained = PortableEncoder.load(pretrainings.saved(whole))
     assert trained.refiner is not None and bool(trained.refiner.base.bias.any())
 
 
@@ -95,9 +95,9 @@ def test_the_profile_may_weigh_identity(ctx: Context, tmp_path: Path, monkeypatc
 
 
 def test_an_inverter_is_of_the_profiles_kind(ctx: Context, tmp_path: Path) -> None:
-    with pytest.raises(Fault, match=r"generator.kind is 'other', but train-inverter works with mobilestylegan"):
+    with pytest.raises(UserError, match=r"generator.kind is 'other', but train-inverter works with mobilestylegan"):
         train_inverter.run(pretrainings.other_kind(), data=tmp_path)
-    with pytest.raises(Fault, match="the encoder of a mobilestylegan generator has no --unlock"):
+    with pytest.raises(UserError, match="the encoder of a mobilestylegan generator has no --unlock"):
         train_inverter.run(ctx, data=tmp_path, unlock=3)
 
 
@@ -144,6 +144,8 @@ def test_a_killed_fit_of_the_head_comes_to_the_same_bits(tmp_path: Path, monkeyp
 
 
 def test_another_generator_has_no_cut_to_fit() -> None:
-    with pytest.raises(Fault, match=r"generator\.kind is 'stylegan2', but fit-head works with mobilestylegan") as fault:
+    with pytest.raises(
+        UserError, match=r"generator\.kind is 'stylegan2', but fit-head works with mobilestylegan"
+    ) as fault:
         fit_head.run(Context(profile.load("tiny")))
     assert fault.value.status == 2

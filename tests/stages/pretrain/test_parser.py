@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import images, profile, weights
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.pretrain import parser
 from tests.support import pretrainings
@@ -67,7 +67,7 @@ def test_killed_it_resumes_to_the_same_weights(
 def test_other_settings_do_not_resume(data: Path, tmp_path: Path) -> None:
     ctx, output = context(tmp_path, "run"), tmp_path / "parser.safetensors"
     parser.run(ctx, data=data, steps=1, copies=0, output=output)
-    with pytest.raises(Fault, match="was started with steps 1, not 2"):
+    with pytest.raises(UserError, match="was started with steps 1, not 2"):
         parser.run(ctx, data=data, steps=2, copies=0, output=output)
     other = dataclasses.replace(ctx, run=tmp_path / "other")
     assert parser.run(other, data=data, steps=2, minutes=0, copies=0, output=output) == 0

@@ -15,7 +15,7 @@ from pipeline.caches import reader as store
 from pipeline.caches import writer as parts
 from pipeline.caches.schema import Column
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.reports import sheets
 from pipeline.runner import run as runner
 from pipeline.runner.spec import Reject, StageSpec, Worker
@@ -49,7 +49,7 @@ def test_a_report_names_all_there_is(ctx: Context) -> None:
     assert words(inspect.run(ctx.file("content", "images")), "image")[2] == "bytes"
     one = inspect.run(ctx.file("content", "aladin"), key="content0002")
     assert "image_code" in one.split("content0002\n")[1]
-    with pytest.raises(Fault, match="no key 'nobody'"):
+    with pytest.raises(UserError, match="no key 'nobody'"):
         inspect.run(ctx.file("content", "masks"), key="nobody")
 
 
@@ -65,7 +65,7 @@ def test_ranges_are_right_and_nans_counted(tmp_path: Path) -> None:
 
 
 def write(path: Path, columns: dict[str, Column], rows: list[dict]) -> None:
-    batch = parts.Batch.empty()
+    batch = parts.PendingRows.empty()
     for i, row in enumerate(rows):
         batch.add(f"k{i:06d}", row, bytes(16))
     made = {"columns": {n: [c.dtype, *c.shape] for n, c in columns.items()}, "parents": {}, "params": {}}
@@ -112,7 +112,7 @@ def test_parts_and_shards_are_told_like_caches(ctx: Context, tmp_path: Path) -> 
     assert "25 samples in" in whole and words(whole, "content-train")[1:4] == ["image", "32x32x3", "uint8"]
     tar = min(ctx.shards.glob("style-*.tar"))
     assert tar.name in inspect.run(tar, full=True) and "content-train" not in inspect.run(tar)
-    with pytest.raises(Fault, match=r"not in .*index\.json"):
+    with pytest.raises(UserError, match=r"not in .*index\.json"):
         inspect.run(ctx.shards / "other.tar")
 
 
@@ -126,7 +126,7 @@ def test_rejects_are_counted_by_reason(ctx: Context, tmp_path: Path) -> None:
     runner.run_stage(spec, "content", ctx)
     path = ctx.file("content", "x")
     assert "0 rows, 20 rejects" in inspect.run(path) and "20 x too dark" in inspect.run(path)
-    with pytest.raises(Fault, match="no rows to draw"):
+    with pytest.raises(UserError, match="no rows to draw"):
         inspect.run(path, png=tmp_path / "x.png")
     path.unlink()
 
@@ -184,7 +184,7 @@ def test_damage_is_told(ctx: Context, tmp_path: Path) -> None:
     assert "4 rows" in inspect.run(ctx.file("style", "masks"), png=tmp_path / "x.png")
     broken = tmp_path / "images.h5"
     broken.write_bytes(b"no cache")
-    with pytest.raises(Fault, match="damaged"):
+    with pytest.raises(UserError, match="damaged"):
         inspect.run(broken)
 
 
@@ -200,9 +200,9 @@ def test_weights_tell_their_tensors_and_what_made_them(tmp_path: Path) -> None:
     assert words(text, "a.weight")[1:] == ["2x3", "float16", "0", "..", "5,", "mean", "2.5"]
     assert words(text, "b")[-2:] == ["1", "NaN"] and "0., 1., 2." in text
     for wrong in ({"key": "c"}, {"png": tmp_path / "a.png"}, {"png": tmp_path / "a.png", "key": "b"}):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(UserError) as fault:
             inspect.run(path, **wrong)
         assert fault.value.status == 2
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(Fault, match="not a readable checkpoint"):
+    with pytest.raises(UserError, match="not a readable checkpoint"):
         inspect.run(path)

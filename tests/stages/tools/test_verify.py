@@ -11,7 +11,7 @@ import pytest
 from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.preprocess import chain, shards
 from stages.tools import verify
 from tests.support.caches import fill, fill_in_place_of_networks, in_place_of_networks
@@ -98,7 +98,7 @@ def test_a_flipped_bit_in_a_picture_is_found(ctx: Context, capsys: pytest.Captur
     path = ctx.file("content", "images")
     picture = store.read_rows(path, ["content0007"], ["image"])[0]["image"]
     flip(path, path.read_bytes().index(picture) + 100)
-    with pytest.raises(Fault, match="key 'content0007' does not have its digest"):
+    with pytest.raises(UserError, match="key 'content0007' does not have its digest"):
         store.read_rows(path, ["content0007"], ["image"])
     verify.remove(ctx, verify.check(ctx))
     assert "digest differs) is damaged at: content0007\n" in capsys.readouterr().err
@@ -111,7 +111,7 @@ def test_a_flipped_bit_in_a_picture_is_found(ctx: Context, capsys: pytest.Captur
 def test_a_truncated_cache_is_removed(ctx: Context, capsys: pytest.CaptureFixture) -> None:
     path = ctx.file("style", "images")
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(Fault, match="verify --repair"):
+    with pytest.raises(UserError, match="verify --repair"):
         store.keys(path)
     (ctx.cache / "style/.images.h5.1.tmp").touch()
     verify.remove(ctx, verify.check(ctx))

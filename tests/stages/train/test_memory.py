@@ -9,8 +9,8 @@ from torch import nn
 
 from pipeline import profile
 from pipeline.context import Context
-from pipeline.errors import Fault
-from pipeline.training.peak_memory import Peak
+from pipeline.errors import UserError
+from pipeline.training.peak_memory import PeakMemory
 from stages.loaders import generator as networks
 from stages.train import memory as train_memory
 from tests.support import small_run
@@ -24,7 +24,7 @@ def portable(**settings: object) -> Context:
 
 
 def test_storages_are_counted_from_making_to_freeing() -> None:
-    with Peak() as peak:
+    with PeakMemory() as peak:
         net = nn.Sequential(*(nn.Linear(1024, 1024, bias=False) for _ in range(4)))
         assert peak.held == 16 * MB
         x = torch.zeros(1024, 1024)
@@ -55,19 +55,19 @@ def test_what_does_not_fit_is_told_with_settings_that_do(monkeypatch: pytest.Mon
     assert "takes about" in train_memory.forecast(ctx)
     need = train_memory.step_bytes(ctx) / train_memory.GB + train_memory.OVERHEAD
     monkeypatch.setattr(train_memory, "available", lambda device: need - 0.1)
-    with pytest.raises(Fault, match=r"this would fit.*train\.micro_batch = \d, train\.checkpointing") as fault:
+    with pytest.raises(UserError, match=r"this would fit.*train\.micro_batch = \d, train\.checkpointing") as fault:
         train_memory.forecast(ctx)
     assert fault.value.status == 2
     monkeypatch.setattr(train_memory, "available", lambda device: 0.9)
-    with pytest.raises(Fault, match=r"the least this network can do with is 1\.\d GB"):
+    with pytest.raises(UserError, match=r"the least this network can do with is 1\.\d GB"):
         train_memory.forecast(ctx)
 
 
 def test_running_out_of_memory_comes_with_advice() -> None:
     ctx = portable(batch=4, micro_batch=4)
-    with pytest.raises(Fault, match=r"out of memory on cpu; .*this would fit"), train_memory.advice(ctx):
+    with pytest.raises(UserError, match=r"out of memory on cpu; .*this would fit"), train_memory.advice(ctx):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    with pytest.raises(Fault, match="out of memory"), train_memory.advice(ctx):
+    with pytest.raises(UserError, match="out of memory"), train_memory.advice(ctx):
         torch.empty(1 << 50)
     with pytest.raises(RuntimeError, match="something else"), train_memory.advice(ctx):
         raise RuntimeError("something else")

@@ -22,7 +22,7 @@ def test_two_portraits_and_two_styles_are_overfitted_in_300_steps(tmp_path: Path
         base.train,
         weights="",
         reconstruction_steps=200,
-        stylisation_steps=100,
+        stylization_steps=100,
         start_layer=3,
         learning_rate=1e-3,
         lambda2=0.0,
@@ -49,7 +49,7 @@ def test_two_portraits_and_two_styles_are_overfitted_in_300_steps(tmp_path: Path
     for stage in (samples, align, latents, masks, aladin_codes, shards):
         assert stage.run(ctx) == 0
     generator = networks.generator(ctx)
-    fresh = train_state.start(ctx, generator, False, train.Team())
+    fresh = train_state.start(ctx, generator, False, train.ProcessGroup())
     ctx.run.mkdir()
     validate.Grid(ctx, generator, fresh.ema).draw(0)
     train.run(ctx, shipped=False)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.context import Context
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from stages.loaders import generator as networks
@@ -81,7 +81,7 @@ def test_two_halves_are_the_whole_to_the_bit(base: Path, half: dict[str, Tensor]
     assert [(row["step"], row["phase"]) for row in lines] == [
         (1, "reconstruct"), (2, "reconstruct"), (3, "stylize"), (4, "stylize")]  # fmt: skip
     assert lines[0].keys() == {"step", "phase", "l2", "lpips"}
-    assert lines[2].keys() == {"step", "phase", "adversarial", "patch", "critic", "patch_critic"}
+    assert lines[2].keys() == {"step", "phase", "adversarial", "patch", "discriminator", "patch_discriminator"}
     assert {"l2", "lpips"} < lines[3].keys()  # every third step has a reconstruction, too
 
 
@@ -90,12 +90,20 @@ def test_each_phase_moves_its_own_parameters(half: dict[str, Tensor], whole: dic
     hyper = {name for name in moved if name.startswith("hyper.")}
     heads = tuple(f"hyper.heads.{i}." for i in range(small_run.SETTINGS["start_layer"], 14))
     assert hyper and all(name.startswith(heads) for name in hyper)
-    assert {name.split(".")[0] for name in moved} == {"hyper", "ema", "image_critic", "patch_critic", "adam"}
-    assert {name.split(".")[0] for name in whole.keys() - half.keys()} == {"critic_adam"}  # critics had nothing to do
+    assert {name.split(".")[0] for name in moved} == {
+        "hyper",
+        "ema",
+        "image_discriminator",
+        "patch_discriminator",
+        "adam",
+    }
+    assert {name.split(".")[0] for name in whole.keys() - half.keys()} == {
+        "discriminator_adam"
+    }  # discriminators had nothing to do
 
 
 def test_what_stylisation_freezes_stays_to_the_bit_for_twenty_steps(base: Path, half: dict[str, Tensor]) -> None:
-    ctx = small_run.context(base, "frozen", reconstruction_steps=2, stylisation_steps=20)
+    ctx = small_run.context(base, "frozen", reconstruction_steps=2, stylization_steps=20)
     train.run(ctx, shipped=False)
     after = state(ctx)
     heads = tuple(f"{net}.heads.{i}." for net in ("hyper", "ema") for i in range(small_run.SETTINGS["start_layer"], 14))
@@ -106,16 +114,20 @@ def test_what_stylisation_freezes_stays_to_the_bit_for_twenty_steps(base: Path, 
     assert moved
 
 
-def test_critics_act_every_so_many_steps(base: Path) -> None:
-    ctx = small_run.context(base, "lazy", critics_every=2, style=1.0)
+def test_discriminators_act_every_so_many_steps(base: Path) -> None:
+    ctx = small_run.context(base, "lazy", discriminators_every=2, style=1.0)
     train.run(ctx, shipped=False, steps=3)
     after = state(ctx)
     train.run(ctx)
-    critics = {"adversarial", "patch", "critic", "patch_critic"}
-    assert [critics & row.keys() for row in log(ctx)[2:]] == [critics, set()]
+    discriminators = {"adversarial", "patch", "discriminator", "patch_discriminator"}
+    assert [discriminators & row.keys() for row in log(ctx)[2:]] == [discriminators, set()]
     assert_same(
         *(
-            {n: t for n, t in s.items() if n.startswith(("image_critic.", "patch_critic.", "critic_adam."))}
+            {
+                n: t
+                for n, t in s.items()
+                if n.startswith(("image_discriminator.", "patch_discriminator.", "discriminator_adam."))
+            }
             for s in (after, state(ctx))
         )
     )
@@ -130,14 +142,14 @@ from stages.train import run as train
 from tests.support import small_run
 small_run.install()
 train.SAVE_EVERY = 3
-step = Stylisation.critic
-def critic(self, *given):
-    critic.calls += 1
-    if critic.calls == 4:  # the second half of step 4
+step = Stylisation.discriminator
+def discriminator(self, *given):
+    discriminator.calls += 1
+    if discriminator.calls == 4:  # the second half of step 4
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, *given)
-critic.calls = 0
-Stylisation.critic = critic
+discriminator.calls = 0
+Stylisation.discriminator = discriminator
 train.run(small_run.context(Path({str(base)!r}), "killed"), shipped=False)
 """
     killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -171,7 +183,7 @@ def test_a_stop_is_heard_after_the_step_and_told(base: Path, monkeypatch: pytest
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(train.Step, "__call__", interrupted)
-    with pytest.raises(Fault, match=r"stopped after step 1 of 4; .*again to go on"):
+    with pytest.raises(UserError, match=r"stopped after step 1 of 4; .*again to go on"):
         train.run(ctx, shipped=False)
     assert checkpoint.load(ctx.run / "checkpoint.safetensors")[1]["step"] == 1
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
@@ -190,7 +202,7 @@ def test_steps_that_are_not_finite_change_nothing(tmp_path: Path) -> None:
 
 def test_a_start_layer_outside_the_generator_is_wrong_use(base: Path) -> None:
     ctx = small_run.context(base, "outside", start_layer=99, reconstruction_steps=0)
-    with pytest.raises(Fault, match=r"train\.start_layer: start layer 99") as fault:
+    with pytest.raises(UserError, match=r"train\.start_layer: start layer 99") as fault:
         train.run(ctx, shipped=False, steps=1)
     assert fault.value.status == 2
 
@@ -206,13 +218,13 @@ def test_a_resolution_names_its_first_layer(base: Path) -> None:
     other = small_run.context(base, "row0", start_layer=0, reconstruction_steps=0)
     train.run(other, shipped=False, steps=1)
     assert not torch.equal(state(other)["hyper.heads.0.out.weight"], state(by_row)["hyper.heads.0.out.weight"])
-    with pytest.raises(Fault, match=r"start layer '48px' is no resolution.*4px, 8px"):
+    with pytest.raises(UserError, match=r"start layer '48px' is no resolution.*4px, 8px"):
         train.run(small_run.context(base, "none", start_layer="48px", reconstruction_steps=0), shipped=False, steps=1)
 
 
 def test_two_trainings_in_one_folder_are_refused(base: Path) -> None:
     ctx = small_run.context(base, "shared")
-    with lock(ctx.run, "train"), pytest.raises(Fault, match=r"in use by stage train \(pid \d+"):
+    with lock(ctx.run, "train"), pytest.raises(UserError, match=r"in use by stage train \(pid \d+"):
         train.run(ctx, shipped=False, steps=1)
 
 
@@ -221,14 +233,14 @@ def test_changed_settings_are_told_and_other_networks_refused(base: Path, capsys
     capsys.readouterr()
     train.run(small_run.context(base, "changed", learning_rate=1e-5), steps=2)
     assert "train.learning_rate was 0.0003, is 1e-05" in capsys.readouterr().err
-    with pytest.raises(Fault, match=r"train\.width was 8, is 16.*another --run") as fault:
+    with pytest.raises(UserError, match=r"train\.width was 8, is 16.*another --run") as fault:
         train.run(small_run.context(base, "changed", width=16), steps=3)
     assert fault.value.status == 2
 
 
 def test_a_batch_that_does_not_split_is_wrong_use(base: Path) -> None:
     ctx = small_run.context(base, "odd", batch=3, micro_batch=2)
-    with pytest.raises(Fault, match=r"batch of 3 in micro-batches of 2 does not split") as fault:
+    with pytest.raises(UserError, match=r"batch of 3 in micro-batches of 2 does not split") as fault:
         train.run(ctx, shipped=False, steps=1)
     assert fault.value.status == 2
 

@@ -46,7 +46,7 @@ EVERYWHERE_OR_BY_REGION = pytest.mark.parametrize(
 
 def trainer(base: Path, phase: str, *, wide: bool = False, **settings: object) -> tuple[Context, Step]:
     """A step with heads that are awake; `wide` has it all in float64."""
-    ctx = small_run.context(base, "step", **{"batch": 1, "losses_at": "each", "refinements": 3, **settings})
+    ctx = small_run.context(base, "step", **{"batch": 1, "losses_at": "each", "refinement_iterations": 3, **settings})
     generator = networks.generator(ctx)
     state = train_state.build(ctx, generator)
     state.phase = phase
@@ -57,7 +57,7 @@ def trainer(base: Path, phase: str, *, wide: bool = False, **settings: object) -
     train_state.enter_phase(state, ctx.profile.train)
     step = Step(ctx, state, generator)
     if wide:
-        for net in (*state.modules().values(), generator, step.reconstruction, step.stylisation):
+        for net in (*state.modules().values(), generator, step.reconstruction, step.stylization):
             net.double()
     return ctx, step
 
@@ -81,7 +81,7 @@ def renderings(hyper: torch.nn.Module, generator: torch.nn.Module, c: Batch, cod
     for _ in range(3):
         new = hyper(c.image, y.detach(), codes, c.region)
         total = new if total is None else [old.detach() + more for old, more in zip(total, new, strict=True)]
-        rendered = generator(c.latent, total, hyper.places(c.region))
+        rendered = generator(c.latent, total, hyper.region_weights(c.region))
         yield rendered
         y = rendered.clamp(-1, 1)
 
@@ -106,40 +106,50 @@ def test_stylisation_is_equations_4_to_6_in_float64(tmp_path: Path, wide: bool, 
     _, step = trainer(tmp_path, "stylize", wide=wide, lambda2=2.0, reconstruction_every=99, region_deltas=region_deltas)
     state, content, style = step.state, batch(1), batch(2)
     nets = [
-        copy.deepcopy(net).double() for net in (state.hyper, step.generator, state.image_critic, state.patch_critic)
+        copy.deepcopy(net).double()
+        for net in (state.hyper, step.generator, state.image_discriminator, state.patch_discriminator)
     ]
-    hyper, generator, image_critic, patch_critic = nets
+    hyper, generator, image_discriminator, patch_discriminator = nets
     c, s, rng, last = double(content), double(style), np.random.default_rng(7), {}
-    terms = step._stylise(*((c, s) if wide else (content, style)), np.random.default_rng(7), 1)
+    terms = step._stylize(*((c, s) if wide else (content, style)), np.random.default_rng(7), 1)
     for y in renderings(hyper, generator, c, s.codes):
-        matched = step.stylisation.match(content, style, rng)
+        groups = step.stylization.sample_patch_groups(content, style, rng)
         last = {
-            "adversarial": F.softplus(-image_critic(y)).mean(),
-            "patch": F.softplus(-_scores(patch_critic, s.image, y, matched)).mean(),
+            "adversarial": F.softplus(-image_discriminator(y)).mean(),
+            "patch": F.softplus(-_scores(patch_discriminator, s.image, y, groups)).mean(),
         }
         gradient = torch.autograd.grad(2.0 * (last["adversarial"] + last["patch"]), y, retain_graph=True)[0]
-        y.backward(gradient, inputs=[p for p in hyper.parameters() if p.requires_grad])  # the critics stay out of it
-    matched = step.stylisation.match(content, style, rng)
+        y.backward(
+            gradient, inputs=[p for p in hyper.parameters() if p.requires_grad]
+        )  # the discriminators stay out of it
+    groups = step.stylization.sample_patch_groups(content, style, rng)
     y = y.detach()
-    last["critic"] = F.softplus(-image_critic(s.image)).mean() + F.softplus(image_critic(y)).mean()
-    real = _scores(patch_critic, s.image, s.image, matched, real=True)
-    last["patch_critic"] = F.softplus(-real).mean() + F.softplus(_scores(patch_critic, s.image, y, matched)).mean()
-    (last["critic"] + last["patch_critic"]).backward()
+    last["discriminator"] = F.softplus(-image_discriminator(s.image)).mean() + F.softplus(image_discriminator(y)).mean()
+    real = _scores(patch_discriminator, s.image, s.image, groups, real=True)
+    last["patch_discriminator"] = (
+        F.softplus(-real).mean() + F.softplus(_scores(patch_discriminator, s.image, y, groups)).mean()
+    )
+    (last["discriminator"] + last["patch_discriminator"]).backward()
     assert terms == pytest.approx({name: float(t.detach()) for name, t in last.items()}, rel=1e-5)
-    for ours, theirs in zip((state.hyper, state.image_critic, state.patch_critic), (hyper, *nets[2:]), strict=True):
+    for ours, theirs in zip(
+        (state.hyper, state.image_discriminator, state.patch_discriminator), (hyper, *nets[2:]), strict=True
+    ):
         assert apart(ours, theirs) < (1e-9 if wide else 1e-4)
 
 
 def _scores(
-    critic: PatchDiscriminator, style: Tensor, other: Tensor, matched: region_patches.Matched, *, real: bool = False
+    discriminator: PatchDiscriminator,
+    style: Tensor,
+    other: Tensor,
+    groups: region_patches.PatchGroups,
+    *,
+    real: bool = False,
 ) -> Tensor:
     """Eq. 4's D_patch(crops(s), crops(other)): each patch beside the mean reference of its region."""
     found = []
-    for i, reference, boxes in zip(
-        matched.sample, matched.reference, matched.real if real else matched.fake, strict=True
-    ):
-        mean = torch.stack([critic.features(_cut(style, i, box)) for box in reference]).mean(0)
-        found += [critic.score(mean, critic.features(_cut(other, i, box))) for box in boxes]
+    for i, reference, boxes in zip(groups.sample, groups.reference, groups.real if real else groups.fake, strict=True):
+        mean = torch.stack([discriminator.features(_cut(style, i, box)) for box in reference]).mean(0)
+        found += [discriminator.score(mean, discriminator.features(_cut(other, i, box))) for box in boxes]
     return torch.cat(found)
 
 
@@ -155,13 +165,13 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     for number, (content, style) in enumerate(rows):
         alone._passes(Pair(number, content, style), np.random.default_rng(3), 2)
     _, whole = trainer(tmp_path, "reconstruct", wide=True, batch=2, micro_batch=2)
-    joined = [
+    init_distributed = [
         Batch(
             *(torch.cat([getattr(row[side], name) for row in rows]) for name in ("image", "latent", "region", "codes"))
         )
         for side in (0, 1)
     ]
-    whole._passes(Pair(0, *joined), np.random.default_rng(3), 1)
+    whole._passes(Pair(0, *init_distributed), np.random.default_rng(3), 1)
     assert apart(alone.state.hyper, whole.state.hyper) < 1e-9
 
 
@@ -189,15 +199,15 @@ def test_bfloat16_trains_nearly_the_same(tmp_path: Path) -> None:
 def test_the_mask_loss_can_be_switched_off(tmp_path: Path, by_region: bool) -> None:
     _, step = trainer(tmp_path, "stylize", mask_loss=by_region, patches=2)
     content, style = batch(1), batch(2)
-    matched = step.stylisation.match(content, style, np.random.default_rng(0))
-    assert matched.fake.shape[:2] == ((3, 2) if by_region else (1, 6))
-    inside = [content.region[0, y0:y1, x0:x1].unique().tolist() for x0, y0, x1, y1 in matched.fake.reshape(-1, 4)]
+    groups = step.stylization.sample_patch_groups(content, style, np.random.default_rng(0))
+    assert groups.fake.shape[:2] == ((3, 2) if by_region else (1, 6))
+    inside = [content.region[0, y0:y1, x0:x1].unique().tolist() for x0, y0, x1, y1 in groups.fake.reshape(-1, 4)]
     assert any(len(labels) > 1 for labels in inside) or by_region
 
 
 @pytest.mark.parametrize("styles", [True, False])
 def test_reconstruction_sees_styles_where_the_profile_says_so(tmp_path: Path, styles: bool) -> None:
-    _, step = trainer(tmp_path, "reconstruct", refinements=1, reconstruct_styles=styles)
+    _, step = trainer(tmp_path, "reconstruct", refinement_iterations=1, reconstruct_styles=styles)
     content, style = batch(0), batch(1)
     seen = {step._passes(Pair(0, content, style), np.random.default_rng(seed), 1)["l2"] for seed in range(6)}
     own = step._reconstruct(content, np.random.default_rng(0), 1)["l2"]

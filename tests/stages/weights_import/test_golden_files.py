@@ -13,7 +13,7 @@ from tests.support.weights_import import own_cache, take
 
 CASES = [
     ("sg2_gen256", "stylegan2"),
-    ("sg2_disc256", "stylegan2-critic"),
+    ("sg2_disc256", "stylegan2-discriminator"),
     ("hs_wencoder_1024", "w-encoder"),
     ("sae_dpatch32", "sae-patch"),
     ("sae_dpatch128", "sae-patch"),

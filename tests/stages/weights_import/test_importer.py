@@ -23,7 +23,7 @@ from models.generators import stylegan2
 from models.generators.stylegan2 import StyleGAN2
 from models.hypernetworks import hyperstyle
 from pipeline import hashing, weights
-from pipeline.errors import Fault
+from pipeline.errors import UserError
 from stages.cli import main as cli
 from stages.weights_import import identify
 from stages.weights_import import importer as imports
@@ -60,23 +60,23 @@ def test_a_converted_generator_keeps_its_average(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [8, 32])
 def test_a_discriminator_is_another_part_of_its_generators_file(tmp_path: Path, size: int) -> None:
-    state, critic = published_files.generator(), published_files.critic(size)
-    mine = tmp_path / "critic.safetensors"
+    state, discriminator = published_files.generator(), published_files.discriminator(size)
+    mine = tmp_path / "discriminator.safetensors"
     path = tmp_path / "both.pt"
-    torch.save({"g_ema": state, "d": critic}, path)
-    both = published_files.nvidia(tmp_path / "both.pkl", state, critic=critic)
-    alone = published_files.nvidia(tmp_path / "alone.pkl", {}, critic=critic)
+    torch.save({"g_ema": state, "d": discriminator}, path)
+    both = published_files.nvidia(tmp_path / "both.pkl", state, discriminator=discriminator)
+    alone = published_files.nvidia(tmp_path / "alone.pkl", {}, discriminator=discriminator)
     for file in (path, both, alone):
-        done = take(file, mine, kind="" if file is alone else "stylegan2-critic", replace=True)
-        assert same(load_file(mine), critic) and f"StyleGAN2 discriminator (size {size}" in str(done)
+        done = take(file, mine, kind="" if file is alone else "stylegan2-discriminator", replace=True)
+        assert same(load_file(mine), discriminator) and f"StyleGAN2 discriminator (size {size}" in str(done)
         assert ImageDiscriminator.load(weights.tensors(str(mine))).size == size
         assert (file is alone) != (
             "StyleGAN2 generator (size 8, mapping layers 2); `--part stylegan2` takes it" in str(done)
         )
         assert "StyleGAN2 discriminator" in imports.verify(str(mine))
-    assert "; expected size 256" in refused(path, "stylegan2-critic-ffhq-256")
+    assert "; expected size 256" in refused(path, "stylegan2-discriminator-ffhq-256")
     told = refused(path, tmp_path / "no.safetensors", kind="e4e")
-    assert "--part is 'e4e', expected stylegan2 or stylegan2-critic" in told
+    assert "--part is 'e4e', expected stylegan2 or stylegan2-discriminator" in told
 
 
 def test_nvidias_pickle_is_read_without_running_its_source(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_hyperstyle_without_its_aliases(tmp_path: Path) -> None:
         structure("hyperstyle", {n: t for n, t in found[0].tensors.items() if n != "conv1.weight"})
 
 
-def test_the_swapping_autoencoders_critics_are_two_networks(tmp_path: Path) -> None:
+def test_the_swapping_autoencoders_discriminators_are_two_networks(tmp_path: Path) -> None:
     patch = PatchDiscriminator(width=0.05).state_dict()
     image = ImageDiscriminator(16, base=256, top=32).state_dict()
     path = tmp_path / "latest_checkpoint.pth"
@@ -198,7 +198,7 @@ def test_facers_network_is_kept_as_it_is(tmp_path: Path) -> None:
     assert done.name == "farl-celebm" and "classes 19" in str(done)
     assert weights.path("farl-celebm").read_bytes() == path.read_bytes()
     path = Path(save_bands(tmp_path / "other.pt", 11))
-    with pytest.raises(Fault, match=r"classes 11.*expected classes 19 for farl-celebm"):
+    with pytest.raises(UserError, match=r"classes 11.*expected classes 19 for farl-celebm"):
         take(path, "farl-celebm")
 
 
@@ -217,13 +217,13 @@ def test_another_file_under_a_known_name_is_taken_only_on_demand(tmp_path: Path)
     take(published_files.converted(tmp_path / "a.pt", published_files.generator(seed=1)), name)
     first = hashing.sha256(Path(name))
     other = published_files.converted(tmp_path / "b.pt", published_files.generator(seed=2))
-    with pytest.raises(Fault, match=r"another file than .* was first imported from .*--replace"):
+    with pytest.raises(UserError, match=r"another file than .* was first imported from .*--replace"):
         take(other, name)
     assert hashing.sha256(Path(name)) == first
     take(other, name, replace=True)
     assert imports.verify(name).endswith("…")
     Path(name).write_bytes(Path(name).read_bytes() + b" ")
-    with pytest.raises(Fault, match=r"has changed since .*import b\.pt again"):
+    with pytest.raises(UserError, match=r"has changed since .*import b\.pt again"):
         imports.verify(name)
 
 
@@ -239,9 +239,9 @@ def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
     )
     assert take(narrow).name == "stylegan2-ffhq-256-nvidia"
     assert "as it should be" in imports.verify("stylegan2-ffhq-256-nvidia")
-    with pytest.raises(Fault, match="unknown weights 'stylegan9'"):
+    with pytest.raises(UserError, match="unknown weights 'stylegan9'"):
         take(path, "stylegan9")
-    with pytest.raises(Fault, match=r"get 550000\.pt from https://drive\.google\.com/.*weights import FILE --as"):
+    with pytest.raises(UserError, match=r"get 550000\.pt from https://drive\.google\.com/.*weights import FILE --as"):
         weights.path("stylegan2-ffhq-256")
 
 
@@ -279,7 +279,7 @@ def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypa
                 place = imports.fetch_file("farl-lapa")
                 assert place.read_bytes() == (served / file).read_bytes() and place == weights.path("farl-lapa")
             else:
-                with pytest.raises(Fault, match="cannot be fetched" if file == "gone.pt" else "quota is exceeded"):
+                with pytest.raises(UserError, match="cannot be fetched" if file == "gone.pt" else "quota is exceeded"):
                     imports.fetch_file("farl-lapa")
                 assert kept() == set()
     finally:

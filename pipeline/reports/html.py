@@ -1,0 +1,23 @@
+"""The frame of every page that this project writes: one style, readable on a phone, without a network."""
+
+from html import escape
+
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 14px system-ui, sans-serif; margin: 2em; max-width: 100% }
+img { max-width: 100% }
+table { border-collapse: collapse } th { font-weight: normal; color: #777 } td img { width: 128px; display: block }
+figure { display: inline-block; margin: 8px } pre { overflow-x: auto }
+"""
+
+
+def page(title: str, *body: str) -> bytes:
+    """A whole page as UTF-8; `title` is text and becomes its heading, `body` is markup."""
+    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+    frame = f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style>'
+    return "\n".join([head, frame, f"<h1>{escape(title)}</h1>", *body, "</html>\n"]).encode()
+
+
+def image(source: str, text: str) -> str:
+    """An image of a page; `text` says what it shows."""
+    return f'<img src="{escape(source)}" alt="{escape(text)}" title="{escape(text)}">'

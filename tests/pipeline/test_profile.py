@@ -1,0 +1,99 @@
+"""Profiles: what a file may say, what it extends, and what is answered when it is wrong."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline import profile
+from pipeline.errors import UserError
+
+NAMES = sorted(p.stem for p in profile.FOLDER.glob("*.toml"))
+
+
+def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        profile.load(path)
+    told = str(caught.value)
+    assert caught.value.status == 2 and "\n" not in told and str(path) in told
+    return told
+
+
+def test_portable_is_every_default_and_explains_every_key() -> None:
+    portable = profile.load("portable")
+    assert portable == profile.Profile(name="portable")
+    path = profile.FOLDER / "portable.toml"
+    table = tomllib.loads(path.read_text())
+    assert table.keys() == {f.name for f in dataclasses.fields(profile.Profile)}
+    for section, values in table.items():
+        if isinstance(values, dict):
+            assert values.keys() == {f.name for f in dataclasses.fields(getattr(portable, section))}
+    settings = [line for line in path.read_text().splitlines() if re.match(r"\w+ *=", line)]
+    assert all(re.search(r" # .{8}", line) for line in settings), "a key without a comment"
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "portable"])
+def test_other_profiles_hold_only_what_differs(name: str) -> None:
+    table = tomllib.loads((profile.FOLDER / f"{name}.toml").read_text())
+    base, whole = profile.load(table["extends"]), profile.load(name)
+    assert whole.name == name
+    same = [
+        f"{section}.{key}"
+        for section, values in table.items()
+        if isinstance(values, dict)
+        for key in values
+        if getattr(getattr(base, section), key) == getattr(getattr(whole, section), key)
+    ]
+    assert same == []
+
+
+def test_a_profile_extends_another_by_name_or_by_path_beside_it(tmp_path: Path) -> None:
+    write(tmp_path, 'extends = "tiny"\nname = "first"\n[train]\nbatch = 6\n', "first.toml")
+    second = profile.load(write(tmp_path, 'extends = "first.toml"\nname = "second"\n[train]\nmicro_batch = 3\n'))
+    assert (second.name, second.train.batch, second.train.micro_batch) == ("second", 6, 3)
+    assert second.generator == profile.load("tiny").generator
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[train]\nbatches = 3", "unknown key 'train.batches'; expected one of weights, heads,"),
+        (
+            "[train]\ncritics_every = 3",
+            "unknown key 'train.critics_every'; it is called 'train.discriminators_every' now",
+        ),
+        ("[train]\nbatch = 1.5", "'train.batch' is 1.5; expected int, 1 or more"),
+        ("[train]\nbatch = 0", "'train.batch' is 0; expected int, 1 or more"),
+        ("[train]\nbatch = true", "'train.batch' is True; expected int, 1 or more"),
+        ("[train]\nema = 1.5", "'train.ema' is 1.5; expected float, 0 to 1"),
+        ("[train]\nema = nan", "'train.ema' is nan; expected float, 0 to 1"),
+        ("[train]\nheads = 'big'", "'train.heads' is 'big'; expected 'channel' or 'separable' or 'hyperstyle'"),
+        ("[train]\nstart_layer = 1.5", "'train.start_layer' is 1.5; expected int or str"),
+        ("[parser]\nhair = 'hair'", "'parser.hair' is 'hair'; expected a list of names"),
+        ("[align]\njpeg_quality = 101", "'align.jpeg_quality' is 101; expected int, 1 to 100"),
+        ("train = 3", "'train' is 3; expected a [train] section"),
+        ("extends = 3", "'extends' is 3; expected a profile's name or a .toml file"),
+        ("extends = 'nothing'", "extends no profile 'nothing': expected a .toml file or one of paper1024,"),
+        ("extends = 'mine.toml'", "extends more than 8 profiles, or itself; end the chain"),
+        ("[train", "not a TOML file"),
+        ("\x00", "not a TOML file"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_is_allowed(tmp_path: Path, text: str, told: str) -> None:
+    assert told in refused(write(tmp_path, f"name = 'mine'\n{text}" if text.isprintable() or "\n" in text else text))
+
+
+def test_a_profile_needs_a_name_of_its_own(tmp_path: Path) -> None:
+    assert "missing key 'name'" in refused(write(tmp_path, 'extends = "portable"\n'))
+
+
+def test_a_missing_profile_is_told_with_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"no profile 'nothing': expected a \.toml file or one of paper1024, paper256"):
+        profile.load("nothing")
