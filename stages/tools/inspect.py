@@ -1,23 +1,19 @@
 """Says what is in a cache file, a part or the shards: datasets, shapes, ranges, NaNs, provenance; draws rows."""
 
-import base64
-import dataclasses
-import html as markup
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches.reader import Cache
-from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.shards import index as shards
 from pipeline.shards.indexed import Samples
+from stages.tools.inspect_images import add_nearest, page, render_latents
 from stages.tools.inspect_values import (
     STRETCHES,
     Table,
@@ -26,12 +22,10 @@ from stages.tools.inspect_values import (
     range_text,
     shape_text,
     spread_blocks,
-    unit_length,
     value_text,
 )
 
 DRAWN = 8  # rows in a picture or page
-NEAREST = 3  # styles beside a row
 SIBLINGS = {
     "images": ("image",),
     "masks": ("region",),
@@ -68,13 +62,13 @@ def run(
         if not keys:
             raise UserError(f"{path}: holds no rows to draw", 2)
         rows = kind.pictures(keys)
-        text += _drawn_latents(rows)
-        _add_nearest(rows, kind.styles())
+        text += render_latents(rows)
+        add_nearest(rows, kind.styles())
         strips = {k: inspect_rows.row(k, data) for k, data in rows.items()}
         if png:
             write_atomic(png, images.encode(sheets.stack(list(strips.values()))))
         if html:
-            write_atomic(html, _page(path, text, strips))
+            write_atomic(html, page(path, text, strips))
     return text
 
 
@@ -235,67 +229,3 @@ class _SafetensorsFile(_CacheFile):
         from pipeline.training import checkpoint  # and with it torch, which caches do without
 
         return checkpoint.load(self.path)
-
-
-def _drawn_latents(rows: Mapping[str, dict[str, Any]]) -> str:
-    """Give rows with a latent the picture it generates; what to add to the report where that cannot be done."""
-    having = [row for row in rows.values() if "latent" in row]
-    if not having:
-        return ""
-    try:
-        made = generate(having[0]["made"], np.stack([row["latent"] for row in having]))
-    except UserError as fault:
-        return f"\n\nlatents are drawn as grey levels: {fault}"
-    for row, picture in zip(having, made, strict=True):
-        row["generated"] = picture
-    return ""
-
-
-def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
-    """The pictures of latents [N,L,D], RGB u8 [N,H,W,3], by the generator that `made`, their file's provenance, names.
-
-    Raises: UserError when its profile or weights are not to be had, or its generator takes other latents.
-    """
-    import torch
-
-    from pipeline import images
-    from stages.loaders import generator as networks
-
-    settings = made["params"].get("generator")
-    # A file made with a profile of the user's own keeps the generator's settings; shards keep the profile's name only.
-    found = profile.load("portable" if settings else made["profile"])
-    if settings:
-        found = dataclasses.replace(found, generator=profile.Generator(**settings))
-    generator = networks.generator(Context(found))
-    try:
-        with torch.inference_mode():
-            drawn = [images.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"its generator cannot draw latents {list(latents.shape[1:])}: {error}") from error
-    return np.stack(drawn)
-
-
-def _add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
-    """Give rows with a code the NEAREST styles by it: (key, cosine, picture), the row's own key left out."""
-    having = {key: row for key, row in rows.items() if "image_code" in row}
-    files = folder / "aladin.h5", folder / "images.h5"
-    if not having or not all(file.exists() for file in files):
-        return
-    with Cache(files[0]) as codes, Cache(files[1]) as images:
-        keys = codes.keys()
-        wanted = unit_length(np.stack([row["image_code"] for row in having.values()]))
-        blocks = [wanted @ unit_length(block).T for block in spread_blocks(codes, "image_code", True)]
-        near = np.concatenate(blocks, axis=1) if keys else np.zeros((len(having), 0))
-        for (key, row), likeness in zip(having.items(), near, strict=True):
-            best = [i for i in np.argsort(-likeness)[: NEAREST + 1] if keys[i] != key][:NEAREST]
-            found = images.rows([keys[i] for i in best], ["image"])
-            row["nearest"] = [(keys[i], float(likeness[i]), r["image"]) for i, r in zip(best, found, strict=True)]
-
-
-def _page(path: Path, text: str, strips: Mapping[str, np.ndarray]) -> bytes:
-    from pipeline import images
-    from pipeline.reports import html
-
-    coded = {key: base64.b64encode(images.encode(strip)).decode() for key, strip in strips.items()}
-    shown = (f"<p>{html.image(f'data:image/png;base64,{data}', key)}</p>" for key, data in coded.items())
-    return html.page(str(path), f"<pre>{markup.escape(text)}</pre>", *shown)

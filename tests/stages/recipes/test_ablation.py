@@ -69,6 +69,8 @@ def test_a_table_is_trained_measured_and_written(tmp_path: Path, monkeypatch: py
         assert len(text.splitlines()) == 6 and "nan" not in text
         numbers = {line.split("|")[1]: line.split("|")[2:] for line in text.splitlines()[2:]}
         assert len({tuple(row) for row in numbers.values()}) > 1
-        assert checkpoint.meta(ctx.run / "ablation" / names[1] / "checkpoint.safetensors")["phase"] == "stylize"
+        assert (
+            checkpoint.meta(ctx.run / "ablation" / names[1] / "checkpoint.safetensors")["extra"]["phase"] == "stylize"
+        )
         assert ablation.run(ctx, table=4, steps=1) == 0 and len(taken) == 5  # all there
         assert (ctx.run / "ablation" / "table4.md").read_text() == text

@@ -21,7 +21,7 @@ from pipeline.runner import run as runner
 from pipeline.runner.spec import Reject, StageSpec, Worker
 from pipeline.training import checkpoint
 from stages.preprocess import shards
-from stages.tools import inspect, inspect_rows, verify
+from stages.tools import inspect, inspect_images, inspect_rows, verify
 from tests.support.caches import fill
 
 COUNT = 20
@@ -139,7 +139,7 @@ def test_rows_are_drawn_with_their_kin(ctx: Context, tmp_path: Path, monkeypatch
         return np.full((1, 64, 64, 3), 200, np.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inspect, "generate", generate)
+        patch.setattr(inspect_images, "generate", generate)
         inspect.run(ctx.file("content", "masks"), key="content0002", png=png, html=html)
     picture = cv2.imread(str(png))
     panels = 1 + 1 + 3 + 1 + 3  # image, overlay, windows of three regions, the latent's picture, three nearest styles
@@ -159,7 +159,7 @@ def test_nearest_styles_are_those_with_the_highest_cosine(ctx: Context) -> None:
             for key, row in zip(cache.keys(), cache.rows(cache.keys(), ["image_code"]), strict=True)
         }
     rows = {"style0001": {"image_code": codes["style0001"]}}
-    inspect._add_nearest(rows, ctx.cache / "style")
+    inspect_images._add_nearest(rows, ctx.cache / "style")
 
     def likeness(key: str) -> float:
         a, b = codes["style0001"], codes[key]

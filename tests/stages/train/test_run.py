@@ -137,19 +137,19 @@ def test_killed_in_mid_step_it_goes_on_from_the_checkpoint(base: Path, whole: di
     code = f"""
 import os, signal
 from pathlib import Path
-from models.losses.objectives import Stylisation
+from models.losses.objectives import Stylization
 from stages.train import run as train
 from tests.support import small_run
 small_run.install()
 train.SAVE_EVERY = 3
-step = Stylisation.discriminator
+step = Stylization.discriminator
 def discriminator(self, *given):
     discriminator.calls += 1
     if discriminator.calls == 4:  # the second half of step 4
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, *given)
 discriminator.calls = 0
-Stylisation.discriminator = discriminator
+Stylization.discriminator = discriminator
 train.run(small_run.context(Path({str(base)!r}), "killed"), shipped=False)
 """
     killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -196,7 +196,7 @@ def test_steps_that_are_not_finite_change_nothing(tmp_path: Path) -> None:
     first = state(ctx)
     train.run(ctx, steps=3)
     tensors, meta = checkpoint.load(ctx.run / "checkpoint.safetensors")
-    assert meta["skipped"] == 3 and all(bool(t.isfinite().all()) for t in tensors.values())
+    assert meta["extra"]["skipped"] == 3 and all(bool(t.isfinite().all()) for t in tensors.values())
     assert_same(first, tensors)
 
 
@@ -233,7 +233,7 @@ def test_changed_settings_are_told_and_other_networks_refused(base: Path, capsys
     capsys.readouterr()
     train.run(small_run.context(base, "changed", learning_rate=1e-5), steps=2)
     assert "train.learning_rate was 0.0003, is 1e-05" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"train\.width was 8, is 16.*another --run") as fault:
+    with pytest.raises(UserError, match=r"train\.width was 8, is 16.*another folder with --run") as fault:
         train.run(small_run.context(base, "changed", width=16), steps=3)
     assert fault.value.status == 2
 

@@ -57,7 +57,7 @@ def trainer(base: Path, phase: str, *, wide: bool = False, **settings: object) -
     train_state.enter_phase(state, ctx.profile.train)
     step = Step(ctx, state, generator)
     if wide:
-        for net in (*state.modules().values(), generator, step.reconstruction, step.stylization):
+        for net in (*state.nets.values(), generator, step.reconstruction, step.stylization):
             net.double()
     return ctx, step
 

@@ -1,0 +1,82 @@
+"""What `inspect` adds to rows to draw them: the images of latents, the nearest styles, the page."""
+
+import base64
+import dataclasses
+import html as markup
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import profile
+from pipeline.caches.reader import Cache
+from pipeline.context import Context
+from pipeline.errors import UserError
+from stages.tools.inspect_values import spread_blocks, unit_length
+
+NEAREST = 3  # styles beside a row
+
+
+def render_latents(rows: Mapping[str, dict[str, Any]]) -> str:
+    """Give rows with a latent the picture it generates; what to add to the report where that cannot be done."""
+    having = [row for row in rows.values() if "latent" in row]
+    if not having:
+        return ""
+    try:
+        made = generate(having[0]["made"], np.stack([row["latent"] for row in having]))
+    except UserError as fault:
+        return f"\n\nlatents are drawn as grey levels: {fault}"
+    for row, picture in zip(having, made, strict=True):
+        row["generated"] = picture
+    return ""
+
+
+def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
+    """The pictures of latents [N,L,D], RGB u8 [N,H,W,3], by the generator that `made`, their file's provenance, names.
+
+    Raises: UserError when its profile or weights are not to be had, or its generator takes other latents.
+    """
+    import torch
+
+    from pipeline import images
+    from stages.loaders import generator as networks
+
+    settings = made["params"].get("generator")
+    # A file made with a profile of the user's own keeps the generator's settings; shards keep the profile's name only.
+    found = profile.load("portable" if settings else made["profile"])
+    if settings:
+        found = dataclasses.replace(found, generator=profile.Generator(**settings))
+    generator = networks.generator(Context(found))
+    try:
+        with torch.inference_mode():
+            drawn = [images.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"its generator cannot draw latents {list(latents.shape[1:])}: {error}") from error
+    return np.stack(drawn)
+
+
+def add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """Give rows with a code the NEAREST styles by it: (key, cosine, picture), the row's own key left out."""
+    having = {key: row for key, row in rows.items() if "image_code" in row}
+    files = folder / "aladin.h5", folder / "images.h5"
+    if not having or not all(file.exists() for file in files):
+        return
+    with Cache(files[0]) as codes, Cache(files[1]) as images:
+        keys = codes.keys()
+        wanted = unit_length(np.stack([row["image_code"] for row in having.values()]))
+        blocks = [wanted @ unit_length(block).T for block in spread_blocks(codes, "image_code", True)]
+        near = np.concatenate(blocks, axis=1) if keys else np.zeros((len(having), 0))
+        for (key, row), likeness in zip(having.items(), near, strict=True):
+            best = [i for i in np.argsort(-likeness)[: NEAREST + 1] if keys[i] != key][:NEAREST]
+            found = images.rows([keys[i] for i in best], ["image"])
+            row["nearest"] = [(keys[i], float(likeness[i]), r["image"]) for i, r in zip(best, found, strict=True)]
+
+
+def page(path: Path, text: str, strips: Mapping[str, np.ndarray]) -> bytes:
+    from pipeline import images
+    from pipeline.reports import html
+
+    coded = {key: base64.b64encode(images.encode(strip)).decode() for key, strip in strips.items()}
+    shown = (f"<p>{html.image(f'data:image/png;base64,{data}', key)}</p>" for key, data in coded.items())
+    return html.page(str(path), f"<pre>{markup.escape(text)}</pre>", *shown)
