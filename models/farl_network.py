@@ -149,7 +149,9 @@ class FaRL(nn.Module):
 
     def __init__(self, classes: int, output: tuple[int, int] = OUTPUT) -> None:
         super().__init__()
-        self.classes, self.output = classes, output
+        if [type(side) for side in output] != [int, int] or not all(1 <= side <= 4 * SIDE for side in output):
+            raise ValueError(f"not {WHAT}: its output is {output} px; expected two sides of 1 to {4 * SIDE}")
+        self.classes, self.output = classes, tuple(output)
         self.backbone, self.head = Backbone(), nn.ModuleDict({"head": UPerHead(classes)})
 
     @classmethod

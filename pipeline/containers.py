@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import nvidia
 from pipeline.errors import Fault
+from pipeline.zips import Zip, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +62,9 @@ def _page(head: bytes) -> str:
 def _zip(path: Path, size: int) -> str:
     """Whether an archive is a TorchScript or a PyTorch file; its size is judged before anything is unpacked."""
     try:
-        with zipfile.ZipFile(path) as box:
+        with Zip(path) as box:
+            for info in box.infolist():
+                judge(info)
             names, unpacked = box.namelist(), sum(info.file_size for info in box.infolist())
             if unpacked > UNPACKED * size + 1e6:
                 raise Fault(f"a zip archive that would unpack to {unpacked / 1e6:.0f} MB from {size / 1e6:.2f} MB; "

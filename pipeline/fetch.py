@@ -16,10 +16,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline import files
 from pipeline.errors import Fault
@@ -198,9 +198,7 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
                 tqdm(total=package.size, unit="B", unit_scale=True, desc=package.name, disable=None) as bar,
             ):
                 response.raise_for_status()
-                for block in response.iter_bytes(1 << 20):
-                    file.write(block)
-                    bar.update(len(block))
+                _save(response.iter_bytes(1 << 20), file, bar, package.size, f"{package.file} of {package}")
             return
         except (httpx2.TransportError, httpx2.HTTPStatusError) as error:
             permanent = isinstance(error, httpx2.HTTPStatusError) and error.response.status_code < 500
@@ -208,8 +206,25 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
                 raise
 
 
-def address(url: str, target: Path) -> None:
-    """Fetch a file from its own address. Raises: Fault when it cannot be had; `target` may then be unfinished."""
+def _save(blocks: Iterable[bytes], file: BinaryIO, bar: Any, limit: int, what: str) -> None:
+    """Write what a server sends. Raises: Fault as soon as it is more than `limit` bytes."""
+    for block in blocks:
+        _check_size(file.tell() + len(block), limit, what)
+        file.write(block)
+        bar.update(len(block))
+
+
+def _check_size(size: int, limit: int, what: str) -> None:
+    if size > limit:
+        raise Fault(f"{what}: the server sends more than {limit / 1e6:.0f} MB, which is not the file expected; nothing "
+                    "of it is kept; try another index or mirror, or fetch it by other means")
+
+
+def address(url: str, target: Path, limit: int) -> None:
+    """Fetch a file of at most `limit` bytes from its own address.
+
+    Raises: Fault when it cannot be had, or has no end; `target` may then be unfinished.
+    """
     import httpx2
     from tqdm import tqdm
 
@@ -217,10 +232,9 @@ def address(url: str, target: Path) -> None:
         with httpx2.stream("GET", url, follow_redirects=True, timeout=60) as response:
             response.raise_for_status()
             total = int(response.headers.get("content-length") or 0) or None
+            _check_size(total or 0, limit, url)
             with target.open("wb") as file, tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
-                for block in response.iter_bytes(1 << 20):
-                    file.write(block)
-                    bar.update(len(block))
+                _save(response.iter_bytes(1 << 20), file, bar, limit, url)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Fault(f"{url}: cannot be fetched ({reason}); fetch it by other means and import the file") from error

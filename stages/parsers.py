@@ -1,8 +1,6 @@
 """The profile's segmenter, loaded: from an aligned picture to its raw label map."""
 
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from models import farl, ffhq
 from models.detector import largest
+from models.farl_network import OUTPUT, FaRL
 from models.labels import LABELS
 from models.parser import PortraitParser
 from models.segmenters import BiSeNet, ParseNet
@@ -55,7 +54,7 @@ def _farl(head: str) -> Callable[[Context], Labeller]:
         from stages.align import open_detector
 
         detector = open_detector(ctx)
-        net = farl.FaceParser(script(ctx), head, len(LABELS[f"farl-{head}"]))
+        net = farl.FaceParser(farl_network(ctx), head, len(LABELS[f"farl-{head}"]))
 
         def label(data: bytes) -> NDArray[np.uint8]:
             rgb = pictures.decode(data)
@@ -69,23 +68,13 @@ def _farl(head: str) -> Callable[[Context], Labeller]:
     return build
 
 
-def script(ctx: Context) -> Callable[[Tensor], Any]:
-    """The profile's TorchScript network, run as it is written: optimised runs differ in their last bits by turns."""
-    path = weights.path(ctx.profile.parser.weights)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is what facer publishes, deprecated or not
-            net = torch.jit.load(str(path), map_location=ctx.device).eval()
-    except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-        raise Fault(f"{path}: is not a TorchScript network ({reason}); import facer's file again") from error
-
-    def run(x: Tensor) -> Any:
-        with warnings.catch_warnings(), torch.jit.optimized_execution(False):
-            warnings.simplefilter("ignore")
-            return net(x)
-
-    return run
+def farl_network(ctx: Context) -> FaRL:
+    """The profile's FaRL network. Raises: Fault when its weights are missing; ValueError when they do not fit."""
+    name = ctx.profile.parser.weights
+    if not str(weights.path(name)).endswith(".safetensors"):
+        raise Fault(f"{name}: is not a safetensors file; a TorchScript file is never run: "
+                    f"`hypernst weights import {name} --as ./mine.safetensors` takes its tensors out")
+    return FaRL.load(weights.tensors(name), weights.facts(name).get("output", OUTPUT)).to(ctx.device)
 
 
 KINDS: dict[str, Callable[[Context], Labeller]] = {

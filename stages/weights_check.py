@@ -9,6 +9,7 @@ from torch import Tensor
 def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises: ValueError, one line, naming what is missing, unexpected or of another shape."""
     from models import aladin, aladin_vit, discriminators, e4e, hyperstyle, identity, retinaface, segmenters, stylegan2
+    from models.farl_network import FaRL
 
     loaders: dict[str, Any] = {
         "stylegan2": stylegan2.StyleGAN2.load, "stylegan2-critic": discriminators.ImageDiscriminator.load,
@@ -18,7 +19,7 @@ def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
         "bisenet": segmenters.BiSeNet.load, "parsenet": segmenters.ParseNet.load,
         "retinaface": retinaface.RetinaFace, "retinaface-mobilenet": retinaface.RetinaFace,
         "sae-patch": discriminators.PatchDiscriminator.load, "sae-image": discriminators.ImageDiscriminator.load,
-        "boundary": _boundary, "arcface": identity.Identity.load,
+        "farl": FaRL.load, "boundary": _boundary, "arcface": identity.Identity.load,
     }  # fmt: skip
     loaders[kind](tensors)
 

@@ -13,7 +13,6 @@ import published
 import pytest
 import torch
 from taking import own_cache, refused, take
-from test_masks import save_bands
 from torch import Tensor
 
 
@@ -240,6 +239,3 @@ def test_archives_that_only_look_like_torchs(tmp_path: Path) -> None:
         data[data.index(signature) + place] |= 1  # says that it is encrypted
     path.write_bytes(data)
     assert "a zip archive that cannot be read" in refused(path)
-    script = Path(save_bands(tmp_path / "other.pt", 7))
-    told = str(take(script, tmp_path / "mine.pt"))
-    assert "it may be another network" in told

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from taking import kept, own_cache, refused, take
-from test_masks import save_bands
 from torch import Tensor
+from torchscripts import farl, scripted
 
 from models import hyperstyle, stylegan2
 from models.discriminators import ImageDiscriminator, PatchDiscriminator
@@ -169,12 +169,15 @@ def test_the_swapping_autoencoders_critics_are_two_networks(tmp_path: Path) -> N
         assert "discriminator, as it should be" in imports.verify(name, structure)
 
 
-def test_facers_network_is_kept_as_it_is(tmp_path: Path) -> None:
-    path = Path(save_bands(tmp_path / "parser.pt", 19))
+def test_of_facers_network_only_the_tensors_are_kept(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "parser.pt", farl(19), out_size=[448, 448])
     done = take(path)
-    assert done.name == "farl-celebm" and "classes 19" in str(done)
-    assert weights.path("farl-celebm").read_bytes() == path.read_bytes()
-    path = Path(save_bands(tmp_path / "other.pt", 11))
+    assert done.name == "farl-celebm" and "classes 19, output [448, 448]); 239 tensors, none missing" in str(done)
+    assert "not that of the published file (bbc1f0e9f68c80eb…)" in str(done)
+    assert same(weights.tensors("farl-celebm"), farl(19)) and weights.facts("farl-celebm")["output"] == [448, 448]
+    assert "FaRL face parser (classes 19), as it should be" in imports.verify("farl-celebm", structure)
+    weights.path("farl-celebm").unlink()  # it is large
+    path = scripted(tmp_path / "other.pt", farl(11))
     with pytest.raises(Fault, match=r"classes 11.*expected classes 19 for farl-celebm"):
         take(path, "farl-celebm")
 
@@ -241,21 +244,26 @@ def test_the_command_tells_what_it_did_or_one_line(tmp_path: Path) -> None:
 def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served = tmp_path / "served"
     served.mkdir()
-    save_bands(served / "face_parsing.pt", 11)
+    scripted(served / "face_parsing.pt", farl(11))
     (served / "quota.pt").write_text("<html>Quota exceeded</html>")
+    (served / "long.pt").write_bytes(bytes(2_000_000))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     row = weights.REGISTRY["farl-lapa"]
     try:
-        for file in ("gone.pt", "quota.pt", "face_parsing.pt"):
+        wrong = {"gone.pt": "cannot be fetched", "face_parsing.pt": "is another file than was published",
+                 "quota.pt": "quota is exceeded", "long.pt": "sends more than 1 MB"}
+        for file, sha256 in (("gone.pt", ""), ("face_parsing.pt", row.sha256), ("quota.pt", ""), ("long.pt", "0"),
+                             ("face_parsing.pt", files.sha256(served / "face_parsing.pt"))):
             address = f"http://127.0.0.1:{server.server_port}/{file}"
-            there = dataclasses.replace(row, source=address, published=file)
+            there = dataclasses.replace(row, source=address, published=file, sha256=sha256, mb=1)
             monkeypatch.setitem(weights.REGISTRY, "farl-lapa", there)
-            if file == "face_parsing.pt":
+            if file == "face_parsing.pt" and sha256 != row.sha256:
                 place = imports.fetch_file("farl-lapa", structure)
-                assert place.read_bytes() == (served / file).read_bytes() and place == weights.path("farl-lapa")
+                assert place == weights.path("farl-lapa") and same(load_file(place), farl(11))
+                place.unlink()  # it is large
             else:
-                with pytest.raises(Fault, match="cannot be fetched" if file == "gone.pt" else "quota is exceeded"):
+                with pytest.raises(Fault, match=wrong[file]):
                     imports.fetch_file("farl-lapa", structure)
                 assert kept() == set()
     finally:
