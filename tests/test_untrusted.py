@@ -1,16 +1,19 @@
 """Pictures of unknown origin: every common encoding comes out upright and plain; nothing else gets through."""
 
 import io
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import limited
 from PIL import Image
 
-from pipeline import untrusted
+from pipeline import jpeg, untrusted
 
 SIZE = (96, 80)
 
@@ -95,3 +98,65 @@ def test_damage_never_escapes(kind: str, place: int, junk: bytes) -> None:
     except untrusted.UnusableError:
         return
     assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3
+
+
+def flat(side: int, mode: str, kind: str, **options: object) -> bytes:
+    """A picture of one colour: hardly any bytes."""
+    if mode == "I;16":
+        return encoded(Image.fromarray(np.full((side, side), 300, np.uint16)), kind, **options)
+    colour = 128 if mode == "L" else (90, 120, 200, 255)[: len(mode)]
+    return encoded(Image.new(mode, (side, side), colour), kind, **options)
+
+
+BOMBS = [(10900, "I;16", "PNG", {}), (10900, "RGBA", "PNG", {}), (10900, "RGB", "JPEG", {"progressive": True}),
+         (10900, "RGB", "JPEG", {}), (10900, "L", "JPEG", {}), (7000, "RGB", "WEBP", {}), (4000, "RGBA", "WEBP", {}),
+         (6000, "RGB", "AVIF", {"speed": 10}), (10900, "L", "GIF", {}),
+         (9000, "RGB", "TIFF", {"compression": "tiff_deflate"})]  # fmt: skip
+
+
+@pytest.mark.parametrize(("side", "mode", "kind", "options"), BOMBS)
+def test_a_bomb_is_read_small_or_refused_within_the_memory_limit(
+    side: int, mode: str, kind: str, options: dict, tmp_path: Path
+) -> None:
+    (tmp_path / "bomb").write_bytes(flat(side, mode, kind, **options))
+    said, peak = limited("from pipeline import untrusted\n"
+                         "try:\n    print(untrusted.read(open(sys.argv[1], 'rb').read()).shape)\n"
+                         "except untrusted.UnusableError as error:\n    print(error)", tmp_path / "bomb")
+    assert peak < 300, (said, peak)
+    if kind == "JPEG" and not options:
+        assert said.startswith(f"({side // 2}, {side // 2}, 3)")
+    elif "to decode" in said:
+        assert re.search(r"MB to decode, more than 210 MB; save it as a plain JPEG, or of at most \d+ million", said)
+    else:
+        assert said.startswith(f"({side}, {side}, 3)")
+
+
+def test_large_jpegs_say_how_much_smaller_they_were_read() -> None:
+    large = encoded(Image.new("RGB", (8064, 6048), "teal"), "JPEG")  # a phone's 48 million pixels
+    assert untrusted.read(large).shape == (3024, 4032, 3) and untrusted.reduction(large) == 2
+    assert untrusted.reduction(encoded(picture(), "JPEG")) == untrusted.reduction(encoded(picture(), "PNG")) == 1
+
+
+def test_what_a_jpegs_decoder_keeps_is_told_by_its_header() -> None:
+    ramp = picture()
+    assert jpeg.coefficients(encoded(ramp, "JPEG")) == 0
+    assert jpeg.coefficients(encoded(ramp, "JPEG", progressive=True, subsampling=2)) == 3
+    assert jpeg.coefficients(encoded(ramp, "JPEG", progressive=True, subsampling=0)) == 6
+    data = bytearray(encoded(ramp, "JPEG"))
+    data[data.index(b"\xff\xda") + 4] = 1  # a scan of one component of three
+    assert jpeg.coefficients(bytes(data)) == 3
+    assert jpeg.coefficients(b"\xff\xd8") == jpeg.coefficients(b"") == 6
+
+
+def tiled(side: int) -> bytes:
+    """A grey TIFF, 96x80, whose one tile is `side` x `side`."""
+    tile = zlib.compress(bytes(1 << 20))
+    entries = {256: 96, 257: 80, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
+    listed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(tile)) + tile + struct.pack("<H", len(entries)) + listed + bytes(4)
+
+
+def test_tiles_larger_than_the_picture_are_counted() -> None:
+    assert untrusted.read(tiled(1024)).shape == (80, 96, 3)
+    with pytest.raises(untrusted.UnusableError, match="take 900 MB to decode"):
+        untrusted.read(tiled(30000))
