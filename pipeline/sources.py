@@ -168,7 +168,8 @@ def _members(file: str, relative: str, state: os.stat_result, notes: "Fingerprin
 
 def _too_large(size: int) -> str:
     limit = archives.MAX_BYTES
-    return f"{size / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB" if size > limit else ""
+    told = f"{size / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB for a picture; save it smaller, or as a JPEG"
+    return told if size > limit else ""
 
 
 def _shown(path: str) -> str:
@@ -193,7 +194,10 @@ class Reader:
         """The picture's bytes; raises OSError."""
         if source.at == PLAIN:
             with open(source.file, "rb") as file:
-                return file.read()
+                data = file.read(archives.MAX_BYTES + 1)
+            if reason := _too_large(len(data)):  # it has grown since it was looked at
+                raise OSError(0, reason)
+            return data
         return self._archive.read(source.file, source.at, source.size)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import profile, store, verify
+from pipeline import profile, runner, store, verify
 from pipeline.context import Context
 from pipeline.errors import Fault
 from pipeline.explain import explain
@@ -278,3 +278,10 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
         peaks.append(int(out.stdout))
     print(f"{peaks} MB")
     assert peaks[1] - peaks[0] < 50
+
+
+def test_a_batch_holds_few_bytes_of_files() -> None:
+    large = runner.BATCH_BYTES
+    sizes = [("a", 1), ("b", 1), ("c", large), ("d", 1), ("e", 1), ("f", 1), ("g", -1)]
+    assert list(runner._batches(sizes, 3)) == [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
+    assert list(runner._batches([], 3)) == []
