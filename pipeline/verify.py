@@ -172,6 +172,9 @@ def check_shards(folder: Path) -> Iterator[Problem]:
 def _check_parents(path: Path, provenance: dict[str, Any], entries: dict[str, Entry],
                    mains: dict[str, dict[str, Entry]], limit: int | None) -> Iterator[Problem]:
     """Rows made from rows that their parent no longer holds; keys that all parents have and this one lacks."""
+    if not isinstance(provenance.get("parents"), dict):
+        yield Problem(path, "its provenance names no parents")
+        return
     parents = sorted(provenance["parents"])
     for i, parent in enumerate(parents):
         if parent not in mains:
