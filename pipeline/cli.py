@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pipeline.commands import FILE, FOLDER, LAZY, OPTIONS, PLACE, STAGES, TRAININGS
-from pipeline.errors import Fault
+from pipeline.errors import Fault, printable
 
 DEBUG = "hypernst.debug"
 
@@ -30,7 +30,7 @@ class _Group(click.Group):
             if isinstance(error, Fault):
                 click.echo(f"hypernst: {error}", err=True)
                 ctx.exit(error.status)
-            text = " ".join(str(error).split())
+            text = printable(" ".join(str(error).split()))
             way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
             ctx.exit(1)
@@ -97,7 +97,7 @@ def _context(options: dict[str, Any], run: str = "default", resolve: bool = True
 def _finish(result: int | str | None) -> None:
     """Print a text result, or leave with an exit status."""
     if isinstance(result, str):
-        click.echo(result)
+        click.echo(printable(result))
     else:
         click.get_current_context().exit(result or 0)
 
@@ -232,7 +232,7 @@ def weights(action: str, names: tuple[str, ...], kept_as: str | None, part: str,
     for name in names or module.needed(profile):
         try:
             done = imports.verify(name, check) if action == "check" else f"{name}: {imports.fetch_file(name, check)}"
-            click.echo(done)
+            click.echo(printable(done))
         except Fault as fault:  # the others are told, too
             if len(names) == 1:
                 raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipeline import device, parts
 from pipeline import plan as planning
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import Fault
+from pipeline.errors import Fault, printable
 from pipeline.files import write_atomic
 from pipeline.lock import lock, sweep
 from pipeline.parts import Batch
@@ -237,7 +237,7 @@ def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -
     path = ctx.cache / collection / "rejects.jsonl"
     old = path.read_bytes() if path.exists() else b""
     lines = [line for line in old.decode().splitlines() if json.loads(line)["stage"] != stage.name]
-    lines += [json.dumps({"key": key, "stage": stage.name, "reason": entry.reason}, ensure_ascii=False)
+    lines += [json.dumps({"key": key, "stage": stage.name, "reason": printable(entry.reason)}, ensure_ascii=False)
               for key, entry in sorted(plan.entries.items()) if entry.row < 0]
     new = "".join(f"{line}\n" for line in lines).encode()
     if new != old:

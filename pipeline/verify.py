@@ -154,7 +154,8 @@ def check_shards(folder: Path) -> Iterator[Problem]:
     except Fault as fault:
         yield Problem(folder / "index.json", str(fault))
         return
-    for parent in provenance.get("parents", ()):
+    parents = provenance.get("parents")
+    for parent in parents if isinstance(parents, dict) else ():
         if not (folder.parent / f"{parent}.h5").exists():
             yield Problem(folder.parent / f"{parent}.h5", "is missing, but the shards were made from it", fatal=False)
     for shard in listed:
