@@ -67,10 +67,12 @@ def reduction(data: bytes) -> float:
     """How many times a picture's side is larger than `read` gives it: 1 but for JPEGs of many million pixels."""
     if not data.startswith(jpeg.START):
         return 1.0
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        full = max(image.size)
-        _check_memory(image, data)
-        return full / max(image.size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            full = max(image.size)
+            _check_memory(image, data)
+            return full / max(image.size)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int, min_side: int) -> None:
