@@ -4,6 +4,9 @@ Every Fault here is the rest of a sentence that begins with the file's name and 
 """
 
 import argparse
+import contextlib
+import io
+import pickle
 import re
 import stat
 import zipfile
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 start
+PICKLE = 1 << 26  # bytes of a file's pickle, without its tensors
 UNPACKED = 8  # a TorchScript's code is compressed, tensors never are: an honest archive grows by far less
 
 
@@ -86,10 +90,27 @@ def torch_object(path: Path, mmap: bool) -> Any:
     import torch
 
     try:
+        _scan(path, mmap)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Fault:
+        raise
     except Exception as error:  # torch lets any error of a damaged file through
         raise Fault(nvidia.refusal(error)) from error
+
+
+def _scan(path: Path, zipped: bool) -> None:
+    """Look through a file's pickles as `nvidia.scan` does; what is damaged is left for torch to tell."""
+    with contextlib.suppress(pickle.UnpicklingError, ValueError, EOFError):
+        if zipped:
+            with Zip(path) as box:
+                for info in box.infolist():
+                    if info.filename.endswith("/data.pkl"):
+                        nvidia.scan(io.BytesIO(box.bounded(info, PICKLE)))
+            return
+        with path.open("rb") as file:
+            for _ in range(4):  # magic number, version, machine, object
+                nvidia.scan(file)
 
 
 def tensors(path: Path) -> "dict[str, torch.Tensor]":

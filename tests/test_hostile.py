@@ -187,6 +187,16 @@ def test_bombs_are_not_unpacked(tmp_path: Path) -> None:
     assert "a damaged safetensors file" in refused(tmp_path / "net.safetensors")
 
 
+def test_tuples_without_end_do_not_end_the_program(tmp_path: Path) -> None:
+    body = b"})" + b"\x85" * 300_000 + b"K\x01s."  # as a dictionary's key, which takes its hash
+    plain, legacy = tmp_path / "net.pkl", tmp_path / "old.pt"
+    plain.write_bytes(b"\x80\x04" + body)
+    torch.save({}, legacy, _use_new_zipfile_serialization=False)
+    legacy.write_bytes(legacy.read_bytes().replace(b"\x80\x02}q\x00.", b"\x80\x02" + body))
+    for path in (plain, in_zip(tmp_path / "net.pt", b"\x80\x02" + body), legacy):
+        assert "a pickle of more than 50000 tuples, which weights never need" in refused(path)
+
+
 def test_modules_within_themselves_come_to_an_end(tmp_path: Path) -> None:
     path = tmp_path / "net.pkl"
     path.write_bytes(doubled(40))
