@@ -1,5 +1,6 @@
 """Pictures between files, arrays and tensors."""
 
+import io
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import limited
+from PIL import Image
 
 from pipeline import pictures
 from pipeline.errors import Fault
@@ -84,3 +87,13 @@ def test_a_folder_without_pictures_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="holds no pictures") as fault:
         pictures.Folder(tmp_path, 8)
     assert fault.value.status == 2
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.new("L", (10_900, 10_900)).save(data, "PNG")
+    (tmp_path / "bomb.png").write_bytes(data.getvalue())
+    said, peak = limited("from pipeline import pictures\nfrom pipeline.errors import Fault\n"
+                         "try:\n    pictures.decode(open(sys.argv[1], 'rb').read())\n"
+                         "except Fault as fault:\n    print(fault)", tmp_path / "bomb.png")
+    assert "or one of more than 40 million pixels; save it smaller" in said and peak < 300
