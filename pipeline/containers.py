@@ -82,7 +82,7 @@ def _zip(path: Path, size: int) -> str:
         raise Fault(f"truncated: a PyTorch file whose end is missing after {size} bytes; fetch it again") from error
     except (NotImplementedError, RuntimeError, ValueError) as error:  # encrypted, or packed in a way Python cannot read
         raise Fault(f"a zip archive that cannot be read ({error}); expected one that PyTorch wrote") from error
-    return "script" if any("/code/" in name for name in names) else "torch"
+    return "script" if any("/code/" in name or name.endswith("/constants.pkl") for name in names) else "torch"
 
 
 def torch_object(path: Path, mmap: bool) -> Any:

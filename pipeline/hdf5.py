@@ -19,6 +19,15 @@ ROW = 1 << 24  # bytes of a row, and of a chunk
 KEY = 88  # bytes of a key at most
 GZIP, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32
 VARYING = ("bytes", "text")
+ANY = -1
+FIXED = {
+    "key": Column(f"S{KEY}"),
+    "inputs": Column("u1", (ANY, 16)),
+    "digest": Column("u1", (16,)),
+    "rejects/key": Column(f"S{KEY}"),
+    "rejects/reason": Column("text"),
+    "rejects/inputs": Column("u1", (ANY, 16)),
+}
 
 
 def provenance(h5: h5py.File) -> tuple[dict[str, Any], dict[str, Column]]:
@@ -62,27 +71,33 @@ def dataset(h5: h5py.File, name: str, column: Column | None) -> h5py.Dataset:
 
     Raises: ValueError for any other; KeyError where there is none.
     """
-    place: Any = h5
-    for step in name.split("/"):
-        link = place.get(step, getlink=True)
-        if link is not None and not isinstance(link, h5py.HardLink):
-            raise ValueError(f"a link to {'another file' if isinstance(link, h5py.ExternalLink) else 'another place'}; "
-                             "caches hold their rows themselves")
-        place = place[step]
-    if not isinstance(place, h5py.Dataset):
-        raise ValueError("not a dataset")
-    made = place.id.get_create_plist()
+    found = _inside(h5, name)
+    made = found.id.get_create_plist()
     if made.get_layout() != h5py.h5d.CHUNKED:
         raise ValueError("not stored in chunks of this file, but virtual, outside it or in one piece")
     filters = {made.get_filter(i)[0] for i in range(made.get_nfilters())}
     if filters - {GZIP, CHECKSUM} or (GZIP in filters and name in FIXED):
         raise ValueError(f"packed by filters {sorted(filters)}; caches use gzip on columns and checksums only")
-    if place.dtype.itemsize * float(np.prod([float(side) for side in place.chunks])) > ROW:
-        raise ValueError(f"chunks of {place.chunks} {place.dtype}, more than {ROW >> 20} MB")
-    _check_type(place, FIXED.get(name, column))
-    if GZIP not in filters and (name in FIXED or (column and column.dtype in VARYING)) and (
-            place.id.get_storage_size() < place.size * place.dtype.itemsize):
-        raise ValueError(f"{len(place)} rows claimed, but they were never written")
+    if found.dtype.itemsize * float(np.prod([float(side) for side in found.chunks])) > ROW:
+        raise ValueError(f"chunks of {found.chunks} {found.dtype}, more than {ROW >> 20} MB")
+    _check_type(found, FIXED.get(name, column))
+    small = name in FIXED or (column is not None and column.dtype in VARYING)
+    if small and GZIP not in filters and found.id.get_storage_size() < found.size * found.dtype.itemsize:
+        raise ValueError(f"{len(found)} rows claimed, but they were never written")
+    return found
+
+
+def _inside(h5: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset that is reached without leaving the file."""
+    place: Any = h5
+    for step in name.split("/"):
+        link = place.get(step, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            where = "another file" if isinstance(link, h5py.ExternalLink) else "another place"
+            raise ValueError(f"a link to {where}; caches hold their rows themselves")
+        place = place[step]
+    if not isinstance(place, h5py.Dataset):
+        raise ValueError("not a dataset")
     return place
 
 
@@ -97,12 +112,10 @@ def _check_type(found: h5py.Dataset, column: Column | None) -> None:
         wanted = np.dtype(column.dtype)
         fits = found.dtype == wanted or (wanted.kind == found.dtype.kind == "S" and found.dtype.itemsize <= KEY)
         inner = [None if side == ANY else side for side in column.shape]
-        fits = fits and found.ndim == 1 + len(inner) and all(
-            side in (None, there) for side, there in zip(inner, found.shape[1:], strict=True))
+        fits = (
+            fits
+            and found.ndim == 1 + len(inner)
+            and all(side in (None, there) for side, there in zip(inner, found.shape[1:], strict=True))
+        )
     if not fits:
         raise ValueError(f"{found.dtype}{list(found.shape)}, expected rows of {column.dtype}{list(column.shape)}")
-
-
-ANY = -1
-FIXED = {"key": Column(f"S{KEY}"), "inputs": Column("u1", (ANY, 16)), "digest": Column("u1", (16,)),
-         "rejects/key": Column(f"S{KEY}"), "rejects/reason": Column("text"), "rejects/inputs": Column("u1", (ANY, 16))}

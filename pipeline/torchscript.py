@@ -40,8 +40,10 @@ def read(source: Path | bytes) -> Script:
                 raise Fault("a TorchScript archive without a module")
             views, attributes = _flat(found)
             if not views:
-                raise Fault("a TorchScript network without named tensors: it was frozen, which makes them constants; "
-                            "export it anew without freezing")
+                raise Fault(
+                    "a TorchScript network without named tensors: it was frozen, which makes them constants; "
+                    "export it anew without freezing"
+                )
             size = len(source) if isinstance(source, bytes) else source.stat().st_size
             storages = _storages(box, root, {view.storage for view in views.values()}, size)
             return Script({name: _tensor(storages[view.storage], view) for name, view in views.items()}, attributes)
@@ -56,8 +58,10 @@ def _root(box: Zip) -> str:
     names = box.namelist()
     roots = {name.split("/")[0] for name in names}
     if len(roots) != 1 or len(set(names)) != len(names) or any(".." in name.split("/") for name in names):
-        raise Fault("a zip archive with names that are there twice, lead out of it or have several roots; "
-                    "expected one that PyTorch wrote")
+        raise Fault(
+            "a zip archive with names that are there twice, lead out of it or have several roots; "
+            "expected one that PyTorch wrote"
+        )
     return roots.pop()
 
 
@@ -107,8 +111,10 @@ def _storages(box: Zip, root: str, wanted: set[Storage], room: int) -> "dict[Sto
         info, dtype = _member(box, f"{root}/data/{storage.record}"), getattr(torch, storage.dtype)
         size = storage.numbers * dtype.itemsize
         if info.file_size != size or info.compress_type != zipfile.ZIP_STORED or info.compress_size != size:
-            raise Fault(f"a TorchScript network whose storage {storage.record} has {info.file_size} bytes, "
-                        f"expected {size}, not packed")
+            raise Fault(
+                f"a TorchScript network whose storage {storage.record} has {info.file_size} bytes, "
+                f"expected {size}, not packed"
+            )
         out[storage] = torch.frombuffer(box.bounded(info, size), dtype=dtype) if size else torch.empty(0, dtype=dtype)
     return out
 

@@ -42,12 +42,7 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warnings about large pictures and odd metadata: judged below
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.size, max_pixels, min_side)
-                _check_memory(image, data)
-                image.load()
-                turn, mirrored = TURNS.get(_orientation(image), (0, False))
-                rgb = _plain(image)
+            rgb, (turn, mirrored) = _decoded(data, max_pixels, min_side)
             rgb = np.rot90(rgb, turn)
             return np.ascontiguousarray(rgb[:, ::-1] if mirrored else rgb)
         except UnidentifiedImageError:
@@ -61,6 +56,15 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
         except Exception as error:
             # what Pillow's decoders raise for damaged files varies by format; none of it concerns the program
             raise UnusableError(f"damaged or truncated picture ({str(error)[:80] or type(error).__name__})") from None
+
+
+def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.uint8], tuple[int, bool]]:
+    """RGB as it lies in the file, and how it has to be turned; the decoder's copy is gone by then."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image.size, max_pixels, min_side)
+        _check_memory(image, data)
+        image.load()
+        return _plain(image), TURNS.get(_orientation(image), (0, False))
 
 
 def reduction(data: bytes) -> float:
@@ -109,7 +113,8 @@ def _tile(image: Image.Image) -> int:
     width, height = image.size
     sides = [tags.get(322), tags.get(323)] if 322 in tags else [width, min(tags.get(278, height), height)]
     depth = max(tags.get(258, (8,))) if isinstance(tags.get(258, (8,)), tuple) else 8
-    return int(np.prod([float(side or 0) for side in sides])) * int(tags.get(277, 1)) * int(depth) // 8
+    turned = 4 * width * height if tags.get(274, 1) != 1 else 0  # Pillow turns a TIFF when it loads it
+    return turned + int(np.prod([float(side or 0) for side in sides])) * int(tags.get(277, 1)) * int(depth) // 8
 
 
 def _orientation(image: Image.Image) -> int:

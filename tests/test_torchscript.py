@@ -194,6 +194,10 @@ def test_archives_that_no_pytorch_wrote(tmp_path: Path) -> None:
     assert "without net/data/0" in refused(archive(path, good))
     assert "another order of bytes" in refused(archive(path, good, {"net/data/0": bytes(16), "net/byteorder": b"big"}))
     assert "a damaged TorchScript archive" in refused(archive(path, b""))
+    with zipfile.ZipFile(path, "w") as box:
+        box.writestr("net/data.pkl", HEAD + MODULE + b".")
+        box.writestr("net/constants.pkl", HEAD + b").")
+    assert "without named tensors" in refused(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as box:
         box.writestr("net/data.pkl", good)
         box.writestr("net/code/x.py", "")

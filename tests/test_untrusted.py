@@ -131,6 +131,18 @@ def test_a_bomb_is_read_small_or_refused_within_the_memory_limit(
         assert said.startswith(f"({side}, {side}, 3)")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_large_turned_picture_stays_within_the_limit(kind: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
+    (tmp_path / "large").write_bytes(encoded(Image.new("RGB", (6500, 4200), "teal"), kind, exif=exif, **options))
+    said, peak = limited("from pipeline import untrusted\n"
+                         "try:\n    print(untrusted.read(open(sys.argv[1], 'rb').read()).shape)\n"
+                         "except untrusted.UnusableError as error:\n    print(error)", tmp_path / "large")
+    assert peak < 300 and (said == "(6500, 4200, 3)" if kind == "PNG" else "to decode, more than" in said), (said, peak)
+
+
 def test_large_jpegs_say_how_much_smaller_they_were_read() -> None:
     large = encoded(Image.new("RGB", (8064, 6048), "teal"), "JPEG")  # a phone's 48 million pixels
     assert untrusted.read(large).shape == (3024, 4032, 3) and untrusted.reduction(large) == 2
