@@ -7,7 +7,6 @@ They are of unknown origin: what they claim is bounded, and whatever their reade
 # ruff: noqa: PTH116
 
 import gzip
-import itertools
 import os
 import re
 import stat
@@ -21,6 +20,7 @@ from pipeline.zips import MEMBERS, Zip, judge
 TARS = (".tar", ".tar.gz", ".tgz")
 SUFFIXES = (*TARS, ".zip")
 MAX_BYTES = 1 << 27  # of one picture's file
+NAMES = 1 << 25  # letters of all members' names
 GROWTH, ROOM = 100, 1 << 30  # a gzipped tar may unpack to so many times its size, or so many bytes
 
 
@@ -53,20 +53,31 @@ def listing(path: str) -> list[Member]:
     """
     try:
         members = _zip_members(path) if path.lower().endswith(".zip") else _tar_members(path)
-        found = list(itertools.islice(members, MEMBERS + 1))
+        found = _bounded(members)
     except BadArchiveError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise BadArchiveError(f"damaged or cut archive ({_brief(error)})") from None
-    if len(found) > MEMBERS:
-        raise BadArchiveError(f"holds more than {MEMBERS} files; pack it as several archives")
     seen = set()
     for member in found:
         if member.name in seen:
             raise BadArchiveError(f"archive holds {member.name!r} twice")
         seen.add(member.name)
+    return found
+
+
+def _bounded(members: Iterator[Member]) -> list[Member]:
+    """All of them. Raises: BadArchiveError when they, or their names, are too many to keep."""
+    found: list[Member] = []
+    letters = 0
+    for member in members:
+        found.append(member)
+        letters += len(member.name)
+        if len(found) > MEMBERS or letters > NAMES:
+            raise BadArchiveError(f"holds more than {MEMBERS} files, or names of more than {NAMES >> 20} million "
+                                  "letters; pack it as several archives")
     return found
 
 

@@ -130,7 +130,10 @@ def test_lists_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     listed = entry * 400_000
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 65535, 65535, len(listed), 0, 0)
     (tmp_path / "members.zip").write_bytes(listed + end)
-    for name, told in (("members.tar.gz", "more than 200000 files; pack it as several archives"),
+    long = header(b"L", 1 << 19, b"L") + b"n" * (1 << 19) + PICTURE
+    gzipped(tmp_path / "names.tar.gz", (long, 500), (END, 1))
+    for name, told in (("members.tar.gz", "more than 200000 files, or"),
+                       ("names.tar.gz", "names of more than 32 million letters; pack it as several archives"),
                        ("members.zip", "its list of members is longer than 16 MB; split it")):
         said, peak = limited(READ, tmp_path / name)
         assert told in said and peak < PEAK, (name, said, peak)
