@@ -135,12 +135,12 @@ class _Machine:
 
     def _setitem(self, _: None) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._put([key, value])
+        self._fill([key, value])
 
     def _setitems(self, _: None) -> None:
-        self._put(self._since_mark())
+        self._fill(self._since_mark())
 
-    def _put(self, items: list[Any]) -> None:
+    def _fill(self, items: list[Any]) -> None:
         table = _plain(self.stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
