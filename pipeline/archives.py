@@ -59,7 +59,7 @@ def listing(path: str) -> list[Member]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        raise BadArchiveError(f"damaged or cut archive ({_brief(error)})") from None
+        raise BadArchiveError(f"damaged or cut archive ({_brief(error)}); pack it anew") from None
     seen = set()
     for member in found:
         if member.name in seen:

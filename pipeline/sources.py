@@ -168,8 +168,19 @@ def _members(file: str, relative: str, state: os.stat_result, notes: "Fingerprin
 
 def _too_large(size: int) -> str:
     limit = archives.MAX_BYTES
-    told = f"{size / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB for a picture; save it smaller, or as a JPEG"
+    told = f"more than {limit / 1e6:.0f} MB for a picture's file; save it smaller, or as a JPEG"
     return told if size > limit else ""
+
+
+def contents(file: str) -> bytes:
+    """The bytes of a picture's file. Raises: OSError, its text the reason, for one too large or no plain file, too."""
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        raise OSError(0, "not a plain file")
+    with open(file, "rb") as opened:
+        data = opened.read(archives.MAX_BYTES + 1)
+    if reason := _too_large(len(data)):  # more than that is not even read
+        raise OSError(0, reason)
+    return data
 
 
 def _shown(path: str) -> str:
@@ -193,11 +204,7 @@ class Reader:
     def read(self, source: Source) -> bytes:
         """The picture's bytes; raises OSError."""
         if source.at == PLAIN:
-            with open(source.file, "rb") as file:
-                data = file.read(archives.MAX_BYTES + 1)
-            if reason := _too_large(len(data)):  # it has grown since it was looked at
-                raise OSError(0, reason)
-            return data
+            return contents(source.file)
         return self._archive.read(source.file, source.at, source.size)
 
 

@@ -20,7 +20,7 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import Fault
 from pipeline.plan import WRITERS
 from pipeline.runner import Item, Reject, StageSpec, Worker
-from pipeline.sources import key_of
+from pipeline.sources import contents, key_of
 from stages import aladin_codes, align, latents, masks, networks
 
 PIXELS = {"images": ("image",), "masks": ("region",), "latents": ("latent",), "aladin": ("code", "valid", "image_code")}
@@ -81,7 +81,7 @@ class Reader:
     def __call__(self, path: Path, collection: str) -> Portrait:
         """Read one picture. Raises: Fault telling why it cannot be used."""
         try:
-            data = path.read_bytes()
+            data = contents(str(path))
         except OSError as e:
             raise Fault(f"{path}: {e.strerror}", 2) from e
         key = key_of(path.name)  # decides, among other things, where style windows are drawn

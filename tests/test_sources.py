@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import archives
 from pipeline.errors import Fault
 from pipeline.plan import Inputs
-from pipeline.sources import KEY, KEY_LENGTH, Fingerprints, Reader, Source, key_of, scan
+from pipeline.sources import KEY, KEY_LENGTH, Fingerprints, Reader, Source, contents, key_of, scan
 
 CHARACTERS = st.characters(exclude_characters="\0", codec="utf-8")
 NAMES = st.text(CHARACTERS, min_size=1, max_size=150).map(lambda s: s + ".jpg")
@@ -75,3 +76,19 @@ def test_an_empty_folder_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(Fault, match="holds no picture") as fault:
         scan(tmp_path)
     assert fault.value.status == 2
+
+
+def test_a_picture_file_is_read_to_its_limit_and_only_if_it_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(bytes(100))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert contents(str(tmp_path / "a.jpg")) == bytes(100)
+    for file in (tmp_path, tmp_path / "pipe.jpg", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a plain file"):
+            contents(str(file))
+    monkeypatch.setattr(archives, "MAX_BYTES", 99)
+    (source,) = (s for s in scan(tmp_path / "a.jpg"))
+    assert source.problem == "more than 0 MB for a picture's file; save it smaller, or as a JPEG"
+    with pytest.raises(OSError, match="save it smaller"):
+        contents(str(tmp_path / "a.jpg"))  # it has grown since it was looked at
