@@ -1,6 +1,7 @@
 """Archives that lie, loop or have no end: each is a reject with its reason, and the others go on, in bounded memory."""
 
 import bz2
+import gc
 import gzip
 import io
 import os
@@ -147,6 +148,16 @@ def test_lists_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
             box.writestr(name, b"")
     with pytest.raises(BadArchiveError, match="more than 3 members"):
         listing(str(tmp_path / "four.zip"))
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_zip_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "no.zip").write_text("text")
+    with pytest.raises(FileNotFoundError):
+        listing(str(tmp_path / "gone.zip"))
+    with pytest.raises(BadArchiveError, match="not a zip file"):
+        listing(str(tmp_path / "no.zip"))
+    gc.collect()
 
 
 @pytest.mark.parametrize(("data", "told"), [
