@@ -20,12 +20,16 @@ def decode(data: bytes, size: int | None = None, halve: bool = False) -> np.ndar
     """Decode an encoded picture to RGB [H, W, 3] u8, resized to a `size` square by area averaging when given.
 
     With `halve` a picture at least twice `size` is first halved by its codec: cheaper, and nearly the same pixels.
-    Raises: UserError when the bytes are no picture.
+    Raises: UserError when the bytes are no picture, or one of more pixels than OpenCV takes.
     """
     coded = np.frombuffer(data, np.uint8)
-    rgb = cv2.imdecode(coded, _HALF if halve else cv2.IMREAD_COLOR_RGB) if data else None
-    if rgb is not None and halve and size is not None and min(rgb.shape[:2]) < size:
-        rgb = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
+    try:
+        rgb = cv2.imdecode(coded, _HALF if halve else cv2.IMREAD_COLOR_RGB) if data else None
+        if rgb is not None and halve and size is not None and min(rgb.shape[:2]) < size:
+            rgb = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        limit = "a damaged picture, or one of more than 40 million pixels"
+        raise UserError(f"{len(data)} bytes are {limit}; save it smaller") from None
     if rgb is None:
         raise UserError(f"{len(data)} bytes are not a picture; expected an encoded JPEG, PNG or WebP")
     if size is not None and rgb.shape[:2] != (size, size):

@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from pipeline.errors import printable
+
 EVERY = 30.0  # seconds between lines off a terminal
 
 
@@ -42,4 +44,4 @@ class Progress:
 
 def say(message: str) -> None:
     """One line for the user, above any bar."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(printable(message), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""FaRL face parsing (Zheng et al. 2022) around facer's TorchScript network: the warps before and after it are ours.
+"""FaRL face parsing (Zheng et al. 2022): the warps before and after the network (`models.farl_network`).
 
 The network sees a 448 px square in which the face has a fixed place. LaPa's is a similarity of the five points with a
 template, its outer part compressed by tanh so that the whole picture fits; CelebAMask's is FFHQ's square, uncompressed.
@@ -69,9 +69,9 @@ def sample(x: Tensor, grid: Tensor) -> Tensor:
 
 
 class FaceParser:
-    """A TorchScript network of facer's signature, RGB [N,3,448,448] in [0,1] -> (logits [N,C,448,448], ...)."""
+    """A network, RGB [N,3,448,448] in [0,1] -> logits [N,C,h,w] of the same square, and the warp of its `kind`."""
 
-    def __init__(self, network: Callable[[Tensor], tuple[Tensor, ...]], kind: str, classes: int) -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], kind: str, classes: int) -> None:
         if kind not in WARPS:
             raise ValueError(f"FaRL head {kind!r} is unknown, expected one of {', '.join(WARPS)}")
         self.network, self.warp_of, self.classes = network, WARPS[kind], classes
@@ -84,11 +84,9 @@ class FaceParser:
         """
         height, width = images.shape[-2:]
         warp = self.warp_of(points)
-        answer = self.network(sample((images + 1) / 2, warp.grid(height, width)))
-        found = answer[0] if isinstance(answer, (tuple, list)) else answer
-        if found.shape[1:] != (self.classes, SIDE, SIDE):
-            expected = [self.classes, SIDE, SIDE]
-            raise ValueError(f"the FaRL network answers {list(found.shape[1:])} a face, expected {expected}")
+        found = self.network(sample((images + 1) / 2, warp.grid(height, width)))
+        if found.shape[1] != self.classes:
+            raise ValueError(f"the FaRL network tells {found.shape[1]} classes apart, expected {self.classes}")
         if size is not None and size != height:
             warp, height, width = warp.scaled(size / height), size, size * width // height
         return sample(found.float(), warp.inverse_grid(height, width))

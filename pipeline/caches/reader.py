@@ -6,7 +6,6 @@ A cache `images.h5` and its parts `images.parts/000001.h5` have the same shape:
 Fletcher32 guards every chunk. HDF5 cannot guard values of any length (bytes, text) that way: there `digest` does.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,11 +13,14 @@ from typing import Any, NamedTuple, Self
 import h5py
 import numpy as np
 
-from pipeline.caches.schema import Column, Row
+from pipeline.caches import hdf5
+from pipeline.caches.schema import Row
 from pipeline.errors import UserError
 from pipeline.hashing import digest, digest_all
 
 CHUNKS = 1 << 18  # bytes of chunks kept of each dataset: some neighbouring rows; random ones gain nothing
+VARYING = 64  # values of any length read at once
+DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)  # what it looks like to HDF5
 METADATA = 1 << 20  # bytes that HDF5 keeps of a file's own structures; it would take 32 times as much
 
 
@@ -41,15 +43,17 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            hdf5.plain(path)
             self.h5 = h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNKS)
             config = self.h5.id.get_mdc_config()
             config.set_initial_size, config.initial_size = True, METADATA
             config.min_size, config.max_size = METADATA // 4, METADATA
             self.h5.id.set_mdc_config(config)
-            self.provenance: dict[str, Any] = json.loads(self.h5.attrs["provenance"])
-        except (OSError, KeyError, ValueError) as e:
+            self.provenance, self.columns = hdf5.provenance(self.h5)
+        except DAMAGE as e:
+            if hasattr(self, "h5"):
+                self.h5.close()
             raise _damaged(path, e) from e
-        self.columns = {n: Column(c[0], tuple(c[1:])) for n, c in self.provenance["columns"].items()}  # as declared
         self._rows: dict[str, int] | None = None
         self._datasets: dict[str, h5py.Dataset] = {}  # looking one up costs as much as reading a row
 
@@ -73,12 +77,12 @@ class Cache:
 
     def length(self, name: str) -> int:
         """Rows of one dataset."""
-        return len(self._dataset(name))
+        return len(self.dataset(name))
 
     @property
     def width(self) -> int:
         """How many inputs a row has."""
-        return int(self._dataset("inputs").shape[1])
+        return int(self.dataset("inputs").shape[1])
 
     def entries(self, number: int = 0) -> dict[str, Entry]:
         """Key -> Entry of every row and reject; `number` is put in as the entry's file."""
@@ -102,22 +106,26 @@ class Cache:
 
     def rows_digest(self) -> str:
         """`file_digest` of the rows, noted when the file was written."""
-        noted = self.h5.attrs.get("rows")
-        return bytes(noted).decode() if noted is not None else file_digest(self.entries())
+        try:
+            noted = self.h5.attrs.get("rows")
+            return hdf5.text(noted) if noted is not None else file_digest(self.entries())
+        except DAMAGE as e:
+            raise _damaged(self.path, e) from e
 
     def reject_entries(self, number: int = 0) -> dict[str, Entry]:
         """Key -> Entry of the rejects. Raises: UserError when they are not what was written."""
         found = [
             *zip(
-                _strings(self._read("rejects/key")),
-                self._read("rejects/reason", text=True),
-                _digests(self._read("rejects/inputs")),
-                strict=True,
+                _strings(self._read("rejects/key")), self.reasons(), _digests(self._read("rejects/inputs")), strict=True
             )
         ]
         if self.h5.attrs.get("rejects") not in (None, rejects_digest(found).encode()):
             raise _damaged(self.path, ValueError("not the digest it should have"), "rejects")
         return {key: Entry(number, -1, made, b"", reason) for key, reason, made in found}
+
+    def reasons(self) -> list[str]:
+        """Why each of the rejects is one."""
+        return list(self._read("rejects/reason", text=True))
 
     def rows(self, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
         """The rows of `keys` with the datasets `columns`.
@@ -155,14 +163,14 @@ class Cache:
 
     def filters(self, name: str) -> list[Any]:
         """How the chunks of a dataset are packed: two datasets with the same can exchange them as they are."""
-        return filters(self._dataset(name))
+        return filters(self.dataset(name))
 
     def chunk(self, name: str, row: int) -> bytes:
         """The chunk that is row `row` of one column, as it lies in the file; a bad checksum is a UserError."""
-        dataset = self._dataset(name)
+        dataset = self.dataset(name)
         try:
             skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
-        except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as e:
+        except DAMAGE as e:
             raise _damaged(self.path, e, name) from e
         if skipped or len(data) < 4 or not checks(data):
             raise _damaged(self.path, ValueError(f"row {row} does not have its checksum"), name)
@@ -170,16 +178,33 @@ class Cache:
 
     def _read(self, name: str, where: slice = slice(None), text: bool = False) -> Any:
         try:
-            dataset = self._dataset(name)
-            return list(dataset.asstr()[where]) if text else dataset[where]
-        except (OSError, KeyError, ValueError, RuntimeError, MemoryError) as e:  # what damage looks like to HDF5
+            dataset = self.dataset(name)
+            if dataset.dtype.kind != "O":
+                return dataset[where]
+            return self._varying(dataset.asstr() if text else dataset, range(*where.indices(len(dataset))))
+        except DAMAGE as e:
             raise _damaged(self.path, e, name) from e
 
-    def _dataset(self, name: str) -> h5py.Dataset:
-        try:
-            found = self._datasets[name] = self._datasets.get(name) or self.h5[name]
-        except (KeyError, RuntimeError) as e:
-            raise _damaged(self.path, e, name) from e
+    def _varying(self, dataset: Any, rows: range) -> list[Any]:
+        """Values of any length, a few at a time: all of them may lead to the same place, and be more than the file."""
+        values: list[Any] = []
+        room = self.path.stat().st_size
+        for start in range(rows.start, rows.stop, VARYING):
+            some = dataset[start : min(start + VARYING, rows.stop)]
+            room -= sum(map(len, some))
+            if room < 0:
+                raise ValueError("values that are longer than the whole file")
+            values += list(some)
+        return values
+
+    def dataset(self, name: str) -> h5py.Dataset:
+        """A dataset as it lies in the file. Raises: UserError when it is none of ours, or leads out of the file."""
+        found = self._datasets.get(name)
+        if found is None:
+            try:
+                found = self._datasets[name] = hdf5.dataset(self.h5, name, self.columns.get(name))
+            except DAMAGE as e:
+                raise _damaged(self.path, e, name) from e
         return found
 
 

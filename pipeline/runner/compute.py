@@ -15,6 +15,7 @@ from pipeline.sources.reader import UNREADABLE, Reader
 
 PART_BYTES = 1 << 24  # a part is closed when it holds this much,
 PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
+BATCH_BYTES = 1 << 24  # of the user's files read for one batch, if it is more than one
 
 
 def work(
@@ -58,17 +59,32 @@ def _items(
     with ExitStack() as stack:
         caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
         reader = Reader()
+        if not stage.parents:
+            for some in _batches([(key, inputs.sources[key].size) for key in todo], stage.batch):
+                yield _read_sources(inputs, some, reader)
+            return
         for start in range(0, len(todo), stage.batch):
             keys = todo[start : start + stage.batch]
-            if not stage.parents:
-                yield _read_sources(inputs, keys, reader)
-                continue
             data: list[dict] = [{} for _ in keys]
             for parent, columns in stage.parents.items():
                 for d, row in zip(data, caches[parent].rows(keys, columns), strict=True):
                     d.update((f"{parent}.{name}", value) for name, value in row.items())
             made = [inputs.input_digests[key] or b"" for key in keys]
             yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
+
+
+def _batches(sizes: Sequence[tuple[str, int]], most: int) -> Iterator[list[str]]:
+    """Keys in their order, at most so many and BATCH_BYTES of files at once, but always one."""
+    keys: list[str] = []
+    held = 0
+    for key, size in sizes:
+        if keys and (len(keys) == most or held + size > BATCH_BYTES):
+            yield keys
+            keys, held = [], 0
+        keys.append(key)
+        held += size
+    if keys:
+        yield keys
 
 
 def _read_sources(

@@ -8,7 +8,7 @@ from pipeline import device
 from pipeline.caches import writer as parts
 from pipeline.caches.writer import PendingRows
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.files import sweep, write_atomic
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
@@ -140,7 +140,7 @@ def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -
     old = path.read_bytes() if path.exists() else b""
     lines = [line for line in old.decode().splitlines() if json.loads(line)["stage"] != stage.name]
     lines += [
-        json.dumps({"key": key, "stage": stage.name, "reason": entry.reason}, ensure_ascii=False)
+        json.dumps({"key": key, "stage": stage.name, "reason": printable(entry.reason)}, ensure_ascii=False)
         for key, entry in sorted(plan.entries.items())
         if entry.row < 0
     ]

@@ -131,7 +131,7 @@ def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
     with ExitStack() as stack:
         own, *caches = (stack.enter_context(Cache(file)) for file in (path, *sources))
         made = {parent: cache.rows_digest() for parent, cache in zip(sorted(stage.parents), caches, strict=True)}
-        if change(own.provenance, stage) or own.provenance["parents"] != made:
+        if change(own.provenance, stage) or own.provenance.get("parents") != made:
             return False
         shared = functools.reduce(_common, (cache.key_array() for cache in caches))
         return len(own) + own.length("rejects/key") == len(shared)  # each of them was made from one of those

@@ -65,7 +65,7 @@ def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
         shards = [Shard(**s) for s in index["shards"]]
         wrong = next(filter(None, map(_wrong, shards)), "")
         provenance = dict(index["provenance"])
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError) as e:
         raise UserError(f"{where}/index.json: not an index of shards ({e}); run `hypernst shards` again") from e
     if wrong:
         raise UserError(f"{where}/index.json: {wrong}; run `hypernst shards` again")
@@ -74,6 +74,10 @@ def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
 
 def _wrong(shard: Shard) -> str:
     """What is wrong with a shard's entry. Names are checked as they become parts of paths and of commands of gopen."""
+    texts = [shard.name, shard.collection, shard.split, shard.sha256, *shard.keys]
+    numbers = [shard.samples, shard.bytes, *shard.offsets, *(size for sizes in shard.sizes for size in sizes)]
+    if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
+        raise TypeError("texts in place of numbers, or numbers in place of texts")
     if not NAME.fullmatch(shard.name):
         return f"shard name {shard.name!r}; expected {NAME.pattern}"
     for key in shard.keys:

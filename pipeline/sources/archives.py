@@ -1,19 +1,27 @@
-"""Archives of pictures: tars (plain or gzipped, webdataset's included) and zips, listed and read, never unpacked."""
+"""Archives of pictures: tars (plain or gzipped, webdataset's included) and zips, listed and read, never unpacked.
+
+They are of unknown origin: what they claim is bounded, and whatever their readers raise is damage to one archive.
+"""
+
+# Plain strings throughout, as in `sources`.
+# ruff: noqa: PTH116
 
 import gzip
+import os
 import re
 import stat
-import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from pipeline.sources import tars
+from pipeline.zips import MEMBERS, Zip, judge
+
 TARS = (".tar", ".tar.gz", ".tgz")
 SUFFIXES = (*TARS, ".zip")
-MAX_BYTES = 1 << 28  # of one picture's file
-BLOCK = 512  # of a tar
-DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, ValueError, NotImplementedError)
+MAX_BYTES = 1 << 27  # of one picture's file
+NAMES = 1 << 25  # letters of all members' names
+GROWTH, ROOM = 100, 1 << 30  # a gzipped tar may unpack to so many times its size, or so many bytes
 
 
 class BadArchiveError(Exception):
@@ -40,17 +48,38 @@ def is_archive(name: str) -> bool:
 def listing(path: str) -> list[Member]:
     """Every file in an archive, in its order, its name without leading `./`.
 
-    Raises: BadArchiveError when it is cut, damaged or none, a name in it leads out of it, or is there twice.
+    Raises: BadArchiveError when it is cut, damaged or none, has too many members, or one whose name leads out of it or
+    is there twice; OSError when the file cannot be read at all.
     """
     try:
-        found = list(_zip_members(path) if path.lower().endswith(".zip") else _tar_members(path))
-    except DAMAGE as error:
-        raise BadArchiveError(f"damaged or cut archive ({_brief(error)})") from None
+        members = _zip_members(path) if path.lower().endswith(".zip") else _tar_members(path)
+        found = _bounded(members)
+    except BadArchiveError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise BadArchiveError(f"damaged or cut archive ({_brief(error)}); pack it again") from None
     seen = set()
     for member in found:
         if member.name in seen:
             raise BadArchiveError(f"archive holds {member.name!r} twice")
         seen.add(member.name)
+    return found
+
+
+def _bounded(members: Iterator[Member]) -> list[Member]:
+    """All of them. Raises: BadArchiveError when they, or their names, are too many to keep."""
+    found: list[Member] = []
+    letters = 0
+    for member in members:
+        found.append(member)
+        letters += len(member.name)
+        if len(found) > MEMBERS or letters > NAMES:
+            raise BadArchiveError(
+                f"holds more than {MEMBERS} files, or names of more than {NAMES >> 20} million "
+                "letters; pack it as several archives"
+            )
     return found
 
 
@@ -77,7 +106,7 @@ class Reader:
     def __init__(self) -> None:
         self._path = ""
         self._file: BinaryIO | gzip.GzipFile | None = None
-        self._zip: zipfile.ZipFile | None = None
+        self._zip: Zip | None = None
 
     def read(self, path: str, at: int, size: int) -> bytes:
         """The bytes of one member. Raises: OSError with the reason as its text when they cannot be had."""
@@ -86,17 +115,17 @@ class Reader:
                 self.close()
                 self._path = path
                 if path.lower().endswith(".zip"):
-                    self._zip = zipfile.ZipFile(path)
+                    self._zip = Zip(path)
                 else:
                     opened = open if path.lower().endswith(".tar") else gzip.open
                     self._file = opened(path, "rb")
             if self._zip is not None:
-                data = self._zip.read(self._zip.infolist()[at])
+                data = bytes(self._zip.bounded(self._zip.infolist()[at], MAX_BYTES))
             else:
                 assert self._file is not None
                 self._file.seek(at)
                 data = self._file.read(size)
-        except (*DAMAGE, RuntimeError, IndexError) as error:  # zipfile's word for encryption is RuntimeError
+        except Exception as error:  # these are other people's parsers
             self.close()
             raise OSError(0, f"damaged in the archive ({_brief(error)})") from None
         if len(data) != size:
@@ -112,27 +141,29 @@ class Reader:
 
 
 def _tar_members(path: str) -> Iterator[Member]:
-    with tarfile.open(path, "r:" if path.lower().endswith(".tar") else "r:gz") as tar:
-        while (info := tar.next()) is not None:
-            vars(tar)["members"].clear()  # or the whole list would be kept twice
-            if info.isdir():
-                continue
-            problem = "" if info.isreg() else "a link inside an archive" if info.islnk() or info.issym() else "no file"
-            yield Member(_inside(info.name), info.offset_data, info.size, problem)
-        assert tar.fileobj is not None
-        tar.fileobj.seek(tar.offset)
-        if tar.fileobj.read(BLOCK) != bytes(BLOCK):  # tarfile takes a tar cut between two members for a whole one
-            raise ValueError("its end is missing, or a header is damaged")
+    packed = not path.lower().endswith(".tar")
+    limit = max(ROOM, GROWTH * os.stat(path).st_size) if packed else tars.FAR
+    with gzip.open(path) if packed else open(path, "rb") as file:
+        for name, at, size, problem in tars.walk(file, limit):
+            yield Member(_inside(name), at, size, problem)
 
 
 def _zip_members(path: str) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
+    with Zip(path) as archive:
         for number, info in enumerate(archive.infolist()):
-            if info.is_dir():
+            if info.filename.endswith("/"):
                 continue
             problem = "a link inside an archive" if stat.S_ISLNK(info.external_attr >> 16) else ""
-            problem = "encrypted" if info.flag_bits & 1 else problem
+            problem = "encrypted" if info.flag_bits & 1 else problem or _packing(info)
             yield Member(_inside(info.filename), number, info.file_size, problem)
+
+
+def _packing(info: zipfile.ZipInfo) -> str:
+    try:
+        judge(info)
+    except NotImplementedError as error:
+        return str(error)
+    return ""
 
 
 def _inside(name: str) -> str:
@@ -143,4 +174,6 @@ def _inside(name: str) -> str:
 
 
 def _brief(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
     return " ".join(str(getattr(error, "strerror", "") or error).split())[:80] or type(error).__name__

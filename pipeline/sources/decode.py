@@ -1,15 +1,27 @@
-"""Pictures as users have them: any common encoding, opened carefully, turned upright, made plain 8-bit RGB."""
+"""Pictures as users have them: any common encoding, opened carefully, turned upright, made plain 8-bit RGB.
+
+A small file may unpack to any number of pixels, so what decoding takes is counted from the header before it begins.
+Large JPEGs are decoded at a half, a quarter or an eighth of their size; other pictures that take too much are refused.
+"""
 
 import io
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.sources import jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 MAX_PIXELS = 120_000_000
+MAX_MEMORY = 210_000_000  # bytes that a picture takes at most while it is decoded, its file among them
 MIN_SIDE = 64
+ROWS = 1 << 18  # pixels made plain at once
+# Bytes a pixel: of Pillow's own copy, by mode (4 where it is not named), and of what a codec has beside it (measured).
+OWN = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+BESIDE = {"WEBP": 10, "AVIF": 9}
+TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 
 
 class UnusableError(Exception):
@@ -20,7 +32,8 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
     """Decode a picture of unknown origin to RGB [H, W, 3] u8.
 
     EXIF rotation is applied, transparency laid on white, CMYK, palette, grey and 16-bit converted, the first frame
-    of an animation taken. The size is checked before anything is decoded.
+    of an animation taken. Size and memory are judged before anything is decoded; `reduction` tells how much smaller
+    than its own size a large JPEG comes out.
 
     Raises: UnusableError for what is no picture, is truncated or damaged, too large or too small.
     """
@@ -29,57 +42,119 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warnings about large pictures and odd metadata: judged below
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.size, max_pixels, min_side)
-                image.load()
-                return _plain(_upright(image))
+            rgb, (turn, mirrored) = _decoded(data, max_pixels, min_side)
+            rgb = np.rot90(rgb, turn)
+            return np.ascontiguousarray(rgb[:, ::-1] if mirrored else rgb)
         except UnidentifiedImageError:
             raise UnusableError(f"not a picture in a known format ({', '.join(FORMATS)})") from None
         except Image.DecompressionBombError:
             raise UnusableError(f"more than {max_pixels / 1e6:.0f} million pixels") from None
         except MemoryError:
             raise UnusableError("too large for this machine's memory") from None
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            IndexError,
-            TypeError,
-            EOFError,
-            OverflowError,
-            RuntimeError,
-        ) as error:
+        except UnusableError:
+            raise
+        except Exception as error:
             # what Pillow's decoders raise for damaged files varies by format; none of it concerns the program
             raise UnusableError(f"damaged or truncated picture ({str(error)[:80] or type(error).__name__})") from None
+
+
+def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.uint8], tuple[int, bool]]:
+    """RGB as it lies in the file, and how it has to be turned; the decoder's copy is gone by then."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image.size, max_pixels, min_side)
+        _check_memory(image, data)
+        image.load()
+        return _plain(image), TURNS.get(_orientation(image), (0, False))
+
+
+def reduction(data: bytes) -> float:
+    """How many times a picture's side is larger than `read` gives it: 1 but for JPEGs of many million pixels."""
+    if not data.startswith(jpeg.START):
+        return 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            full = max(image.size)
+            _check_memory(image, data)
+            return full / max(image.size)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int, min_side: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise UnusableError(f"{width}x{height} pixels, more than {max_pixels / 1e6:.0f} million")
+        raise UnusableError(f"{width}x{height} pixels, more than {max_pixels / 1e6:.0f} million; save it smaller")
     if min(size) < min_side:
         raise UnusableError(f"{width}x{height} pixels, shorter side under {min_side}")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _check_memory(image: Image.Image, data: bytes) -> None:
+    """Have a JPEG decoded so small that it fits. Raises: UnusableError for what does not fit."""
+    (width, height), kind = image.size, "JPEG" if image.format == "MPO" else str(image.format)
+    bytes_a_pixel = OWN.get(image.mode, 4) + 3 + BESIDE.get(kind, 0)
+    whole = len(data) + _tile(image)  # what it takes however small it is decoded
+    if kind == "JPEG":
+        whole += int(width * height * jpeg.coefficients(data))
+    for scale in (1, 2, 4, 8) if kind == "JPEG" else (1,):
+        need = whole + width * height // scale**2 * bytes_a_pixel
+        if need <= MAX_MEMORY:
+            if scale > 1:
+                image.draft(None, (width // scale, height // scale))
+            return
+    most = max(0, MAX_MEMORY - len(data)) // bytes_a_pixel / 1e6
+    raise UnusableError(
+        f"{width}x{height} pixels of {kind} take {need / 1e6:.0f} MB to decode, more than "
+        f"{MAX_MEMORY / 1e6:.0f} MB; save it as a plain JPEG, or of at most {most:.0f} million pixels"
+    )
+
+
+def _tile(image: Image.Image) -> int:
+    """Bytes that a TIFF unpacks at once: a tile may be larger than the picture, a strip as large."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return 0
+    width, height = image.size
+    sides = [tags.get(322), tags.get(323)] if 322 in tags else [width, min(tags.get(278, height), height)]
+    depth = max(tags.get(258, (8,))) if isinstance(tags.get(258, (8,)), tuple) else 8
+    turned = 4 * width * height if tags.get(274, 1) != 1 else 0  # Pillow turns a TIFF when it loads it
+    return turned + int(np.prod([float(side or 0) for side in sides])) * int(tags.get(277, 1)) * int(depth) // 8
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        return ImageOps.exif_transpose(image)
+        return int(image.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF must not cost an otherwise good picture
-        return image
+        return 1
 
 
 def _plain(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
-        top = float(np.nanmax(values, initial=0.0))
-        scale = 1.0
-        if image.mode == "F" and top <= 1:
-            scale = 255.0
-        elif image.mode != "F" and top > 255:
-            scale = 1 / 257
-        grey = np.clip(np.nan_to_num(values) * scale, 0, 255).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, 2)
+    """RGB [H, W, 3] u8 of a decoded picture, some rows at a time."""
+    width, height = image.size
+    step = max(1, ROWS // width)
+    blocks = [(0, top, width, min(top + step, height)) for top in range(0, height, step)]
+    numbers = image.mode.startswith("I") or image.mode == "F"
+    scale = _scale(image, blocks) if numbers else 1.0
+    out = np.empty((height, width, 3), np.uint8)
+    for box in blocks:
+        some = image.crop(box)
+        out[box[1] : box[3]] = _grey(some, scale) if numbers else _colours(some)
+    return out
+
+
+def _scale(image: Image.Image, blocks: list[tuple[int, int, int, int]]) -> float:
+    """What brings the numbers of a grey picture to 0..255."""
+    top = max(float(np.nanmax(np.asarray(image.crop(box), np.float32), initial=0.0)) for box in blocks)
+    if image.mode == "F":
+        return 255.0 if top <= 1 else 1.0
+    return 1 / 257 if top > 255 else 1.0
+
+
+def _grey(image: Image.Image, scale: float) -> NDArray[np.uint8]:
+    values = np.nan_to_num(np.asarray(image, np.float32)) * scale
+    return np.clip(values, 0, 255).round().astype(np.uint8)[..., None]
+
+
+def _colours(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))

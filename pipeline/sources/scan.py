@@ -14,7 +14,7 @@ from pipeline.sources import archives
 from pipeline.sources.archives import BadArchiveError
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import key_of
-from pipeline.sources.reader import PLAIN, Source
+from pipeline.sources.reader import PLAIN, Source, too_large
 
 SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
@@ -96,7 +96,7 @@ def _file(file: str, relative: str, notes: "Fingerprints") -> list[Source]:
     if not stat.S_ISREG(state.st_mode):
         return one(-1, 0, "not a plain file")
     if not archives.is_archive(relative):
-        return one(state.st_size, state.st_mtime_ns, _too_large(state.st_size))
+        return one(state.st_size, state.st_mtime_ns, too_large(state.st_size))
     try:
         return _members(file, relative, state, notes)
     except BadArchiveError as error:
@@ -118,13 +118,8 @@ def _members(file: str, relative: str, state: os.stat_result, notes: "Fingerprin
         if "." in ending and sample in mains:  # `7.region.png` beside `7.jpg`: webdataset's other fields
             problem = problem or f"a further field of the sample whose picture is {mains[sample]!r}"
         path = f"{relative}/{name}" if relative else name
-        found.append(Source(key_of(path), _shown(path), file, at, size, state.st_mtime_ns, problem or _too_large(size)))
+        found.append(Source(key_of(path), _shown(path), file, at, size, state.st_mtime_ns, problem or too_large(size)))
     return found
-
-
-def _too_large(size: int) -> str:
-    limit = archives.MAX_BYTES
-    return f"{size / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB" if size > limit else ""
 
 
 def _shown(path: str) -> str:

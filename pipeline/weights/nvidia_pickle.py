@@ -12,7 +12,7 @@ import pickletools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OLD = ("dnnlib.tflib", "tfutil", "network")
 MODULES, MEMO = 10_000, 10_000_000  # far more than any network has: of modules, of objects that a pickle remembers
+TUPLES = 50_000  # as well; of a hundred thousand within each other Python cannot take the hash, and falls over
 REFUSED = "which weights never need; nothing in it was run or loaded"
 
 
@@ -126,13 +127,22 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def scan(file: BinaryIO) -> None:
+    """Look through a pickle, running nothing. Raises: UserError for one that would fill the memory or crash."""
+    tuples = 0
+    for code, place, _ in pickletools.genops(file):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place or 0) > MEMO:
+            raise UserError(f"a pickle that remembers {place} objects, {REFUSED}")
+        tuples += code.name.startswith("TUPLE")
+        if tuples > TUPLES:
+            raise UserError(f"a pickle of more than {TUPLES} tuples, {REFUSED}")
+
+
 def load(path: Path) -> Any:
     """The pickle's object. Raises: UserError telling what the file is instead, as the rest of a sentence."""
     try:
         with path.open("rb") as file:
-            for code, place, _ in pickletools.genops(file):
-                if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place or 0) > MEMO:  # it would fill the memory
-                    raise UserError(f"a pickle that remembers {place} objects, {REFUSED}")
+            scan(file)
             file.seek(0)
             return Unpickler(file).load()
     except UserError:

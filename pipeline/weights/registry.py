@@ -33,7 +33,8 @@ class Weight:
     `file` is the final file's name: .safetensors is converted, a name without a suffix is a folder, others are kept as
     they are. `revision` goes up when the converter changes, so that files converted before are not used again.
     An `optional` one is only wanted where a profile names it. What comes from an address is imported: `kind` and
-    `expects` say what the file has to be (`pipeline.recognise`), `published` what it is called there, `mb` its size.
+    `expects` say what the file has to be (`pipeline.recognise`), `published` what it is called there, `mb` its
+    size, `sha256` its hash where one is published.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Weight:
     expects: Mapping[str, object] = field(default_factory=dict)
     published: str = ""
     mb: int = 0
+    sha256: str = ""
 
     @property
     def direct(self) -> bool:
@@ -81,10 +83,29 @@ def _drive(key: str) -> str:
 
 
 def _published(
-    name: str, what: str, source: str, licence: str, published: str, kind: str, mb: int, **expects: object
+    name: str,
+    what: str,
+    source: str,
+    licence: str,
+    published: str,
+    kind: str,
+    mb: int,
+    sha256: str = "",
+    **expects: object,
 ) -> Weight:
-    return Weight(name, what, source, licence, f"{name}.{'pt' if kind.startswith('farl') else 'safetensors'}",
-                  optional=True, kind=kind, expects=expects, published=published, mb=mb)  # fmt: skip
+    return Weight(
+        name,
+        what,
+        source,
+        licence,
+        f"{name}.safetensors",
+        optional=True,
+        kind=kind,
+        expects=expects,
+        published=published,
+        mb=mb,
+        sha256=sha256,
+    )
 
 
 _PAPER = (
@@ -116,12 +137,14 @@ _PAPER = (
     _published("hyperstyle-ffhq-1024", "HyperStyle's hypernetwork for FFHQ at 1024 px",
                _drive("1C3dEIIH1y8w1-zQMCyx7rDF0ndswSXh4"), "MIT; FFHQ is for non-commercial use",
                "hyperstyle_ffhq.pt", "hyperstyle", 1331),
-    _published("farl-lapa", "FaRL face parser, LaPa's 11 classes, TorchScript by facer",
+    _published("farl-lapa", "FaRL face parser, LaPa's 11 classes, by facer",
                f"{_FACER_FILES}/face_parsing.farl.lapa.main_ema_136500_jit191.pt", _FACER,
-               "face_parsing.farl.lapa.main_ema_136500_jit191.pt", "farl", 0, classes=11),
-    _published("farl-celebm", "FaRL face parser, CelebAMask's 19 classes, TorchScript by facer",
+               "face_parsing.farl.lapa.main_ema_136500_jit191.pt", "farl", 647,
+               "f5a874906795ef89fadd7cf3b5b218ed8550fa9dbb383b7c0f95726c3a352914", classes=11),
+    _published("farl-celebm", "FaRL face parser, CelebAMask's 19 classes, by facer",
                f"{_FACER_FILES}/face_parsing.farl.celebm.main_ema_181500_jit.pt", _FACER,
-               "face_parsing.farl.celebm.main_ema_181500_jit.pt", "farl", 0, classes=19),
+               "face_parsing.farl.celebm.main_ema_181500_jit.pt", "farl", 647,
+               "bbc1f0e9f68c80eb83a0b23f33850d1e10f2ec1eda96884112d111c2c1f15c79", classes=19),
     _published("aladin-vit", "ALADIN on ViT-B/16, trained on BAM-FG", "https://github.com/DanRuta/ALADIN/releases",
                _RESEARCH, "aladinVIT_bamfg_64.47.pt", "aladin-vit", 345),
     _published("aladin-vgg", "ALADIN on VGG16, as published with CoGS",

@@ -159,12 +159,22 @@ def kind(name: str) -> str:
     """Return what network the weights are, by the registry or by what their import noted; "" where neither says."""
     if "/" not in name:
         return find(name).kind
-    if not name.endswith(".safetensors"):
-        return ""
+    return str(about(name).get("kind", "")) if name.endswith(".safetensors") else ""
+
+
+def about(name: str) -> dict[str, Any]:
+    """Return what was noted in the weights' file when it was made or imported; nothing where that cannot be read."""
     try:
-        return str(json.loads(metadata(name).get("about", "{}")).get("kind", ""))
-    except (ValueError, AttributeError):
-        return ""
+        found = json.loads(metadata(name).get("about", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def facts(name: str) -> dict[str, Any]:
+    """Return what an import noted about the network, such as the size of its output."""
+    found = about(name).get("facts")
+    return found if isinstance(found, dict) else {}
 
 
 def sha256(name: str) -> str:

@@ -10,6 +10,7 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.runner.spec import Item, StageSpec, Worker
 from pipeline.sources.keys import key_of
+from pipeline.sources.reader import contents
 from stages.apply.portrait import PIXELS, Portrait, assemble, one
 from stages.preprocess import aladin_codes, align, latents, masks
 
@@ -34,7 +35,7 @@ class PortraitReader:
     def __call__(self, path: Path, collection: str) -> Portrait:
         """Read one picture. Raises: UserError telling why it cannot be used."""
         try:
-            data = path.read_bytes()
+            data = contents(str(path))
         except OSError as e:
             raise UserError(f"{path}: {e.strerror}", 2) from e
         key = key_of(path.name)  # decides, among other things, where style windows are drawn

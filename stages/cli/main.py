@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from stages.cli import options, preprocess, results, tools, training
 
 SECTIONS = {
@@ -40,7 +40,7 @@ class _Group(click.Group):
             if isinstance(error, UserError):
                 click.echo(f"hypernst: {error}", err=True)
                 ctx.exit(error.status)
-            text = " ".join(str(error).split())
+            text = printable(" ".join(str(error).split()))
             way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
             ctx.exit(1)

@@ -93,7 +93,9 @@ def given(**options: Any) -> dict[str, Any]:
 
 def finish(result: int | str | None) -> None:
     """Print a text, or leave with an exit status."""
+    from pipeline.errors import printable
+
     if isinstance(result, str):
-        click.echo(result)
+        click.echo(printable(result))
     else:
         click.get_current_context().exit(result or 0)

@@ -1,8 +1,6 @@
 """The profile's face parser, loaded: from an aligned picture to its raw label map."""
 
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from models.faces import alignment
 from models.faces.detector import largest
 from models.parsing import farl
 from models.parsing.facexlib_parsers import BiSeNet, ParseNet
+from models.parsing.farl_network import OUTPUT, FaRL
 from models.parsing.labels import LABELS
 from models.parsing.portrait import PortraitParser
 from models.regions import MAP_SIZE
@@ -59,7 +58,7 @@ def _farl(head: str) -> Callable[[Context], FaceParser]:
         from stages.loaders.face_detector import open_detector
 
         detector = open_detector(ctx)
-        net = farl.FaceParser(script(ctx), head, len(LABELS[f"farl-{head}"]))
+        net = farl.FaceParser(farl_network(ctx), head, len(LABELS[f"farl-{head}"]))
 
         def label(data: bytes) -> NDArray[np.uint8]:
             rgb = images.decode(data)
@@ -73,23 +72,15 @@ def _farl(head: str) -> Callable[[Context], FaceParser]:
     return build
 
 
-def script(ctx: Context) -> Callable[[Tensor], Any]:
-    """The profile's TorchScript network, run as it is written: optimised runs differ in their last bits by turns."""
-    path = weights.path(ctx.profile.parser.weights)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is what facer publishes, deprecated or not
-            net = torch.jit.load(str(path), map_location=ctx.device).eval()
-    except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"{path}: is not a TorchScript network ({reason}); import facer's file again") from error
-
-    def run(x: Tensor) -> Any:
-        with warnings.catch_warnings(), torch.jit.optimized_execution(False):
-            warnings.simplefilter("ignore")
-            return net(x)
-
-    return run
+def farl_network(ctx: Context) -> FaRL:
+    """The profile's FaRL network. Raises: UserError when its weights are missing; ValueError when they do not fit."""
+    name = ctx.profile.parser.weights
+    if not str(weights.path(name)).endswith(".safetensors"):
+        raise UserError(
+            f"{name}: is not a safetensors file; a TorchScript file is never run: "
+            f"`hypernst weights import {name} --as ./mine.safetensors` takes its tensors out"
+        )
+    return FaRL.load(weights.tensors(name), weights.facts(name).get("output", OUTPUT)).to(ctx.device)
 
 
 KINDS: dict[str, Callable[[Context], FaceParser]] = {

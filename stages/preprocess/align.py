@@ -130,5 +130,7 @@ def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool) -> R
     found = align_picture(rgb, detector, settings, keep)
     if found is None:
         return Reject(f"no face found (of at least {MIN_QUAD} px, mostly inside the picture)")
-    image = images.encode(found.image, ".jpg", settings.jpeg_quality)
-    return {"image": image, "path": item.path, "note": found.note, "quad": found.quad, "score": found.score}
+    image, note = images.encode(found.image, ".jpg", settings.jpeg_quality), found.note
+    if (times := decode.reduction(item["source"])) > 1:
+        note = "; ".join(filter(None, (note, f"read at 1/{round(times)} of its size")))
+    return {"image": image, "path": item.path, "note": note, "quad": found.quad * times, "score": found.score}

@@ -103,26 +103,26 @@ class _CacheFile:
                 found = [key for key in keys if key in known]
                 wanted = [c for c in columns if c in cache.columns]
                 made = {"made": cache.provenance} if name == "latents" else {}
-                limits = {"limits": cache.provenance["params"]} if name == "aladin" else {}
+                limits = {"limits": cache.provenance.get("params")} if name == "aladin" else {}
                 for key, row in zip(found, cache.rows(found, wanted), strict=True):
                     rows[key] |= row | made | limits
         return rows
 
     def report(self, full: bool) -> str:
         with Cache(self.path) as cache:
-            h5 = cache.h5
-            count = len(h5["key"])
+            keys, count = cache.keys(), len(cache)
             head = [
-                f"{self.path}: {count} rows, {len(h5['rejects/key'])} rejects, {self.path.stat().st_size / 1e6:.1f} MB"
+                f"{self.path}: {count} rows, {cache.length('rejects/key')} rejects, "
+                f"{self.path.stat().st_size / 1e6:.1f} MB"
             ]
             if count:
-                head.append(f"  keys     {h5['key'][0].decode()} .. {h5['key'][-1].decode()}")
-            reasons = Counter(h5["rejects/reason"].asstr()[:])
+                head.append(f"  keys     {keys[0]} .. {keys[-1]}")
+            reasons = Counter(cache.reasons())
             head += [f"  rejected {n} x {reason}" for reason, n in reasons.most_common(5)]
             spread = "range" if full else "range (spread rows)"
             table: Table = [("dataset", "shape", "dtype", "chunk", "filters", spread)]
             for name in ["key", *cache.columns, "inputs", "digest", "rejects/key", "rejects/reason", "rejects/inputs"]:
-                d = h5[name]
+                d = cache.dataset(name)
                 kind = cache.columns[name].dtype if name in cache.columns else str(d.dtype)
                 filters = "+".join(filter(None, (d.compression, "fletcher32" if d.fletcher32 else ""))) or "-"
                 spread = range_text(spread_blocks(cache, name, full)) if name in cache.columns and count else ""

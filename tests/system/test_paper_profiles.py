@@ -24,6 +24,7 @@ from models.encoders.e4e import Encoder4Editing
 from models.generators.mobilestylegan import MobileStyleGAN
 from models.generators.stylegan2 import StyleGAN2, layer_table
 from models.hypernetworks.hyperstyle import HyperStyle, shares
+from models.parsing.farl_network import FaRL
 from pipeline import images, profile, weights
 from stages.preprocess import samples
 
@@ -84,18 +85,6 @@ def aladin() -> dict[str, Tensor]:
     return {name.replace(":", "."): t for name, t in drawn(net).items()}
 
 
-class Script(nn.Module):
-    """A network of FaRL's signature: RGB in [0, 1] -> (logits at 448 px, something else)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.project = nn.Conv2d(3, 11, 5, 1, 2)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        small = nn.functional.interpolate(x, size=[448, 448], mode="bilinear", align_corners=False)
-        return self.project(small) * 20, small
-
-
 def bring(folder: Path, size: int, names: list[str]) -> None:
     """Write generated weights of all that the profile names and no index has."""
     makers: dict[str, Callable[[int], dict[str, Tensor]]] = {
@@ -108,8 +97,7 @@ def bring(folder: Path, size: int, names: list[str]) -> None:
         kind = name.split("-")[0]
         if kind in makers:
             save_file(makers[kind](size), folder / f"{name}.safetensors")
-    torch.manual_seed(0)
-    torch.jit.script(Script()).save(folder / "farl-lapa.pt")
+    save_file(drawn(state_dicts.build(FaRL, 11)), folder / "farl-lapa.safetensors")
 
 
 def portraits(folder: Path) -> None:

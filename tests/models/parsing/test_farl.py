@@ -23,7 +23,7 @@ def test_the_warps_equal_facers(kind: str) -> None:
     case.check("net_input", farl.sample(images / 255, grid))
     logits = torch.from_numpy(case.input("logits"))
     case.check("seg_logits", farl.sample(logits, back))
-    net = farl.FaceParser(lambda x: (logits, x), kind, logits.shape[1])
+    net = farl.FaceParser(lambda x: logits, kind, logits.shape[1])
     case.check("seg_logits", net.logits(images / 127.5 - 1, case.input("points")))
 
 
@@ -43,13 +43,15 @@ def test_a_warp_and_its_inverse_cancel(kind: str, seed: int) -> None:
 def test_the_answer_can_have_another_size_than_the_picture() -> None:
     points = np.array(farl.TEMPLATE, np.float32)[None]
     ramp = torch.linspace(-1, 1, 448).expand(1, 2, 448, 448)
-    net = farl.FaceParser(lambda x: (ramp, None), "celebm", 2)
+    net = farl.FaceParser(lambda x: ramp, "celebm", 2)
     image = torch.rand(1, 3, 512, 512)
     large, small = net.logits(image, points), net.logits(image, points, 256)
     assert small.shape == (1, 2, 256, 256)
     halved = torch.nn.functional.avg_pool2d(large, 2)
     assert torch.allclose(halved[..., 40:216, 40:216], small[..., 40:216, 40:216], atol=1e-3)
-    with pytest.raises(ValueError, match=r"answers \[2, 448, 448\] a face, expected \[19, 448, 448\]"):
-        farl.FaceParser(lambda x: (ramp, None), "celebm", 19).logits(image, points)
+    finer = farl.FaceParser(lambda x: torch.linspace(-1, 1, 512).expand(1, 2, 512, 512), "celebm", 2)
+    assert torch.allclose(finer.logits(image, points)[..., 80:432, 80:432], large[..., 80:432, 80:432], atol=5e-3)
+    with pytest.raises(ValueError, match="tells 2 classes apart, expected 19"):
+        farl.FaceParser(lambda x: ramp, "celebm", 19).logits(image, points)
     with pytest.raises(ValueError, match="expected one of lapa, celebm"):
-        farl.FaceParser(lambda x: (ramp,), "ibug", 2)
+        farl.FaceParser(lambda x: ramp, "ibug", 2)

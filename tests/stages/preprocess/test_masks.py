@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from models.parsing.facexlib_parsers import BiSeNet
 from models.parsing.labels import LABELS, grouping
@@ -27,20 +26,12 @@ from stages.tools import explain
 from tests.support.goldens import Case
 
 
-class Bands(nn.Module):
-    """A stand-in of facer's signature: label i is sure of itself in the i-th horizontal band."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        rows = torch.arange(448) * classes // 448
-        self.register_buffer("bands", (rows[None] == torch.arange(classes)[:, None]).float()[:, :, None])
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.bands[None].expand(x.shape[0], -1, -1, 448) + 0 * x[:, :1], x
-
-
-def save_bands(path: Path, classes: int) -> str:
-    torch.jit.script(Bands(classes)).save(str(path))
+def use_bands(monkeypatch: pytest.MonkeyPatch, path: Path, classes: int) -> str:
+    """A stand-in for FaRL's network: label i is sure of itself in the i-th horizontal band."""
+    rows = torch.arange(448) * classes // 448
+    bands = (rows[None] == torch.arange(classes)[:, None]).float()[None, :, :, None]
+    monkeypatch.setattr(face_parser, "farl_network", lambda ctx: lambda x: bands.expand(len(x), -1, -1, 448))
+    save_file({"bands": bands}, path)
     return str(path)
 
 
@@ -101,7 +92,7 @@ def bands(size: int, classes: int) -> np.ndarray:
 def test_another_grouping_does_not_run_the_network_again(
     kind: str, face: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = save_bands(tmp_path / "farl.pt", len(LABELS[kind]))
+    network = use_bands(monkeypatch, tmp_path / "farl.safetensors", len(LABELS[kind]))
     if not kind.startswith("farl"):  # facexlib's networks at 512 px have a test of their own
         monkeypatch.setitem(face_parser.KINDS, kind, lambda ctx: lambda data: bands(256, len(LABELS[kind])))
     ctx, calls = context(tmp_path, Parser(kind, network, ("hair",), face)), []
@@ -139,8 +130,9 @@ def test_another_grouping_does_not_run_the_network_again(
     assert not (second["a"]["region"] == 0).any()
 
 
-def test_one_picture_labelled_alone_has_the_same_labels(tmp_path: Path) -> None:
-    ctx = context(tmp_path, Parser("farl-lapa", save_bands(tmp_path / "farl.pt", 11), ("hair",), ()))
+def test_one_picture_labelled_alone_has_the_same_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = use_bands(monkeypatch, tmp_path / "farl.safetensors", 11)
+    ctx = context(tmp_path, Parser("farl-lapa", path, ("hair",), ()))
     label = face_parser.open_parser(ctx)
     data = images.encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     assert all((label(data) == label(data)).all() for _ in range(3))
@@ -171,12 +163,20 @@ def test_labels_that_cannot_be_grouped_are_told_first(tmp_path: Path) -> None:
         assert caught.value.status == 2
 
 
-def test_what_is_no_network_of_facers_is_told(tmp_path: Path) -> None:
-    (tmp_path / "cut.pt").write_bytes(b"PK")
-    ctx = context(tmp_path, Parser("farl-lapa", str(tmp_path / "cut.pt"), ("hair",), ()))
-    with pytest.raises(UserError, match="is not a TorchScript network"):
-        face_parser.open_parser(ctx)
-    ctx = context(tmp_path, Parser("farl-lapa", save_bands(tmp_path / "farl.pt", 19), ("hair",), ()))
-    fill_images(ctx)
-    with pytest.raises(UserError, match=r"answers \[19, 448, 448\] a face, expected \[11, 448, 448\]"):
-        masks.run(ctx)
+def test_what_is_no_network_of_farls_is_told_before_it_runs(tmp_path: Path) -> None:
+    for file, why in (
+        ("mine.pt", "a TorchScript file is never run: `hypernst weights import"),
+        ("cut.safetensors", "is not a readable safetensors file"),
+    ):
+        (tmp_path / file).write_bytes(b"PK")
+        with pytest.raises(UserError, match=why):
+            face_parser.open_parser(context(tmp_path, Parser("farl-lapa", str(tmp_path / file), ("hair",), ())))
+    path = tmp_path / "other.safetensors"
+    save_file({"head.head.conv_seg.weight": torch.zeros(11, 768, 1, 1)}, path)
+    with pytest.raises(
+        UserError, match=r"not a FaRL face parser: 238 of 239 tensors are missing.*parser.kind 'farl-lapa'"
+    ):
+        face_parser.open_parser(context(tmp_path, Parser("farl-lapa", str(path), ("hair",), ())))
+    save_file({"x": torch.zeros(1)}, path, {"about": '{"facts": {"output": [512, 1e9]}}'})
+    with pytest.raises(UserError, match="not a FaRL face parser"):
+        face_parser.open_parser(context(tmp_path, Parser("farl-lapa", str(path), ("hair",), ())))

@@ -1,11 +1,7 @@
 """Importing published weights: every layout is known and kept whole, under the name that fits it."""
 
 import argparse
-import dataclasses
 import json
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +24,9 @@ from stages.cli import main as cli
 from stages.weights_import import identify
 from stages.weights_import import importer as imports
 from stages.weights_import.structure import structure
-from tests.stages.preprocess.test_masks import save_bands
 from tests.support import published_files
-from tests.support.weights_import import kept, own_cache, refused, same, shapes, take, theirs
+from tests.support.torchscripts import farl, scripted
+from tests.support.weights_import import own_cache, refused, same, shapes, take, theirs
 
 
 @pytest.fixture(autouse=True)
@@ -192,12 +188,15 @@ def test_the_swapping_autoencoders_discriminators_are_two_networks(tmp_path: Pat
         assert "discriminator, as it should be" in imports.verify(name)
 
 
-def test_facers_network_is_kept_as_it_is(tmp_path: Path) -> None:
-    path = Path(save_bands(tmp_path / "parser.pt", 19))
+def test_of_facers_network_only_the_tensors_are_kept(tmp_path: Path) -> None:
+    path = scripted(tmp_path / "parser.pt", farl(19), out_size=[448, 448])
     done = take(path)
-    assert done.name == "farl-celebm" and "classes 19" in str(done)
-    assert weights.path("farl-celebm").read_bytes() == path.read_bytes()
-    path = Path(save_bands(tmp_path / "other.pt", 11))
+    assert done.name == "farl-celebm" and "classes 19, output [448, 448]); 239 tensors, none missing" in str(done)
+    assert "not that of the published file (bbc1f0e9f68c80eb…)" in str(done)
+    assert same(weights.tensors("farl-celebm"), farl(19)) and weights.facts("farl-celebm")["output"] == [448, 448]
+    assert "FaRL face parser (classes 19), as it should be" in imports.verify("farl-celebm")
+    weights.path("farl-celebm").unlink()  # it is large
+    path = scripted(tmp_path / "other.pt", farl(11))
     with pytest.raises(UserError, match=r"classes 11.*expected classes 19 for farl-celebm"):
         take(path, "farl-celebm")
 
@@ -260,34 +259,3 @@ def test_the_command_tells_what_it_did_or_one_line(tmp_path: Path) -> None:
     assert checked.exit_code == 0 and "sha256" in checked.output
     missing = call("check", "--profile", "paper1024")
     assert missing.exit_code == 1 and "get e4e_ffhq_encode.pt from" in missing.output
-
-
-def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    save_bands(served / "face_parsing.pt", 11)
-    (served / "quota.pt").write_text("<html>Quota exceeded</html>")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    row = weights.REGISTRY["farl-lapa"]
-    try:
-        for file in ("gone.pt", "quota.pt", "face_parsing.pt"):
-            address = f"http://127.0.0.1:{server.server_port}/{file}"
-            there = dataclasses.replace(row, source=address, published=file)
-            monkeypatch.setitem(weights.REGISTRY, "farl-lapa", there)
-            if file == "face_parsing.pt":
-                place = imports.fetch_file("farl-lapa")
-                assert place.read_bytes() == (served / file).read_bytes() and place == weights.path("farl-lapa")
-            else:
-                with pytest.raises(UserError, match="cannot be fetched" if file == "gone.pt" else "quota is exceeded"):
-                    imports.fetch_file("farl-lapa")
-                assert kept() == set()
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder without a word."""
-
-    def log_message(self, format: str, *args: object) -> None: ...

@@ -17,6 +17,7 @@ from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
+from pipeline.runner import compute
 from pipeline.runner.run import Summary, run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import is_settled
@@ -218,7 +219,7 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             env={**os.environ, "DELAY": "0.01"},
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             stderr=subprocess.DEVNULL,
         )
         try:
@@ -247,8 +248,15 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
         )
         out = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
         )
         peaks.append(int(out.stdout))
     print(f"{peaks} MB")
     assert peaks[1] - peaks[0] < 50
+
+
+def test_a_batch_holds_few_bytes_of_files() -> None:
+    large = compute.BATCH_BYTES
+    sizes = [("a", 1), ("b", 1), ("c", large), ("d", 1), ("e", 1), ("f", 1), ("g", -1)]
+    assert list(compute._batches(sizes, 3)) == [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
+    assert list(compute._batches([], 3)) == []

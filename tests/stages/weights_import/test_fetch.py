@@ -1,0 +1,61 @@
+"""A published file with an address: fetched within its limits, known by its sha256, imported."""
+
+import dataclasses
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from pipeline import hashing, weights
+from pipeline.errors import UserError
+from stages.weights_import import importer as imports
+from tests.support.torchscripts import farl, scripted
+from tests.support.weights_import import kept, same
+
+
+def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    scripted(served / "face_parsing.pt", farl(11))
+    (served / "quota.pt").write_text("<html>Quota exceeded</html>")
+    (served / "long.pt").write_bytes(bytes(2_000_000))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    row = weights.REGISTRY["farl-lapa"]
+    try:
+        wrong = {
+            "gone.pt": "cannot be fetched",
+            "face_parsing.pt": "is another file than was published",
+            "quota.pt": "quota is exceeded",
+            "long.pt": "sends more than 1 MB",
+        }
+        for file, sha256 in (
+            ("gone.pt", ""),
+            ("face_parsing.pt", row.sha256),
+            ("quota.pt", ""),
+            ("long.pt", "0"),
+            ("face_parsing.pt", hashing.sha256(served / "face_parsing.pt")),
+        ):
+            address = f"http://127.0.0.1:{server.server_port}/{file}"
+            there = dataclasses.replace(row, source=address, published=file, sha256=sha256, mb=1)
+            monkeypatch.setitem(weights.REGISTRY, "farl-lapa", there)
+            if file == "face_parsing.pt" and sha256 != row.sha256:
+                place = imports.fetch_file("farl-lapa")
+                assert place == weights.path("farl-lapa") and same(load_file(place), farl(11))
+                place.unlink()  # it is large
+            else:
+                with pytest.raises(UserError, match=wrong[file]):
+                    imports.fetch_file("farl-lapa")
+                assert kept() == set()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder without a word."""
+
+    def log_message(self, format: str, *args: object) -> None: ...
