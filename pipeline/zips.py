@@ -39,6 +39,8 @@ class _Pieces(io.RawIOBase):
 class Zip(zipfile.ZipFile):
     """A zip file opened for reading. Raises: BadZipFile and others of zipfile's for what is none or has no end."""
 
+    _pieces: _Pieces | None = None
+
     def __init__(self, source: Path | str | bytes) -> None:
         self._pieces = _Pieces(io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb"))  # noqa: SIM115
         try:
@@ -52,7 +54,8 @@ class Zip(zipfile.ZipFile):
     def close(self) -> None:
         """Close the file, too."""
         super().close()
-        self._pieces.close()
+        if self._pieces is not None:  # there is none where the file could not be opened
+            self._pieces.close()
 
     def bounded(self, info: zipfile.ZipInfo, limit: int) -> bytearray:
         """A member's bytes, no more than it claims.

@@ -15,6 +15,7 @@ def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
     from models.hypernetworks import hyperstyle
     from models.metrics import identity
     from models.parsing import facexlib_parsers
+    from models.parsing.farl_network import FaRL
 
     loaders: dict[str, Any] = {
         "stylegan2": stylegan2.StyleGAN2.load, "stylegan2-discriminator": image.ImageDiscriminator.load,
@@ -24,7 +25,7 @@ def structure(kind: str, tensors: Mapping[str, Tensor]) -> None:
         "bisenet": facexlib_parsers.BiSeNet.load, "parsenet": facexlib_parsers.ParseNet.load,
         "retinaface": retinaface.RetinaFace, "retinaface-mobilenet": retinaface.RetinaFace,
         "sae-patch": patch.PatchDiscriminator.load, "sae-image": image.ImageDiscriminator.load,
-        "boundary": _boundary, "arcface": identity.Identity.load,
+        "farl": FaRL.load, "boundary": _boundary, "arcface": identity.Identity.load,
     }  # fmt: skip
     loaders[kind](tensors)
 

@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline import SCHEMA
 from pipeline.caches import reader as store
 from pipeline.errors import UserError
-from pipeline.shards import writer as shards
+from pipeline.shards import index as shards
 from pipeline.sources import archives, decode
 from pipeline.weights import torchscript
 from stages.tools import inspect, verify

