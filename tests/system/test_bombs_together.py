@@ -12,7 +12,7 @@ from tests.pipeline.sources.test_decode import BOMBS, flat
 from tests.support.limits import limited
 
 ALIGN = """
-from pipeline import cli
+from stages.cli import main as cli
 try:
     cli.cli(['align', '--profile', sys.argv[1], '--device=cpu', *sys.argv[2:]], standalone_mode=False)
 except SystemExit as left:

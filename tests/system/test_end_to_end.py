@@ -157,7 +157,7 @@ def contents(path: Path) -> tuple:
 
 
 def test_one_picture_read_alone_gives_what_the_caches_hold(folder: Path, made: Context) -> None:
-    read = reader.Reader(made)
+    read = reader.PortraitReader(made)
     for collection in ("content", "style"):
         for cached in portrait.cached(made, collection):
             name = next(n for n in (*GOOD, "nobody.jpg") if sources.key_of(n) == cached.key)
