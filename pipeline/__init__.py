@@ -1,9 +1,9 @@
-"""How work runs: profiles, caches, resuming, shards, readers. Nothing here computes on pictures or needs a GPU."""
+"""How work runs: profiles, caches, resuming, shards, weights, training loops. No network and no stage is known here."""
 
 import os
 
 __version__ = "0.1.0"
-SCHEMA = 1  # of the cache files; a row written under another schema is stale
+SCHEMA = 1  # version of the cache files; a row with another schema is stale
 
-# Pixels that OpenCV decodes at most; it takes the limit when it is loaded. What users bring goes through `untrusted`.
+# The most pixels that OpenCV decodes; it reads this when it is loaded. `sources.decode` decodes the user's files.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "40000000")

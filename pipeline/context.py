@@ -1,4 +1,4 @@
-"""Where a run reads and writes, and how far it may go; built once by the command line, passed to every stage."""
+"""Where a run reads and writes, and its limits; the command line builds it once and passes it to every stage."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ COLLECTIONS = ("content", "style")
 
 @dataclass(frozen=True)
 class Context:
-    """One run's settings: the profile says what is computed, the rest says where and how much.
+    """The settings of one run: the profile says what is computed, the rest says where and how much.
 
-    `limit` keeps the first so many keys of each collection; `max_rejects` is per stage and collection
-    (None: any number); `retry_rejected` computes remembered rejects again.
+    `limit` keeps the first N keys of each collection. `max_rejects` is the limit per stage and collection; None means
+    no limit. `retry_rejected` recomputes the rejects of earlier runs.
     """
 
     profile: Profile
@@ -28,7 +28,7 @@ class Context:
     engine: str = "local"
 
     def source(self, collection: str) -> Path:
-        """The user's own pictures for `collection`."""
+        """Where the user's images for `collection` lie."""
         return {"content": self.content, "style": self.style}[collection]
 
     def file(self, collection: str, name: str) -> Path:
@@ -37,5 +37,5 @@ class Context:
 
     @property
     def shards(self) -> Path:
-        """The folder of tars and index.json."""
+        """The folder of the shards and their index.json."""
         return self.cache / "shards"

@@ -1,10 +1,10 @@
-"""The one exception a user is meant to see, and text of unknown origin made fit to be seen."""
+"""The exception whose message users see, and how text of unknown origin is made safe to print."""
 
 import unicodedata
 
 
 class UserError(Exception):
-    """A failure told in one line: what, where, what was expected, the way out.
+    """A failure in one line: what happened, where, what was expected, and the way out.
 
     `status` becomes the exit status: 1 a stage failed, 2 wrong use or configuration, 3 too many rejects.
     """
@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """The text with everything written out that is no letter, sign or space: names may hold a terminal's commands."""
+    """The text with control characters written as escapes: a file's name may hold commands for the terminal."""
     if text.isprintable():
         return text
     return "".join(c if c == "\n" or c.isprintable() or unicodedata.category(c) == "Zs" else _written(c) for c in text)

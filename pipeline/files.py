@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: temporary names, fsync and rename, and locks between processes."""
+"""Files that appear whole or not at all: written under a temporary name, flushed, then renamed."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 def fsync(path: Path) -> None:
-    """Flush a file or folder entry to the disk."""
+    """Flush a file or a folder's entries to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -29,9 +29,10 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to be written as a file or a folder; on success it becomes `path`.
+    """Yield a temporary path beside `path`, to be written as a file or a folder; on success it is renamed to `path`.
 
-    Raises UserError when the disk is full; whatever goes wrong, `path` keeps its former content.
+    After any failure `path` keeps its old content.
+    Raises: UserError when the disk is full, or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -51,27 +52,27 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` as the file `path`, whole or not at all."""
+    """Write `data` to the file `path`, whole or not at all. Raises: UserError as `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
-    """Return the one-line UserError for a write to `path` that failed."""
+    """The UserError for a write to `path` that failed."""
     if error.errno in _FULL:
         free = shutil.disk_usage(path.parent).free / 1e6
         return UserError(
-            f"{path}: no space left on the device ({free:.0f} MB free); free some, or choose another folder"
+            f"{path}: no space left on the device ({free:.0f} MB free); free some space, or choose another folder"
         )
     return UserError(f"{path}: cannot be written: {error.strerror or error}; check the folder and its permissions")
 
 
 def size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder."""
+    """The bytes of a file, or of all files in a folder."""
     return sum(item.stat().st_size for item in (path.rglob("*") if path.is_dir() else [path]) if item.is_file())
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half-written in `folder`; only the holder of the lock may."""
-    for stray in folder.glob(".*.tmp"):
-        remove(stray)
+    """Remove the unfinished files that killed runs left in `folder`; the caller has to hold the lock."""
+    for unfinished in folder.glob(".*.tmp"):
+        remove(unfinished)

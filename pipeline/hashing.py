@@ -1,4 +1,4 @@
-"""Hashes of files and values: what artefacts are recognised by."""
+"""Hashes of files and values, by which changes are recognised."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def digest(*parts: bytes) -> bytes:
-    """16 bytes of blake2b over length-prefixed `parts`."""
+    """The 16-byte blake2b digest of `parts`, each with its length in front."""
     return digest_all(parts)
 
 
 def digest_all(parts: Iterable[bytes]) -> bytes:
-    """`digest` of parts that need not be in memory at once."""
+    """As `digest`, for parts that need not all be in memory."""
     h = hashlib.blake2b(digest_size=16)
     for part in parts:
         h.update(len(part).to_bytes(8, "little"))
@@ -20,7 +20,7 @@ def digest_all(parts: Iterable[bytes]) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's names and contents in sorted order, as hex digits."""
+    """The sha256 of a file, or of a folder's names and contents in sorted order, as hex digits."""
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -31,5 +31,5 @@ def sha256(path: Path) -> str:
 
 
 def short_hash(text: str) -> str:
-    """Return twelve hex digits that stand for `text` in a file name."""
+    """Twelve hex digits that stand for `text` in a file name."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

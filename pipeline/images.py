@@ -1,4 +1,4 @@
-"""Pictures between files, arrays and tensors: uint8 RGB HWC on one side, float32 NCHW in [-1, 1] on the other."""
+"""Images as files, arrays and tensors. Arrays are RGB u8 [H, W, 3]; tensors are float32 [N, 3, H, W] in [-1, 1]."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_HALF = cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB  # the former is the bare flag: "grey" is no bit
+_HALF = cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB  # the first constant is the bare flag: "grey" has no bit
 
 
 def decode(data: bytes, size: int | None = None, halve: bool = False) -> np.ndarray:
-    """Decode an encoded picture to RGB [H, W, 3] u8, resized to a `size` square by area averaging when given.
+    """Decode an encoded image to RGB u8 [H, W, 3], resized to [size, size, 3] by area averaging when `size` is given.
 
-    With `halve` a picture at least twice `size` is first halved by its codec: cheaper, and nearly the same pixels.
-    Raises: UserError when the bytes are no picture, or one of more pixels than OpenCV takes.
+    With `halve` an image of at least twice `size` is first halved by its codec: faster, and nearly the same pixels.
+    Raises: UserError when the bytes are no image, or the image has more pixels than OpenCV decodes.
     """
-    coded = np.frombuffer(data, np.uint8)
+    encoded = np.frombuffer(data, np.uint8)
     try:
-        rgb = cv2.imdecode(coded, _HALF if halve else cv2.IMREAD_COLOR_RGB) if data else None
+        rgb = cv2.imdecode(encoded, _HALF if halve else cv2.IMREAD_COLOR_RGB) if data else None
         if rgb is not None and halve and size is not None and min(rgb.shape[:2]) < size:
-            rgb = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
+            rgb = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB)
     except cv2.error:
-        limit = "a damaged picture, or one of more than 40 million pixels"
-        raise UserError(f"{len(data)} bytes are {limit}; save it smaller") from None
+        what = "a damaged image, or one of more than 40 million pixels"
+        raise UserError(f"{len(data)} bytes are {what}; save it again, or smaller") from None
     if rgb is None:
-        raise UserError(f"{len(data)} bytes are not a picture; expected an encoded JPEG, PNG or WebP")
+        raise UserError(f"{len(data)} bytes are not an image; expected an encoded JPEG, PNG or WebP")
     if size is not None and rgb.shape[:2] != (size, size):
         shrink = min(rgb.shape[:2]) >= size
         rgb = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
@@ -39,25 +39,24 @@ def decode(data: bytes, size: int | None = None, halve: bool = False) -> np.ndar
 
 
 def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
-    """Encode RGB [H, W, 3] u8 as PNG or JPEG."""
+    """Encode RGB u8 [H, W, 3] as a file of this `suffix`; `quality` is 1 to 100, for JPEG."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
     return cv2.imencode(suffix, rgb[:, :, ::-1], options)[1].tobytes()
 
 
 class Folder:
-    """Every image under a folder with one of the `suffixes`, in order of path, hidden ones left out.
+    """All images under a folder with one of the `suffixes`, sorted by path, without hidden files.
 
-    An image is decoded when it is asked for: RGB u8 [`size`, `size`, 3].
-
-    Raises: UserError when there is none, or one cannot be decoded.
+    Item i is decoded when it is read: RGB u8 [size, size, 3].
+    Raises: UserError(2) when there is none; UserError when one cannot be decoded.
     """
 
     def __init__(self, folder: Path, size: int, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-        found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
-        self.files = sorted(p for p in found if not p.name.startswith("."))
+        candidates = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
+        self.files = sorted(p for p in candidates if not p.name.startswith("."))
         self.size = size
         if not self.files:
-            raise UserError(f"{folder} holds no images; expected {', '.join(suffixes)}", 2)
+            raise UserError(f"{folder} holds no images; expected files that end in {', '.join(suffixes)}", 2)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -74,7 +73,7 @@ class Folder:
 
 def to_tensor(rgb: np.ndarray) -> "Tensor":
     """RGB u8 [N, H, W, 3] or [H, W, 3] -> float32 [N, 3, H, W] in [-1, 1]."""
-    import torch  # here, since coding files needs none of it and importing it takes seconds
+    import torch  # only here: encoding and decoding do not need torch, and importing it takes seconds
 
     batch = rgb[None] if rgb.ndim == 3 else rgb
     return torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float().div(127.5).sub(1)

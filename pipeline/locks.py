@@ -1,4 +1,4 @@
-"""One run at a time on a cache folder: the second stops at once and is told who holds it."""
+"""Locks between processes: one run at a time on a folder; a second one stops at once and says who holds it."""
 
 import contextlib
 import fcntl
@@ -15,9 +15,9 @@ from pipeline.files import disk_error
 
 @contextmanager
 def lock(cache: Path, stage: str) -> Iterator[None]:
-    """Hold the cache folder for this process; a lock dies with its process, so a killed run blocks nobody.
+    """Hold the folder `cache` for this process. The lock ends with the process, so a killed run blocks nobody.
 
-    Raises: UserError at once when another run holds it, naming its stage, pid and host.
+    Raises: UserError at once when another run holds it; the message names its stage, pid and host.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,10 @@ def _holder(handle: int) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made when missing), waiting for another process that has it."""
+    """Hold an exclusive lock on the file `path`; wait while another process has it.
+
+    The file is created when it is missing. Raises: UserError when its folder cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

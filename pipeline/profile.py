@@ -1,6 +1,6 @@
-"""A profile says what is computed: a TOML file read into frozen dataclasses, validated once, kept in every artefact.
+"""Profiles say what is computed: a TOML file is read into frozen dataclasses and checked once.
 
-`profiles/portable.toml` explains every key. The defaults here are that file's values; another file holds what differs.
+`profiles/portable.toml` explains every key. The defaults here are its values; another profile holds what differs.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pipeline.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "profiles"
-DEPTH = 8  # profiles that extend one another
+DEPTH = 8  # longest chain of profiles that extend one another
 RENAMED = {
     "inverter.passes": "inverter.iterations",
     "train.refinements": "train.refinement_iterations",
@@ -26,7 +26,7 @@ RENAMED = {
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `least` to `most`, both allowed."""
+    """The range of a number: from `least` to `most`, both included."""
 
     least: float
     most: float = float("inf")
@@ -44,7 +44,7 @@ NoFace = Literal["reject", "keep"]
 
 @dataclass(frozen=True)
 class Generator:
-    """The frozen image generator; `head` is the fitted output cut ("" for none)."""
+    """The frozen image generator; `head` names the fitted output head ("" for none), `size` is in pixels."""
 
     kind: str = "mobilestylegan"
     size: Positive = 256
@@ -54,7 +54,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Align:
-    """Face alignment."""
+    """Face alignment; sizes are in pixels."""
 
     size: Positive = 256
     source_size: Positive = 512
@@ -65,7 +65,7 @@ class Align:
 
 @dataclass(frozen=True)
 class Inverter:
-    """The encoder from an image to the generator's latent, and the gradient steps after it."""
+    """The encoder from an image to the generator's latent, and the optimisation steps after it."""
 
     weights: str = "inverter"
     iterations: Positive = 2
@@ -74,7 +74,7 @@ class Inverter:
 
 @dataclass(frozen=True)
 class Parser:
-    """Face parsing: the network, and which of its labels are hair and face; the rest is background."""
+    """Face parsing: the network, and which of its labels are hair and face; all other labels are background."""
 
     kind: str = "portrait"
     weights: str = "parser"
@@ -98,7 +98,7 @@ class Aladin:
 
 @dataclass(frozen=True)
 class Shards:
-    """Packing into tars."""
+    """Packing of samples into shards."""
 
     max_mb: Annotated[float, Range(0.001)] = 128.0
     test_fraction: Share = 0.1
@@ -106,7 +106,7 @@ class Shards:
 
 @dataclass(frozen=True)
 class Train:
-    """The hypernetwork and its training (paper section 3)."""
+    """The hypernetwork and its training (section 3 of the paper)."""
 
     weights: str = "hypernet"
     heads: Literal["channel", "separable", "hyperstyle"] = "separable"
@@ -147,7 +147,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Eval:
-    """The evaluation grid: at most this many contents and styles."""
+    """The evaluation grid: how many contents and styles it has at most."""
 
     contents: Positive = 4
     styles: Positive = 4
@@ -155,7 +155,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that decides a result besides the images and the weights."""
+    """All settings that decide a result, besides the images and the weights."""
 
     name: str
     seed: Count = 0
@@ -169,35 +169,35 @@ class Profile:
     eval: Eval = field(default_factory=Eval)
 
     def section_dict(self, section: str) -> dict[str, Any]:
-        """One section as plain values, for a stage's `params`."""
+        """One section as plain values, for the `params` of a stage."""
         return dataclasses.asdict(getattr(self, section))
 
 
 def load(name_or_path: str | Path) -> Profile:
-    """Read a profile by name (a file in profiles/) or path, and what it extends.
+    """Read a profile by name (a file in profiles/) or by path, and the profiles that it extends.
 
-    Raises: UserError(2) naming the file, the key that is unknown or of a wrong type or range, and what is allowed.
+    Raises: UserError(2) when a file is missing, or a key is unknown or has a wrong type or value.
     """
     chain: list[tuple[Path, dict[str, Any]]] = []
-    following: str | Path | None = name_or_path
-    while following is not None:
+    next_name: str | Path | None = name_or_path
+    while next_name is not None:
         if len(chain) == DEPTH:
             raise UserError(f"{chain[0][0]}: extends more than {DEPTH} profiles, or itself; end the chain", 2)
-        path, table = _read(following, chain[-1][0] if chain else None)
-        following = table.pop("extends", None)
-        if not isinstance(following, str | None):
-            raise UserError(f"{path}: 'extends' is {following!r}; expected a profile's name or a .toml file", 2)
+        path, table = _read(next_name, chain[-1][0] if chain else None)
+        next_name = table.pop("extends", None)
+        if not isinstance(next_name, str | None):
+            raise UserError(f"{path}: 'extends' is {next_name!r}; expected a profile's name or a .toml file", 2)
         chain.append((path, table))
     if not isinstance(chain[0][1].get("name"), str):
-        raise UserError(f"{chain[0][0]}: missing key 'name'; give this profile a name of its own", 2)
-    found = Profile(name="")
+        raise UserError(f"{chain[0][0]}: missing key 'name'; give this profile its own name", 2)
+    result = Profile(name="")
     for path, table in reversed(chain):
-        found = _changed(found, table, "", path)
-    return found
+        result = _changed(result, table, "", path)
+    return result
 
 
 def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[str, Any]]:
-    """The file of a profile, and its table; a path in `extends` counts from the `extending` file's folder."""
+    """The file of a profile, and its table; a path in `extends` is relative to the folder of the `extending` file."""
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = FOLDER / f"{name_or_path}.toml"
@@ -206,17 +206,17 @@ def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[
     try:
         return path, tomllib.loads(path.read_text())
     except (FileNotFoundError, IsADirectoryError):
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        names = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         where = f"{extending}: extends " if extending else ""
         raise UserError(
-            f"{where}no profile {str(name_or_path)!r}: expected a .toml file or one of {known}", 2
+            f"{where}no profile {str(name_or_path)!r}: expected a .toml file or one of {names}", 2
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
-        raise UserError(f"{path}: not a TOML file ({e}); mend it", 2) from e
+        raise UserError(f"{path}: not a TOML file ({e}); correct it", 2) from e
 
 
 def _changed(section: Any, table: dict[str, Any], prefix: str, path: Path) -> Any:
-    """The dataclass `section` with the values of `table`, strictly; `prefix` is the section's name with a dot."""
+    """The dataclass `section` with the values of `table`; `prefix` is the name of the section with a dot."""
     fields = {f.name: f.type for f in dataclasses.fields(section)}
     values = {}
     for key, value in table.items():
@@ -236,7 +236,7 @@ def _changed(section: Any, table: dict[str, Any], prefix: str, path: Path) -> An
 
 
 def _checked(kind: Any, value: Any, key: str, path: Path) -> Any:
-    """A value of the annotated `kind`. Raises: UserError(2) saying what is allowed."""
+    """The value as the annotated type `kind`. Raises: UserError(2) when it has another type, or is out of range."""
     kind, *limits = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     allowed: Any = getattr(kind, "__name__", str(kind).replace(" | ", " or "))
     if kind == tuple[str, ...]:

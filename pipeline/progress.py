@@ -1,4 +1,4 @@
-"""Progress as people want it: a tqdm bar on a terminal, a line now and then elsewhere."""
+"""Progress for people: a tqdm bar on a terminal; elsewhere one line every EVERY seconds."""
 
 import sys
 import time
@@ -7,27 +7,27 @@ from tqdm import tqdm
 
 from pipeline.errors import printable
 
-EVERY = 30.0  # seconds between lines off a terminal
+EVERY = 30.0  # seconds between lines where there is no terminal
 
 
 class Progress:
-    """Counts items done and rejected towards `total`."""
+    """Counts the items that are done, and those rejected, towards `total`."""
 
     def __init__(self, name: str, total: int, unit: str = "img") -> None:
         self.name, self.total, self.done, self.rejected = name, total, 0, 0
-        self._start = self._said = time.monotonic()
+        self._start = self._printed = time.monotonic()
         self._bar = tqdm(total=total, desc=name, unit=unit) if sys.stderr.isatty() else None
 
     def add(self, done: int, rejected: int = 0) -> None:
-        """Count a batch."""
+        """Count `done` more items, of which `rejected` were rejected."""
         self.done += done
         self.rejected += rejected
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(done)
             self._bar.set_postfix(rejected=self.rejected, refresh=False)
-        elif now - self._said > EVERY:
-            self._said = now
+        elif now - self._printed > EVERY:
+            self._printed = now
             rate = self.done / (now - self._start)
             left = (self.total - self.done) / rate
             print(
@@ -37,11 +37,11 @@ class Progress:
             )
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """End the bar and leave it on the screen."""
         if self._bar is not None:
             self._bar.close()
 
 
 def say(message: str) -> None:
-    """One line for the user, above any bar."""
+    """Print one line for the user, above any bar."""
     tqdm.write(printable(message), file=sys.stderr)

@@ -1,1 +1,1 @@
-"""HDF5 caches: what a row is, how it is read and how it is written."""
+"""HDF5 caches: what a row is, and how rows are read and written."""

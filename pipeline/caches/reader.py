@@ -1,9 +1,9 @@
-"""HDF5 caches: immutable files of rows, each row with its content's digest and its inputs', sorted by key.
+"""Reads HDF5 caches: immutable files of rows, sorted by key. Each row has the digests of its content and its inputs.
 
-A cache `images.h5` and its parts `images.parts/000001.h5` have the same shape:
-  key S88 [N], one dataset a column, digest u1 [N,16] of the row's content, inputs u1 [N,P,16] of what it was made from;
+A cache `images.h5` and its parts `images.parts/000001.h5` have the same layout:
+  key S88 [N], one dataset per column, digest u1 [N, 16] of the row's content, inputs u1 [N, P, 16] of its inputs;
   rejects/{key,reason,inputs} for the inputs that gave no row; attributes `provenance` (JSON) and `schema`.
-Fletcher32 guards every chunk. HDF5 cannot guard values of any length (bytes, text) that way: there `digest` does.
+Fletcher32 guards every chunk. HDF5 cannot guard values of variable length (bytes, text) that way; `digest` does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,14 +18,14 @@ from pipeline.caches.schema import Row
 from pipeline.errors import UserError
 from pipeline.hashing import digest, digest_all
 
-CHUNKS = 1 << 18  # bytes of chunks kept of each dataset: some neighbouring rows; random ones gain nothing
-VARYING = 64  # values of any length read at once
-DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)  # what it looks like to HDF5
-METADATA = 1 << 20  # bytes that HDF5 keeps of a file's own structures; it would take 32 times as much
+CHUNKS = 1 << 18  # bytes of the chunk cache per dataset: enough for neighbouring rows
+VARYING = 64  # values of variable length read at a time
+DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)  # the errors of HDF5 for a damaged file
+METADATA = 1 << 20  # bytes of HDF5's metadata cache; its default is 32 times as large
 
 
 class Entry(NamedTuple):
-    """Where a key's row lies and what it was made from; a reject has row -1 and a reason."""
+    """Where the row of a key lies, and the digests of its inputs; a reject has row -1 and a reason."""
 
     file: int
     row: int
@@ -35,9 +35,9 @@ class Entry(NamedTuple):
 
 
 class Cache:
-    """A cache or part file opened for reading; use it as a context manager.
+    """A cache file or a part of one, open for reading; use it as a context manager.
 
-    Raises: UserError when the file is not a readable cache of this schema.
+    Raises: UserError when the file is missing, damaged, or no cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class Cache:
                 self.h5.close()
             raise _damaged(path, e) from e
         self._rows: dict[str, int] | None = None
-        self._datasets: dict[str, h5py.Dataset] = {}  # looking one up costs as much as reading a row
+        self._datasets: dict[str, h5py.Dataset] = {}  # looking up a dataset costs as much as reading a row
 
     def __enter__(self) -> Self:
         return self
@@ -64,81 +64,81 @@ class Cache:
         self.h5.close()
 
     def keys(self) -> list[str]:
-        """All keys, in the file's order."""
+        """All keys, in the order of the file."""
         return _strings(self.key_array())
 
     def key_array(self) -> np.ndarray:
-        """`keys` as they lie in the file: S88 [N]."""
+        """All keys as an array S88 [N]."""
         return self._read("key")
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return self.length("key")
 
     def length(self, name: str) -> int:
-        """Rows of one dataset."""
+        """The number of rows of one dataset."""
         return len(self.dataset(name))
 
     @property
     def width(self) -> int:
-        """How many inputs a row has."""
+        """The number of inputs of a row."""
         return int(self.dataset("inputs").shape[1])
 
     def entries(self, number: int = 0) -> dict[str, Entry]:
-        """Key -> Entry of every row and reject; `number` is put in as the entry's file."""
+        """Key -> Entry of every row and reject, with `number` as the file of each entry."""
         return self.row_entries(0, len(self), number) | self.reject_entries(number)
 
     def row_entries(self, start: int, stop: int, number: int = 0) -> dict[str, Entry]:
-        """Key -> Entry of some rows."""
-        some = slice(start, stop)
-        found = zip(
-            _strings(self._read("key", some)),
+        """Key -> Entry of the rows start..stop."""
+        part = slice(start, stop)
+        rows = zip(
+            _strings(self._read("key", part)),
             range(start, stop),
-            _digests(self._read("inputs", some)),
-            _digests(self._read("digest", some)),
+            _digests(self._read("inputs", part)),
+            _digests(self._read("digest", part)),
             strict=True,
         )
-        return {key: Entry(number, row, made, content) for key, row, made, content in found}
+        return {key: Entry(number, row, inputs, content) for key, row, inputs, content in rows}
 
     def digests(self) -> dict[str, bytes]:
-        """Key -> digest of every row: all that a stage has to know of what it reads."""
+        """Key -> digest of every row: all that a stage needs to know about its parent."""
         return dict(zip(self.keys(), _digests(self._read("digest")), strict=True))
 
     def rows_digest(self) -> str:
-        """`file_digest` of the rows, noted when the file was written."""
+        """The `file_digest` of the rows, stored when the file was written; computed when it is not stored."""
         try:
-            noted = self.h5.attrs.get("rows")
-            return hdf5.text(noted) if noted is not None else file_digest(self.entries())
+            stored = self.h5.attrs.get("rows")
+            return hdf5.text(stored) if stored is not None else file_digest(self.entries())
         except DAMAGE as e:
             raise _damaged(self.path, e) from e
 
     def reject_entries(self, number: int = 0) -> dict[str, Entry]:
-        """Key -> Entry of the rejects. Raises: UserError when they are not what was written."""
-        found = [
+        """Key -> Entry of the rejects. Raises: UserError when they do not have the digest that was stored."""
+        rejects = [
             *zip(
                 _strings(self._read("rejects/key")), self.reasons(), _digests(self._read("rejects/inputs")), strict=True
             )
         ]
-        if self.h5.attrs.get("rejects") not in (None, rejects_digest(found).encode()):
+        if self.h5.attrs.get("rejects") not in (None, rejects_digest(rejects).encode()):
             raise _damaged(self.path, ValueError("not the digest it should have"), "rejects")
-        return {key: Entry(number, -1, made, b"", reason) for key, reason, made in found}
+        return {key: Entry(number, -1, inputs, b"", reason) for key, reason, inputs in rejects}
 
     def reasons(self) -> list[str]:
-        """Why each of the rejects is one."""
+        """The reason of each reject."""
         return list(self._read("rejects/reason", text=True))
 
     def rows(self, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
         """The rows of `keys` with the datasets `columns`.
 
-        Raises: UserError for an unknown key or dataset, or a row that is damaged.
+        Raises: UserError when a key or a dataset is unknown, or a row is damaged.
         """
         if self._rows is None:
             self._rows = {key: i for i, key in enumerate(self.keys())}
         unknown = set(columns) - set(self.columns)
         if unknown:
-            raise UserError(f"{self.path}: no dataset {sorted(unknown)}; it holds {sorted(self.columns)}")
-        # Without a checksum of their own, bytes are good only if the whole row has the digest it should have.
-        guarded = any(self.columns[name].dtype == "bytes" for name in columns)
+            raise UserError(f"{self.path}: no dataset {sorted(unknown)}; expected one of {sorted(self.columns)}")
+        # Bytes have no checksum of their own: they are sound only if the whole row has its digest.
+        with_digest = any(self.columns[name].dtype == "bytes" for name in columns)
         wanted = list(keys)
         unknown_keys = [key for key in wanted if key not in self._rows]
         if unknown_keys:
@@ -146,9 +146,9 @@ class Cache:
         rows: list[Row] = []
         digests: list[bytes] = []
         for _, start, stop in stretches([(0, self._rows[key]) for key in wanted]):
-            blocks = {name: self.block(name, start, stop) for name in (self.columns if guarded else columns)}
+            blocks = {name: self.block(name, start, stop) for name in (self.columns if with_digest else columns)}
             rows += [{name: block[i] for name, block in blocks.items()} for i in range(stop - start)]
-            if guarded:
+            if with_digest:
                 digests += _digests(self._read("digest", slice(start, stop)))
         for key, row, expected in zip(wanted, rows, digests, strict=False):
             if row_digest(row) != expected:
@@ -156,17 +156,20 @@ class Cache:
         return [{name: row[name] for name in columns} for row in rows]
 
     def block(self, name: str, start: int, stop: int) -> Any:
-        """Rows start..stop of one column: an array, or a list of bytes or str; a bad checksum is a UserError."""
+        """Rows start..stop of one column: an array, or a list of bytes or str.
+
+        Raises: UserError when a checksum does not fit.
+        """
         kind = self.columns[name].dtype
         values = self._read(name, slice(start, stop), text=kind == "text")
         return [v.tobytes() for v in values] if kind == "bytes" else values
 
     def filters(self, name: str) -> list[Any]:
-        """How the chunks of a dataset are packed: two datasets with the same can exchange them as they are."""
+        """How the chunks of a dataset are packed; datasets with equal filters can exchange chunks unchanged."""
         return filters(self.dataset(name))
 
     def chunk(self, name: str, row: int) -> bytes:
-        """The chunk that is row `row` of one column, as it lies in the file; a bad checksum is a UserError."""
+        """The packed chunk that holds row `row` of one column. Raises: UserError when its checksum does not fit."""
         dataset = self.dataset(name)
         try:
             skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
@@ -186,59 +189,59 @@ class Cache:
             raise _damaged(self.path, e, name) from e
 
     def _varying(self, dataset: Any, rows: range) -> list[Any]:
-        """Values of any length, a few at a time: all of them may lead to the same place, and be more than the file."""
+        """Values of variable length, read in small blocks, as their sum may be larger than the file."""
         values: list[Any] = []
-        room = self.path.stat().st_size
+        remaining = self.path.stat().st_size
         for start in range(rows.start, rows.stop, VARYING):
-            some = dataset[start : min(start + VARYING, rows.stop)]
-            room -= sum(map(len, some))
-            if room < 0:
+            block = dataset[start : min(start + VARYING, rows.stop)]
+            remaining -= sum(map(len, block))
+            if remaining < 0:
                 raise ValueError("values that are longer than the whole file")
-            values += list(some)
+            values += list(block)
         return values
 
     def dataset(self, name: str) -> h5py.Dataset:
-        """A dataset as it lies in the file. Raises: UserError when it is none of ours, or leads out of the file."""
-        found = self._datasets.get(name)
-        if found is None:
+        """The HDF5 dataset `name`. Raises: UserError when no cache has it, or it lies outside the file."""
+        dataset = self._datasets.get(name)
+        if dataset is None:
             try:
-                found = self._datasets[name] = hdf5.dataset(self.h5, name, self.columns.get(name))
+                dataset = self._datasets[name] = hdf5.dataset(self.h5, name, self.columns.get(name))
             except DAMAGE as e:
                 raise _damaged(self.path, e, name) from e
-        return found
+        return dataset
 
 
 def read_rows(path: Path, keys: Iterable[str], columns: Sequence[str]) -> list[Row]:
-    """The rows of `keys` from the cache file `path`, a dict of the datasets `columns` each."""
+    """The rows of `keys` in the cache file `path`, each a dict of the datasets `columns`. Raises: as `Cache.rows`."""
     with Cache(path) as cache:
         return cache.rows(keys, columns)
 
 
 def keys(path: Path) -> list[str]:
-    """The keys of a cache file, sorted."""
+    """The keys of a cache file, sorted. Raises: as `Cache`."""
     with Cache(path) as cache:
         return cache.keys()
 
 
 def row_digest(row: Mapping[str, Any]) -> bytes:
-    """Digest of a row's content, columns in the order of their names."""
+    """The digest of a row's content, columns sorted by name."""
     return digest(*(part for name in sorted(row) for part in (name.encode(), _plain(row[name]))))
 
 
 def file_digest(entries: Mapping[str, Entry]) -> str:
-    """Hex digest of all rows of a file, by key."""
+    """The hex digest of all rows of a file, sorted by key."""
     rows = (part for key in sorted(entries) if entries[key].row >= 0 for part in (key.encode(), entries[key].digest))
     return digest_all(rows).hex()
 
 
 def filters(dataset: h5py.Dataset) -> list[Any]:
-    """The shape of a dataset's chunks and the filters that they go through."""
-    made = dataset.id.get_create_plist()
-    return [dataset.dtype, dataset.chunks, *(made.get_filter(i) for i in range(made.get_nfilters()))]
+    """The dtype, the chunk shape and the filters of a dataset."""
+    properties = dataset.id.get_create_plist()
+    return [dataset.dtype, dataset.chunks, *(properties.get_filter(i) for i in range(properties.get_nfilters()))]
 
 
 def checks(data: bytes) -> bool:
-    """Whether a packed chunk ends in the Fletcher32 checksum of the rest, as HDF5 makes it."""
+    """Whether a packed chunk ends in the Fletcher32 checksum of the rest, as HDF5 computes it."""
     words = np.frombuffer(data[:-4] + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
     low, high = words.sum(), (words * np.arange(len(words), 0, -1, dtype=np.uint64)).sum()
     stored = int.from_bytes(data[-4:], "little")
@@ -246,7 +249,7 @@ def checks(data: bytes) -> bool:
 
 
 def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(file, start, stop) of the runs of neighbouring rows among (file, row) places: a run is read as one slice."""
+    """The runs of neighbouring rows among (file, row) places, as (file, start, stop): each run is read as one slice."""
     out: list[tuple[int, int, int]] = []
     for file, row in places:
         if out and out[-1][0] == file and out[-1][2] == row:
@@ -257,8 +260,8 @@ def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def rejects_digest(rejects: Sequence[tuple[str, str, bytes]]) -> str:
-    """Hex digest of (key, reason, inputs) rejects, in their order."""
-    return digest(*(part for key, reason, made in rejects for part in (key.encode(), reason.encode(), made))).hex()
+    """The hex digest of (key, reason, inputs) rejects, in this order."""
+    return digest(*(part for key, reason, inputs in rejects for part in (key.encode(), reason.encode(), inputs))).hex()
 
 
 def _plain(value: Any) -> bytes:
@@ -280,6 +283,4 @@ def _damaged(path: Path, error: Exception, dataset: str = "") -> UserError:
     where = f"{path}, dataset {dataset}" if dataset else str(path)
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path}: no such cache; run the stage that writes it")
-    return UserError(
-        f"{where}: damaged ({error}); `hypernst verify --repair` drops what is bad, then run the stage again"
-    )
+    return UserError(f"{where}: damaged ({error}); run `hypernst verify --repair`, then the stage again")

@@ -1,4 +1,4 @@
-"""What a cache row is: columns by name."""
+"""The columns and rows of a cache."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ Row = dict[str, Any]  # column name -> array, bytes or str
 
 @dataclass(frozen=True)
 class Column:
-    """One dataset: a numpy dtype with the shape of a row, or "bytes" / "text" of any length a row."""
+    """One dataset: a numpy dtype with the shape of one row; or "bytes" or "text", of variable length per row."""
 
     dtype: str
     shape: tuple[int, ...] = ()

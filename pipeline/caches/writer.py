@@ -1,4 +1,4 @@
-"""Writes HDF5 caches: part files as work goes on, and their compaction into one file; `store` reads both."""
+"""Writes HDF5 caches: part files while a stage runs, then one compacted file. `reader` reads both."""
 
 import itertools
 import json
@@ -18,37 +18,38 @@ from pipeline.sources.keys import KEY_LENGTH
 
 KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")
-CHUNK = 1 << 16  # bytes; one row a chunk when a row is larger
-BLOCK = 1 << 21  # bytes moved at once while compacting
-FORMAT = ("v110", "v110")  # the first whose own structures carry checksums, too
-OVERHEAD = 1 << 14  # bytes that Python's objects add to a row, with room to spare
-OPEN = 4  # files read at once while compacting; HDF5 keeps some MB of each
+CHUNK = 1 << 16  # bytes of a chunk; larger rows have one chunk per row
+BLOCK = 1 << 21  # bytes copied at a time while compacting
+FORMAT = ("v110", "v110")  # the first HDF5 format with checksums for its own structures
+OVERHEAD = 1 << 14  # bytes that Python's objects add to a row, rounded up
+OPEN = 4  # most files open while compacting; HDF5 keeps a few MB of each
 _VARYING = ("bytes", "text")
 
 
 @dataclass
 class PendingRows:
-    """Rows and rejects on their way into one file; both keep the order they were added in."""
+    """Rows and rejects that will be written to one file, in the order in which they were added."""
 
     keys: list[str]
     rows: list[Row]
     inputs: list[bytes]
     rejects: list[tuple[str, str, bytes]]  # key, reason, inputs
-    nbytes: int = 0  # roughly what the rows hold in memory
+    nbytes: int = 0  # memory of the rows, estimated
 
     @classmethod
     def empty(cls) -> "PendingRows":
+        """No rows and no rejects."""
         return cls([], [], [], [])
 
     def add(self, key: str, row: Row, inputs: bytes) -> None:
-        """Take in a row."""
+        """Add a row."""
         self.keys.append(key)
         self.rows.append(row)
         self.inputs.append(inputs)
         self.nbytes += OVERHEAD + sum(len(v) if isinstance(v, bytes | str) else v.nbytes for v in row.values())
 
     def extend(self, other: "PendingRows") -> None:
-        """Take in all of another batch."""
+        """Add all rows and rejects of another batch."""
         for mine, more in (
             (self.keys, other.keys),
             (self.rows, other.rows),
@@ -63,7 +64,7 @@ class PendingRows:
 
 
 def folder(path: Path) -> Path:
-    """Where the parts of a cache file lie until they are compacted."""
+    """The folder of a cache file's parts, until they are compacted."""
     return path.with_suffix(".parts")
 
 
@@ -85,7 +86,7 @@ def write_part(
     provenance: dict,
     number: int | None = None,
 ) -> Path:
-    """Write `batch` as a part of the cache file `path`, the next one or `number`; it exists whole or not at all."""
+    """Write `batch` as part `number` (default: the next one) of the cache file `path`, whole or not at all."""
     part = folder(path) / f"{number or next_number(path):06d}.h5"
     with replacing(part) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f:
         _create(f, columns, len(batch.keys), parents, provenance)
@@ -106,7 +107,7 @@ def compact(
     parents: int,
     provenance: dict,
 ) -> None:
-    """Write `entries` (rows and rejects of `files`, by number) as the cache file `path`, sorted by key."""
+    """Write `entries`, which are rows and rejects of `files`, to the cache file `path`, sorted by key."""
     order = [key for key in sorted(entries) if entries[key].row >= 0]
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
     with replacing(path) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f, _Files(files) as opened:
@@ -120,7 +121,7 @@ def compact(
             if f[name].compression and f[name].chunks[0] == 1:
                 _copy(f[name], name, [entries[key][:2] for key in order], opened)
                 continue
-            # Blocks of the new file, whole chunks each: how the rows lay in the parts leaves no trace in its bytes.
+            # Whole chunks at a time, so that the bytes do not depend on how the rows lay in the parts.
             chunk = f[name].chunks[0]
             step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in _VARYING else 64
             for start in range(0, len(order), step):
@@ -130,13 +131,13 @@ def compact(
 
 
 def _copy(dataset: h5py.Dataset, name: str, places: Sequence[tuple[int, int]], opened: "_Files") -> None:
-    """Fill `dataset` with the rows at (file, row) `places`: as they are packed, unless a file packs them otherwise."""
-    packing, rest, alike = filters(dataset), [0] * (dataset.ndim - 1), dict[int, bool]()
+    """Fill `dataset` with the rows at (file, row) `places`; chunks are copied packed where the filters are equal."""
+    packing, rest, same_filters = filters(dataset), [0] * (dataset.ndim - 1), dict[int, bool]()
     for i, (number, row) in enumerate(places):
         cache = opened[number]
-        if number not in alike:
-            alike[number] = cache.filters(name) == packing
-        if alike[number]:
+        if number not in same_filters:
+            same_filters[number] = cache.filters(name) == packing
+        if same_filters[number]:
             dataset.id.write_direct_chunk((i, *rest), cache.chunk(name, row))
         else:
             dataset[i] = cache.block(name, row, row + 1)[0]
@@ -148,7 +149,7 @@ def _joined(blocks: Sequence[Any]) -> Any:
 
 
 class _Files:
-    """Caches by their number among `files`; only a few are open at a time, as a long run leaves thousands of parts."""
+    """Caches by their number among `files`; only OPEN are open at a time, as a long run leaves thousands of parts."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
@@ -159,7 +160,7 @@ class _Files:
             if len(self._open) >= OPEN:
                 self._open.pop(next(iter(self._open))).h5.close()
             self._open[number] = Cache(self._files[number])
-        self._open[number] = self._open.pop(number)  # the first to be closed is the one not used for longest
+        self._open[number] = self._open.pop(number)  # the first one is closed first: the least recently used
         return self._open[number]
 
     def __enter__(self) -> Self:
@@ -171,7 +172,7 @@ class _Files:
 
 
 def _create(f: h5py.File, columns: Mapping[str, Column], rows: int, parents: int, provenance: dict) -> None:
-    f.attrs["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))  # of fixed length: those have a checksum
+    f.attrs["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))  # fixed length: only this has a checksum
     f.attrs["schema"] = SCHEMA
     fixed = {"key": KEY, "inputs": Column("u1", (parents, 16)), "digest": Column("u1", (16,))}
     for name, column in {**columns, **fixed}.items():
@@ -182,41 +183,41 @@ def _put_rejects(f: h5py.File, rejects: Sequence[tuple[str, str, bytes]], parent
     for name, column in {"key": KEY, "reason": REASON, "inputs": Column("u1", (parents, 16))}.items():
         _dataset(f, f"rejects/{name}", column, len(rejects))
     f["rejects/key"][:] = np.array([key.encode() for key, _, _ in rejects], KEY.dtype)
-    rejects = [(key, reason.replace("\0", " "), made) for key, reason, made in rejects]
+    rejects = [(key, reason.replace("\0", " "), inputs) for key, reason, inputs in rejects]
     _put(f["rejects/reason"], 0, [reason for _, reason, _ in rejects])
-    f["rejects/inputs"][:] = _undigest([made for _, _, made in rejects], parents)
+    f["rejects/inputs"][:] = _undigest([inputs for _, _, inputs in rejects], parents)
     f.attrs["rejects"] = np.bytes_(rejects_digest(rejects))
 
 
 def _dataset(f: h5py.File, name: str, column: Column, rows: int) -> None:
     kinds: dict[str, Any] = {"bytes": h5py.vlen_dtype(np.uint8), "text": h5py.string_dtype("utf-8")}
     size = _row_bytes(column)
-    rows_a_chunk = 1024 if column.dtype in kinds else max(1, min(1024, CHUNK // size))
-    # Label maps shrink about fifty times; nothing else here compresses.
-    squeeze = {"compression": "gzip", "compression_opts": 1} if column.dtype == "u1" and size >= 4096 else {}
+    rows_per_chunk = 1024 if column.dtype in kinds else max(1, min(1024, CHUNK // size))
+    # Label maps become about fifty times smaller; no other column here compresses well.
+    compression = {"compression": "gzip", "compression_opts": 1} if column.dtype == "u1" and size >= 4096 else {}
     f.create_dataset(
         name,
         (rows, *column.shape),
         kinds.get(column.dtype, column.dtype),
         maxshape=(None, *column.shape),
-        chunks=(rows_a_chunk, *column.shape),
+        chunks=(rows_per_chunk, *column.shape),
         fletcher32=column.dtype not in kinds,
         track_times=False,
-        **squeeze,
+        **compression,
     )
 
 
 def _row_bytes(column: Column) -> int:
-    """Bytes of a row; for bytes and text a guess that keeps a block of them small."""
+    """Bytes of a row; for bytes and text an estimate that keeps blocks small."""
     if column.dtype in ("bytes", "text"):
         return 1 << 17 if column.dtype == "bytes" else 128
     return max(1, np.dtype(column.dtype).itemsize * int(np.prod(column.shape)))
 
 
 def _put(dataset: h5py.Dataset, start: int, values: Sequence[Any]) -> None:
-    """Write `values` as rows from `start` on."""
+    """Write `values` to the rows from `start` on."""
     if len(values) and isinstance(values[0], bytes):
-        for i, value in enumerate(values, start):  # one at a time: h5py takes rows of equal length for a 2-D array
+        for i, value in enumerate(values, start):  # one by one: h5py would read rows of equal length as a 2-D array
             dataset[i] = np.frombuffer(value, np.uint8)
     elif len(values):
         dataset[start : start + len(values)] = (

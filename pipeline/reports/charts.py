@@ -1,13 +1,13 @@
-"""A curve as an inline SVG picture, for pages that have to open without a network."""
+"""A curve as an inline SVG image, for pages that must open without a network."""
 
 from collections.abc import Sequence
 
 WIDTH, HEIGHT, MARGIN = 320, 140, 24
-POINTS = 320  # a curve of more is averaged down to so many
+POINTS = 320  # most points; a longer curve is averaged down to this many
 
 
 def chart(points: Sequence[tuple[float, float]]) -> str:
-    """An SVG of (x, y) points in order of x, with the range of y written beside it; "" for none."""
+    """An SVG of (x, y) points, sorted by x, with the ranges of x and y as text; "" when there are no points."""
     if not points:
         return ""
     points = _thinned(points)

@@ -1,4 +1,4 @@
-"""The frame of every page that this project writes: one style, readable on a phone, without a network."""
+"""The frame of all pages that this project writes: one style, readable on a phone, no network needed."""
 
 from html import escape
 
@@ -12,12 +12,12 @@ figure { display: inline-block; margin: 8px } pre { overflow-x: auto }
 
 
 def page(title: str, *body: str) -> bytes:
-    """A whole page as UTF-8; `title` is text and becomes its heading, `body` is markup."""
+    """A whole page as UTF-8 bytes; `title` is plain text and becomes the heading, `body` is HTML."""
     head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
     frame = f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style>'
     return "\n".join([head, frame, f"<h1>{escape(title)}</h1>", *body, "</html>\n"]).encode()
 
 
 def image(source: str, text: str) -> str:
-    """An image of a page; `text` says what it shows."""
+    """The HTML of an image; `text` says what it shows."""
     return f'<img src="{escape(source)}" alt="{escape(text)}" title="{escape(text)}">'

@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 
 SIDE = 192  # pixels of a panel
-LABEL = 18  # of the caption above it
-CELL, GAP, TITLE = 160, 4, 20  # pixels of a grid's cell, of the white between cells, of the line of titles
+LABEL = 18  # pixels of the caption above a panel
+CELL, GAP, TITLE = 160, 4, 20  # pixels of a grid's cell, of the white gap between cells, of the line of titles
 REGION_COLOURS = ((222, 140, 60), (238, 205, 175), (70, 110, 150))  # hair, face, background
 
 Panel = tuple[str, np.ndarray]
 
 
 def overlay(image: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """The image u8 [H, W, 3] tinted by its region map u8 [h, w]; unknown places stay as they are."""
+    """The image u8 [H, W, 3] tinted by its region map u8 [h, w]; pixels of unknown region are not tinted."""
     if region.shape != image.shape[:2]:
         region = cv2.resize(region, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     tint = image.copy()
@@ -27,7 +27,7 @@ def overlay(image: np.ndarray, region: np.ndarray) -> np.ndarray:
 def grid(
     rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], above: Sequence[Sequence[np.ndarray]] = ()
 ) -> np.ndarray:
-    """Rows of images u8 [H, W, 3] of any size under a line of titles; the rows `above` stand over it."""
+    """A grid u8 [H, W, 3]: the rows `above`, then a line of titles, then `rows` of images u8 [H, W, 3] of any size."""
     return np.concatenate([*map(_strip, above), _titles(titles), *map(_strip, rows)])
 
 
@@ -44,13 +44,13 @@ def _titles(names: Sequence[str]) -> np.ndarray:
 
 
 def stack(strips: Sequence[np.ndarray]) -> np.ndarray:
-    """Strips u8 [H, W, 3] of any width below each other."""
+    """Strips u8 [H, W, 3] of any width, one below the other, padded with white."""
     width = max(s.shape[1] for s in strips)
     return np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips])
 
 
 def panels(captioned: Sequence[Panel]) -> np.ndarray:
-    """Panels u8 [SIDE, SIDE, 3] beside each other, each under its caption: [LABEL + SIDE + 2, W, 3]."""
+    """Panels u8 [SIDE, SIDE, 3] side by side, each under its caption: u8 [LABEL + SIDE + 2, W, 3]."""
     return np.concatenate([_captioned(*panel) for panel in captioned], axis=1)
 
 
@@ -61,7 +61,7 @@ def _captioned(caption: str, image: np.ndarray) -> np.ndarray:
 
 
 def panel(image: Any) -> np.ndarray:
-    """Encoded bytes or an RGB array as u8 [SIDE, SIDE, 3]; black where nothing decodes."""
+    """An encoded image or an RGB array as u8 [SIDE, SIDE, 3]; black when it does not decode."""
     if isinstance(image, bytes):
         image = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
@@ -70,7 +70,7 @@ def panel(image: Any) -> np.ndarray:
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Numbers [L, D] as grey levels u8 [SIDE, SIDE, 3], black the least and white the most of them."""
+    """Numbers [L, D] as grey levels u8 [SIDE, SIDE, 3]: the least is black, the largest is white."""
     flat = values.reshape(values.shape[0], -1).astype(np.float32)
     low, high = np.nanmin(flat), np.nanmax(flat)
     grey = np.nan_to_num((flat - low) / (high - low or 1) * 255).astype(np.uint8)
@@ -78,5 +78,5 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 
 def write(image: np.ndarray, text: str, at: tuple[int, int], scale: float, colour: tuple[int, int, int]) -> None:
-    """Write text on an image, its lower left corner `at` (x, y)."""
+    """Write `text` on the image u8 [H, W, 3], in place; its lower left corner is `at` (x, y)."""
     cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)

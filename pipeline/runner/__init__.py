@@ -1,1 +1,1 @@
-"""Fills a cache by a stage: what is stale, who computes it, what is rejected."""
+"""Runs a stage to fill a cache: finds what is stale, computes it here or on Ray, and records rejects."""

@@ -1,4 +1,4 @@
-"""Turns keys into worker inputs and a worker's answers into rows and rejects."""
+"""Turns keys into worker inputs, and the results of a worker into rows and rejects."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,23 +13,26 @@ from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import Inputs
 from pipeline.sources.reader import UNREADABLE, Reader
 
-PART_BYTES = 1 << 24  # a part is closed when it holds this much,
-PART_SECONDS = 20.0  # or has been open this long: what a kill can cost
-BATCH_BYTES = 1 << 24  # of the user's files read for one batch, if it is more than one
+PART_BYTES = 1 << 24  # a part is written when it holds this many bytes,
+PART_SECONDS = 20.0  # or after this many seconds: the most work that a kill can lose
+BATCH_BYTES = 1 << 24  # most bytes of the user's files in one batch of several files
 
 
 def work(
     stage: StageSpec, worker: Worker, collection: str, ctx: Context, inputs: Inputs, keys: Sequence[str]
 ) -> Iterator[PendingRows]:
-    """What the worker makes of `keys`, rows and rejects, a `stage.batch` at a time."""
-    for items, made, unreadable in _items(stage, collection, ctx, inputs, keys):
+    """Yield the rows and rejects that the worker makes of `keys`, one batch of `stage.batch` keys at a time.
+
+    Raises: UserError when the worker fails, or its results do not fit the stage.
+    """
+    for items, input_digests, unreadable in _items(stage, collection, ctx, inputs, keys):
         batch = PendingRows.empty()
         batch.rejects += unreadable
-        for item, of, result in zip(items, made, _results(stage, worker, items), strict=True):
+        for item, input_digest, result in zip(items, input_digests, _results(stage, worker, items), strict=True):
             if isinstance(result, Reject):
-                batch.rejects.append((item.key, result.reason, of))
+                batch.rejects.append((item.key, result.reason, input_digest))
             else:
-                batch.add(item.key, stage.check(result, item.key), of)
+                batch.add(item.key, stage.check(result, item.key), input_digest)
         yield batch
 
 
@@ -44,7 +47,7 @@ def _results(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequenc
         which = f"keys {items[0].key} to {items[-1].key}" if len(items) > 1 else f"key {items[0].key}"
         raise UserError(f"stage {stage.name}, {which}: {type(e).__name__}: {e}; --debug shows the traceback") from e
     if len(results) != len(items):
-        raise UserError(f"stage {stage.name}: {len(results)} results for {len(items)} items; expected one each")
+        raise UserError(f"stage {stage.name}: {len(results)} results for {len(items)} items; expected one per item")
     return results
 
 
@@ -55,34 +58,34 @@ def _items(
     inputs: Inputs,
     todo: Sequence[str],
 ) -> Iterator[tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]]:
-    """Batches of items, the digests of their inputs, and the files that could not be read."""
+    """Yield batches: the items, the digests of their inputs, and rejects for files that cannot be read."""
     with ExitStack() as stack:
         caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
         reader = Reader()
         if not stage.parents:
-            for some in _batches([(key, inputs.sources[key].size) for key in todo], stage.batch):
-                yield _read_sources(inputs, some, reader)
+            for keys in _batches([(key, inputs.sources[key].size) for key in todo], stage.batch):
+                yield _read_sources(inputs, keys, reader)
             return
         for start in range(0, len(todo), stage.batch):
-            keys = todo[start : start + stage.batch]
+            keys = list(todo[start : start + stage.batch])
             data: list[dict] = [{} for _ in keys]
             for parent, columns in stage.parents.items():
                 for d, row in zip(data, caches[parent].rows(keys, columns), strict=True):
                     d.update((f"{parent}.{name}", value) for name, value in row.items())
-            made = [inputs.input_digests[key] or b"" for key in keys]
-            yield [Item(key, d) for key, d in zip(keys, data, strict=True)], made, []
+            input_digests = [inputs.input_digests[key] or b"" for key in keys]
+            yield [Item(key, d) for key, d in zip(keys, data, strict=True)], input_digests, []
 
 
 def _batches(sizes: Sequence[tuple[str, int]], most: int) -> Iterator[list[str]]:
-    """Keys in their order, at most so many and BATCH_BYTES of files at once, but always one."""
+    """Yield batches of keys in order: at most `most` keys and BATCH_BYTES of files each, but at least one key."""
     keys: list[str] = []
-    held = 0
+    total = 0
     for key, size in sizes:
-        if keys and (len(keys) == most or held + size > BATCH_BYTES):
+        if keys and (len(keys) == most or total + size > BATCH_BYTES):
             yield keys
-            keys, held = [], 0
+            keys, total = [], 0
         keys.append(key)
-        held += size
+        total += size
     if keys:
         yield keys
 
@@ -90,7 +93,8 @@ def _batches(sizes: Sequence[tuple[str, int]], most: int) -> Iterator[list[str]]
 def _read_sources(
     inputs: Inputs, keys: Sequence[str], reader: Reader
 ) -> tuple[list[Item], list[bytes], list[tuple[str, str, bytes]]]:
-    items, made, refused = [], [], []
+    """Read the files of `keys`: items, their input digests, and rejects."""
+    items, input_digests, refused = [], [], []
     for key in keys:
         source = inputs.sources[key]
         try:
@@ -103,10 +107,10 @@ def _read_sources(
             refused.append((key, why, planning.refusal(content, why)))
             continue
         items.append(Item(key, {"source": data}, source.path))
-        made.append(content)
-    return items, made, refused
+        input_digests.append(content)
+    return items, input_digests, refused
 
 
 def width(stage: StageSpec) -> int:
-    """How many inputs a row has."""
+    """The number of inputs of a row: one per parent, or one file."""
     return max(1, len(stage.parents))

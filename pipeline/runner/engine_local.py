@@ -1,4 +1,4 @@
-"""Computes a stage in this process, part by part."""
+"""The local engine: computes a stage in this process, one part after the other."""
 
 import time
 
@@ -13,13 +13,17 @@ from pipeline.runner.staleness import Plan
 
 
 def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
+    """Compute `plan.todo` into parts. Whatever happens, the parts written so far stay.
+
+    Raises: UserError when the worker fails.
+    """
     provenance = planning.provenance(stage, ctx, plan.inputs)
     batch = PendingRows.empty()
     opened = time.monotonic()
     try:
-        for made in work(stage, stage.open(ctx), collection, ctx, plan.inputs, plan.todo):
-            batch.extend(made)
-            progress.add(len(made), len(made.rejects))
+        for done in work(stage, stage.open(ctx), collection, ctx, plan.inputs, plan.todo):
+            batch.extend(done)
+            progress.add(len(done), len(done.rejects))
             if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
                 parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
                 plan.inputs.fingerprints.save()

@@ -1,7 +1,7 @@
-"""Runs a stage on Ray's actors, one a GPU or a core, each of which writes its own parts on the shared storage.
+"""The Ray engine: runs a stage on Ray actors, one per GPU or per core.
 
-The actors read and write the cache folder themselves; only keys, digests and counts pass through the driver. A part
-that an actor died on is computed again by its successor, under the same number.
+The actors read and write the cache folder on the shared storage themselves. Only keys, digests and counts pass through
+the driver. When an actor dies, its successor recomputes the part under the same number.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from pipeline.runner.staleness import Inputs, Plan
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import Source
 
-RETRIES = 3  # of one part: an input that kills whoever takes it must not go on for ever
+RETRIES = 3  # most retries of one part: some input may kill every actor that takes it
 
 
 @dataclasses.dataclass(frozen=True)
 class PartResult:
-    """What an actor reports of a part: it is written."""
+    """What an actor reports about a part that it has written."""
 
     keys: int
     rejects: int
@@ -37,21 +37,26 @@ class PartResult:
 
 
 class StageActor:
-    """An actor: opens the stage with its first part, so that what fails there is told as any failure, then computes."""
+    """A Ray actor that computes parts.
+
+    It opens the stage with its first part, so that a failure to open is reported like any other failure.
+    """
 
     def __init__(self, stage: StageSpec, collection: str, ctx: Context, parents: dict[str, str]) -> None:
         self.stage, self.collection, self.ctx, self.parents = stage, collection, ctx, parents
         self.worker: Worker | None = None
 
-    def part(self, number: int, keys: Sequence[str], made: dict[str, bytes | None], sources: dict) -> PartResult:
+    def part(
+        self, number: int, keys: Sequence[str], input_digests: dict[str, bytes | None], sources: dict
+    ) -> PartResult:
         """Compute `keys` and write them as part `number`."""
         self.worker = self.worker or self.stage.open(self.ctx)
         start = time.monotonic()
         path = self.ctx.file(self.collection, self.stage.output)
-        inputs = Inputs(made, sources, self.parents, Fingerprints(None))
+        inputs = Inputs(input_digests, sources, self.parents, Fingerprints(None))
         batch = PendingRows.empty()
-        for some in runner.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
-            batch.extend(some)
+        for done in runner.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
+            batch.extend(done)
         provenance = planning.provenance(self.stage, self.ctx, inputs)
         parts.write_part(path, batch, self.stage.columns, runner.width(self.stage), provenance, number)
         seconds = time.monotonic() - start
@@ -59,9 +64,9 @@ class StageActor:
 
 
 def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progress: Progress) -> None:
-    """Compute `plan.todo` into parts. What is written stays, whatever happens to the rest.
+    """Compute `plan.todo` into parts. Whatever happens, the parts written so far stay.
 
-    Raises: UserError when the worker fails, or when one part has killed its actor RETRIES times more.
+    Raises: UserError when the worker fails, or one part has killed RETRIES + 1 actors; UserError(2) without Ray.
     """
     ray = _ray()
     if not ray.is_initialized():
@@ -74,26 +79,27 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
         actor.remote(stage, collection, ctx, plan.inputs.parents)
         for _ in range(min(num_workers, -(-len(plan.todo) // stage.batch)))
     ]
-    everyone = list(idle)
+    actors = list(idle)
     busy: dict[Any, Any] = {}
     at, number, size = 0, parts.next_number(plan.path), stage.batch
     try:
         while busy or at < len(plan.todo):
             while idle and at < len(plan.todo):
                 keys = plan.todo[at : at + size]
-                sources = {k: _at_home(plan.inputs.sources[k]) for k in keys if k in plan.inputs.sources}
-                hand = idle.pop()
-                busy[hand.part.remote(number, keys, {k: plan.inputs.input_digests[k] for k in keys}, sources)] = hand
+                sources = {k: _absolute_source(plan.inputs.sources[k]) for k in keys if k in plan.inputs.sources}
+                handle = idle.pop()
+                input_digests = {k: plan.inputs.input_digests[k] for k in keys}
+                busy[handle.part.remote(number, keys, input_digests, sources)] = handle
                 at, number = at + len(keys), number + 1
             for task in ray.wait(list(busy))[0]:
                 idle.append(busy.pop(task))
                 done = _result(task, stage)
                 plan.inputs.fingerprints.learn(done.news)
                 progress.add(done.keys, done.rejects)
-                size = _next_size(done, stage.batch, -(-(len(plan.todo) - at) // (2 * len(everyone))))
+                size = _next_size(done, stage.batch, -(-(len(plan.todo) - at) // (2 * len(actors))))
     finally:
-        for hand in everyone:
-            ray.kill(hand)
+        for handle in actors:
+            ray.kill(handle)
 
 
 def _ray() -> Any:
@@ -118,23 +124,23 @@ def _result(task: Any, stage: StageSpec) -> PartResult:
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1].strip()
         raise UserError(
-            f"stage {stage.name}: an actor could not start, or {RETRIES + 1} died over the same part ({why}); "
+            f"stage {stage.name}: an actor could not start, or {RETRIES + 1} actors died on the same part ({why}); "
             "run it again with ENGINE=local to see why"
         ) from error
 
 
 def _next_size(done: PartResult, least: int, most: int) -> int:
-    """How many keys the next part takes: as long and as large as one of the local engine's, some left for everyone."""
+    """How many keys the next part takes: as large as a part of the local engine, with some left for every actor."""
     by_time = runner.PART_SECONDS / max(done.seconds / done.keys, 1e-9)
     by_bytes = runner.PART_BYTES / max(done.nbytes / done.keys, 1)
     return max(least, int(min(by_time, by_bytes, most)))
 
 
 def _absolute(ctx: Context) -> Context:
-    """The context as an actor sees it, whose folder may be another and whose one GPU is the first it sees."""
+    """The context for an actor: absolute folders, as its working folder may differ; it sees one GPU only."""
     folders = {name: getattr(ctx, name).absolute() for name in ("cache", "content", "style", "run")}
     return dataclasses.replace(ctx, **folders, device="cuda" if ctx.device.startswith("cuda") else ctx.device)
 
 
-def _at_home(source: Source) -> Source:
+def _absolute_source(source: Source) -> Source:
     return source._replace(file=str(Path(source.file).absolute()))

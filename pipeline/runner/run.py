@@ -1,4 +1,4 @@
-"""Runs a stage over a collection: resumes by key, remembers rejects, writes caches that survive being killed."""
+"""Runs a stage over a collection: resumes by key, records rejects, and writes caches that survive a kill."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -18,12 +18,12 @@ from pipeline.runner.compute import width
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import Plan
 
-PASSES = 3  # a file may change while it is read, or prove the same as one read later
+PASSES = 3  # a file may change during the run, or turn out to be a duplicate of a later one
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a stage did to a collection; `inputs == cached + rejected` once it is done, `computed` of them just now."""
+    """The result of a stage on a collection: `inputs == cached + rejected`; `computed` of them in this run."""
 
     stage: str
     collection: str
@@ -39,20 +39,20 @@ class Summary:
         )
 
     def status(self, max_rejects: int | None) -> int:
-        """Exit status: 3 when more were rejected than allowed, else 0."""
+        """The exit status: 3 when more than `max_rejects` were rejected, else 0."""
         return 3 if max_rejects is not None and self.rejected > max_rejects else 0
 
 
 def run_collections(stage: StageSpec, ctx: Context, collections: Sequence[str] = COLLECTIONS) -> int:
-    """`run_stage` for each collection; the worst exit status."""
+    """Run the stage on each collection; return the highest exit status. Raises: UserError as `run_stage`."""
     return max(run_stage(stage, name, ctx).status(ctx.max_rejects) for name in collections)
 
 
 def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[str] | None = None) -> Summary:
-    """Bring cache/<collection>/<stage.output>.h5 up to date, computing only what is missing or stale, and `only` these.
+    """Bring cache/<collection>/<stage.output>.h5 up to date: compute only rows that are missing or stale.
 
-    Raises: UserError when a parent cache is missing (2), the cache is in use by another run (1), or the worker fails
-    (1).
+    With `only`, no other keys are computed.
+    Raises: UserError(2) when a parent cache is missing; UserError when another run uses the cache, or the worker fails.
     """
     with lock(ctx.cache, f"{stage.name} ({collection})"):
         plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected, only=only)
@@ -60,7 +60,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         for _ in range(PASSES):
             if plan.todo:
                 _compute(stage, collection, ctx, plan)
-                del plan  # two of them would be twice the keys
+                del plan  # two plans would hold all keys twice
                 plan = planning.survey(stage, collection, ctx, only=only)
         if plan.todo:
             raise UserError(
@@ -85,7 +85,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
 
 
 def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:
-    """Run the worker over `plan.todo` and write what it makes as parts; what is done when it fails stays done."""
+    """Run the worker on `plan.todo` and write its rows as parts; after a failure these stay."""
     sweep(parts.folder(plan.path))
     progress = Progress(f"{stage.name} {collection}", len(plan.todo))
     compute = _engine(ctx.engine)
@@ -105,14 +105,14 @@ def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> Non
 
 
 def _refused(plan: Plan) -> PendingRows:
-    """The rejects among what is to do that need no computing."""
+    """The keys in `plan.todo` that are rejected without computing."""
     batch, inputs = PendingRows.empty(), plan.inputs
     batch.rejects += [(k, inputs.refused[k], inputs.input_digests[k] or b"") for k in plan.todo if k in inputs.refused]
     return batch
 
 
 def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], None]:
-    """What computes `plan.todo` into parts: this process, or Ray's actors."""
+    """The function that computes `plan.todo` into parts: in this process, or on Ray."""
     if name == "local":
         return engine_local.compute
     if name == "ray":
@@ -123,7 +123,7 @@ def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], No
 
 
 def _clear_parts(plan: Plan) -> None:
-    """Remove the parts, now that the compacted file holds their rows."""
+    """Remove the parts: the compacted file now holds their rows."""
     folder = parts.folder(plan.path)
     if folder.exists():
         sweep(folder)
@@ -135,7 +135,7 @@ def _clear_parts(plan: Plan) -> None:
 
 
 def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:
-    """Bring this stage's lines of rejects.jsonl up to date; the cache file itself is what a rerun goes by."""
+    """Update this stage's lines in rejects.jsonl, which is for people: later runs read the cache file."""
     path = ctx.cache / collection / "rejects.jsonl"
     old = path.read_bytes() if path.exists() else b""
     lines = [line for line in old.decode().splitlines() if json.loads(line)["stage"] != stage.name]

@@ -1,4 +1,4 @@
-"""What a preprocessing stage is: a small description and a worker; the runner owns reading, writing and resuming."""
+"""Describes a preprocessing stage: a small specification and a worker. The runner reads, writes and resumes."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 
 @dataclass(frozen=True)
 class Reject:
-    """A worker's answer for a picture it cannot use; `reason` is told to the user, in a few words."""
+    """The result of a worker for an image that it cannot use; `reason` is shown to the user, in a few words."""
 
     reason: str
 
@@ -24,8 +24,8 @@ class Reject:
 class Item:
     """One input of a worker.
 
-    `item["images.image"]` is the row of dataset `image` in the parent `images`: an array, or bytes, or str.
-    Without parents a stage reads the user's folder: `item["source"]` is a file's bytes, `item.path` its relative path.
+    `item["images.image"]` is the value of column `image` in the parent `images`: an array, bytes or str.
+    A stage without parents reads the user's folder: `item["source"]` is a file's bytes, `item.path` its relative path.
     """
 
     key: str
@@ -44,13 +44,13 @@ class StageSpec:
     """A preprocessing stage.
 
     `output` names the cache file it fills (`images` -> cache/<collection>/images.h5) and `columns` its datasets.
-    `parents` maps each cache file it reads to the datasets it reads there; none: it reads the user's pictures.
-    `producers` names the command that fills each of them, for people.
-    `params` (plain JSON values) and `weights` (name -> sha256) decide the result together with `version`, to be
-    raised when the stage's own code changes the result: a change in any of them makes its rows stale.
-    `open(ctx)` is called only when there is work: load weights there and return the worker, which maps a batch of
-    items to as many rows or rejects, in order. A row's values must not depend on what else is in the batch.
-    `batch` is how many items the worker gets at once; it never enters the result.
+    `parents` maps each cache file it reads to the datasets it reads there. Without parents it reads the user's images.
+    `producers` names the command that fills each parent; error messages show it.
+    `params` (plain JSON values), `weights` (name -> sha256) and `version` decide the result: a change in any of them
+    makes the rows stale. Raise `version` when the code of the stage changes the result.
+    `open(ctx)` is called only when there is work. It loads weights and returns the worker. The worker maps a batch of
+    items to as many rows or rejects, in the same order. A row must not depend on the other items in the batch.
+    `batch` is the number of items per call of the worker; it does not change the result.
     """
 
     name: str
@@ -65,7 +65,7 @@ class StageSpec:
     batch: int = 8
 
     def recipe(self) -> dict[str, Any]:
-        """All that decides a row besides its inputs; JSON values only."""
+        """Everything that decides a row besides its inputs, as JSON values."""
         columns = {name: [c.dtype, *c.shape] for name, c in self.columns.items()}
         recipe = {
             "stage": self.name,
@@ -78,12 +78,12 @@ class StageSpec:
         return json.loads(json.dumps(recipe, sort_keys=True))
 
     def check(self, row: Row, key: str) -> Row:
-        """The row with each value in its column's dtype and shape.
+        """The row with each value converted to its column's dtype.
 
-        Raises: UserError when a column is missing, unknown or has another shape.
+        Raises: UserError when a column is missing or unknown, or a value has another shape.
         """
         if set(row) != set(self.columns):
-            raise UserError(f"stage {self.name}, key {key}: row has {sorted(row)}, expected {sorted(self.columns)}")
+            raise UserError(f"stage {self.name}, key {key}: the row has {sorted(row)}, expected {sorted(self.columns)}")
         out: Row = {}
         for name, column in self.columns.items():
             if column.dtype == "bytes":

