@@ -1,4 +1,4 @@
-"""Strict loading of published tensors: every one is consumed, none is invented, and what does not fit is named."""
+"""Strict loading of published tensors: each one is used, none is invented, and an error names those that do not fit."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -10,25 +10,25 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def build(kind: type[Module], *args: object, **options: object) -> Module:
-    """Construct a module without memory for its tensors; `fill` brings them."""
+    """Build a module on the meta device, without memory for its tensors; `fill` sets them."""
     with torch.device("meta"):
         return kind(*args, **options)
 
 
 def fill(net: Module, tensors: Mapping[str, Tensor], what: str) -> Module:
-    """Give `net` (built on the meta device) the tensors as they are, in float32, frozen and in evaluation mode.
+    """Load tensors into `net`, which was built on the meta device: in float32, frozen, in evaluation mode.
 
-    Raises: ValueError, one line in the user's words, when tensors are missing, unexpected or of another shape.
+    Raises: ValueError, in one line, when tensors are missing, unexpected or of another shape. `what` names the network.
     """
-    own = net.state_dict()
+    expected = net.state_dict()
     check(shapes(net), tensors, what)
-    state = {name: tensors[name].to(t.dtype) for name, t in own.items()}
+    state = {name: tensors[name].to(t.dtype) for name, t in expected.items()}
     net.load_state_dict(state, strict=True, assign=True)
     return net.requires_grad_(False).eval()
 
 
 def shapes(net: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a module's state."""
+    """Names and shapes of the tensors in a module's state dict."""
     return {name: tuple(t.shape) for name, t in net.state_dict().items()}
 
 
@@ -51,7 +51,7 @@ def check(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
 
 
 def width(tensors: Mapping[str, Tensor], name: str, what: str, axis: int = 0) -> int:
-    """How wide a tensor is, from which a network's size is inferred. Raises: ValueError where there is none such."""
+    """The size of a tensor's `axis`, to infer a network's width from. Raises: ValueError when there is no such axis."""
     if name not in tensors:
         raise ValueError(f"not {what}: no {name} among {len(tensors)} tensors ({some(tensors)})")
     shape = tensors[name].shape
@@ -61,12 +61,12 @@ def width(tensors: Mapping[str, Tensor], name: str, what: str, axis: int = 0) ->
 
 
 def some(names: Iterable[str], count: int = 3) -> str:
-    """A few of the names, in order, and how many more there are."""
+    """The first `count` names in sorted order, and how many more there are."""
     listed = sorted(names)
     return ", ".join(listed[:count]) + (f" and {len(listed) - count} more" if len(listed) > count else "")
 
 
 def numbers(tensors: Iterable[str], prefix: str) -> list[int]:
-    """The numbers n that occur in names `<prefix>n.…`, ascending."""
-    found = {name.removeprefix(prefix).split(".", 1)[0] for name in tensors if name.startswith(prefix)}
-    return sorted(int(n) for n in found if n.isdecimal())
+    """The numbers n in names like `<prefix>n.…`, ascending."""
+    parts = {name.removeprefix(prefix).split(".", 1)[0] for name in tensors if name.startswith(prefix)}
+    return sorted(int(n) for n in parts if n.isdecimal())

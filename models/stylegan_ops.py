@@ -1,7 +1,7 @@
-"""StyleGAN2's building operations in plain torch: FIR resampling, the scaled leaky rectifier, equalised layers.
+"""StyleGAN2's building operations in plain torch: FIR resampling, scaled leaky ReLU, equalised layers.
 
-Upsampling is a depthwise transposed convolution, so no zeros are ever inserted or multiplied, nothing is compiled, and
-second derivatives (R1, path length) work.
+Upsampling is a depthwise transposed convolution. It multiplies no inserted zeros, compiles nothing, and has second
+derivatives, which R1 and path length need.
 """
 
 import math
@@ -18,7 +18,7 @@ Pair = int | tuple[int, int]
 
 
 def fir(taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0), gain: float = 1.0) -> Tensor:
-    """The 2-D low-pass kernel of `taps`, of sum `gain`: [K, K]."""
+    """The 2-D low-pass kernel [K, K] of `taps`, whose sum is `gain`."""
     line = torch.tensor(taps)
     return line[:, None] * line / line.sum() ** 2 * gain
 
@@ -27,7 +27,7 @@ def upfirdn(x: Tensor, kernel: Tensor, up: Pair = 1, down: Pair = 1, pad: tuple[
     """Insert up - 1 zeros after each sample, pad, convolve each channel with `kernel` [Kh, Kw], keep every down-th.
 
     x [N, C, H, W]; `up` and `down` are one number or (vertical, horizontal); `pad` is (before, after) for both axes or
-    (top, bottom, left, right), negative crops. A true convolution: the kernel is flipped against correlation.
+    (top, bottom, left, right), negative crops. This is a true convolution: the kernel is flipped.
     Raises: ValueError when nothing is left, or `pad` has neither 2 nor 4 numbers.
     """
     if len(pad) not in (2, 4):
@@ -37,13 +37,13 @@ def upfirdn(x: Tensor, kernel: Tensor, up: Pair = 1, down: Pair = 1, pad: tuple[
     channels, taps = x.shape[1], tuple(kernel.shape)
     sizes = [n * u + p[0] + p[1] - k + 1 for n, u, p, k in zip(x.shape[-2:], ups, pads, taps, strict=True)]
     if min(sizes) < 1:
-        raise ValueError(f"nothing is left of {tuple(x.shape)} after up {ups}, pad {pads} and a kernel of {taps}")
+        raise ValueError(f"nothing is left of {list(x.shape)} after up {ups}, pad {pads} and a kernel of {taps}")
     weight = kernel.to(x.dtype)[None, None].expand(channels, 1, *taps)
     if ups == (1, 1):
         if any(any(p) for p in pads):
             x = F.pad(x, (*pads[1], *pads[0]))
         return F.conv2d(x, weight.flip(2, 3), stride=downs, groups=channels)
-    # The transposed convolution gives every position where the kernel touches a sample: cut out, or add, the border.
+    # The transposed convolution gives every position where the kernel touches a sample: crop or pad the border.
     x = F.conv_transpose2d(x, weight, stride=ups, groups=channels)
     edges: list[int] = []
     for axis in (1, 0):
@@ -65,7 +65,7 @@ def leaky(x: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class EqualConv(nn.Module):
-    """A convolution whose weight is kept at unit variance and scaled in use (equalised learning rate)."""
+    """A convolution with equalised learning rate: its weight is stored at unit variance and scaled when used."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
         super().__init__()
@@ -78,9 +78,9 @@ class EqualConv(nn.Module):
 
 
 class EqualLinear(nn.Module):
-    """A linear layer with equalised learning rate and, if `active`, the scaled leaky rectifier.
+    """A linear layer with equalised learning rate and, if `active`, the scaled leaky ReLU.
 
-    `rate` multiplies the learning rate of weight and bias: they are stored that much larger.
+    `rate` multiplies the learning rate of weight and bias, which are stored larger by 1 / `rate`.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class EqualLinear(nn.Module):
 
 
 class Bias(nn.Module):
-    """Adds a bias a channel, then the leaky rectifier times sqrt 2."""
+    """Adds a bias per channel, then applies the leaky ReLU times sqrt 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The IR-SE50 face backbone that ArcFace, e4e and HyperStyle's W-encoder look with, in its published layout."""
+"""The IR-SE50 face backbone of ArcFace, e4e and HyperStyle's W-encoder, in its published layout."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-UNITS = ((64, 3), (128, 4), (256, 14), (512, 3))  # channels, residual units of a stage; the first unit halves the sides
+UNITS = ((64, 3), (128, 4), (256, 14), (512, 3))  # channels and units per stage; the first unit halves the sides
 
 
 class SqueezeExcite(nn.Module):
@@ -23,7 +23,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Unit(nn.Module):
-    """Batch norm, 3x3, PReLU, 3x3 (strided), batch norm, gates; beside it every stride-th position of the input."""
+    """Batch norm, 3x3, PReLU, 3x3 (strided), batch norm, gates; the shortcut takes every stride-th position."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Unit(nn.Module):
 
 
 class Backbone(nn.Module):
-    """IR-SE50 on pictures [N, 3, 256, 256] in [-1, 1]: 512 channels at 16 x 16."""
+    """IR-SE50 on images [N, 3, 256, 256] in [-1, 1]: 512 channels at 16 x 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class Backbone(nn.Module):
         self.body = nn.Sequential(*units)
 
     def features(self, x: Tensor, taps: Sequence[int] = (23,)) -> list[Tensor]:
-        """The features after the units `taps`, ascending. Raises: ValueError for another size of picture."""
+        """The features after the units `taps`, ascending. Raises: ValueError for another size of image."""
         if x.shape[1:] != (3, 256, 256):
-            raise ValueError(f"the encoder reads pictures [N, 3, 256, 256], got {list(x.shape)}")
-        found, x = [], self.input_layer(x)
+            raise ValueError(f"the encoder reads images [N, 3, 256, 256], got {list(x.shape)}")
+        features, x = [], self.input_layer(x)
         for i, unit in enumerate(self.body):
             x = unit(x)
             if i in taps:
-                found.append(x)
-        return found
+                features.append(x)
+        return features

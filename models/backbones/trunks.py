@@ -1,7 +1,7 @@
-"""The two ImageNet trunks that LPIPS compares images with; VGG16 is also the eye of ALADIN.
+"""The two ImageNet trunks that LPIPS compares images with; VGG16 is also ALADIN's backbone.
 
-Both read float32 RGB in [-1, 1] and normalise it themselves, so that no caller can forget to.
-Weights come as `trunk.{i}.weight` (O, I, H, W) and `trunk.{i}.bias`, i counting convolutions from 0.
+Both read float32 RGB in [-1, 1] and normalise it themselves.
+Weights come as `trunk.{i}.weight` [O, I, H, W] and `trunk.{i}.bias`, where i counts convolutions from 0.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# The ImageNet mean and deviation of [0, 1] pictures, carried over to [-1, 1].
+# ImageNet's mean and std of images in [0, 1], converted to [-1, 1].
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
@@ -54,8 +54,8 @@ LAYOUTS: Mapping[str, tuple[Conv, ...]] = {
 class Trunk(nn.Module):
     """A convolutional trunk that returns its LPIPS features, the activations before each pooling.
 
-    `tensors` holds `trunk.{i}.weight` and `.bias`; None leaves random weights, which only tests want.
-    Raises ValueError naming the tensor that is missing or has another shape.
+    `tensors` holds `trunk.{i}.weight` and `.bias`; None leaves random weights, for tests.
+    Raises: ValueError naming the tensor that is missing or has another shape.
     """
 
     shift: Tensor
@@ -74,22 +74,20 @@ class Trunk(nn.Module):
         self.requires_grad_(False).eval()
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy `trunk.{i}.weight` and `trunk.{i}.bias` in."""
-        own = self.state_dict()
-        for key in own:
+        """Copy the tensors `trunk.{i}.weight` and `trunk.{i}.bias` into this network."""
+        for key, parameter in self.state_dict().items():
             _, index, kind = key.split(".")
             name = f"trunk.{index}.{kind}"
-            found = tensors.get(name)
-            if found is None or found.shape != own[key].shape:
-                got = "nothing" if found is None else tuple(found.shape)
-                raise ValueError(f"{self.net} trunk: {name} has to be {tuple(own[key].shape)}, got {got}")
-            own[key].copy_(found)
+            tensor = tensors.get(name)
+            if tensor is None or tensor.shape != parameter.shape:
+                got = "nothing" if tensor is None else list(tensor.shape)
+                raise ValueError(f"{self.net} trunk: {name} has to be {list(parameter.shape)}, got {got}")
+            parameter.copy_(tensor)
 
     def layers(self, x: Tensor, *, slope: float = 0.0) -> Iterator[Tensor]:
-        """Yield the activation of every convolution in order, for x (N, 3, H, W) in [-1, 1].
+        """Yield the activation of every convolution in order, for x [N, 3, H, W] in [-1, 1].
 
-        `slope` is the negative slope of the rectifier: 0 is what the ImageNet weights were trained with,
-        the published ALADIN uses 0.01.
+        `slope` is the negative slope of the ReLU: 0 for the ImageNet weights, 0.01 for the published ALADIN.
         """
         if self.normalise:
             x = (x - self.shift) / self.scale
@@ -101,5 +99,5 @@ class Trunk(nn.Module):
             yield x
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The five LPIPS features of x (N, 3, H, W) in [-1, 1]."""
+        """The five LPIPS features of x [N, 3, H, W] in [-1, 1]."""
         return [y for y, spec in zip(self.layers(x), self.layout, strict=True) if spec.tap]

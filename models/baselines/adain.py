@@ -1,4 +1,4 @@
-"""AdaIN style transfer (Huang & Belongie 2017): the feed-forward baseline, and a painter for training data."""
+"""AdaIN style transfer (Huang & Belongie 2017): the feed-forward baseline, and augmentation for training data."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def _stack(plan: str, channels: int) -> nn.Sequential:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation a channel of x (N, C, H, W), each (N, C, 1, 1)."""
+    """Mean and std per channel of x [N, C, H, W], each [N, C, 1, 1]."""
     var, mean = torch.var_mean(x, (2, 3), keepdim=True)
     return mean, (var + 1e-5).sqrt()
 
@@ -38,7 +38,7 @@ class AdaIN(nn.Module):
     """The published encoder (VGG19 to relu4_1) and decoder, frozen.
 
     `encoder` and `decoder` are the state dicts of the original sequentials; the encoder's deeper layers are ignored.
-    None leaves random weights, which only tests want.
+    None leaves random weights, for tests.
     """
 
     def __init__(
@@ -53,21 +53,19 @@ class AdaIN(nn.Module):
         self.requires_grad_(False).eval()
 
     def encode(self, images: Tensor) -> Tensor:
-        """relu4_1 (N, 512, H / 8, W / 8) of images (N, 3, H, W) in [-1, 1]."""
-        y: Tensor = self.encoder((images + 1) / 2)
-        return y
+        """relu4_1 [N, 512, H / 8, W / 8] of images [N, 3, H, W] in [-1, 1]."""
+        return self.encoder((images + 1) / 2)
 
     def decode(self, features: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] of relu4_1 features."""
-        y: Tensor = self.decoder(features)
-        return (y * 2 - 1).clamp(-1, 1)
+        """Images [N, 3, H, W] in [-1, 1] of relu4_1 features."""
+        return (self.decoder(features) * 2 - 1).clamp(-1, 1)
 
     def forward(self, content: Tensor, style: Tensor, *, alpha: float = 1.0) -> Tensor:
-        """Give content (N, 3, H, W) the feature moments of style (N or 1, 3, h, w); both in [-1, 1]; alpha 0..1."""
+        """Give content [N, 3, H, W] the feature moments of style [N or 1, 3, h, w]; both in [-1, 1]; alpha 0..1."""
         return self.transfer(self.encode(content), moments(self.encode(style)), alpha=alpha)
 
     def transfer(self, features: Tensor, style: tuple[Tensor, Tensor], *, alpha: float = 1.0) -> Tensor:
-        """`forward` from what `encode` gave for the content and `moments` for the style: for a grid of both."""
+        """`forward` on the content's `encode` and the style's `moments`, so that a grid of pairs computes each once."""
         mean, std = moments(features)
         moved = (features - mean) / std * style[1] + style[0]
         return self.decode(alpha * moved + (1 - alpha) * features)

@@ -1,9 +1,7 @@
-"""The two discriminators of the stylisation pass: one judges whole images, one whether patches share a region's style.
+"""The image discriminator of the stylisation phase: StyleGAN2's residual network.
 
-Both are StyleGAN2 residual networks. The image discriminator leaves minibatch deviation out, so that batch 1 is safe;
-the patch discriminator is the Swapping Autoencoder's co-occurrence discriminator, rewritten from its published shapes.
-`width` and `base` narrow them for training without a GPU; `load` builds the published networks from their files'
-tensors.
+It leaves out minibatch standard deviation, so that it works at batch 1. `base` narrows it for training without a GPU;
+`load` builds the published networks from their files' tensors.
 """
 
 import math
@@ -21,11 +19,11 @@ from models.stylegan_ops import EqualLinear
 
 
 class ImageDiscriminator(nn.Module):
-    """Scores images (N, 3, size, size) in [-1, 1] with one logit each, (N, 1).
+    """Scores images [N, 3, size, size] in [-1, 1] with one logit per image, [N, 1].
 
     Channels at resolution r are min(top, base / r); base 32768 and top 512 are the published network, base 4096 and
-    top 128 one that trains on a CPU; `channels` lists them instead, from `size` down to 4. `stddev` adds minibatch
-    deviation, which only published StyleGAN2 files need; `checkpointing` recomputes activations in the backward pass.
+    top 128 train on a CPU. `channels` lists them instead, from `size` down to 4. `stddev` adds minibatch standard
+    deviation, which published StyleGAN2 files need; `checkpointing` recomputes activations in the backward pass.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class ImageDiscriminator(nn.Module):
         return fill(partial(cls, 4 << depth, stddev=stddev, channels=widths), state, blur, what)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layers judge: (N, C, 4, 4)."""
+        """Features [N, C, 4, 4] that the last layers read."""
         for layer in self.convs:
             x = recompute.run(layer, x, again=self.checkpointing)
         if self.stddev:
@@ -73,17 +71,15 @@ class ImageDiscriminator(nn.Module):
             group = next(g for g in (4, 3, 2, 1) if n % g == 0)
             spread = (x.reshape(group, n // group, -1).var(0, unbiased=False) + 1e-8).sqrt().mean(1)
             x = torch.cat([x, spread.view(-1, 1, 1, 1).repeat(group, 1, h, w)], 1)
-        found: Tensor = self.final_conv(x)
-        return found
+        return self.final_conv(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, 1) of x (N, 3, size, size)."""
-        logits: Tensor = self.final_linear(self.features(x).flatten(1))
-        return logits
+        """Logits [N, 1] of x [N, 3, size, size]."""
+        return self.final_linear(self.features(x).flatten(1))
 
 
 def _counted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Number the layers from the first on; the Swapping Autoencoder calls one of 512 px 512x512, that of 128 px 2."""
+    """Number the layers in order: the Swapping Autoencoder names the layer of 512 px 512x512 and that of 128 px 2."""
     names = {key.split(".")[1] for key in state if re.match(r"convs\.\d+(x\d+)?\.", key)}
     sides = {name: int(name.split("x")[0]) for name in names}
     order = sorted(names, key=lambda n: (n != "0", "x" not in n, -sides[n] if "x" in n else sides[n]))

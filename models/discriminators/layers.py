@@ -1,4 +1,4 @@
-"""The layers that both discriminators are built of, and their published names."""
+"""The layers of both discriminators, and their published names."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ Discriminator = TypeVar("Discriminator", bound=nn.Module)
 
 
 class ConvLayer(nn.Module):
-    """Blur (when halving), convolution, activation: StyleGAN2's unit of construction."""
+    """Blur (when halving), convolution, activation: StyleGAN2's basic layer."""
 
     blur: Tensor
 
@@ -29,17 +29,16 @@ class ConvLayer(nn.Module):
         self.act: nn.Module = Bias(outputs) if active else nn.Identity()
 
     def filter_by(self, blur: Tensor) -> None:
-        """Blur with the kernel `blur` [K, K]; the border is what then halves the sides."""
+        """Set the blur kernel [K, K], and the border with which this layer halves the sides exactly."""
         self.register_buffer("blur", blur, persistent=False)
         pad = len(blur) + self.kernel - 3
         self.border = ((pad + 1) // 2, pad // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (N, C, H, W), halving its sides if this layer does."""
+        """Map x [N, C, H, W], halving its sides if this layer does."""
         if self.down:
             x = upfirdn(x, self.blur, pad=self.border)
-        y: Tensor = self.act(self.conv(x))
-        return y
+        return self.act(self.conv(x))
 
 
 class Residual(nn.Module):
@@ -52,16 +51,15 @@ class Residual(nn.Module):
         self.skip = ConvLayer(inputs, outputs, 1, down=down, active=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (N, inputs, H, W) to (N, outputs, H / 2, W / 2), or at its own size without `down`."""
-        y: Tensor = (self.conv2(self.conv1(x)) + self.skip(x)) / GAIN
-        return y
+        """Map x [N, inputs, H, W] to [N, outputs, H / 2, W / 2], or at its own size without `down`."""
+        return (self.conv2(self.conv1(x)) + self.skip(x)) / GAIN
 
 
 def from_published(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
     """Rename a published state dict (Swapping Autoencoder, or rosinality's StyleGAN2 under `d`) to this module's keys.
 
-    Prefixes before `convs.`, `final_` and `pairlinear.` go. Also returns the blur kernel, which files repeat a layer.
-    Raises: ValueError when the copies differ or are no square.
+    Prefixes before `convs.`, `final_` and `pairlinear.` are removed. Also returns the blur kernel, which files repeat
+    per layer. Raises: ValueError when the copies differ or are not square.
     """
     out: dict[str, Tensor] = {}
     blur: Tensor | None = None
@@ -81,6 +79,10 @@ def from_published(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Te
 
 
 def fill(make: Callable[[], Discriminator], state: Mapping[str, Tensor], blur: Tensor, what: str) -> Discriminator:
+    """The network that `make` builds, with the tensors of `state` and the kernel `blur`, in evaluation mode.
+
+    Raises: ValueError, in one line, when the tensors do not fit; `what` names the network.
+    """
     with torch.device("meta"):  # a file may claim any width: it is checked before memory is taken
         state_dicts.check(state_dicts.shapes(make()), state, what)
     net = make()

@@ -1,4 +1,7 @@
-"""The patch discriminator: do patches share the style of a region? (paper section 3.5, Eq. 4)"""
+"""The patch discriminator: whether patches share the style of a region (paper section 3.5, Eq. 4).
+
+It is the Swapping Autoencoder's co-occurrence discriminator, rewritten from its published shapes.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +17,7 @@ from models.stylegan_ops import EqualLinear
 
 
 class PatchDiscriminator(nn.Module):
-    """Scores whether patches of `size` px share the style of reference patches (paper section 3.5, equation 4).
+    """Scores whether patches of `size` px share the style of reference patches (paper section 3.5, Eq. 4).
 
     `width` scales every channel count; 1 is the published 24.4M network, 0.3 about 2.2M. `channels` lists them
     instead, from `size` down to 4 px, then those of the widest layer.
@@ -56,19 +59,18 @@ class PatchDiscriminator(nn.Module):
         return fill(partial(cls, size=sides[0] if sides else 32, channels=widths, hidden=hidden), state, blur, what)
 
     def features(self, patches: Tensor) -> Tensor:
-        """Features (..., C, 2, 2) of patches (..., 3, size, size) in [-1, 1]."""
+        """Features [..., C, 2, 2] of patches [..., 3, size, size] in [-1, 1]."""
         x = patches.flatten(0, -4)
         for layer in self.convs.values():
             x = layer(x)
         return x.reshape(*patches.shape[:-3], *x.shape[1:])
 
     def score(self, reference: Tensor, features: Tensor) -> Tensor:
-        """Logits (...,) that `features` (..., C, 2, 2) go with `reference` of the same shape."""
-        logits: Tensor = self.pairlinear(torch.cat([reference.flatten(-3), features.flatten(-3)], -1))
-        return logits.squeeze(-1)
+        """Logits [...] for `features` [..., C, 2, 2] sharing the style of `reference`, of the same shape."""
+        return self.pairlinear(torch.cat([reference.flatten(-3), features.flatten(-3)], -1)).squeeze(-1)
 
     def forward(self, reference: Tensor, patches: Tensor) -> Tensor:
-        """Logits (G, P) of patches (G, P, 3, s, s), each against its group's mean reference (G, R, 3, s, s)."""
+        """Logits [G, P] of patches [G, P, 3, s, s], each against its group's mean reference [G, R, 3, s, s]."""
         mean = self.features(reference).mean(1, keepdim=True)
         features = self.features(patches)
         return self.score(mean.expand_as(features), features)

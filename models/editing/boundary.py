@@ -18,7 +18,7 @@ SUPPORT = 1e-6  # a multiplier above this belongs to a support vector
 
 @dataclass(frozen=True)
 class Boundary:
-    """A direction [1,D] of length 1, the share of its training latents on the right side, how many support it."""
+    """A direction [1, D] of length 1, its accuracy on the training latents, and its number of support vectors."""
 
     direction: Floats
     accuracy: float
@@ -26,13 +26,14 @@ class Boundary:
 
 
 def fit(latents: NDArray[np.floating], scores: NDArray[np.floating], share: float = 0.02) -> Boundary:
-    """Separate the `share` (at most a half) of latents [N,D] with the highest scores [N] from that with the lowest.
+    """Separate the `share` (at most a half) of latents [N, D] with the highest scores [N] from that with the lowest.
 
-    Raises: ValueError for other shapes, for values that are not finite, and where a side would be empty.
+    Raises: ValueError for other shapes, values that are not finite, or an empty side.
     """
     x, s = np.asarray(latents, np.float64), np.asarray(scores, np.float64).reshape(-1)
     if x.ndim != 2 or len(x) != len(s) or not np.isfinite(x).all() or not np.isfinite(s).all():
-        raise ValueError(f"a boundary needs finite latents [N,D] and scores [N], got {x.shape} and {s.shape}")
+        shapes = f"{list(x.shape)} and {list(s.shape)}"
+        raise ValueError(f"a boundary needs finite latents [N, D] and scores [N], got {shapes}")
     count = min(int(len(x) * share), len(x) // 2)
     if count < 1:
         raise ValueError(f"a boundary needs latents on both sides, got {share:g} of {len(x)}")
@@ -48,9 +49,9 @@ def fit(latents: NDArray[np.floating], scores: NDArray[np.floating], share: floa
 
 
 def project(direction: NDArray[np.floating], *others: NDArray[np.floating]) -> Floats:
-    """The direction [1,D] without what it shares with the others [1,D], of length 1.
+    """The direction [1, D] without its components along the others [1, D], of length 1.
 
-    Raises: ValueError where nothing is left of it.
+    Raises: ValueError when nothing is left of it.
     """
     rest = np.asarray(direction, np.float64)
     if others:
@@ -58,12 +59,12 @@ def project(direction: NDArray[np.floating], *others: NDArray[np.floating]) -> F
         rest = rest - rest @ basis @ basis.T
     length = np.linalg.norm(rest)
     if length < 1e-9:
-        raise ValueError("the direction lies within those it is to be independent of")
+        raise ValueError("the direction lies in the span of the others; there is none independent of them")
     return rest / length
 
 
 def place(latents: NDArray[np.floating], direction: NDArray[np.floating], distances: NDArray[np.floating]) -> Floats:
-    """Latent [1,D] brought to signed distances [K] from the boundary: [K,D]; W+ [1,L,D] moved by them: [K,L,D]."""
+    """Move a latent [1, D] to signed distances [K] from the boundary: [K, D]; or W+ [1, L, D] by them: [K, L, D]."""
     w, d, a = (np.asarray(v, np.float64) for v in (latents, direction, distances))
     if w.ndim == 2:
         return w + (a - w @ d[0])[:, None] * d
@@ -71,7 +72,7 @@ def place(latents: NDArray[np.floating], direction: NDArray[np.floating], distan
 
 
 def _machine(x: Floats, y: Floats, cost: float = 1.0) -> tuple[Floats, float, Floats]:
-    """Normal [D], offset and multipliers [N] of the soft-margin machine for x [N,D], y [N] of 1 and -1.
+    """Normal [D], offset and multipliers [N] of the soft-margin machine for x [N, D], y [N] of 1 and -1.
 
     Mehrotra's predictor and corrector. The plane is kept beside the multipliers, though they imply it: their rounding
     errors are corrected then, instead of adding up. Its last entry is the offset, which has no norm to be kept small.

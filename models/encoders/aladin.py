@@ -1,7 +1,7 @@
-"""ALADIN (Ruta et al. 2021): a picture's style as 256 numbers, the paper's conditioning and its style space.
+"""ALADIN (Ruta et al. 2021): an image's style as 256 numbers, the paper's conditioning and its style space.
 
-Mean and deviation of every VGG16 layer (2 x 4224 numbers) pass through a small projection head and are brought to unit
-length. The published network has its own VGG weights; the portable one reads the ImageNet trunk that LPIPS uses.
+Mean and std per channel of every VGG16 layer (2 x 4224 numbers) pass through a small projection head and are normalised
+to unit length. The published network has its own VGG weights; the portable one uses LPIPS' ImageNet trunk.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from models.state_dicts import check, width
 STATISTICS = 2 * sum(conv.outputs for conv in LAYOUTS["vgg16"])
 CONV = "enc_style.model.conv_"
 UNUSED = ("enc_content.", "dec.")  # the published file also holds what it was trained with
-SMALLEST = 32  # below this the last layers hold a single pixel, which has no deviation
+SMALLEST = 32  # below this the last layers hold a single pixel, which has no std
 
 
 def statistics(trunk: Trunk, x: Tensor, *, slope: float = 0.0) -> Tensor:
-    """Per layer all channel means, then all unbiased deviations, (N, 8448), of x (N, 3, H, W) in [-1, 1].
+    """Per layer the means of all channels, then their unbiased stds: [N, 8448], of x [N, 3, H, W] in [-1, 1].
 
-    A flat channel's deviation is 1e-6, not 0. Raises ValueError on sides under 32 px.
+    A flat channel's std is 1e-6, not 0. Raises: ValueError when a side is under 32 px.
     """
     if min(x.shape[-2:]) < SMALLEST:
-        raise ValueError(f"style statistics need sides of at least {SMALLEST} px, got {tuple(x.shape[-2:])}")
+        raise ValueError(f"style statistics need sides of at least {SMALLEST} px, got {list(x.shape[-2:])}")
     parts: list[Tensor] = []
     for y in trunk.layers(x, slope=slope):
         var, mean = torch.var_mean(y, (2, 3))
@@ -35,23 +35,22 @@ def statistics(trunk: Trunk, x: Tensor, *, slope: float = 0.0) -> Tensor:
 
 
 class ProjectionHead(nn.Module):
-    """Leaky rectifier, fc1, leaky rectifier, fc2: statistics (N, 8448) to embeddings (N, 256) of any length."""
+    """Leaky ReLU, fc1, leaky ReLU, fc2: statistics [N, 8448] to embeddings [N, 256] of any length."""
 
     def __init__(self, hidden: int = 1024, inputs: int = STATISTICS, outputs: int = CODE_SIZE) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(inputs, hidden), nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project statistics x (N, inputs)."""
-        y: Tensor = self.fc2(F.leaky_relu(self.fc1(F.leaky_relu(x))))
-        return y
+        """Project statistics x [N, inputs] to [N, outputs]."""
+        return self.fc2(F.leaky_relu(self.fc1(F.leaky_relu(x))))
 
 
 class Aladin(nn.Module):
     """Images to unit-length style codes, frozen.
 
-    `tensors` holds `proj_head.fc{1,2}.{weight,bias}`; the trunk is another file's. None for both leaves random weights,
-    which only tests want. `size` is what the shorter side of images is resized to before the trunk sees them.
+    `tensors` holds `proj_head.fc{1,2}.{weight,bias}`; the trunk comes from another file. None for both leaves random
+    weights, for tests. `size` is the length in px to which the shorter side of images is resized for the trunk.
     """
 
     def __init__(
@@ -71,22 +70,22 @@ class Aladin(nn.Module):
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor], size: int = 256) -> "Aladin":
-        """The published network with its own trunk, from keys `enc_style.model.conv_{i}.*` and `proj_head.*`.
+        """Build the published network with its own trunk from keys `enc_style.model.conv_{i}.*` and `proj_head.*`.
 
-        The file's content encoder and decoder are known but not used. Raises: ValueError naming tensors that are
+        The file's content encoder and decoder are not used. Raises: ValueError naming tensors that are
         missing, unexpected or of another shape.
         """
-        own = {name: t for name, t in tensors.items() if not name.startswith(UNUSED)}
+        used = {name: t for name, t in tensors.items() if not name.startswith(UNUSED)}
         what = "an ALADIN on VGG16"
-        hidden = width(own, "proj_head.fc1.bias", what)
-        check(_published_shapes(hidden), own, what)
-        trunk = Trunk("vgg16", {name.replace(CONV, "trunk."): t for name, t in own.items()}, normalise=False)
-        net = cls({name: t for name, t in own.items() if name.startswith("proj_head.")}, trunk=trunk, size=size)
+        hidden = width(used, "proj_head.fc1.bias", what)
+        check(_published_shapes(hidden), used, what)
+        trunk = Trunk("vgg16", {name.replace(CONV, "trunk."): t for name, t in used.items()}, normalise=False)
+        net = cls({name: t for name, t in used.items() if name.startswith("proj_head.")}, trunk=trunk, size=size)
         net.slope = 0.01
         return net
 
     def statistics(self, images: Tensor, size: int | None = None) -> Tensor:
-        """Raw statistics (N, 8448) of images (N, 3, H, W) in [-1, 1], their shorter side resized to `size` or own."""
+        """Statistics [N, 8448] of images [N, 3, H, W] in [-1, 1], shorter side resized to `size` or `self.size`."""
         side, (height, width) = size or self.size, images.shape[-2:]
         x = images.clamp(-1, 1)
         if min(height, width) != side:
@@ -96,7 +95,7 @@ class Aladin(nn.Module):
         return statistics(self.trunk, x.contiguous(memory_format=torch.channels_last), slope=self.slope)
 
     def forward(self, images: Tensor, size: int | None = None) -> Tensor:
-        """Codes (N, 256) of length 1 of images (N, 3, H, W) in [-1, 1], seen at `size` or this network's own side."""
+        """Codes [N, 256] of length 1 of images [N, 3, H, W] in [-1, 1], resized to `size` or `self.size`."""
         return F.normalize(self.head(self.statistics(images, size)))
 
 

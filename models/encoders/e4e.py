@@ -16,13 +16,13 @@ from models.backbones import irse
 from models.backbones.irse import Backbone
 from models.stylegan_ops import LATENT, EqualLinear
 
-STYLES = range(4, 19, 2)  # of generators from 8 to 1024 px
-WIDTH = 512  # of the features that heads read
+STYLES = range(4, 19, 2)  # number of styles, of generators from 8 to 1024 px
+WIDTH = 512  # channels of the features that style heads read
 COARSE, MIDDLE = 3, 7  # styles before these read 16 x 16 and 32 x 32 features, the others 64 x 64
 
 
 class StyleHead(nn.Module):
-    """Halving 3x3 convolutions down to one cell, then an equalised linear layer: [N, WIDTH, s, s] -> [N, 512]."""
+    """3x3 convolutions of stride 2 down to one cell, then an equalised linear layer: [N, WIDTH, s, s] -> [N, 512]."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -38,17 +38,17 @@ class StyleHead(nn.Module):
 
 
 class Encoder(Backbone):
-    """What both encoders share: a start latent that `forward` adds to what `codes` predicts."""
+    """What all encoders share: `forward` adds the average latent to the offsets that `codes` predicts."""
 
     latent_avg: Tensor | None = None
     num_ws: int
 
     def codes(self, x: Tensor) -> Tensor:
-        """Offsets [N, num_ws, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        """Offsets [N, num_ws, 512] from the average latent, of images [N, 3, 256, 256] in [-1, 1]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """W+ latents [N, num_ws, 512]. Raises: ValueError when there is no average latent."""
+        """W+ latents [N, num_ws, 512] of images [N, 3, 256, 256]. Raises: ValueError when latent_avg is missing."""
         if self.latent_avg is None:
             raise ValueError("the encoder's file has no latent_avg; set it to the generator's, see mean_latent")
         return self.codes(x) + self.latent_avg.to(x.device)
@@ -62,7 +62,7 @@ class Encoder(Backbone):
 
 
 class PSP(Encoder):
-    """pSp (Richardson et al. 2021): a style for every slot, off a feature pyramid."""
+    """pSp (Richardson et al. 2021): a style for every W+ layer, from a feature pyramid."""
 
     name = "a pSp encoder"
 
@@ -86,7 +86,7 @@ class PSP(Encoder):
         if styles not in STYLES:
             raise ValueError(
                 f"not {cls.name}: {styles} styles among {len(state)} tensors "
-                f"({state_dicts.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) num_ws"
+                f"({state_dicts.some(state)}); expected styles.* for 14 (256 px) or 18 (1024 px) W+ layers"
             )
         what = f"{cls.name} of {styles} styles"
         net = state_dicts.fill(state_dicts.build(cls, styles), state, what)
@@ -94,16 +94,16 @@ class PSP(Encoder):
         return net
 
     def codes(self, x: Tensor) -> Tensor:
-        """Offsets [N, num_ws, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1]."""
+        """Offsets [N, num_ws, 512] from the average latent, of images [N, 3, 256, 256] in [-1, 1]."""
         return self.predict(x, self.num_ws)
 
     def predict(self, x: Tensor, count: int) -> Tensor:
-        """What the first `count` styles' heads say: [N, count, 512]."""
+        """The outputs of the first `count` style heads: [N, count, 512]."""
         fine, middle, coarse = self.features(x, (6, 20, 23))
         middle = self._merge(coarse, self.latlayer1(middle))
         fine = self._merge(middle, self.latlayer2(fine))
-        seen = [coarse] * COARSE + [middle] * (MIDDLE - COARSE) + [fine] * max(0, self.num_ws - MIDDLE)
-        return torch.stack([head(features) for head, features in zip(self.styles[:count], seen, strict=False)], 1)
+        levels = [coarse] * COARSE + [middle] * (MIDDLE - COARSE) + [fine] * max(0, self.num_ws - MIDDLE)
+        return torch.stack([head(features) for head, features in zip(self.styles[:count], levels, strict=False)], 1)
 
     @staticmethod
     def _merge(above: Tensor, beside: Tensor) -> Tensor:
@@ -111,14 +111,14 @@ class PSP(Encoder):
 
 
 class Encoder4Editing(PSP):
-    """e4e: pSp's network, whose first style is meant for all num_ws, the others as offsets from it."""
+    """e4e: pSp's network; the first style is used in all W+ layers, the others are offsets from it."""
 
     name = "an e4e encoder"
 
     def codes(self, x: Tensor, unlocked: int | None = None) -> Tensor:
-        """Offsets [N, num_ws, 512] from the average latent, of pictures [N, 3, 256, 256] in [-1, 1].
+        """Offsets [N, num_ws, 512] from the average latent, of images [N, 3, 256, 256] in [-1, 1].
 
-        Only the first `unlocked` num_ws differ from the first one: training frees them one by one.
+        Only the first `unlocked` W+ layers differ from the first one: training unlocks them one by one.
         """
         styles = self.predict(x, unlocked or self.num_ws)
         first = styles[:, :1]
@@ -127,12 +127,12 @@ class Encoder4Editing(PSP):
 
 
 def unlocked(step: int, every: int, num_ws: int) -> int:
-    """Slots with offsets of their own at a step: one alone for 10 x `every` steps, then one more each `every`."""
+    """How many W+ layers are unlocked at a step: one for 10 x `every` steps, then one more every `every` steps."""
     return min(num_ws, max(1, step // every - 8))
 
 
 class WEncoder(Encoder):
-    """HyperStyle's first guess: one style, repeated over the num_ws."""
+    """HyperStyle's encoder into W: one style, repeated over the W+ layers."""
 
     def __init__(self, styles: int = 18) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class WEncoder(Encoder):
     def load(cls, tensors: Mapping[str, Tensor], *, styles: int | None = None) -> "WEncoder":
         """Build from the file's `encoder.*` tensors without that prefix, and `latent_avg` if it is there.
 
-        `styles` is, if not given, latent_avg's length, or 18. Raises: ValueError, one line, when they do not fit.
+        `styles` defaults to latent_avg's length, or 18. Raises: ValueError, one line, when they do not fit.
         """
         state = dict(tensors)
         average = state.pop("latent_avg", None)
@@ -155,14 +155,14 @@ class WEncoder(Encoder):
         return net
 
     def codes(self, x: Tensor) -> Tensor:
-        """Offsets [N, num_ws, 512] from the average latent, all num_ws alike."""
+        """Offsets [N, num_ws, 512] from the average latent, the same for all W+ layers."""
         return self.linear(self.features(x)[0].mean((2, 3)))[:, None].repeat(1, self.num_ws, 1)
 
 
 def load(tensors: Mapping[str, Tensor], kind: str = "") -> Encoder:
-    """Build whichever of the encoders the tensors are. Raises: ValueError when they are none.
+    """Build the encoder that the tensors belong to. Raises: ValueError when there is none.
 
-    pSp's tensors have e4e's names and shapes, so that `kind` has to say "psp".
+    pSp's tensors have e4e's names and shapes, so `kind` must be "psp" for them.
     """
     if kind == "psp":
         return PSP.load(tensors)

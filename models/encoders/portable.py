@@ -1,9 +1,9 @@
-"""The e4e-style inverter of the portable profile: a picture to an 18-slot W+ latent (Tov et al. 2021).
+"""The e4e-style encoder of the portable profile: an image to a W+ latent of 18 layers (Tov et al. 2021).
 
-Three departures keep it small enough to train without a GPU: the eye is the frozen AlexNet trunk that LPIPS already
-loads; the latent is refined in a few passes that compare the picture with its current inversion (ReStyle, Alaluf et
-al. 2021); and a linear path from pooled features, solved in closed form on drawn faces, does most of the work, so that
-gradient optimisation only has to learn what is left.
+Three changes keep it small enough to train without a GPU. Its backbone is the frozen AlexNet trunk that LPIPS already
+loads. The latent is refined in a few iterations that compare the image with its current inversion (ReStyle, Alaluf et
+al. 2021). A linear path from pooled features, solved in closed form on generated faces, does most of the work; gradient
+optimisation only learns the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ from models.metrics.lpips import LPIPS
 _ALEX = (64, 192, 384, 256, 256)  # channels of AlexNet's features; the deep ones have 15 x 15 cells at 256 px
 POOLED = 3 * 16**2 + _ALEX[0] * 6**2 + sum(_ALEX[1:]) * 5**2
 RANK = 256
-RATE, PULL = 0.1, 0.002  # of `optimise`: LPIPS-alex of five photos 0.26 -> 0.15 in 12 steps
+RATE, PULL = 0.1, 0.002  # of `optimise`; LPIPS-alex of five photos falls from 0.26 to 0.15 in 12 steps
 
 
 class Generator(Protocol):
-    """What the inverter needs of a generator."""
+    """What the encoder needs of a generator."""
 
     def __call__(self, latent: Tensor) -> Tensor:
-        """Pictures [N, 3, S, S] of latents [N, 18, 512]."""
+        """Images [N, 3, S, S] of latents [N, 18, 512]."""
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -45,11 +45,12 @@ class Residual(nn.Module):
         self.body = nn.Sequential(_block(width, width), nn.Conv2d(width, width, 3, 1, 1), nn.GroupNorm(8, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [N, width, H, W]."""
         return F.leaky_relu(x + self.body(x), 0.1)
 
 
 class Refiner(nn.Module):
-    """The convolutional path: feature maps to a base change of all num_ws and an offset a slot (e4e's form)."""
+    """The convolutional path: feature maps to one change of all W+ layers and an offset per layer (e4e's form)."""
 
     def __init__(self, width: int = 256, deep: int = 384) -> None:
         super().__init__()
@@ -72,10 +73,10 @@ class Refiner(nn.Module):
             nn.init.normal_(layer.weight, 0, 1e-3)
             nn.init.zeros_(layer.bias)
 
-    def feature_map(self, seen: "ImageFeatures") -> Tensor:
+    def feature_map(self, features: "ImageFeatures") -> Tensor:
         """Feature map [N, C, 15, 15]."""
-        first, second, *deep = seen.features
-        small = F.interpolate(seen.picture, first.shape[-2:], mode="bilinear", antialias=True)
+        first, second, *deep = features.features
+        small = F.interpolate(features.image, first.shape[-2:], mode="bilinear", antialias=True)
         detail = F.leaky_relu(self.detail(torch.cat([first, small], 1)), 0.1)
         return torch.cat([detail, F.max_pool2d(second, 3, 2), *deep], 1)
 
@@ -88,26 +89,26 @@ class Refiner(nn.Module):
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """A picture [N, 3, 256, 256], the trunk's features of it, and these pooled to [N, POOLED]."""
+    """An image [N, 3, 256, 256], the trunk's features of it, and those pooled to [N, POOLED]."""
 
-    picture: Tensor
+    image: Tensor
     features: Sequence[Tensor]
     pooled: Tensor
 
 
 def image_features(trunk: Trunk, x: Tensor) -> ImageFeatures:
-    """Look at pictures [N, 3, 256, 256] in [-1, 1]. Raises: ValueError for another size."""
+    """Features of images [N, 3, 256, 256] in [-1, 1]. Raises: ValueError for another size."""
     if x.shape[-2:] != (256, 256):
-        raise ValueError(f"the inverter reads 256 x 256 pictures, got {tuple(x.shape)}")
+        raise ValueError(f"the encoder reads images [N, 3, 256, 256], got {list(x.shape)}")
     features = trunk(x)
     return ImageFeatures(x, features, pool(x, features))
 
 
 class PortableEncoder(nn.Module):
-    """Predict the W+ latent of aligned pictures.
+    """Predicts the W+ latent of aligned images.
 
-    `mean` [512] and `deviation` [512] are those of the generator's mapped latents: outputs are in units of them.
-    Without `refine` only the linear path is there, and all num_ws share one latent.
+    `mean` [512] and `deviation` [512] are the mean and std of the generator's mapped latents; outputs are in units of
+    the std. Without `refine` there is only the linear path, and all W+ layers share one latent.
     """
 
     mean: Tensor
@@ -130,7 +131,7 @@ class PortableEncoder(nn.Module):
         return net.requires_grad_(False).eval()
 
     def step(self, target: ImageFeatures, current: ImageFeatures, latent: Tensor) -> Tensor:
-        """Refine `latent` [N, 18, 512] by comparing the picture with its current inversion."""
+        """Refine `latent` [N, 18, 512] by comparing the image with its current inversion."""
         change = self.expand(self.squeeze(target.pooled - current.pooled))[:, None]
         if self.refiner is not None:
             change = change + self.refiner(target, current)
@@ -139,41 +140,41 @@ class PortableEncoder(nn.Module):
     def forward(
         self, x: Tensor, trunk: Trunk, generator: Generator, passes: int = 2, start: Tensor | None = None
     ) -> Tensor:
-        """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` steps."""
+        """Invert x [N, 3, 256, 256] in [-1, 1] to latents [N, 18, 512], from the mean face in `passes` iterations."""
         return self.passes(x, trunk, generator, passes, start)[-1]
 
     def passes(
         self, x: Tensor, trunk: Trunk, generator: Generator, count: int, start: Tensor | None = None
     ) -> list[Tensor]:
-        """The latent after each refinement; a pass starts from the one before, detached.
+        """The latent after each of `count` iterations; each starts from the one before, detached.
 
-        `start` is the mean face [1, 3, 256, 256] if the caller has it already.
+        `start` is the mean face [1, 3, 256, 256], to be given if the caller has it already.
         """
-        target, found = image_features(trunk, x), []
+        target, latents = image_features(trunk, x), []
         latent = self.mean.expand(x.shape[0], NUM_WS, -1)
         for i in range(count):
             latent = latent.detach()
             with torch.no_grad():
                 current = start if i == 0 and start is not None else generator(latent).clamp(-1, 1)
             latent = self.step(target, image_features(trunk, current), latent)
-            found.append(latent)
-        return found
+            latents.append(latent)
+        return latents
 
 
 def optimise(latent: Tensor, x: Tensor, generator: Generator, lpips: LPIPS, deviation: Tensor, steps: int) -> Tensor:
     """Optimise on L2 + 0.8 LPIPS from an encoder's latent [1, L, 512] of x: hybrid inversion (Zhu et al. 2020).
 
-    Steps are in units of `deviation` [512] a slot; a pull to the start keeps the latent where the generator makes
-    faces. One picture at a time, so that its result does not depend on a batch.
+    Steps are in units of `deviation` [512], W's std. A penalty on the distance to the start keeps the latent where the
+    generator makes faces. One image at a time, so that its result does not depend on a batch.
     """
     with torch.no_grad():
-        wanted = lpips.features(x)
+        target = lpips.features(x)
     with torch.enable_grad():
         shift = torch.zeros_like(latent, requires_grad=True)
         optimiser = torch.optim.Adam([shift], lr=RATE, betas=(0.8, 0.95))
         for _ in range(steps):
             y = generator(latent + shift * deviation)
-            distance = lpips.distance(lpips.features(y), wanted).mean()
+            distance = lpips.distance(lpips.features(y), target).mean()
             optimiser.zero_grad()
             (F.mse_loss(y, x) + 0.8 * distance + PULL * shift.square().mean()).backward()
             optimiser.step()
@@ -189,7 +190,7 @@ def pool(x: Tensor, features: Sequence[Tensor]) -> Tensor:
 def solve_linear(pooled: Tensor, latents: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """Ridge regression in its dual form, cut to rank RANK: (squeeze [RANK, POOLED], expand [512, RANK]).
 
-    pooled [M, POOLED], latents [M, 512] in units of their deviation; `ridge` is relative to the mean kernel value.
+    pooled [M, POOLED], latents [M, 512] in units of their std; `ridge` is relative to the mean kernel value.
     """
     x = pooled - pooled.mean(0)
     scale = 1 / (x.std(0) + 1e-2 * x.std())

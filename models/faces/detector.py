@@ -1,4 +1,4 @@
-"""Faces and their five points, by YuNet through OpenCV; `models.retinaface` is another detector."""
+"""Faces and their five points, by YuNet through OpenCV; `models.faces.retinaface` is another detector."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ FAINT_SIZE = 0.2
 
 @dataclass(frozen=True)
 class Face:
-    """One face, in pixels of the picture it was found in.
+    """One face, in pixels of its image.
 
-    box: x, y, width, height. points [5,2]: the eye on the picture's left, the other eye, nose tip, the mouth corner on
-    the left, the other corner. score in [0,1].
+    box: x, y, width, height. points [5, 2]: the eye on the image's left, the other eye, nose tip, the mouth corner on
+    the left, the other corner. score in [0, 1].
     """
 
     box: tuple[float, float, float, float]
@@ -31,13 +31,14 @@ class Face:
 
 
 class FaceDetector(Protocol):
-    """Anything that finds faces in RGB [H,W,3] u8, best first."""
+    """Anything that finds faces in RGB [H, W, 3] u8, best first."""
 
-    def detect(self, rgb: NDArray[np.uint8]) -> list[Face]: ...
+    def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
+        """Faces of RGB [H, W, 3] u8, best first; an empty list when there is none."""
 
 
 class NoDetector:
-    """Finds no face, ever: for collections whose pictures are to be cut at the centre."""
+    """Never finds a face: for collections whose images are cut at the centre."""
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """An empty list."""
@@ -45,11 +46,11 @@ class NoDetector:
 
 
 class YuNet:
-    """OpenCV's YuNet. It sees faces of about 10 to 300 px, so the picture is tried at several sizes.
+    """OpenCV's YuNet. It sees faces of about 10 to 300 px, so the image is tried at several sizes.
 
-    `sides` are the longer sides tried in turn; the first size with a face above `score` decides, and its faces are the
-    answer. Painted faces may score low: without a sure face the best one above `faint` is taken, if it is large in the
-    picture (at least FAINT_SIZE of its shorter side), where chance finds are rare.
+    `sides` are the longer sides tried in turn; the faces of the first size with one above `score` are
+    returned. Painted faces may score low: without a face above `score` the best one above `faint` is returned, if it is
+    large (at least FAINT_SIZE of the image's shorter side), where false detections are rare.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class YuNet:
             raise ValueError(f"YuNet thresholds must satisfy 0 < faint <= score < 1, got {faint} and {score}")
         self.score, self.sides = score, tuple(sides)
         level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about a default of its own
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about one of its defaults
         try:
             self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), faint, 0.3, 500)
         finally:
@@ -68,12 +69,12 @@ class YuNet:
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """Faces, best first; an empty list when there is none."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise ValueError(f"detector expects RGB [H,W,3] uint8, got {rgb.dtype} {rgb.shape}")
+            raise ValueError(f"detector expects RGB [H, W, 3] uint8, got {rgb.dtype} {list(rgb.shape)}")
         longest = max(rgb.shape[:2])
         faint: list[Face] = []
         tried: set[int] = set()
         for side in self.sides:
-            side = min(side, max(longest, 320))  # enlarging beyond the picture shows the network nothing new
+            side = min(side, max(longest, 320))  # enlarging beyond the image shows the network nothing new
             if side in tried:
                 continue
             tried.add(side)
@@ -91,7 +92,7 @@ class YuNet:
         if scale != 1:
             size = (max(round(width * scale), 16), max(round(height * scale), 16))
             small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        # a face that touches the border is found more surely with some room around it
+        # faces at the border are detected more reliably with a margin around the image
         pad = max(small.shape[:2]) // 8
         bgr = cv2.copyMakeBorder(small[:, :, ::-1], pad, pad, pad, pad, cv2.BORDER_REPLICATE)
         self._net.setInputSize((bgr.shape[1], bgr.shape[0]))
@@ -107,7 +108,7 @@ class YuNet:
 
 
 def largest(faces: Sequence[Face]) -> Face:
-    """The face with the largest box; ValueError when there is none."""
+    """The face with the largest box. Raises: ValueError when there is none."""
     if not faces:
         raise ValueError("no face to choose from")
     return max(faces, key=lambda face: face.area)

@@ -1,6 +1,6 @@
 """RetinaFace (Deng et al. 2020), network by facexlib, behind this project's detector interface.
 
-Both published files are known by their tensors: MobileNet 0.25 (`body.stage1…`) and ResNet-50 (`body.layer1…`).
+Both published files are recognised by their tensors: MobileNet 0.25 (`body.stage1…`) and ResNet-50 (`body.layer1…`).
 """
 
 import warnings
@@ -16,7 +16,7 @@ from torch import Tensor
 from models.faces.detector import Face
 from models.state_dicts import fill
 
-MEAN = (104.0, 117.0, 123.0)  # of BGR in 0..255, taken off before the network
+MEAN = (104.0, 117.0, 123.0)  # of BGR in 0..255, subtracted before the network
 STRIDES: Mapping[int, tuple[int, int]] = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # -> sides of its anchors
 VARIANCES = (0.1, 0.2)  # of centres and of sizes
 OVERLAP = 0.4
@@ -25,7 +25,7 @@ OVERLAP = 0.4
 class RetinaFace:
     """Faces above `score`, from published tensors (a leading `module.` in their names is dropped).
 
-    Larger pictures are seen with a longer side of `longest` px. Raises: ValueError naming tensors that do not fit.
+    Larger images are resized to a longer side of `longest` px. Raises: ValueError naming tensors that do not fit.
     """
 
     def __init__(
@@ -34,23 +34,23 @@ class RetinaFace:
         from facexlib.detection.retinaface import RetinaFace as Network
 
         self.score, self.device, self.longest = score, device, longest
-        own = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-        small = any(name.startswith("body.stage1.") for name in own)
+        state = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        small = any(name.startswith("body.stage1.") for name in state)
         with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")  # torchvision has renamed what facexlib says
+            warnings.simplefilter("ignore")  # facexlib uses names that torchvision has renamed
             net = Network("mobile0.25" if small else "resnet50", device=torch.device("meta"))
         what = f"a RetinaFace on {'MobileNet 0.25' if small else 'ResNet-50'}"
-        self.network: Any = fill(net, own, what).to(device)
+        self.network: Any = fill(net, state, what).to(device)
 
     @torch.inference_mode()
     def raw(self, bgr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of BGR less MEAN: box offsets [N,A,4], scores [N,A,2] of background and face, point offsets [N,A,10]."""
+        """Box offsets [N, A, 4], scores [N, A, 2] of background and face, point offsets [N, A, 10]; `bgr` less MEAN."""
         offsets, scores, points = self.network(bgr)
         return offsets, scores, points
 
     @torch.inference_mode()
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        """Faces of RGB [H,W,3] u8, best first; an empty list when there is none."""
+        """Faces of RGB [H, W, 3] u8, best first; an empty list when there is none."""
         from torchvision.ops import nms
 
         height, width = rgb.shape[:2]
@@ -72,7 +72,7 @@ class RetinaFace:
 
 
 def anchors(height: int, width: int) -> Tensor:
-    """Centre and size of every anchor, as shares of a picture of this size: [A,4]; levels, rows, columns, sides."""
+    """Centre and size of all anchors, as shares of the image: [A, 4], ordered by level, row, column, side."""
     parts = []
     for stride, sides in STRIDES.items():
         y = (torch.arange(-(-height // stride)) + 0.5) * stride / height
@@ -84,12 +84,12 @@ def anchors(height: int, width: int) -> Tensor:
 
 
 def decode_boxes(offsets: Tensor, priors: Tensor) -> Tensor:
-    """Corners x0, y0, x1, y1 as shares of the picture: [N,A,4]."""
+    """Corners x0, y0, x1, y1 as shares of the image: [N, A, 4]."""
     centres = priors[:, :2] + offsets[..., :2] * VARIANCES[0] * priors[:, 2:]
     halves = priors[:, 2:] * (offsets[..., 2:] * VARIANCES[1]).exp() / 2
     return torch.cat([centres - halves, centres + halves], -1)
 
 
 def decode_points(offsets: Tensor, priors: Tensor) -> Tensor:
-    """Five x, y as shares of the picture: [N,A,10]."""
+    """Five x, y as shares of the image: [N, A, 10]."""
     return priors[:, :2].repeat(1, 5) + offsets * VARIANCES[0] * priors[:, 2:].repeat(1, 5)

@@ -1,4 +1,4 @@
-"""A generator's own list of the kernels that weight deltas may be predicted for; heads are built from it."""
+"""What every generator has in common: the table of kernels that delta heads are built from, and its methods."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,10 @@ Deltas = Sequence[Tensor | None]
 
 
 class Generator(Protocol):
-    """What the project needs of a frozen generator, whatever its kind; `num_ws` is the length of its W+ latents.
+    """What the project needs of a frozen generator of any kind; `num_ws` is the number of W+ layers.
 
-    `checkpointing` has the backward pass compute each octave's activations again, so that only one octave's are held.
+    With `checkpointing` the backward pass recomputes the activations of each resolution block, so that only one block's
+    are held.
     """
 
     size: int
@@ -36,9 +37,9 @@ class Generator(Protocol):
     def __call__(
         self, latent: Tensor, deltas: Deltas | None = None, region_weights: RegionWeights | None = None
     ) -> Tensor:
-        """Pictures [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, num_ws, 512].
+        """Images [N, 3, size, size] about [-1, 1] of latents [N, 512] or [N, num_ws, 512].
 
-        Deltas have a kernel's shape after [N], or after [N, places.region_count] where every region has its own.
+        Deltas have a kernel's shape after [N], or after [N, region_weights.region_count] if each region has its own.
         """
 
     def layer_table(self) -> list[LayerEntry]:
@@ -54,7 +55,7 @@ class Generator(Protocol):
 def start_row(table: Sequence[LayerEntry], start: int | str) -> int:
     """The row that `start` names: a row's number, or the resolution of the first such row, as in "32px".
 
-    Raises: ValueError when it lies past the table's end or no row has that resolution.
+    Raises: ValueError when it is past the table's end or no row has that resolution.
     """
     if isinstance(start, int):
         if not 0 <= start < len(table):

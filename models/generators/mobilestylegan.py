@@ -1,8 +1,8 @@
 """MobileStyleGAN (Belousov 2021): the portable profile's frozen generator, built from its published tensors.
 
-Faces come out in FFHQ framing and the mapping network is FFHQ StyleGAN2's, so latents follow the 18-slot W+
-convention of a 1024 px generator. The wavelet head gives 1024 px; a head fitted by this project on the features
-at 128 px (`Head256`) gives 256 px for about half the multiply-adds.
+Faces have FFHQ's framing and the mapping network is FFHQ StyleGAN2's, so latents have the 18 W+ layers of a 1024 px
+generator. The wavelet head gives 1024 px. `Head256`, fitted by this project on the features at 128 px, gives 256 px for
+about half the multiply-adds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ SLOPE = 0.2
 
 
 def slot_of(layer: str) -> int:
-    """Return the W+ slot of a modulated layer: conv1 0, layers.i up and conv1 2i+1, conv2 2i+2, image heads last."""
+    """Return the W+ layer of a modulated layer: conv1 0, layers.i up and conv1 2i+1, conv2 2i+2, image heads last."""
     if layer == "conv1":
         return 0
     if layer.startswith("layers."):
@@ -51,7 +51,7 @@ def haar(x: Tensor) -> Tensor:
 
 
 def modulated_kernel(weight: Tensor, delta: Tensor) -> Tensor:
-    """Return weight * (1 + delta), one kernel a sample (paper Eq. 2; HyperStyle's relative deltas)."""
+    """Return weight * (1 + delta), one kernel per sample (paper Eq. 2; HyperStyle's relative deltas)."""
     return weight.unsqueeze(0) * (1 + delta)
 
 
@@ -64,6 +64,7 @@ class Modulation(nn.Module):
         self.bias = nn.Parameter(torch.ones(channels))
 
     def forward(self, w: Tensor) -> Tensor:
+        """Factors [N, C, 1, 1] of latents w [N, 512]."""
         return F.linear(w, self.weight, self.bias)[:, :, None, None]
 
 
@@ -75,9 +76,9 @@ def multiply(x: Tensor, kernels: Tensor, region_weights: RegionWeights | None) -
 
 
 def pointwise(x: Tensor, weight: Tensor, delta: Tensor | None, region_weights: RegionWeights | None = None) -> Tensor:
-    """Apply a 1x1 convolution whose kernel may differ by sample: delta broadcasts to [N, out, in].
+    """Apply a 1x1 convolution whose kernel may differ per sample: delta broadcasts to [N, out, in].
 
-    With `region_weights` it may differ by region as well: delta [N, regions, out, in].
+    With `region_weights` it may differ per region as well: delta [N, regions, out, in].
     """
     if delta is None:
         return F.conv2d(x, weight[:, :, None, None])
@@ -98,6 +99,7 @@ class SeparableConv(nn.Module):
     def forward(
         self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
     ) -> Tensor:
+        """Map x [N, in, H, W] by latents w [N, 512]; delta broadcasts to [N, out, in]."""
         x = F.conv2d(x * self.modulation(w), self.depthwise, padding=1, groups=x.shape[1])
         x = pointwise(x, self.pointwise, delta, region_weights) + self.bias
         if self.noise is not None:
@@ -118,6 +120,7 @@ class FirstConv(nn.Module):
     def forward(
         self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
     ) -> Tensor:
+        """Map x [N, width, 4, 4] by latents w [N, 512]; delta broadcasts to [N, width, width]."""
         x = x * self.modulation(w)
         if delta is None:
             x = F.conv2d(x, self.weight, padding=1)
@@ -128,7 +131,7 @@ class FirstConv(nn.Module):
 
 
 class Block(nn.Module):
-    """One octave: modulated inverse Haar (channels / 4), then two separable convolutions."""
+    """One resolution block: modulated inverse Haar (channels / 4), then two separable convolutions."""
 
     def __init__(self, inputs: int, outputs: int, resolution: int) -> None:
         super().__init__()
@@ -156,11 +159,12 @@ class ToImage(nn.Module):
     def forward(
         self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
     ) -> Tensor:
+        """Map features x [N, in, H, W] to images [N, 3, 2H, 2W] by latents w [N, 512]."""
         return inverse_haar(pointwise(x * self.modulation(w), self.weight, delta, region_weights) + self.bias)
 
 
 class Head256(nn.Module):
-    """Image head for the 256 px cut: features [N, 256, 128, 128] -> pictures [N, 3, 256, 256], fitted by `fit-head`."""
+    """Image head for the 256 px cut: features [N, 256, 128, 128] -> images [N, 3, 256, 256], fitted by `fit-head`."""
 
     def __init__(self, width: int = 96) -> None:
         super().__init__()
@@ -171,7 +175,7 @@ class Head256(nn.Module):
     def forward(
         self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None), region_weights: RegionWeights | None = None
     ) -> Tensor:
-        """Features and a W+ latent [N, 18, 512] to pictures."""
+        """Features and a W+ latent [N, 18, 512] to images."""
         x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0], region_weights)
         x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1], region_weights)
         return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2], region_weights)
@@ -180,8 +184,7 @@ class Head256(nn.Module):
 class MobileStyleGAN(nn.Module):
     """The generator: mapping network, synthesis to 1024 px, or to 256 px through the fitted head.
 
-    Args: tensors of weight `mobilestylegan`, and of `head256` when pictures of 256 px are wanted straight from the cut.
-    Pictures are RGB in about [-1, 1].
+    Images are RGB in about [-1, 1]. Raises: ValueError when `size` is neither 256 nor 1024.
     """
 
     def __init__(self, size: int = 256) -> None:
@@ -201,27 +204,26 @@ class MobileStyleGAN(nn.Module):
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor], head: dict[str, Tensor] | None = None) -> "MobileStyleGAN":
-        """Build the 1024 px generator, or the 256 px cut when the fitted head's tensors are given."""
+        """Build the 1024 px generator, or with the fitted head's tensors the 256 px cut."""
         net = cls(256 if head else 1024)
         state = {name: t.float() for name, t in tensors.items()}
         if head:
             state |= {f"head.{name}": t.float() for name, t in head.items()}
-        own = net.state_dict()
-        net.load_state_dict({n: state[_published(n)].reshape(t.shape) for n, t in own.items()})
+        net.load_state_dict({n: state[_published(n)].reshape(t.shape) for n, t in net.state_dict().items()})
         return net.eval()
 
     def published(self, source: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What `load` takes: the generator's tensors, and the fitted head's ({} at 1024 px).
 
-        `source` is what this network was loaded from: it gives the layout, and what the 256 px cut leaves out.
+        `source` is what this network was loaded from. It gives the layout, and the tensors that the 256 px cut lacks.
         """
-        own, head = {name: t.float() for name, t in source.items()}, {}
+        generator, head = {name: t.float() for name, t in source.items()}, {}
         for name, tensor in self.state_dict().items():
             if name.startswith("head."):
                 head[name.removeprefix("head.")] = tensor
             else:
-                own[_published(name)] = tensor.reshape(source[_published(name)].shape)
-        return own, head
+                generator[_published(name)] = tensor.reshape(source[_published(name)].shape)
+        return generator, head
 
     def map(self, z: Tensor) -> Tensor:
         """Map z [N, 512] to w [N, 512] (StyleGAN2's normalise, then eight layers)."""
@@ -256,7 +258,7 @@ class MobileStyleGAN(nn.Module):
         depth: int | None = None,
         region_weights: RegionWeights | None = None,
     ) -> Tensor:
-        """Run the octaves up to `depth`; latent [N, 512] or [N, 18, 512] -> features."""
+        """Features after the first `depth` resolution blocks (None: all), of latents [N, 512] or [N, 18, 512]."""
         w = latent[:, None].expand(-1, NUM_WS, -1) if latent.ndim == 2 else latent
         d = list(deltas) if deltas is not None else [None] * (1 + 2 * len(self.layers))
         x = self.constant.expand(w.shape[0], -1, -1, -1)
@@ -269,9 +271,9 @@ class MobileStyleGAN(nn.Module):
     def forward(
         self, latent: Tensor, deltas: Deltas | None = None, region_weights: RegionWeights | None = None
     ) -> Tensor:
-        """Generate pictures [N, 3, size, size]; deltas follow `layer_table`, each None or broadcast to [N, out, in].
+        """Generate images [N, 3, size, size]; deltas follow `layer_table`, each None or broadcast to [N, out, in].
 
-        With `region_weights` they are [N, regions, out, in], and each region's act where it lies.
+        With `region_weights` they are [N, regions, out, in], and each region's deltas act where it lies.
         """
         x = self.features(latent, deltas, region_weights=region_weights)
         w = latent[:, None].expand(-1, NUM_WS, -1) if latent.ndim == 2 else latent
@@ -284,7 +286,7 @@ class MobileStyleGAN(nn.Module):
 
 
 def _published(name: str) -> str:
-    """Map a parameter's name to the converted file's: only `layers.i.up` keeps its modulation one level down there."""
+    """Map a parameter's name to the converted file's, where `layers.i.up` keeps its modulation one level deeper."""
     parts = name.split(".")
     if parts[0] == "layers" and parts[2] == "up":
         return ".".join([*parts[:3], "modulation", parts[3]])

@@ -1,7 +1,7 @@
-"""Where each region's own weight deltas act: a kernel that differs from place to place, by the content's region map.
+"""Where each region's own weight deltas act: a kernel that depends on the position, by the content's region map.
 
-A delta changes a kernel everywhere, so one set of deltas gives a picture one style. With a set a region, and at every
-place the sum of the regions' answers weighted by their weights of it, each region has its own.
+A delta changes a kernel everywhere, so one set of deltas gives an image one style. With one set per region, the output
+at each position is the sum of the regions' outputs, weighted by how much of the position each region covers.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from torch import Tensor
 from models.regions import REGION_COUNT
 
 FEATHER = 5  # px of the map over which one region fades into the next
-LEAST = 0.05  # weight of a place under which a region has no say there
+LEAST = 0.05  # a region whose weight at a position is below this is ignored there
 
 
 def region_count(region: Tensor) -> int:
-    """How many regions have deltas: hair, face, background, and last unknown places where a map has any."""
+    """How many regions have deltas: hair, face, background, and last the unknown pixels if a map has any."""
     return REGION_COUNT + (not region.is_meta and bool((region >= REGION_COUNT).any()))
 
 
 class RegionWeights:
-    """The weights of regions at any resolution, of region maps u8 [N, H, W]; `region_count` is how many there are."""
+    """The weights of the regions of maps u8 [N, H, W] at any resolution; `region_count` is their number."""
 
     def __init__(self, region: Tensor) -> None:
-        if region.is_meta:  # memory is being counted: any map will do
+        if region.is_meta:  # memory is being counted: any map is good enough
             side = region.shape[-1]
             thirds = torch.arange(side, device="cpu").mul(3).floor_divide(side).to(torch.uint8)
             region = thirds.expand(*region.shape[:2], side)
@@ -36,20 +36,20 @@ class RegionWeights:
         self._members: dict[int, list[tuple[int, int, Tensor, Tensor]]] = {}
 
     def weights(self, side: int) -> Tensor:
-        """Share of each region at each place of a square: [N, region_count, side, side], 1 in sum."""
+        """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1."""
         if side not in self._weights:
             fits = side <= self._full.shape[-1]
-            found = (
+            shares = (
                 F.adaptive_avg_pool2d(self._full, side)
                 if fits
                 else F.interpolate(self._full, (side, side), mode="bilinear")
             )
-            found = torch.where(found < LEAST, 0.0, found)
-            self._weights[side] = found / found.sum(1, keepdim=True)
+            shares = torch.where(shares < LEAST, 0.0, shares)
+            self._weights[side] = shares / shares.sum(1, keepdim=True)
         return self._weights[side]
 
     def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """Multiply the channels x [N, in, S, S] at each place by its regions' kernels [N, region_count, out, in].
+        """Multiply the channels x [N, in, S, S] at each position by its regions' kernels [N, region_count, out, in].
 
         Gives [N, out, S, S]. A region is computed only where it has a weight.
         """
@@ -61,10 +61,10 @@ class RegionWeights:
             out[sample].index_add_(1, where, y.to(x.dtype) * weight.to(x.dtype))
         return torch.stack(out).unflatten(2, (side, side))
 
-    def blend(self, pictures: Tensor) -> Tensor:
-        """Put pictures of all regions, [N * region_count, C, S, S], together by their weights: [N, C, S, S]."""
-        each = pictures.unflatten(0, (-1, self.region_count))
-        return (each * self.weights(each.shape[-1]).to(each)[:, :, None]).sum(1)
+    def blend(self, images: Tensor) -> Tensor:
+        """Blend the images of all regions, [N * region_count, C, S, S], by their weights: [N, C, S, S]."""
+        by_region = images.unflatten(0, (-1, self.region_count))
+        return (by_region * self.weights(by_region.shape[-1]).to(by_region)[:, :, None]).sum(1)
 
     def _groups(self, side: int, device: torch.device) -> list[tuple[int, int, Tensor, Tensor]]:
         if side not in self._members:
@@ -75,7 +75,7 @@ class RegionWeights:
 
 
 def _members(weights: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """For each sample and region that is there: its places in the flattened square, and its weights of them."""
+    """For each sample and region present: its positions in the flattened square, and its weights there."""
     for n, sample in enumerate(weights.flatten(2)):
         for r, weight in enumerate(sample):
             where = weight.nonzero()[:, 0]

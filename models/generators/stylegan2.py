@@ -1,8 +1,8 @@
 """StyleGAN2 (Karras et al. 2020): the paper's frozen generator, in the layout of the published checkpoints.
 
-Modules carry the published names, so the state dict is the file's; size, channels and mapping depth come from the
-tensors. A style scales a convolution's input and the demodulation its output, which equals modulating the kernel but
-needs no kernel a sample; only weight deltas do.
+Modules carry the published names, so the state dict is the file's. Size, channels and mapping depth are inferred from
+the tensors. A style scales a convolution's input and the demodulation its output. This equals modulating the kernel,
+but needs a kernel per sample only for weight deltas.
 """
 
 import math
@@ -23,13 +23,13 @@ SIZES = tuple(2**i for i in range(3, 12))
 
 
 def channels(resolution: int, multiplier: float) -> int:
-    """Feature channels at a resolution; the multiplier acts from 64 px on, and lower where it is less than 1."""
+    """Feature channels at a resolution; the multiplier acts from 64 px on, and if less than 1 also below."""
     wide = int(16384 * multiplier) // resolution
     return wide if resolution > 32 else min(CONSTANT, wide)
 
 
 def layer_table(size: int = 1024, multiplier: float = 2) -> list[LayerEntry]:
-    """The table of a generator of that size: conv1, to_rgb1, then up, conv, to_rgb an octave."""
+    """The table of a generator of that size: conv1, to_rgb1, then up, conv, to_rgb per resolution block."""
     rows: list[tuple[str, int, str, tuple[int, int]]] = [
         ("conv1", 4, "conv3x3", (CONSTANT, CONSTANT)),
         ("to_rgb1", 4, "to_img", (3, CONSTANT)),
@@ -51,10 +51,10 @@ def layer_table(size: int = 1024, multiplier: float = 2) -> list[LayerEntry]:
 
 
 class StyleGAN2(nn.Module):
-    """The generator of `native` px; pictures are area-averaged to `size`.
+    """The generator of `native` px; images are area-averaged to `size`.
 
-    `num_ws` W+ latents: conv1 takes 0, to_rgb1 1, octave b the next two and for its to_rgb the one after.
-    `latent_avg` [512] or [num_ws, 512] is the file's, if it has one.
+    Of the `num_ws` W+ layers conv1 takes 0 and to_rgb1 1; resolution block b takes the next two, and its to_rgb the one
+    after. `latent_avg` [512] or [num_ws, 512] is the file's, if it has one.
     """
 
     latent_avg: Tensor | None
@@ -84,8 +84,8 @@ class StyleGAN2(nn.Module):
     def load(cls, tensors: Mapping[str, Tensor], *, size: int | None = None, seed: int = 0) -> "StyleGAN2":
         """Build the frozen generator from a published state dict (and `latent_avg`, if it is there).
 
-        `size`: pictures are pooled to it. A file without noise maps gets maps drawn from `seed`.
-        Raises: ValueError, one line, when the tensors are not those of a StyleGAN2 generator or do not fit `size`.
+        `size`: images are pooled to it. Without noise maps in the file, they are sampled from `seed`.
+        Raises: ValueError, in one line, when the tensors are not those of a StyleGAN2 generator or do not fit `size`.
         """
         state = dict(tensors)
         average = state.pop("latent_avg", None)
@@ -96,15 +96,15 @@ class StyleGAN2(nn.Module):
         if not noises:
             for i in range(len(net.convs) + 1):
                 side = 2 ** ((i + 5) // 2)
-                draw = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(seed * 1000 + i))
-                setattr(net.noises, f"noise_{i}", draw)
+                noise = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(seed * 1000 + i))
+                setattr(net.noises, f"noise_{i}", noise)
         if average is not None:
             if average.numel() not in (LATENT, net.num_ws * LATENT):
                 raise ValueError(f"not {what}: latent_avg is {list(average.shape)}; expected 512 or {net.num_ws} x 512")
             net.latent_avg = average.float().reshape(-1, LATENT).squeeze(0)
         if size is not None:
             if size > native or native % size:
-                raise ValueError(f"{what} cannot give pictures of {size} px; expected {native} or a half, quarter…")
+                raise ValueError(f"{what} cannot give images of {size} px; expected {native} or a half, quarter…")
             net.size = size
         return net
 
@@ -113,10 +113,10 @@ class StyleGAN2(nn.Module):
         return self.style(z)
 
     def truncate(self, w: Tensor, psi: float, centre: Tensor | None = None) -> Tensor:
-        """Pull w towards `centre`, by default the file's average latent. Raises: ValueError where there is none."""
+        """Move w towards `centre`, by default the file's average latent. Raises: ValueError when there is none."""
         centre = self.latent_avg if centre is None else centre
         if centre is None:
-            raise ValueError("truncation needs a centre: the file has no latent_avg, see mean_latent")
+            raise ValueError("truncation needs a centre: the file has no latent_avg; give one, as from mean_latent")
         centre = centre.to(w.device)
         return centre + psi * (w - centre)
 
@@ -141,11 +141,11 @@ class StyleGAN2(nn.Module):
         region_weights: RegionWeights | None = None,
         noise: str | Sequence[Tensor] = "fixed",
     ) -> Tensor:
-        """Pictures [N, 3, size, size] of latents [N, 512] (W) or [N, num_ws, 512] (W+).
+        """Images [N, 3, size, size] of latents [N, 512] (W) or [N, num_ws, 512] (W+).
 
-        deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k], with `region_weights` the regions
-        after N; noise is "fixed" (the buffers), "random", or a map [1 or N, 1, r, r] a convolution. Raises: ValueError
-        for another number of latents or deltas.
+        Deltas follow `layer_table`, each None, [N, out, in] or [N, out, in, k, k]; with `region_weights` the regions
+        come after N. Noise is "fixed" (the buffers), "random", or one map [1 or N, 1, r, r] per convolution.
+        Raises: ValueError for another number of latents or deltas.
         """
         w = latent[:, None].expand(-1, self.num_ws, -1) if latent.ndim == 2 else latent
         if w.shape[1] != self.num_ws:
@@ -159,21 +159,21 @@ class StyleGAN2(nn.Module):
         x = self.conv1(x, w[:, 0], maps[0], d[0], region_weights)
         y = self.to_rgb1(x, w[:, 1], d[1], region_weights)
         for b in range(len(self.to_rgbs)):
-            own = slice(1 + 2 * b, 3 + 2 * b)
+            pair = slice(1 + 2 * b, 3 + 2 * b)
             x, y = recompute.run(
-                self._octave,
+                self._block,
                 b,
                 x,
                 y,
                 w[:, 1 + 2 * b : 4 + 2 * b],
-                maps[own],
+                maps[pair],
                 d[2 + 3 * b : 5 + 3 * b],
                 region_weights,
                 again=self.checkpointing,
             )
         return y if self.size == self.native else F.avg_pool2d(y, self.native // self.size)
 
-    def _octave(
+    def _block(
         self,
         b: int,
         x: Tensor,
@@ -183,7 +183,7 @@ class StyleGAN2(nn.Module):
         d: Deltas,
         region_weights: RegionWeights | None,
     ) -> tuple[Tensor, Tensor]:
-        """Features and picture of octave b from those at half its size."""
+        """Features and image of resolution block b from those at half its size."""
         for j in (0, 1):
             x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], region_weights)
         return x, self.to_rgbs[b](x, w[:, 2], d[2], region_weights, y)
@@ -208,14 +208,14 @@ def measure(tensors: Mapping[str, Tensor]) -> tuple[int, float, int]:
 
     Raises: ValueError when the tensors are not those of one.
     """
-    octaves, depth = len(state_dicts.numbers(tensors, "to_rgbs.")), len(state_dicts.numbers(tensors, "style."))
-    native = 4 << octaves
+    blocks, depth = len(state_dicts.numbers(tensors, "to_rgbs.")), len(state_dicts.numbers(tensors, "style."))
+    native = 4 << blocks
     if native not in SIZES or not depth or "input.input" not in tensors:
         raise ValueError(
-            f"not a StyleGAN2 generator: {octaves} octaves and {depth} mapping layers among "
+            f"not a StyleGAN2 generator: {blocks} resolution blocks and {depth} mapping layers among "
             f"{len(tensors)} tensors ({state_dicts.some(tensors)}); expected to_rgbs., style. and input."
         )
-    last = tensors.get(f"to_rgbs.{octaves - 1}.conv.weight")
+    last = tensors.get(f"to_rgbs.{blocks - 1}.conv.weight")
     if last is None or last.ndim != 5 or (native <= 32 and last.shape[2] == CONSTANT):
         return native, 2, depth
     multiplier = last.shape[2] * native / 16384

@@ -1,4 +1,4 @@
-"""StyleGAN2's layers: modulated convolution, noise, blur, to RGB; kernels take weight deltas."""
+"""StyleGAN2's layers: modulated convolution, noise, blur, to RGB. Kernels take weight deltas."""
 
 import math
 
@@ -29,8 +29,8 @@ class ModulatedConv(nn.Module):
         With `region_weights` the regions come after N, and each region's delta acts where it lies.
         """
         if region_weights is not None and delta is not None:
-            each = (t.repeat_interleave(region_weights.region_count, 0) for t in (x, w))
-            return region_weights.blend(self(*each, delta.flatten(0, 1)))
+            repeated = (t.repeat_interleave(region_weights.region_count, 0) for t in (x, w))
+            return region_weights.blend(self(*repeated, delta.flatten(0, 1)))
         style = self.modulation(w)
         x = x * style[:, :, None, None].to(x.dtype)
         kernel = self.weight * self.scale
@@ -44,7 +44,7 @@ class ModulatedConv(nn.Module):
         return x if self.blur is None else self.blur(x, (1, 1))
 
     def _convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """Convolve with kernels [1 or N, out, in, k, k], a group a sample if there are several."""
+        """Convolve with kernels [1 or N, out, in, k, k], one group per sample if there are several."""
         n, groups = len(x), len(kernel)
         inputs, outputs, size = kernel.shape[2], kernel.shape[1], kernel.shape[-1]
         x = x.reshape(n // groups, groups * inputs, *x.shape[2:])
@@ -57,7 +57,7 @@ class ModulatedConv(nn.Module):
 
 
 class Blur(nn.Module):
-    """The FIR filter, kept as a buffer because files carry it."""
+    """The FIR filter; a buffer, because files hold it."""
 
     kernel: Tensor
 
@@ -99,7 +99,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to colour, added to the upsampled picture so far."""
+    """Modulated 1x1 convolution to colour, added to the upsampled image so far."""
 
     def __init__(self, inputs: int, *, up: bool = True) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class ToRGB(nn.Module):
         region_weights: RegionWeights | None,
         below: Tensor | None = None,
     ) -> Tensor:
-        """Features [N, in, H, W] and the picture at half the size to the picture [N, 3, H, W]."""
+        """Features [N, in, H, W] and the image at half the size to the image [N, 3, H, W]."""
         y = self.conv(x, w, delta, region_weights) + self.bias
         return y if below is None or self.upsample is None else y + self.upsample(below, (2, 1), up=2)
 

@@ -1,8 +1,8 @@
-"""The hypernetwork H: a picture, its current rendering and region style codes to weight deltas (paper Eqs. 1-2).
+"""The hypernetwork H: an image, its current rendering and region style codes to weight deltas (paper Eqs. 1-2).
 
-The content half E_c reads (x, y_hat); the style half E_mask reads the codes arranged by the content's regions; both
-are 16 x 16 x 256 and every row of the generator's layer table has a head of its own over their concatenation, so that
-stylisation can train late heads while early ones keep giving exactly the deltas they gave.
+The content half E_c reads (x, y_hat). The style half E_mask reads the codes arranged by the content's regions. Both
+give [N, 256, 16, 16], and each row of the generator's layer table has its own head on their concatenation. So
+stylisation can train late heads while the deltas of early ones stay exactly the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from models.generators.interface import Generator, LayerEntry
 from models.generators.region_weights import RegionWeights
 from models.regions import CODE_SIZE, REGION_COUNT, UNKNOWN
 
-SEEN = 256  # px of the pictures it looks at; others are enlarged or shrunk to them
-CELLS = 16  # the grid heads work on
+INPUT_SIZE = 256  # px; images of another size are resized
+CELLS = 16  # side of the grid that heads work on
 
 
 def arrange(codes: Tensor, region: Tensor) -> Tensor:
-    """Tile codes over the label map and average into cells (Eq. 1's rearrange): -> [N, 256, 16, 16].
+    """Tile codes over the region map and average into cells (Eq. 1's rearrange): [N, 256, 16, 16].
 
     codes [N, 4, 256]: hair, face, background, whole image (used where the label is unknown); region [N, H, W] u8.
-    Averaging before convolving equals a linear first layer on the full map, which is never built.
+    Averaging before the first layer, which is linear, equals that layer on the full map, which is never built.
     """
     index = torch.where(region == UNKNOWN, REGION_COUNT, region.clamp(max=REGION_COUNT).long())
     onehot = F.one_hot(index, REGION_COUNT + 1).permute(0, 3, 1, 2).to(codes.dtype)
@@ -33,9 +33,9 @@ def arrange(codes: Tensor, region: Tensor) -> Tensor:
 
 
 def side_by_side(x: Tensor, y_hat: Tensor) -> Tensor:
-    """A picture and its rendering, [N, 3, S, S] each, as what E_c reads: [N, 6, 256, 256]."""
+    """An image and its rendering, [N, 3, S, S] each, concatenated and resized for E_c: [N, 6, 256, 256]."""
     both = torch.cat([x, y_hat], 1)
-    return both if both.shape[-1] == SEEN else F.interpolate(both, (SEEN, SEEN), mode="bilinear")
+    return both if both.shape[-1] == INPUT_SIZE else F.interpolate(both, (INPUT_SIZE, INPUT_SIZE), mode="bilinear")
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -45,7 +45,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class ContentEncoder(nn.Module):
-    """E_c: (x, y_hat) [N, 6, 256, 256] in [-1, 1] -> [N, 512, 16, 16], projected to 256 channels."""
+    """E_c: (x, y_hat) [N, 6, 256, 256] in [-1, 1] -> [N, 256, 16, 16], through 512 channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -61,6 +61,7 @@ class ContentEncoder(nn.Module):
         self.project = nn.Conv2d(512, 256, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features [N, 256, 16, 16] of x [N, 6, 256, 256]."""
         return self.project(self.body(x))
 
 
@@ -73,15 +74,16 @@ class MaskEncoder(nn.Module):
         self.second = nn.Conv2d(256, 256, 3, 1, 1)
 
     def forward(self, tiled: Tensor) -> Tensor:
-        x = self.first(tiled * CODE_SIZE**0.5)  # codes have unit length; give the convolution unit variance
+        """Features [N, 256, 16, 16] of arranged codes of the same shape."""
+        x = self.first(tiled * CODE_SIZE**0.5)  # codes have unit length; the convolution needs unit variance
         return x + self.second(F.leaky_relu(x, 0.2))
 
 
 class DeltaHead(nn.Module):
-    """Deltas of one kernel: a shift a channel, out and in (the paper's), plus `rank` separable terms.
+    """Deltas of one kernel: a shift per output and per input channel (the paper's), plus `rank` separable terms.
 
-    Besides the paper's features it sees the codes themselves, as a short way for the style.
-    Starts at zero deltas: only the input factors of the separable terms are random.
+    Besides the paper's features it reads the codes directly, as a shortcut for the style. It starts at zero deltas:
+    only the input factors of the separable terms are random.
     """
 
     def __init__(self, entry: LayerEntry, rank: int, width: int = 96, hidden: int = 128) -> None:
@@ -110,10 +112,10 @@ class DeltaHead(nn.Module):
 class HyperNetwork(nn.Module):
     """H: one head for each row of a generator's layer table.
 
-    `condition_on_regions` False ignores the label map and tiles the whole-image code (Table 4's "no mask cond").
-    `region_deltas`, which needs it, gives every region deltas of its own, from its own code alone, so that regions of
-    different styles do not mix (beyond the paper, whose deltas act everywhere).
-    `checkpointing` recomputes activations in the backward pass, for memory.
+    `condition_on_regions` False ignores the region map and tiles the whole-image code (Table 4's "no mask cond").
+    `region_deltas`, which needs it, gives each region its own deltas, from its own code alone, so that the regions'
+    styles do not mix. It goes beyond the paper, whose deltas act everywhere.
+    `checkpointing` recomputes activations in the backward pass to save memory.
     """
 
     def __init__(
@@ -135,47 +137,47 @@ class HyperNetwork(nn.Module):
         self.heads = nn.ModuleList(DeltaHead(entry, rank) for entry in table)
 
     def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
-        """Deltas [N, out, in, ...] in the order of the layer table; the regions come after N for `region_deltas`.
+        """Deltas [N, out, in, ...] in the order of the layer table; with `region_deltas` the regions come after N.
 
         x, y_hat [N, 3, S, S] in [-1, 1]; codes [N, 4, 256]; region [N, S, S] u8 of the content.
         """
         content = self.features(side_by_side(x, y_hat))
-        own, tiled = self.conditions(codes, region)
-        each = len(own) // len(codes)
-        deltas = self.deltas(torch.cat([content.repeat_interleave(each, 0), self.mask(tiled)], 1), own)
-        return [d.unflatten(0, (-1, each)) for d in deltas] if self.region_deltas else deltas
+        conditions, tiled = self.conditions(codes, region)
+        regions = len(conditions) // len(codes)
+        deltas = self.deltas(torch.cat([content.repeat_interleave(regions, 0), self.mask(tiled)], 1), conditions)
+        return [d.unflatten(0, (-1, regions)) for d in deltas] if self.region_deltas else deltas
 
     def features(self, both: Tensor) -> Tensor:
-        """What E_c sees of a picture beside its rendering [N, 6, 256, 256]: [N, C, 16, 16]."""
+        """E_c's features [N, C, 16, 16] of an image and its rendering, concatenated [N, 6, 256, 256]."""
         return self._run(self.content, both)
 
     def deltas(self, features: Tensor, codes: Tensor) -> list[Tensor]:
-        """Every head's answer to E_c beside E_mask [M, C + 256, 16, 16] and codes [M, 4, 256]."""
+        """The deltas of every head from E_c and E_mask concatenated [M, C + 256, 16, 16] and codes [M, 4, 256]."""
         return [self._run(head, features, codes) for head in self.heads]
 
     def conditions(self, codes: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-        """What heads and E_mask are told of the style, codes [M, 4, 256] and [M, 256, 16, 16].
+        """The style inputs of heads and E_mask: codes [M, 4, 256] and arranged codes [M, 256, 16, 16].
 
-        For `region_deltas` a sample counts as one of each region, whose code is everywhere.
+        With `region_deltas` a sample becomes one per region, with that region's code everywhere.
         """
         if not self.condition_on_regions:
             region, codes = torch.full_like(region, UNKNOWN), codes[:, REGION_COUNT:].expand_as(codes)
         if not self.region_deltas:
             return codes, arrange(codes, region)
-        own = codes[:, : region_weights.region_count(region)].flatten(0, 1)
-        return own[:, None].expand(-1, REGION_COUNT + 1, -1), own[:, :, None, None].expand(-1, -1, CELLS, CELLS)
+        code = codes[:, : region_weights.region_count(region)].flatten(0, 1)
+        return code[:, None].expand(-1, REGION_COUNT + 1, -1), code[:, :, None, None].expand(-1, -1, CELLS, CELLS)
 
     def region_weights(self, region: Tensor) -> RegionWeights | None:
-        """Where the deltas of each region act; None where they all act everywhere."""
+        """Where the deltas of each region act; None if all act everywhere."""
         return RegionWeights(region) if self.region_deltas else None
 
     def _run(self, module: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         return recompute.run(module, *inputs, again=self.checkpointing)
 
     def train_only(self, start_layer: int | str | None) -> list[nn.Parameter]:
-        """Freeze what a phase must not touch and return the rest.
+        """Freeze what a phase must not change, and return the parameters that it trains.
 
-        None trains everything (reconstruction); a row of the table, or a resolution, trains the heads from it on
+        None trains everything (reconstruction). A row of the table, or a resolution, trains the heads from there on
         (sections 3.5 and 4.3). Raises: ValueError when the table has no such row.
         """
         start = None if start_layer is None else interface.start_row(self.table, start_layer)
@@ -187,7 +189,7 @@ class HyperNetwork(nn.Module):
 
 
 def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]:
-    """Accumulate deltas over refinement_iterations; what came before is detached (section 3.3)."""
+    """Add the deltas of a refinement iteration to those before, which are detached (section 3.3)."""
     return list(more) if deltas is None else [a.detach() + b for a, b in zip(deltas, more, strict=True)]
 
 
@@ -211,5 +213,5 @@ def render(
 
 
 def mix_codes(own: Tensor, style: Tensor, strength: float | Tensor) -> Tensor:
-    """Walk from the content's own codes to the style's on the unit sphere's chord: [N, 4, 256], unit length."""
+    """Interpolate linearly from the content's own codes to the style's, then normalise: [N, 4, 256]."""
     return F.normalize(own + strength * (style - own), dim=-1)

@@ -1,7 +1,7 @@
-"""HyperStyle's hypernetwork (Alaluf et al. 2022) in its published layout: a ResNet34 and a head a tuned layer.
+"""HyperStyle's hypernetwork (Alaluf et al. 2022) in its published layout: a ResNet34 and a head per tuned layer.
 
-Heads of 512 x 512 convolutions up to the 64 px octave share one pair of matrices that expands a 512-vector into a whole
-kernel of deltas; the others own a 1x1 convolution to one delta an (output, input) pair.
+Heads of 512 x 512 convolutions up to 64 px share one pair of matrices, which expands a vector [512] into the deltas of
+a whole kernel. Each other head has its own 1x1 convolution to one delta per pair of output and input channel.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from models.generators.interface import LayerEntry
 from models.generators.stylegan2 import layer_table
 from models.stylegan_ops import EqualLinear
 
-SHARED_UNTIL = 64  # px; wider layers have heads of their own
+SHARED_UNTIL = 64  # px; layers of higher resolution have heads of their own
 BLOCKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # channels, basic blocks, stride of the first
 SHARED = ("w1", "b1", "w2", "b2")
 
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """ResNet34 without pooling: [N, 6, 256, 256], picture and rendering in [-1, 1] -> [N, 512, 16, 16]."""
+    """ResNet34 without pooling: [N, 6, 256, 256], image and rendering in [-1, 1] -> [N, 512, 16, 16]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class Trunk(nn.Module):
         self.body = nn.Sequential(*blocks)
 
     def features(self, x: Tensor) -> Tensor:
-        """Features [N, 512, 16, 16]."""
+        """Features [N, 512, 16, 16] of x [N, 6, 256, 256]."""
         return self.body(self.relu(self.bn1(self.conv1(x))))
 
 
 def _halving(*widths: int, first: int = 2) -> nn.Sequential:
-    """3x3 convolutions through `widths`, each but maybe the first halving the sides, each with a leaky rectifier."""
+    """3x3 convolutions through `widths`, each with a leaky ReLU; all halve the sides, the first one if `first` is 2."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(widths)):
         layers += [nn.Conv2d(a, b, 3, first if i == 0 else 2, 1), nn.LeakyReLU(0.01)]
@@ -65,7 +65,7 @@ def _halving(*widths: int, first: int = 2) -> nn.Sequential:
 
 
 class Expansion(nn.Module):
-    """The two matrices that shared heads expand their vector by: [N, 512] -> deltas [N, 512, 512, 3, 3]."""
+    """The two matrices with which shared heads expand their vector: [N, 512] -> deltas [N, 512, 512, 3, 3]."""
 
     def __init__(self, width: int = 512) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Expansion(nn.Module):
         self.w2, self.b2 = nn.Parameter(torch.zeros(width, width**2)), nn.Parameter(torch.zeros(width**2))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Deltas of one layer."""
+        """Deltas [N, 512, 512, 3, 3] of one layer from its vector z [N, 512]."""
         rows = torch.addmm(self.b2, z, self.w2).reshape(-1, self.width)
         return torch.addmm(self.b1, rows, self.w1).reshape(len(z), self.width, self.width, 3, 3)
 
@@ -88,7 +88,7 @@ class SharedHead(nn.Module):
         self.linear = EqualLinear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's vector."""
+        """The layer's vector [N, 512] of features x [N, 512, 16, 16]."""
         return self.linear(self.convs(x).flatten(1))
 
 
@@ -104,7 +104,7 @@ class OwnHead(nn.Module):
         self.output = nn.Sequential(project) if image else nn.Sequential(nn.AdaptiveAvgPool2d(1), project)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's deltas."""
+        """The layer's deltas [N, out, in, 1, 1] of features x [N, 512, 16, 16]."""
         return self.output(self.convs(x)).reshape(len(x), *self.shape, 1, 1)
 
 
@@ -116,7 +116,7 @@ def shares(entry: LayerEntry) -> bool:
 class HyperStyle(Trunk):
     """The published network for the layers `tuned` of a generator's table.
 
-    `expansion`: have the shared matrices even if no tuned layer uses them, as published files do.
+    `expansion` keeps the shared matrices even if no tuned layer uses them, as published files do.
     """
 
     def __init__(self, table: Sequence[LayerEntry], tuned: Iterable[int], *, expansion: bool = False) -> None:
@@ -132,7 +132,7 @@ class HyperStyle(Trunk):
     def load(cls, tensors: Mapping[str, Tensor], table: Sequence[LayerEntry] | None = None) -> "HyperStyle":
         """Build from the file's `hypernet.*` tensors without that prefix; the tuned layers are those that have tensors.
 
-        `table` is the generator's; without it the smallest published generator that fits is taken.
+        `table` is the generator's; without it, that of the smallest published generator that fits.
         Raises: ValueError, one line, when the tensors are not those of such a network or belong to another table.
         """
         state = without_aliases(tensors)
@@ -155,22 +155,21 @@ class HyperStyle(Trunk):
     def delta(self, index: int, features: Tensor) -> Tensor:
         """Deltas of one tuned layer: [N, 512, 512, 3, 3] of a shared head, [N, out, in, 1, 1] of another."""
         head = self.refinement_blocks[str(index)]
-        delta: Tensor = head(features)
         if isinstance(head, SharedHead) and self.shared_weight_hypernet is not None:
-            delta = self.shared_weight_hypernet(delta)
-        return delta
+            return self.shared_weight_hypernet(head(features))
+        return head(features)
 
     def forward(self, x: Tensor) -> list[Tensor | None]:
-        """Deltas in the kernels' own shapes of pictures and their renderings x [N, 6, 256, 256]; None: not tuned."""
-        features, found = self.features(x), []
+        """Deltas, in the kernels' shapes, of images and renderings x [N, 6, 256, 256]; None for layers not tuned."""
+        features, deltas = self.features(x), []
         for i, entry in enumerate(self.table):
             tuned = str(i) in self.refinement_blocks
-            found.append(self.delta(i, features).expand(-1, -1, -1, *entry.shape[2:]) if tuned else None)
-        return found
+            deltas.append(self.delta(i, features).expand(-1, -1, -1, *entry.shape[2:]) if tuned else None)
+        return deltas
 
 
 def without_aliases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what shared heads repeat of the shared expansion. Raises: ValueError when a copy is not a copy."""
+    """Leave out the copies of the shared expansion in shared heads. Raises: ValueError when a copy differs."""
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stem, _, last = name.rpartition(".hypernet.")
@@ -192,7 +191,7 @@ def without_aliases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _guess(state: Mapping[str, Tensor], tuned: Sequence[int]) -> list[LayerEntry]:
-    """The table of the smallest published generator whose layers the heads fit."""
+    """The table of the smallest published generator that the heads fit."""
     for size in (256, 512, 1024):
         for multiplier in (2, 1):
             table = layer_table(size, multiplier)

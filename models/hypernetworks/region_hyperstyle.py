@@ -1,7 +1,7 @@
-"""The hypernetwork in HyperStyle's form: its published trunk and heads, with region style codes fused in between.
+"""The hypernetwork in HyperStyle's form: its published trunk and heads, with region style codes fused between them.
 
-The fusion layer starts as the identity on the content half with the style half at zero, so that a network that starts
-from HyperStyle's weights gives exactly HyperStyle's deltas until it is trained (paper section 3.3).
+The fusion layer starts as the identity on the content half and zero on the style half. So a network started from
+HyperStyle's weights gives exactly HyperStyle's deltas until it is trained (paper section 3.3).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ FEATURES, STYLE = 512, 256
 class RegionHyperStyle(HyperNetwork):
     """HyperStyle with a head for every row of a generator's table and E_mask beside its trunk.
 
-    Untrained heads give zero deltas. Batch norm always uses its running statistics and never changes them: training is
-    at small batches, and a frozen layer must stay what it was. The matrices shared by early heads belong to no head:
-    stylisation leaves them alone.
+    Untrained heads give zero deltas. Batch norm always uses its running statistics and never changes them, as
+    batches are small and a frozen layer must not change. The matrices that early heads share belong to no head:
+    stylisation does not train them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RegionHyperStyle(HyperNetwork):
             for head in self.net.refinement_blocks.values():
                 if isinstance(head, OwnHead):
                     _silence(head)
-            if self.net.shared_weight_hypernet is not None:  # w1 at zero alone: with both at zero neither would learn
+            if self.net.shared_weight_hypernet is not None:  # only w1 is zero: with both at zero neither would learn
                 self.net.shared_weight_hypernet.w2.normal_(0, 0.01)
 
     @property
@@ -69,7 +69,7 @@ class RegionHyperStyle(HyperNetwork):
         return self
 
     def initialise(self, tensors: Mapping[str, Tensor]) -> None:
-        """Start from HyperStyle's published tensors; heads of layers it does not tune keep giving zeros.
+        """Start from HyperStyle's published tensors; heads of layers that it does not tune keep giving zeros.
 
         Raises: ValueError, one line, when the tensors belong to another generator's table or are something else.
         """
@@ -94,11 +94,11 @@ class RegionHyperStyle(HyperNetwork):
         self.net.load_state_dict({n: t.float() for n, t in state.items()}, strict=False)
 
     def features(self, both: Tensor) -> Tensor:
-        """What HyperStyle's trunk sees."""
+        """Features [N, 512, 16, 16] of HyperStyle's trunk."""
         return self._run(self.net.features, both)
 
     def deltas(self, features: Tensor, codes: Tensor) -> list[Tensor]:
-        """[M, 512, 512, 3, 3] of shared heads, [M, out, in, 1, 1] of others; these heads see no codes of their own."""
+        """Deltas [M, 512, 512, 3, 3] of shared heads, [M, out, in, 1, 1] of others; the heads do not read the codes."""
         fused = self.fusion(features)
         return [self._run(partial(self.net.delta, i), fused) for i in range(len(self.table))]
 

@@ -1,4 +1,4 @@
-"""Losses of the stylisation pass, and the region-matched patches its co-occurrence discriminator looks at."""
+"""Adversarial losses of the stylisation phase, and the R1 penalty."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """The generator's nonsaturating logistic loss, -log D (equations 4 and 5)."""
+    """The generator's nonsaturating logistic loss, -log D (Eqs. 4 and 5)."""
     return F.softplus(-fake).mean()
 
 
 def r1(scores: Tensor, inputs: Sequence[Tensor], gamma: float, *, every: int = 1) -> Tensor:
-    """R1 penalty gamma / 2 * |d scores / d inputs|^2, a mean over the first axis, times `every` when taken lazily.
+    """R1 penalty: gamma / 2 * |d scores / d inputs|^2, mean over the first axis; times `every` for lazy regularisation.
 
-    The inputs have to require gradients. Published settings: image discriminator gamma 10 on the real images, patch
+    The inputs must require gradients. Published settings: image discriminator gamma 10 on the real images, patch
     discriminator gamma 0.5 on reference and real patches together, both every 16 steps.
     """
     gradients = torch.autograd.grad(scores.sum(), list(inputs), create_graph=True)

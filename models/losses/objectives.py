@@ -1,4 +1,4 @@
-"""What a rendering is judged by in the two passes of training (paper section 3.3, Eqs. 3-6)."""
+"""The objectives of the two training phases (paper section 3.3, Eqs. 3-6)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from models.regions import REGION_COUNT
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples on the device: pictures [N, 3, S, S] in [-1, 1], latents, regions [N, S, S] u8, codes [N, 4, 256]."""
+    """Samples on the device: images [N, 3, S, S] in [-1, 1], latents, regions [N, S, S] u8, codes [N, 4, 256]."""
 
     image: Tensor
     latent: Tensor
@@ -28,7 +28,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the terms (Eq. 6): lambda1 of reconstruction, lambda2 of discriminators; the last two auxiliary."""
+    """Weights of the terms (Eq. 6): lambda1 reconstruction, lambda2 discriminators; style and content are auxiliary."""
 
     lambda1: float
     lambda2: float
@@ -39,8 +39,10 @@ class LossWeights:
 
 
 class Reconstruction(nn.Module):
-    """Eq. 3 as L2 + LPIPS-alex between the rendering with its own codes and the picture, and if given the distance of
-    `identity`, a network of two pictures [N, 3, 256, 256] that answers [N]."""
+    """Eq. 3: L2 + LPIPS-alex between the rendering with its own codes and the image.
+
+    `identity`, if given, adds its distance [N] between two images [N, 3, 256, 256].
+    """
 
     def __init__(self, lpips: LPIPS, weights: LossWeights, identity: nn.Module | None = None) -> None:
         super().__init__()
@@ -57,9 +59,9 @@ class Reconstruction(nn.Module):
 
 
 class Stylization(nn.Module):
-    """Eqs. 4-5 for the generator's side: both discriminators, and the auxiliary region style loss if it has a weight.
+    """Eqs. 4-5 for the generator: both discriminators, and the auxiliary region style loss if it is given.
 
-    `by_region` False compares patches from anywhere, as many of them (Table 4's "no mask loss").
+    `by_region` False compares the same number of patches from anywhere (Table 4's "no mask loss").
     """
 
     def __init__(
@@ -95,24 +97,24 @@ class Stylization(nn.Module):
                 )
             loss = loss + self.weights.lambda2 * discriminators * torch.stack(list(terms.values())).sum()
         if self.term is not None:
-            ours, shape = self.term.features(y)
+            activations, deep = self.term.features(y)
             with torch.no_grad():
-                theirs = self.term.targets(style.image, style.region)
-                wanted = self.term.content_features(content.image)
+                style_target = self.term.targets(style.image, style.region)
+                content_target = self.term.content_features(content.image)
             present = groups_present(content.region, style.region)
             present[:, :-1] &= self.by_region
-            terms["style"] = self.term.style(self.term.statistics(ours, content.region), theirs, present)
-            terms["content"] = F.mse_loss(shape, wanted)
+            terms["style"] = self.term.style(self.term.statistics(activations, content.region), style_target, present)
+            terms["content"] = F.mse_loss(deep, content_target)
             loss = loss + self.weights.style * terms["style"] + self.weights.content * terms["content"]
         return loss, terms
 
     def sample_patch_groups(self, content: Batch, style: Batch, rng: np.random.Generator) -> region_patches.PatchGroups:
-        """Draw the patches of this batch's pairs."""
-        ours, theirs = (batch.region.cpu().numpy() for batch in (content, style))
+        """Sample the patches of this batch's pairs."""
+        content_map, style_map = (batch.region.cpu().numpy() for batch in (content, style))
         if not self.by_region:
-            ours, theirs = np.zeros_like(ours), np.zeros_like(theirs)
+            content_map, style_map = np.zeros_like(content_map), np.zeros_like(style_map)
         count = self.patches * (1 if self.by_region else REGION_COUNT)
-        return region_patches.sample_patch_groups(ours, theirs, rng, size=self.patch, count=count)
+        return region_patches.sample_patch_groups(content_map, style_map, rng, size=self.patch, count=count)
 
     def discriminator(
         self, y: Tensor, style: Batch, groups: region_patches.PatchGroups
@@ -135,10 +137,10 @@ class Stylization(nn.Module):
     def penalties(
         self, style: Batch, groups: region_patches.PatchGroups, every: int
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """R1 penalties of the discriminators, taken lazily `every` so many steps: one loss and its terms at a time.
+        """R1 penalties of the discriminators, taken once every `every` steps: one loss and its terms at a time.
 
-        Their second derivatives hold more than all else in a step, so a picture is penalised at a time, and a group of
-        patches; summed, the losses are those of the whole batch.
+        Their second derivatives need more memory than all else in a step, so each image and each group of patches is
+        penalised on its own. The losses add up to that of the whole batch.
         """
         for image in style.image.detach().split(1):
             real = image.requires_grad_()
@@ -152,7 +154,7 @@ class Stylization(nn.Module):
 
     @staticmethod
     def _real(style: Batch, groups: region_patches.PatchGroups) -> tuple[Tensor, Tensor]:
-        """Reference patches and others, both of the style picture."""
+        """Reference patches and real patches, both of the style image."""
         return (
             region_patches.crops(style.image, groups.sample, groups.reference),
             region_patches.crops(style.image, groups.sample, groups.real),

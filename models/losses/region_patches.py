@@ -1,4 +1,4 @@
-"""Patches of a region in the stylised and in the style image, matched by region."""
+"""Patches of the stylised and the style image, matched by region."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from models.regions import REGION_COUNT
 
 @dataclass(frozen=True)
 class PatchGroups:
-    """Boxes of G groups, a group being one region of one pair; each is (G, P, 4) as x0, y0, x1, y1.
+    """Boxes of G groups, a group being one region of one pair; each is [G, P, 4] as x0, y0, x1, y1.
 
-    `fake` lies in the stylised image (by the content's map), `reference` and `real` are two draws from the style image.
+    `fake` lies in the stylised image (by the content's map); `reference` and `real` are two samples of the style image.
     """
 
     sample: NDArray[np.int64]
@@ -37,23 +37,24 @@ def sample_patch_groups(
     count: int = 3,
     thresholds: tuple[float, ...] = (0.7, 0.5),
 ) -> PatchGroups:
-    """Draw `count` windows a region for each pair of region maps (N, H, W).
+    """Sample `count` windows per region for each pair of region maps [N, H, W].
 
-    A region absent on either side is left out, so its loss drops out of the mean (and G may be 0): hair is never
-    compared with something that is not hair. Raises ValueError when the maps are not one to one.
+    A region absent on either side is left out of the mean, and G may be 0: hair is only compared with hair.
+    Raises: ValueError when there is not one style map per content map.
     """
     if len(content) != len(style):
         raise ValueError(f"{len(content)} content region maps for {len(style)} style region maps, expected pairs")
     groups: list[tuple[int, int]] = []
     boxes: list[list[windows.Boxes]] = [[], [], []]
-    for sample, (ours, theirs) in enumerate(zip(content, style, strict=True)):
+    for sample, (content_map, style_map) in enumerate(zip(content, style, strict=True)):
         for region in range(REGION_COUNT):
-            draws = [windows.sample_windows(m == region, size, count, thresholds, rng) for m in (ours, theirs, theirs)]
-            found = [d[0] for d in draws if d is not None]
-            if len(found) < len(draws):
+            maps = (content_map, style_map, style_map)
+            samples = [windows.sample_windows(m == region, size, count, thresholds, rng) for m in maps]
+            sampled_boxes = [s[0] for s in samples if s is not None]
+            if len(sampled_boxes) < len(samples):
                 continue
             groups.append((sample, region))
-            for kind, box in zip(boxes, found, strict=True):
+            for kind, box in zip(boxes, sampled_boxes, strict=True):
                 kind.append(box)
     index = np.array(groups, np.int64).reshape(-1, 2)
     fake, reference, real = (np.array(b, np.int64).reshape(-1, count, 4) for b in boxes)
@@ -61,6 +62,6 @@ def sample_patch_groups(
 
 
 def crops(images: Tensor, sample: NDArray[np.int64], boxes: windows.Boxes) -> Tensor:
-    """Cut boxes (G, P, 4) of equal size out of images (N, C, H, W), group g from images[sample[g]]: (G, P, C, s, s)."""
+    """Cut boxes [G, P, 4] of equal size out of images [N, C, H, W], group g from images[sample[g]]: [G, P, C, s, s]."""
     cut = [[images[i, :, y0:y1, x0:x1] for x0, y0, x1, y1 in group] for i, group in zip(sample, boxes, strict=True)]
     return torch.stack([torch.stack(group) for group in cut])

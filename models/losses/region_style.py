@@ -1,7 +1,7 @@
-"""The auxiliary region style loss: VGG16 feature statistics per region, where discriminators alone are too slow.
+"""The auxiliary region style loss: VGG16 feature statistics per region, for when discriminators alone learn too slowly.
 
-Off in the paper's profiles. Means and deviations of features are matched (AdaIN's style loss, Huang and Belongie
-2017), but inside each region, so that it pulls hair towards hair; content is kept by normalised deep features.
+It is off in the paper's profiles. Means and stds of features are matched (AdaIN's style loss, Huang and Belongie 2017),
+but inside each region, so that hair is compared with hair. Normalised deep features preserve the content.
 """
 
 import torch
@@ -12,12 +12,12 @@ from models.backbones.trunks import Trunk
 from models.regions import REGION_COUNT
 
 FINE = (0,)  # convolutions compared at full size
-COARSE = (1, 3, 5, 7)  # and at half size
-CONTENT = 5
+COARSE = (1, 3, 5, 7)  # convolutions compared at half size
+CONTENT = 5  # the convolution of the content features
 
 
 class RegionStyleLoss(nn.Module):
-    """Region-wise style distance and content distance of pictures [N, 3, 256, 256] in [-1, 1]."""
+    """Region-wise style distance and content distance of images [N, 3, 256, 256] in [-1, 1]."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
@@ -30,22 +30,24 @@ class RegionStyleLoss(nn.Module):
         return [*fine.values(), *coarse.values()], F.instance_norm(coarse[CONTENT])
 
     def content_features(self, x: Tensor) -> Tensor:
-        """The content features alone."""
+        """The content features of `features` alone."""
         return F.instance_norm(_taps(self.trunk, F.avg_pool2d(x, 2), (CONTENT,))[CONTENT])
 
     def targets(self, x: Tensor, region: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The statistics of a style picture."""
+        """The statistics of style images x [N, 3, 256, 256] with region maps [N, H, W]."""
         return self.statistics(self.features(x)[0], region)
 
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Mean and deviation [N, 4, C] of each feature inside hair, face, background, and the whole picture."""
+        """Mean and std [N, 4, C] of each feature inside hair, face, background and the whole image."""
         masks = torch.stack([(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()], 1)
         return [_moments(f, F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1]))) for f in features]
 
-    def style(self, ours: list[tuple[Tensor, Tensor]], theirs: list[tuple[Tensor, Tensor]], present: Tensor) -> Tensor:
-        """Distance in units of the style's own deviation, mean over the groups that are `present` [N, 4] bool."""
+    def style(
+        self, statistics: list[tuple[Tensor, Tensor]], targets: list[tuple[Tensor, Tensor]], present: Tensor
+    ) -> Tensor:
+        """Distance of two `statistics` in units of the target's std, mean over the groups `present` [N, 4] bool."""
         terms = []
-        for (mean_a, std_a), (mean_b, std_b) in zip(ours, theirs, strict=True):
+        for (mean_a, std_a), (mean_b, std_b) in zip(statistics, targets, strict=True):
             unit = std_b.square().mean(2) + 1e-3
             each = ((mean_a - mean_b).square().mean(2) + (std_a - std_b).square().mean(2)) / unit
             terms.append((each * present).sum() / present.sum().clamp(min=1))
@@ -53,20 +55,20 @@ class RegionStyleLoss(nn.Module):
 
 
 def groups_present(content: Tensor, style: Tensor, least: float = 0.01) -> Tensor:
-    """Which of hair, face, background cover at least a share `least` of both maps; the whole picture always does."""
+    """Which of hair, face, background cover at least the share `least` of both maps, and True for the whole: [N, 4]."""
     shares = [torch.stack([(m == r).float().mean((1, 2)) for r in range(REGION_COUNT)], 1) for m in (content, style)]
     both = (shares[0] >= least) & (shares[1] >= least)
     return torch.cat([both, torch.ones_like(both[:, :1])], 1)
 
 
-def _taps(trunk: Trunk, x: Tensor, wanted: tuple[int, ...]) -> dict[int, Tensor]:
-    found = {}
+def _taps(trunk: Trunk, x: Tensor, convolutions: tuple[int, ...]) -> dict[int, Tensor]:
+    taps = {}
     for i, activation in enumerate(trunk.layers(x)):
-        if i in wanted:
-            found[i] = activation
-        if i == max(wanted):
+        if i in convolutions:
+            taps[i] = activation
+        if i == max(convolutions):
             break
-    return found
+    return taps
 
 
 def _moments(f: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

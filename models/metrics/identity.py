@@ -1,4 +1,4 @@
-"""ArcFace's IR-SE50 as a loss: whether two portraits show the same person (Deng et al. 2019, as e4e weighs it)."""
+"""ArcFace's IR-SE50 as a loss: whether two portraits show the same person (Deng et al. 2019), as e4e uses it."""
 
 from collections.abc import Mapping
 
@@ -13,11 +13,11 @@ from models.backbones.irse import Backbone
 CROP = (slice(35, 223), slice(32, 220))  # rows and columns of an aligned 256 px portrait that the file was trained on
 SIDE = 112
 EMBEDDING_SIZE = 512
-COUNTER = "num_batches_tracked"  # files of older PyTorch lack these
+COUNTER = "num_batches_tracked"  # files of older PyTorch versions lack these
 
 
 class Identity(Backbone):
-    """Embeds faces, frozen; gradients still reach the first picture. The state dict is the published file's."""
+    """Embeds faces, frozen; gradients still reach the first image. The state dict is the published file's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Identity(Backbone):
         return state_dicts.fill(net, counters | dict(tensors), "an ArcFace IR-SE50")
 
     def embed(self, x: Tensor) -> Tensor:
-        """Unit codes [N, 512] of the faces in aligned portraits [N, 3, H, W] in [-1, 1], seen at 256 px."""
+        """Unit codes [N, 512] of the faces in aligned portraits [N, 3, H, W] in [-1, 1], resized to 256 px."""
         if x.shape[-2:] != (256, 256):
             x = F.interpolate(x, (256, 256), mode="bilinear", antialias=True)
         face = F.adaptive_avg_pool2d(x[:, :, CROP[0], CROP[1]], SIDE)
@@ -48,5 +48,5 @@ class Identity(Backbone):
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         """1 - cosine, [N] from 0 to 2, of the faces in y and x, [N, 3, H, W] in [-1, 1]; x gets no gradients."""
         with torch.no_grad():
-            wanted = self.embed(x)
-        return 1 - (self.embed(y) * wanted).sum(1)
+            target = self.embed(x)
+        return 1 - (self.embed(y) * target).sum(1)

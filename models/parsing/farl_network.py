@@ -1,7 +1,7 @@
 """FaRL's face parsing network (Zheng et al. 2022): ViT-B/16 at 448 px, four of its maps, and a UPerNet head.
 
 The modules carry the published file's own names (`backbone.*`, `head.*`), so that loading is strict. `visual.proj` and
-`visual.ln_post` belong to the file and take no part in the result. All sizes are those of the two published networks.
+`visual.ln_post` are in the file but do not affect the result. All sizes are those of the two published networks.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,20 @@ SIDE, PATCH = 448, 16
 WIDTH, DEPTH, HEADS = 768, 12, 12
 TAPS = (3, 5, 7, 11)  # blocks, counted from 0, whose outputs the head reads
 POOLS = (1, 2, 3, 6)  # sides of the pooled maps
-OUTPUT = (512, 512)  # of the published configuration; a file may hold its own
+OUTPUT = (512, 512)  # px, of the published configuration; a file may hold another
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 WHAT = "a FaRL face parser"
 
 
 class MLP(nn.Module):
-    """A block's two linear maps, with x * sigmoid(1.702 x) between them as CLIP has it."""
+    """A block's two linear maps, with CLIP's x * sigmoid(1.702 x) between them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.c_fc, self.c_proj = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map tokens x [N, T, 768]."""
         x = self.c_fc(x)
         return self.c_proj(x * torch.sigmoid(1.702 * x))
 
@@ -43,6 +44,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend over tokens x [N, T, 768]."""
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, 2)
         q, k, v = (part.unflatten(2, (HEADS, -1)).transpose(1, 2) for part in packed)
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -57,6 +59,7 @@ class Block(nn.Module):
         self.mlp, self.ln_2 = MLP(), nn.LayerNorm(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map tokens x [N, T, 768]."""
         x = x + self.attn(self.ln_1(x))
         return x + self.mlp(self.ln_2(x))
 
@@ -76,6 +79,7 @@ class VisionTransformer(nn.Module):
         self.ln_post = nn.LayerNorm(WIDTH)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps [N, 768, 28, 28] of normalised images [N, 3, 448, 448]."""
         grid = self.conv1(images)
         x = torch.cat([self.class_embedding.expand(len(grid), 1, -1), grid.flatten(2).transpose(1, 2)], 1)
         x = self.ln_pre(x + self.positional_embedding)
@@ -102,6 +106,7 @@ class Backbone(nn.Module):
         self.fpns = nn.ModuleList([larger, _doubled(), nn.Identity(), nn.MaxPool2d(2, 2)])
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Four maps [N, 768, s, s], largest first, of RGB images [N, 3, H, W] in [0, 1]."""
         maps = self.visual((_resized(images, SIDE) - self.image_mean) / self.image_std)
         return [net(x) for net, x in zip(self.fpns, maps, strict=True)]
 
@@ -115,6 +120,7 @@ class Convolution(nn.Module):
         self.bn = nn.BatchNorm2d(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [N, in, H, W] to [N, 768, H, W]."""
         return F.relu(self.bn(self.conv(x)))
 
 
@@ -133,6 +139,7 @@ class UPerHead(nn.Module):
         self.fpn_bottleneck = Convolution(len(TAPS) * WIDTH, 3)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
+        """Logits [N, classes, 112, 112] of four maps [N, 768, s, s], largest first."""
         *larger, last = maps
         pooled = [_resized(net(last), last.shape[-1]) for net in self.psp_modules]
         levels = [net(x) for net, x in zip(self.lateral_convs, larger, strict=True)]
@@ -156,21 +163,22 @@ class FaRL(nn.Module):
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor], output: tuple[int, int] = OUTPUT) -> "FaRL":
-        """The network of the published file's 239 tensors, any number of classes.
+        """Build the network from the published file's 239 tensors, with any number of classes.
 
         Raises: ValueError naming tensors that are missing, unexpected, of another shape or of another type.
         """
         net = build(cls, width(tensors, "head.head.conv_seg.weight", WHAT), output)
-        own = net.state_dict()
+        expected = net.state_dict()
         for name, tensor in tensors.items():
-            if name in own and tensor.dtype != own[name].dtype:
-                raise ValueError(f"not {WHAT}: {name} is {_type(tensor)} instead of {_type(own[name])}")
+            if name in expected and tensor.dtype != expected[name].dtype:
+                raise ValueError(f"not {WHAT}: {name} is {_type(tensor)} instead of {_type(expected[name])}")
         return fill(net, tensors, WHAT)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, without softmax; images of another size than 448 px are resized first, whatever their shape."""
-        found: Tensor = self.head["head"](self.backbone(images))
-        return F.interpolate(found, self.output, mode="bilinear", align_corners=False)
+        """Logits [N, classes, *output] of images [N, 3, H, W] in [0, 1], which are first resized to 448 px."""
+        return F.interpolate(
+            self.head["head"](self.backbone(images)), self.output, mode="bilinear", align_corners=False
+        )
 
 
 def _doubled() -> nn.ConvTranspose2d:

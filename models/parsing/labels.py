@@ -1,4 +1,4 @@
-"""What each face parser calls its classes, in the order of their numbers, and how names are grouped into regions."""
+"""The names of each face parser's classes, in the order of their numbers, and their grouping into regions."""
 
 from collections.abc import Sequence
 
@@ -28,14 +28,14 @@ LABELS: dict[str, tuple[str, ...]] = {
 
 
 def grouping(labels: Sequence[str], hair: Sequence[str], face: Sequence[str]) -> NDArray[np.uint8]:
-    """The region of each label, u8 [len(labels)]: those named are hair or face, all others background.
+    """The region of each label, u8 [len(labels)]: labels in `hair` or `face` are that region, all others background.
 
-    Raises: ValueError for a name that is no label, or that stands in both groups.
+    Raises: ValueError for a name that is not a label or is in both groups.
     """
     for name in (*hair, *face):
         if name not in labels:
             raise ValueError(f"{name!r} is not one of its labels: {', '.join(labels)}")
     if both := set(hair) & set(face):
         raise ValueError(f"{', '.join(sorted(both))} cannot be both hair and face")
-    place = {name: REGIONS.index("hair") for name in hair} | {name: REGIONS.index("face") for name in face}
-    return np.array([place.get(name, REGIONS.index("background")) for name in labels], np.uint8)
+    region_of = {name: REGIONS.index("hair") for name in hair} | {name: REGIONS.index("face") for name in face}
+    return np.array([region_of.get(name, REGIONS.index("background")) for name in labels], np.uint8)

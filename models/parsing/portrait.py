@@ -1,8 +1,8 @@
-"""The three-region portrait parser: BiSeNetV2 (Yu et al. 2021) whole, as plain modules, its 19 classes grouped.
+"""The portrait parser of three regions: BiSeNetV2 (Yu et al. 2021) as plain modules, its 19 classes grouped.
 
-A photo parser reads texture, which is exactly what a painting changes. This one starts as its photo teacher
-(`models.parser_start`) and goes on (`stages.train_parser`) with that teacher's labels and the same faces after
-stylisation, so that only shape helps it. Batch normalisation is folded into the convolutions.
+A photo parser relies on texture, which is exactly what a painting changes. This one starts as its photo teacher
+(`models/parsing/teacher.py`). It is trained (`stages/pretrain/parser.py`) on that teacher's labels with the same faces
+after stylisation, so that only shape helps it. Batch normalisation is folded into the convolutions.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class Convolution(nn.Module):
         self.pads = [kernel // 2, kernel // 2] * 2 if stride == 1 else [0, 1, 0, 1]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve x [N, in, H, W]."""
         return self.convolution(F.pad(x, self.pads))
 
 
 class Stem(nn.Module):
-    """3 channels -> 16 at a quarter of the resolution."""
+    """RGB [N, 3, H, W] -> [N, 16, H / 4, W / 4]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class Stem(nn.Module):
         self.last = Convolution(32, 16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features [N, 16, H / 4, W / 4] of x [N, 3, H, W]."""
         half = F.relu(self.first(x))
         left = F.relu(self.left(F.relu(self.squeeze(half))))
         right = F.max_pool2d(half, 3, 2, ceil_mode=True)
@@ -70,11 +72,12 @@ class Gather(nn.Module):
         self.project = Convolution(6 * inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [N, in, H, W] to [N, out, H / stride, W / stride]."""
         return F.relu(self.project(self.deepen(self.expand(F.relu(self.first(x))))) + self.shortcut(x))
 
 
 class ContextEmbedding(nn.Module):
-    """The context embedding: what the whole picture is about, added to every place."""
+    """The context embedding: the mean over the image, added to every position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -84,12 +87,13 @@ class ContextEmbedding(nn.Module):
         self.last = Convolution(channels, channels, 3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x [N, C, H, W]."""
         mean = x.mean((2, 3), keepdim=True) * self.scale[:, None, None] + self.offset[:, None, None]
         return self.last(x + F.relu(self.mix(mean)))
 
 
 class Semantic(nn.Sequential):
-    """The light, deep branch: RGB -> what the picture is about, 128 channels at 1/32."""
+    """The light, deep branch for meaning: RGB [N, 3, H, W] -> [N, 128, H / 32, W / 32]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +105,7 @@ class Semantic(nn.Sequential):
 
 
 class Detail(nn.Sequential):
-    """The wide, shallow branch: RGB -> where things end, 128 channels at 1/8. The last layer has no ReLU."""
+    """The wide, shallow branch for edges: RGB [N, 3, H, W] -> [N, 128, H / 8, W / 8]. The last layer has no ReLU."""
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -112,7 +116,7 @@ class Detail(nn.Sequential):
 
 
 class Aggregation(nn.Module):
-    """Bilateral guided aggregation: each branch gates the other, near at 1/8 and far at 1/32."""
+    """Bilateral guided aggregation: each branch gates the other, at 1/8 and at 1/32 of the resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -123,13 +127,14 @@ class Aggregation(nn.Module):
         self.last = Convolution(channels, channels, 3)
 
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
+        """Fuse detail [N, C, H, W] and semantic [N, C, H / 4, W / 4]: [N, C, H, W]."""
         near = self.detail(detail) * enlarge(self.enlarge(semantic), 4).sigmoid()
         small = F.avg_pool2d(self.shrink(detail), 3, 2, ceil_mode=True)
         return F.relu(self.last(near + enlarge(small * self.semantic(semantic).sigmoid(), 4)))
 
 
 class PortraitParser(nn.Module):
-    """Both branches, their aggregation and the 19 classes' head, on pictures enlarged to `size` (a multiple of 32)."""
+    """Both branches, their aggregation and the head of 19 classes, on images resized to `size`, a multiple of 32."""
 
     spread: Tensor
 
@@ -142,24 +147,27 @@ class PortraitParser(nn.Module):
         self.register_buffer("spread", _spread(size // 8, MAP_SIZE), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Region logits: RGB [N,3,256,256] in [-1,1] -> [N,3,256,256] (hair, face, background)."""
+        """Region logits: RGB [N, 3, 256, 256] in [-1, 1] -> [N, 3, 256, 256] (hair, face, background)."""
         if images.ndim != 4 or images.shape[1:] != (3, MAP_SIZE, MAP_SIZE):
-            raise ValueError(f"parser expects [N,3,{MAP_SIZE},{MAP_SIZE}], got {tuple(images.shape)}")
+            raise ValueError(f"parser expects [N, 3, {MAP_SIZE}, {MAP_SIZE}], got {list(images.shape)}")
         x = F.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
         return self.spread @ by_region(self.classes(x)) @ self.spread.T
 
     def classes(self, x: Tensor) -> Tensor:
-        """Scores of CelebAMask's 19 classes: [N,3,S,S], S a multiple of 32 -> [N,19,S/8,S/8]."""
+        """Scores of CelebAMask's 19 classes: [N, 3, S, S], S a multiple of 32 -> [N, 19, S/8, S/8]."""
         return self.head(self.aggregation(self.detail(x), self.semantic(x)))
 
     @torch.no_grad()
     def parse(self, images: Tensor) -> Tensor:
-        """Region map: RGB [N,3,256,256] in [-1,1] -> uint8 [N,256,256] of 0 hair, 1 face, 2 background."""
+        """Region map: RGB [N, 3, 256, 256] in [-1, 1] -> uint8 [N, 256, 256] of 0 hair, 1 face, 2 background."""
         return self(images).argmax(1).to(torch.uint8)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> PortraitParser:
-        """The parser in evaluation mode from its state dict (any float type); ValueError when tensors do not fit."""
+        """Build the parser, in evaluation mode, from its state dict of any float type.
+
+        Raises: ValueError when the tensors do not fit.
+        """
         parser = cls()
         try:
             parser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
@@ -171,20 +179,20 @@ class PortraitParser(nn.Module):
 
 
 def by_region(classes: Tensor) -> Tensor:
-    """Region logits whose softmax is the sum of the classes' by region: [N,19,H,W] -> [N,3,H,W]."""
-    groups = [[i for i, own in enumerate(REGION_OF_CLASS) if own == region] for region in range(REGION_COUNT)]
+    """Region logits [N, 3, H, W] of class scores [N, 19, H, W]: their softmax sums the classes' over each region."""
+    groups = [[i for i, of_class in enumerate(REGION_OF_CLASS) if of_class == region] for region in range(REGION_COUNT)]
     return torch.stack([classes[:, group].logsumexp(1) for group in groups], 1)
 
 
 def enlarge(x: Tensor, times: int) -> Tensor:
-    """TensorFlow's legacy bilinear resize by a whole number: sample i lies at i / times. [N,C,H,W] -> [N,C,tH,tW]."""
+    """TensorFlow's legacy bilinear resize of [N, C, H, W] to [N, C, times * H, times * W]; pixel i reads i / times."""
     size = [side * times + 1 for side in x.shape[2:]]
     repeated = F.pad(x, [0, 1, 0, 1], mode="replicate")
     return F.interpolate(repeated, size, mode="bilinear", align_corners=True)[..., :-1, :-1]
 
 
 def _spread(cells: int, size: int) -> Tensor:
-    """Matrix [size, cells] from `cells` samples, 8 pixels apart from pixel 0 of their picture, to `size` pixels."""
+    """Interpolation matrix [size, cells] from `cells` samples, 8 px apart from pixel 0 on, to `size` pixels."""
     where = ((torch.arange(size) + 0.5) * (8 * cells / size) - 0.5).clamp(min=0) / 8
     return (1 - (where.clamp(max=cells - 1)[:, None] - torch.arange(cells)).abs()).clamp(min=0)
 
@@ -195,9 +203,9 @@ def _separable(channels: int) -> nn.Sequential:
 
 
 def distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy plus soft Dice against the teacher: [N,3,H,W] logits and probabilities -> scalar.
+    """Cross entropy plus soft Dice of logits [N, 3, H, W] against the teacher's probabilities [N, 3, H, W]: a scalar.
 
-    Dice weighs the three regions alike however few pixels one has: thin hair would otherwise count for nothing.
+    Dice gives the three regions equal weight, however few pixels one has; otherwise thin hair would count for nothing.
     """
     entropy = -(target * logits.log_softmax(1)).sum(1).mean()
     probability = logits.softmax(1)
@@ -208,14 +216,14 @@ def distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_iou(confusion: Tensor) -> float:
-    """Mean intersection over union of the regions present in a [R,R] confusion matrix (rows: truth, columns: found)."""
+    """Mean intersection over union of the regions present in a confusion matrix [R, R], as from `confusion`."""
     hits = confusion.diagonal().double()
     union = (confusion.sum(0) + confusion.sum(1)).double() - hits
     return float((hits[union > 0] / union[union > 0]).mean())
 
 
-def confusion(truth: Tensor, found: Tensor) -> Tensor:
-    """Pixel counts [3,3] by true (row) and found (column) region, pixels unknown in the truth left out."""
+def confusion(truth: Tensor, predicted: Tensor) -> Tensor:
+    """Pixel counts [3, 3] by true (row) and predicted (column) region, without pixels unknown in the truth."""
     known = truth.flatten() != UNKNOWN
-    pairs = truth.flatten()[known].long() * REGION_COUNT + found.flatten()[known].long()
+    pairs = truth.flatten()[known].long() * REGION_COUNT + predicted.flatten()[known].long()
     return torch.bincount(pairs, minlength=REGION_COUNT**2).reshape(REGION_COUNT, REGION_COUNT)

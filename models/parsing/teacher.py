@@ -1,6 +1,6 @@
 """The portrait parser's photo teacher, which it starts from: BiSeNetV2 trained on CelebAMask-HQ.
 
-It is right on photos and wrong on strongly stylised paintings, so that it labels photos, never art.
+It is right on photos but wrong on strongly stylised paintings, so it only labels photos, never art.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _SEMANTIC, _DETAIL = "semantic_branch", "detail_branch"
 _CONTEXT = f"{_SEMANTIC}/stage_5/ce_block_3_repeat_1/context_embedding_block"
 _AGGREGATION = "aggregation_branch/guided_aggregation_block"
 _KERNELS = ("conv/Conv2D_weights", "depthwise_conv_output_weights", "W")
-# A gather-and-expansion layer's convolutions and the teacher's, where it halves the sides and where it keeps them.
+# A gather-and-expansion layer's convolutions and the teacher's, first if it halves the sides, then if it keeps them.
 _HALVING = {
     "first": "3x3_conv_block",
     "expand": "depthwise_conv_block_1",
@@ -26,17 +26,17 @@ _KEEPING = {"first": "3x3_conv_block", "expand": "depthwise_conv_block", "projec
 
 
 def start_from(teacher: Mapping[str, Tensor], size: int = WORKING_SIZE) -> PortraitParser:
-    """The teacher as a parser that works at `size`; ValueError if a kernel is missing.
+    """The teacher as a parser that works at `size` px. Raises: ValueError when a kernel is missing.
 
     `teacher` holds the constants of the converted tensorflow.js graph by node name, kernels in its layout (HWIO).
     """
     parser = PortraitParser(size)
     state: dict[str, Tensor] = {}
     for module, place in _places().items():
-        found = [name for name in (f"BiseNetV2/{place}/{kernel}" for kernel in _KERNELS) if name in teacher]
-        if not found:
+        names = [name for name in (f"BiseNetV2/{place}/{kernel}" for kernel in _KERNELS) if name in teacher]
+        if not names:
             raise ValueError(f"BiSeNetV2 tensors lack the kernel of '{place}': convert the weights again")
-        name, kernel = found[0], teacher[found[0]]
+        name, kernel = names[0], teacher[names[0]]
         state[f"{module}.convolution.weight"] = (
             kernel.permute(2, 3, 0, 1).flatten(0, 1)[:, None] if "depthwise" in name else kernel.permute(3, 2, 0, 1)
         )
@@ -76,5 +76,5 @@ def _places() -> dict[str, str]:
         blocks = [("1_repeat_1", "two", _HALVING), *((f"2_repeat_{i + 1}", "one", _KEEPING) for i in range(others))]
         for i, (block, stride, parts) in enumerate(blocks):
             place = f"{_SEMANTIC}/stage_{stage}/ge_block_{block}/gather_expansion_block/stride_equal_{stride}_module"
-            names |= {f"semantic.stage{stage}.{i}.{own}": f"{place}/{theirs}" for own, theirs in parts.items()}
+            names |= {f"semantic.stage{stage}.{i}.{layer}": f"{place}/{name}" for layer, name in parts.items()}
     return names

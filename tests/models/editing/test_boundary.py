@@ -44,12 +44,12 @@ def test_projection_leaves_nothing_of_the_others() -> None:
     d, one, two = (v[None] / np.linalg.norm(v) for v in rng.normal(size=(3, 16)))
     left = boundary.project(d, one, two)
     assert abs(left @ one.T) < 1e-12 and abs(left @ two.T) < 1e-12 and np.linalg.norm(left) == pytest.approx(1)
-    with pytest.raises(ValueError, match="lies within"):
+    with pytest.raises(ValueError, match="lies in the span"):
         boundary.project(one, one, two)
 
 
 def test_what_cannot_be_separated_is_told() -> None:
-    with pytest.raises(ValueError, match=r"finite latents \[N,D\]"):
+    with pytest.raises(ValueError, match=r"finite latents \[N, D\]"):
         boundary.fit(np.full((4, 2), np.nan), np.arange(4.0))
     with pytest.raises(ValueError, match="both sides"):
         boundary.fit(np.zeros((4, 2)), np.arange(4.0), 0.02)

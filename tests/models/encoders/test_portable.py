@@ -120,7 +120,7 @@ def test_the_linear_path_is_silent_when_nothing_is_left_to_correct(trunk: Trunk)
 
 
 def test_other_sizes_are_refused(trunk: Trunk) -> None:
-    with pytest.raises(ValueError, match="256 x 256"):
+    with pytest.raises(ValueError, match=r"reads images \[N, 3, 256, 256\]"):
         image_features(trunk, torch.zeros(1, 3, 128, 128))
 
 

@@ -98,7 +98,7 @@ def test_sizes_are_inferred_and_what_does_not_fit_is_named() -> None:
         Encoder4Editing.load({name: t for name, t in state.items() if name != "styles.7.linear.bias"})
     with pytest.raises(ValueError, match=r"unexpected \(decoder"):
         Encoder4Editing.load(state | {"decoder.input.input": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"reads pictures \[N, 3, 256, 256\], got \[1, 3, 128, 128\]"):
+    with pytest.raises(ValueError, match=r"reads images \[N, 3, 256, 256\], got \[1, 3, 128, 128\]"):
         WEncoder.load(zeros(build(WEncoder, 14)), styles=14).codes(torch.zeros(1, 3, 128, 128))
 
 

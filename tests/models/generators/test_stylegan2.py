@@ -116,7 +116,7 @@ def test_the_mean_latent_is_that_of_the_seed() -> None:
 
 def test_what_does_not_fit_is_named() -> None:
     state = published(64)
-    with pytest.raises(ValueError, match=r"not a StyleGAN2 generator: 0 octaves"):
+    with pytest.raises(ValueError, match=r"not a StyleGAN2 generator: 0 resolution blocks"):
         StyleGAN2.load({"conv.weight": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"1 of \d+ tensors are missing \(convs.3.conv.modulation.bias\)"):
         StyleGAN2.load({name: t for name, t in state.items() if name != "convs.3.conv.modulation.bias"})
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_named() -> None:
         StyleGAN2.load(state | {"convs.7.conv.weight": torch.zeros(1, 256, 512, 3, 3)})
     with pytest.raises(ValueError, match=r"200 channels at 64 px; expected 256 times"):
         StyleGAN2.load(state | {"to_rgbs.3.conv.weight": torch.zeros(1, 3, 200, 1, 1)})
-    with pytest.raises(ValueError, match=r"cannot give pictures of 128 px"):
+    with pytest.raises(ValueError, match=r"cannot give images of 128 px"):
         StyleGAN2.load(state, size=128)
     with pytest.raises(ValueError, match=r"latent_avg is \[18, 512\]"):
         StyleGAN2.load(state | {"latent_avg": torch.zeros(18, 512)})

@@ -32,7 +32,7 @@ def test_wrong_tensors_are_named() -> None:
     with pytest.raises(ValueError, match=r"lin.0.weight"):
         LPIPS("alex", tensors)
     del tensors["trunk.3.bias"]
-    with pytest.raises(ValueError, match=r"trunk.3.bias has to be \(256,\), got nothing"):
+    with pytest.raises(ValueError, match=r"trunk.3.bias has to be \[256\], got nothing"):
         Trunk("alex", tensors)
 
 

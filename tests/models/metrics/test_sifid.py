@@ -46,7 +46,7 @@ def test_a_distance_to_itself_is_zero_and_to_a_shift_the_shift() -> None:
 def test_feature_maps_have_the_published_sizes() -> None:
     maps = InceptionStem()(torch.zeros(1, 3, 256, 256))
     assert {c: tuple(m.shape[1:]) for c, m in maps.items()} == {64: (64, 125, 125), 192: (192, 60, 60)}
-    with pytest.raises(ValueError, match=r"conv.0.weight has to be \(32, 3, 3, 3\), got nothing"):
+    with pytest.raises(ValueError, match=r"conv.0.weight has to be \[32, 3, 3, 3\], got nothing"):
         InceptionStem({})
 
 

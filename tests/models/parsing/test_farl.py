@@ -51,7 +51,7 @@ def test_the_answer_can_have_another_size_than_the_picture() -> None:
     assert torch.allclose(halved[..., 40:216, 40:216], small[..., 40:216, 40:216], atol=1e-3)
     finer = farl.FaceParser(lambda x: torch.linspace(-1, 1, 512).expand(1, 2, 512, 512), "celebm", 2)
     assert torch.allclose(finer.logits(image, points)[..., 80:432, 80:432], large[..., 80:432, 80:432], atol=5e-3)
-    with pytest.raises(ValueError, match="tells 2 classes apart, expected 19"):
+    with pytest.raises(ValueError, match="has 2 classes, expected 19"):
         farl.FaceParser(lambda x: ramp, "celebm", 19).logits(image, points)
     with pytest.raises(ValueError, match="expected one of lapa, celebm"):
         farl.FaceParser(lambda x: ramp, "ibug", 2)

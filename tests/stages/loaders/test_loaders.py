@@ -142,7 +142,7 @@ def test_files_that_do_not_fit_the_profile_are_told(ctx: Context, encoder: Path,
         UserError, match=r"encoder .*encoder.safetensors gives 4 latents but generator .*larger.* takes 6"
     ):
         inversions.inversion(change(ctx, generator={"weights": f"{tmp_path}/larger.safetensors"}))
-    with pytest.raises(UserError, match=r"generator.safetensors: a 8 px StyleGAN2 .* cannot give pictures of 256 px"):
+    with pytest.raises(UserError, match=r"generator.safetensors: a 8 px StyleGAN2 .* cannot give images of 256 px"):
         networks.generator(change(ctx, generator={"size": 256}))
     with pytest.raises(UserError, match=r"encoder.safetensors: not a StyleGAN2 generator"):
         networks.generator(change(ctx, generator={"weights": str(encoder)}))
