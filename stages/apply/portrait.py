@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import images
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.runner.spec import Item, Reject, Worker
@@ -55,13 +55,13 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
         if not path.exists():
             raise UserError(f"{path}: missing; run `hypernst {PRODUCERS[name]}` first", 2)
     compatibility.one_encoder(ctx)
-    with store.Cache(files["latents"]) as cache:
+    with reader.Cache(files["latents"]) as cache:
         compatibility.refuse_others(ctx, cache.provenance, files["latents"])
-    shared = sorted(set.intersection(*(set(store.keys(path)) for path in files.values())))
+    shared = sorted(set.intersection(*(set(reader.keys(path)) for path in files.values())))
     for key in shared[:limit]:
         row: dict[str, Any] = {}
         for name, columns in PIXELS.items():
-            row |= store.read_rows(files[name], [key], columns)[0]
+            row |= reader.read_rows(files[name], [key], columns)[0]
         yield assemble(key, row, ctx.profile.align.size)
 
 

@@ -10,7 +10,7 @@ from models.hypernetworks.hypernetwork import HyperNetwork
 from pipeline import images
 from pipeline.context import Context
 from stages.apply.portrait import Portrait
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 
 
@@ -18,7 +18,7 @@ class Stylist:
     """The trained network: renders a portrait with any codes; or the networks that are given, as training has them."""
 
     def __init__(self, ctx: Context, generator: Generator | None = None, hyper: HyperNetwork | None = None) -> None:
-        self.generator = generator or networks.generator(ctx)
+        self.generator = generator or generators.generator(ctx)
         self.hyper = hyper or hypernetworks.trained_hypernetwork(ctx, self.generator.layer_table())
         self.device, self.refinement_iterations = ctx.device, ctx.profile.train.refinement_iterations
 

@@ -14,7 +14,7 @@ from pipeline.progress import Progress
 from pipeline.reports import html, sheets
 from stages.apply.portrait import Portrait, cached, in_region
 from stages.apply.stylist import Stylist
-from stages.evaluate import comparison as evaluate
+from stages.evaluate import comparison
 
 Mix = tuple[int, int, int]  # numbers of the styles of hair, face and background
 COLUMNS = ("photo", "regions", "inversion", "reconstruction")
@@ -25,7 +25,7 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
     faces = list(cached(ctx, "content", contents))
     chosen = list(cached(ctx, "style", styles))
     sheet, page, mark = folder / "sheet.png", folder / "index.html", folder / "gallery.stamp"
-    stamp = evaluate.stamp_of(evaluate.describe(ctx, [], faces, chosen))
+    stamp = comparison.stamp_of(comparison.describe(ctx, [], faces, chosen))
     if sheet.exists() and page.exists() and mark.exists() and mark.read_text() == stamp:
         return page, sheet
     stylist = Stylist(ctx)
@@ -112,7 +112,7 @@ def _page(
         ]
         cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
         body.append(f"<tr>{''.join(cells_of_row)}</tr>")
-    table = evaluate.folder(ctx) / "table.md"
+    table = comparison.folder(ctx) / "table.md"
     numbers = f"<pre>{escape(table.read_text())}</pre>" if table.exists() else ""
     return html.page(
         "HyperNST",

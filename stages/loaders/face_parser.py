@@ -18,7 +18,7 @@ from models.regions import MAP_SIZE
 from pipeline import images, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
-from stages.loaders import load as networks
+from stages.loaders.load import drawn
 
 SMALL = 64  # at which a parser without trained weights looks at pictures
 FaceParser = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [MAP_SIZE, MAP_SIZE]
@@ -38,7 +38,7 @@ def open_parser(ctx: Context) -> FaceParser:
 
 def _portrait(ctx: Context) -> FaceParser:
     name = ctx.profile.parser.weights
-    net = PortraitParser.load(weights.tensors(name)) if name else networks.drawn(ctx, lambda: PortraitParser(SMALL))
+    net = PortraitParser.load(weights.tensors(name)) if name else drawn(ctx, lambda: PortraitParser(SMALL))
     net.to(ctx.device)
     return lambda data: (
         net.parse(images.to_tensor(images.decode(data, MAP_SIZE, halve=True)).to(ctx.device))[0].cpu().numpy()

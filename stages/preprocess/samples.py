@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import device, files, weights
-from pipeline import progress as report
 from pipeline.context import Context
 from pipeline.locks import lock
+from pipeline.progress import Progress, say
 
 FACES, PORTRAITS, OTHERS = 11, 12, 3
 SIDE = 512
@@ -30,7 +30,7 @@ def run(ctx: Context) -> int:
     """Fill CACHE/samples with content and style pictures; does nothing when they are there and still the same."""
     folder, done, recipe = ctx.cache / "samples", ctx.cache / "samples" / DONE, _recipe(ctx)
     if is_current(ctx):
-        report.say(f"samples: {folder} is up to date")
+        say(f"samples: {folder} is up to date")
         return 0
     ctx = dataclasses.replace(ctx, device=device.resolve(ctx.device))
     with lock(ctx.cache, "samples"):
@@ -45,7 +45,7 @@ def run(ctx: Context) -> int:
             choose_paintings(style)
         listing = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*"))
         files.write_atomic(done, json.dumps({"recipe": recipe, "files": listing}, indent=1).encode())
-    report.say(f"samples: {len(listing)} pictures in {folder}")
+    say(f"samples: {len(listing)} pictures in {folder}")
     return 0
 
 
@@ -75,14 +75,14 @@ def draw_faces(ctx: Context, folder: Path) -> None:
     import torch.nn.functional as F
 
     from pipeline import images
-    from stages.loaders import generator as networks
+    from stages.loaders import generator as generators
 
     # at its full size, like a camera's picture, and not with the fitted head that the other stages use
-    generator = networks.generator(ctx, full=True)
+    generator = generators.generator(ctx, full=True)
     random = torch.Generator().manual_seed(ctx.profile.seed)
     with torch.no_grad():
         middle = generator.map(torch.randn(4096, 512, generator=random).to(ctx.device)).mean(0)[None]
-    progress = report.Progress("faces", FACES)
+    progress = Progress("faces", FACES)
     for index in range(FACES):
         noise = torch.randn(1, 512, generator=random).to(ctx.device)
         with torch.no_grad():

@@ -15,8 +15,7 @@ from pipeline.errors import UserError
 from pipeline.files import sweep
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
-from pipeline.shards import index as listing
-from pipeline.shards import writer
+from pipeline.shards import index, writer
 from stages.preprocess import compatibility
 from stages.preprocess.producers import PRODUCERS
 
@@ -32,7 +31,7 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
     """
     with lock(ctx.cache, "shards"):
         keys, rejected, provenance = _survey(ctx, collections)
-        current = listing.is_current(ctx.shards, provenance)
+        current = index.is_current(ctx.shards, provenance)
         if not current:
             ctx.shards.mkdir(parents=True, exist_ok=True)
             sweep(ctx.shards)
@@ -51,10 +50,10 @@ def repack(ctx: Context, names: set[str]) -> None:
     Raises: UserError as `run` does.
     """
     with lock(ctx.cache, "shards"):
-        folder, index = ctx.shards, ctx.shards / "index.json"
-        sound = index.exists()
+        folder, path = ctx.shards, ctx.shards / "index.json"
+        sound = path.exists()
         if sound:
-            provenance, listed = listing.parse_index(index.read_bytes(), str(folder))
+            provenance, listed = index.parse_index(path.read_bytes(), str(folder))
             wanted = json.loads(json.dumps(_survey(ctx, COLLECTIONS)[2]))
             sound = {**provenance, "program": __version__} == wanted
         for shard in (s for s in listed if s.name in names) if sound else ():
@@ -64,14 +63,14 @@ def repack(ctx: Context, names: set[str]) -> None:
                 samples = _samples(ctx, shard.collection, shard.split, caches, shard.keys, progress)
                 sound = writer.refill(folder, shard, samples) and sound
         if not sound:
-            index.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     if not sound:
         run(ctx)
 
 
 def is_current(ctx: Context) -> bool:
     """Whether the shards are what the caches would be packed into."""
-    return listing.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])
+    return index.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])
 
 
 def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
@@ -81,10 +80,10 @@ def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
     keys, _, provenance = _survey(ctx, collections)
     wanted = json.loads(json.dumps(provenance))
     count = sum(map(len, keys.values()))
-    if listing.is_current(ctx.shards, wanted):
+    if index.is_current(ctx.shards, wanted):
         return f"shards: {count} samples packed; nothing to compute"
     try:
-        cause = difference({**listing.read_index(ctx.shards)[0], "program": __version__}, wanted)
+        cause = difference({**index.read_index(ctx.shards)[0], "program": __version__}, wanted)
     except UserError as fault:
         cause = str(fault)
     return f"shards: {count} samples to pack\n  stale: {cause}"
@@ -177,11 +176,11 @@ def _samples(
 
 def _jpeg(data: bytes, size: int, quality: int) -> bytes:
     """The picture as a JPEG of `size` px; one that is that already passes through."""
-    from pipeline import images as pictures
+    from pipeline import images
 
-    if data.startswith(b"\xff\xd8") and pictures.decode(data).shape[:2] == (size, size):
+    if data.startswith(b"\xff\xd8") and images.decode(data).shape[:2] == (size, size):
         return data
-    return pictures.encode(pictures.decode(data, size), ".jpg", quality)
+    return images.encode(images.decode(data, size), ".jpg", quality)
 
 
 def _png(region: np.ndarray) -> bytes:

@@ -29,7 +29,7 @@ from pipeline.training.distributed import init_distributed
 from pipeline.training.loop import Loop
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.loaders import identity as identities
 from stages.loaders import inversion as inversions
 
@@ -241,10 +241,10 @@ def build_setup(ctx: Context, batch: int, unlock: int) -> tuple[Setup, str]:
     """The run's networks, and the name of the weights that the encoder starts from ("" for none)."""
     torch.manual_seed(ctx.profile.seed)
     settings = ctx.profile.train
-    generator: Any = networks.generator(ctx)
+    generator: Any = generators.generator(ctx)
     generator.checkpointing = settings.checkpointing
     net, start = inversions.new_encoder(ctx, generator.num_ws)
-    net.latent_avg = networks.average_latent(ctx, generator).to(ctx.device).reshape(-1, 512)
+    net.latent_avg = generators.average_latent(ctx, generator).to(ctx.device).reshape(-1, 512)
     net.to(ctx.device).requires_grad_(True).eval()
     discriminator = LatentDiscriminator().to(ctx.device)
     identity = identities.identity(ctx)

@@ -27,7 +27,7 @@ from pipeline.training.distributed import init_distributed
 from pipeline.training.loop import Loop
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.loaders.load import of_kind
 from stages.pretrain.generator_kinds import KINDS, Kind
 from stages.weights_import import identify
@@ -222,7 +222,7 @@ def _follow(setup: Setup, step: int) -> None:
 def build_setup(ctx: Context, kind: Kind, batch: int, discriminator: str, stay: float, mapping: bool) -> Setup:
     torch.manual_seed(ctx.profile.seed)
     settings, size = ctx.profile.train, ctx.profile.generator.size
-    net: Any = networks.generator(ctx)
+    net: Any = generators.generator(ctx)
     average = copy.deepcopy(net).requires_grad_(False)
     source = copy.deepcopy(average) if stay else None
     net.requires_grad_(True)

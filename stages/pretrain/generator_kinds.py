@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline import weights
 from pipeline.context import Context
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 
 Files = dict[str, tuple[str, dict[str, Tensor]]]  # profile key: (ending of the file's name, tensors)
 
@@ -25,7 +25,7 @@ class Kind:
 def _stylegan2(net: Any, ctx: Context, mapping: bool) -> Files:
     tensors = dict(net.state_dict())
     if mapping:
-        tensors["latent_avg"] = net.mean_latent(networks.AVERAGED, ctx.profile.seed)
+        tensors["latent_avg"] = net.mean_latent(generators.AVERAGED, ctx.profile.seed)
     elif net.latent_avg is not None:
         tensors["latent_avg"] = net.latent_avg
     return {"generator.weights": ("", tensors)}

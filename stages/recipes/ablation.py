@@ -16,9 +16,9 @@ from pipeline.context import Context
 from pipeline.profile import Train
 from pipeline.progress import say
 from stages.evaluate import comparison, methods
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.train import run as train
-from stages.train import state as train_state
+from stages.train import state
 
 STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0)
 PAPER_STRENGTH = 2.0  # what the paper's other tables are made with: a profile's own weights
@@ -46,7 +46,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
 
     The base has the profile's reconstruction steps. Prints the table.
     """
-    rows = plan(table, ctx.profile.train, networks.generator(ctx).layer_table())
+    rows = plan(table, ctx.profile.train, generators.generator(ctx).layer_table())
     settings = ctx.profile.train
     steps = settings.stylization_steps if steps is None else steps
     folder = ctx.run / "ablation"
@@ -68,7 +68,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
             ctx, run=folder / f"table{table}-{row.name}", profile=dataclasses.replace(ctx.profile, train=changed)
         )
         say(f"ablation: table {table}, {row.title}")
-        if train_state.step_of(own) < steps:
+        if state.step_of(own) < steps:
             train.run(own, steps=steps)
         comparison.run(own, methods={"hypernst": methods.hypernst})
         results = json.loads((comparison.folder(own) / "results.json").read_text())

@@ -4,8 +4,7 @@ import dataclasses
 
 from pipeline.context import Context
 from pipeline.progress import say
-from stages.evaluate import comparison as evaluate
-from stages.evaluate import gallery
+from stages.evaluate import comparison, gallery
 from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
 from stages.train import run as train
 
@@ -20,7 +19,7 @@ def run(ctx: Context) -> int:
         status = max(status, stage.run(ctx))
     status = max(status, train.run(ctx, steps=STEPS))
     shown = dataclasses.replace(ctx, limit=None)
-    status = max(status, evaluate.run(shown))
+    status = max(status, comparison.run(shown))
     page, sheet = gallery.draw(shown, ctx.run)
     say(f"demo: {sheet.stat().st_size >> 10} KiB of gallery")
     print(page)

@@ -12,7 +12,7 @@ from pipeline import device, files, weights
 from pipeline.context import Context
 from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
-from stages.train import memory as train_memory
+from stages.train.memory import step_bytes
 
 LIBRARIES = 1.0e9  # what a process takes before any network is there
 PACKAGES = ("torch", "torchvision", "facexlib", "numpy", "h5py", "opencv-python-headless", "webdataset", "safetensors")
@@ -104,7 +104,7 @@ def memory(ctx: Context) -> Memory:
     p = ctx.profile
     generator = _held(p.generator.weights)
     stages = (generator + _held(p.inverter.weights), _held(p.parser.weights), _held(p.aladin.weights))
-    return Memory(LIBRARIES + max(stages) * 1.5, LIBRARIES + train_memory.step_bytes(ctx))
+    return Memory(LIBRARIES + max(stages) * 1.5, LIBRARIES + step_bytes(ctx))
 
 
 def _held(name: str) -> float:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.caches.reader import Cache
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
-from pipeline.shards import index as shards
+from pipeline.shards import index
 from pipeline.shards.indexed import Samples
 from stages.tools.inspect_images import add_nearest, page, render_latents
 from stages.tools.inspect_values import (
@@ -82,7 +82,7 @@ class _CacheFile:
         self.folder = path.parent.parent if part else path.parent
 
     def keys(self) -> list[str]:
-        return store.keys(self.path)
+        return reader.keys(self.path)
 
     def styles(self) -> Path:
         return self.folder.parent / "style"
@@ -135,7 +135,7 @@ class _Shards:
 
     def __init__(self, path: Path) -> None:
         self.folder = path if path.is_dir() else path.parent
-        self.provenance, listed = shards.read_index(self.folder)
+        self.provenance, listed = index.read_index(self.folder)
         self.shards = [s for s in listed if path.suffix != ".tar" or s.name == path.name]
         if not self.shards and path.suffix == ".tar":
             raise UserError(f"{path}: not in {self.folder / 'index.json'}; run `hypernst shards`")

@@ -40,14 +40,14 @@ def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
     import torch
 
     from pipeline import images
-    from stages.loaders import generator as networks
+    from stages.loaders import generator as generators
 
     settings = made["params"].get("generator")
     # A file made with a profile of the user's own keeps the generator's settings; shards keep the profile's name only.
     found = profile.load("portable" if settings else made["profile"])
     if settings:
         found = dataclasses.replace(found, generator=profile.Generator(**settings))
-    generator = networks.generator(Context(found))
+    generator = generators.generator(Context(found))
     try:
         with torch.inference_mode():
             drawn = [images.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]

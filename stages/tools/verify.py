@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import hashing
-from pipeline.caches import reader as store
-from pipeline.caches import writer as parts
+from pipeline.caches import reader, writer
 from pipeline.caches.reader import Cache, Entry
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import sweep
 from pipeline.locks import lock
 from pipeline.progress import say
-from pipeline.shards import index as shards
+from pipeline.shards import index
 from stages.preprocess import chain
 from stages.preprocess.chain import Wanted
 
@@ -90,7 +89,7 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
         except UserError as fault:
             yield Problem(path, f"cannot be opened ({fault})")
     for unfinished in sorted(folder.glob("*.parts")):
-        there = {int(part.stem) for part in parts.listed(unfinished.with_suffix(".h5"))}
+        there = {int(part.stem) for part in writer.listed(unfinished.with_suffix(".h5"))}
         for number in sorted(set(range(1, max(there, default=0))) - there):
             yield Problem(unfinished / f"{number:06d}.h5", "part of an unfinished run is missing", fatal=False)
     for name, (provenance, entries) in mains.items():
@@ -142,7 +141,7 @@ def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
         broken = set().union(*bad.values())
         for i in range(start, stop):
             key, digest = rows.get(i, ("", b""))
-            if key and key not in broken and store.row_digest(_row(cache, i)) != digest:
+            if key and key not in broken and reader.row_digest(_row(cache, i)) != digest:
                 bad.setdefault("any (the row's digest differs)", []).append(key)
     for name, which in bad.items():
         yield Problem(cache.path, f"dataset {name} is damaged at", which)
@@ -154,7 +153,7 @@ def check_shards(folder: Path) -> Iterator[Problem]:
         return
     try:
         data = (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b""
-        provenance, listed = shards.parse_index(data, str(folder))
+        provenance, listed = index.parse_index(data, str(folder))
     except UserError as fault:
         yield Problem(folder / "index.json", str(fault))
         return
@@ -234,7 +233,7 @@ def _drop(path: Path, keys: set[str]) -> None:
     """Rewrite a cache file without the rows of `keys` and without what cannot be read."""
     with Cache(path) as cache:
         entries = {key: e for key, e in readable(cache)[0].items() if key not in keys}
-        parts.compact(path, [path], entries, cache.columns, cache.width, cache.provenance)
+        writer.compact(path, [path], entries, cache.columns, cache.width, cache.provenance)
 
 
 def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:

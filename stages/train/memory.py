@@ -17,8 +17,8 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.training.peak_memory import PeakMemory
-from stages.loaders import generator as networks
-from stages.train import state as train_state
+from stages.loaders import generator as generators
+from stages.train.state import build
 from stages.train.step import PENALTY_EVERY, Step
 
 GB = 1e9
@@ -41,8 +41,8 @@ def step_bytes(ctx: Context) -> int:
 @functools.lru_cache(64)
 def _step_bytes(ctx: Context) -> int:
     with PeakMemory() as peak:
-        generator = networks.blank(ctx)
-        state = train_state.build(ctx, generator)
+        generator = generators.blank(ctx)
+        state = build(ctx, generator)
         step = Step(ctx, state, generator, trained=False)
         _whole_step(step, _batch(step.settings, ctx.profile.generator.size, generator.num_ws))
         trained = (state.hyper, state.image_discriminator, state.patch_discriminator)

@@ -10,17 +10,15 @@ from pathlib import Path
 
 from pipeline.context import Context
 from pipeline.progress import say
-from pipeline.shards import index as shards
+from pipeline.shards import index
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
 from pipeline.training.distributed import ProcessGroup, init_distributed
 from pipeline.training.loop import SAVE_EVERY, Loop
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.preprocess import compatibility
-from stages.train import data, validate
-from stages.train import memory as train_memory
-from stages.train import state as train_state
-from stages.train.state import State
+from stages.train import data, memory, validate
+from stages.train.state import State, enter_phase, start
 from stages.train.step import Step, schedule
 
 
@@ -55,9 +53,9 @@ def _train(
 ) -> int:
     settings = ctx.profile.train
     content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
-    compatibility.refuse_others(ctx, shards.read_index(ctx.shards)[0], ctx.shards)
-    generator = networks.generator(ctx)
-    state = train_state.start(ctx, generator, shipped, process_group, phase)
+    compatibility.refuse_others(ctx, index.read_index(ctx.shards)[0], ctx.shards)
+    generator = generators.generator(ctx)
+    state = start(ctx, generator, shipped, process_group, phase)
     if state.step >= total and not export:
         say(f"train: {state.step} steps in {ctx.run}, nothing left to do")
         return 0
@@ -77,12 +75,12 @@ def _train(
             save_every=SAVE_EVERY,
             process_group=process_group,
         ) as loop,
-        train_memory.advice(ctx),
+        memory.advice(ctx),
     ):
         if process_group.is_main and state.step < total:
-            say(train_memory.forecast(ctx))
+            say(memory.forecast(ctx))
         for number in loop:
-            train_state.enter_phase(state, settings)
+            enter_phase(state, settings)
             started = time.perf_counter()
             pairs = next(batches)
             waited = time.perf_counter() - started

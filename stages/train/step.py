@@ -24,7 +24,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.training.distributed import ALONE, ProcessGroup
-from stages.loaders import identity as networks
+from stages.loaders import identity as identities
 from stages.train.data import Pair, micro_batches
 from stages.train.state import State
 
@@ -70,7 +70,7 @@ class Step:
             return weights.tensors(name) if trained else None
 
         lpips = LPIPS("alex", held("lpips-alex")).to(ctx.device)
-        same = Identity().to(ctx.device) if s.identity and not trained else networks.identity(ctx)
+        same = Identity().to(ctx.device) if s.identity and not trained else identities.identity(ctx)
         self.reconstruction = Reconstruction(lpips, factors, same)
         term = RegionStyleLoss(Trunk("vgg16", held("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
         self.stylization = Stylization(

@@ -19,10 +19,10 @@ from PIL import Image
 
 from models.faces import alignment
 from pipeline import images, profile, weights
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.sources.scan import scan
-from stages.cli import main as cli
+from stages.cli.main import cli
 
 pytestmark = pytest.mark.weights
 Make = Callable[[Path], None]
@@ -175,7 +175,7 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Context:
     for name, (make, _) in ZOO.items():
         make()(ctx.content / name)
     words = ["align", f"--cache={ctx.cache}", f"--content={ctx.content}", f"--style={ctx.style}", "--device=cpu"]
-    result = CliRunner().invoke(cli.cli, words)
+    result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0 and "Traceback" not in result.output, result.output
     rejected = sum(map(bool, EXPECTED.values()))
     counts = f"{len(EXPECTED)} inputs = {len(EXPECTED) - rejected} cached + {rejected} rejected"
@@ -191,7 +191,7 @@ def rejects(ctx: Context) -> dict[str, str]:
 def test_nothing_is_lost(aligned: Context) -> None:
     keys = {source.path: source.key for source in scan(aligned.content)}
     assert set(keys) == set(EXPECTED)
-    assert sorted([*store.keys(aligned.file("content", "images")), *rejects(aligned)]) == sorted(keys.values())
+    assert sorted([*reader.keys(aligned.file("content", "images")), *rejects(aligned)]) == sorted(keys.values())
 
 
 @pytest.mark.parametrize("path", EXPECTED)
@@ -200,7 +200,7 @@ def test_each_is_cached_or_rejected_for_the_right_reason(aligned: Context, path:
     if EXPECTED[path]:
         assert EXPECTED[path] in rejects(aligned)[key]
         return
-    row, plain = store.read_rows(aligned.file("content", "images"), [key, "plain"], ["image", "path", "quad", "note"])
+    row, plain = reader.read_rows(aligned.file("content", "images"), [key, "plain"], ["image", "path", "quad", "note"])
     assert row["path"] == path
     image = images.decode(row["image"]).astype(float)
     if path == "border.jpg":
@@ -230,10 +230,10 @@ def test_each_is_cached_or_rejected_for_the_right_reason(aligned: Context, path:
 )
 def test_a_file_in_place_of_the_folder(aligned: Context, tmp_path: Path, name: str, status: int) -> None:
     words = [f"--cache={tmp_path}", f"--content={aligned.content / name}", f"--style={aligned.style}"]
-    result = CliRunner().invoke(cli.cli, ["align", "--profile=tiny", "--device=cpu", *words])
+    result = CliRunner().invoke(cli, ["align", "--profile=tiny", "--device=cpu", *words])
     assert result.exit_code == status and "Traceback" not in result.output, result.output
     if status:
         assert result.stderr.startswith(f"hypernst: {aligned.content / name}: ") and result.stderr.count("\n") == 1
     else:
         unpacked = {"faces.tar": ["in__a"], "faces.tar.gz": ["a", "z"], "faces.zip": ["in__a"], "plain.jpg": ["plain"]}
-        assert store.keys(tmp_path / "content/images.h5") == unpacked[name]
+        assert reader.keys(tmp_path / "content/images.h5") == unpacked[name]

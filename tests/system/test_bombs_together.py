@@ -12,9 +12,9 @@ from tests.pipeline.sources.test_decode import BOMBS, flat
 from tests.support.limits import limited
 
 ALIGN = """
-from stages.cli import main as cli
+from stages.cli.main import cli
 try:
-    cli.cli(['align', '--profile', sys.argv[1], '--device=cpu', *sys.argv[2:]], standalone_mode=False)
+    cli(['align', '--profile', sys.argv[1], '--device=cpu', *sys.argv[2:]], standalone_mode=False)
 except SystemExit as left:
     print('exit', left.code)
 """

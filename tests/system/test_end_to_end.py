@@ -15,15 +15,16 @@ from click.testing import CliRunner, Result
 
 from models.generators.mobilestylegan import MobileStyleGAN
 from pipeline import images, profile, weights
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.context import Context
-from pipeline.sources import keys as sources
-from stages.apply import portrait, reader
-from stages.cli import main as cli
+from pipeline.sources.keys import key_of
+from stages.apply import portrait
+from stages.apply.reader import PortraitReader
+from stages.cli import main
 from stages.preprocess import samples
 
 pytestmark = pytest.mark.weights
-ROOT = Path(cli.__file__).parents[2]
+ROOT = Path(main.__file__).parents[2]
 STAGES = ("align", "latents", "masks", "aladin-codes", "shards")
 CACHES = ("images", "latents", "masks", "aladin")
 GOOD = ("anna.jpg", "Ben, 2.PNG")
@@ -37,7 +38,7 @@ KILLING = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.runner import run as runner
-from stages.cli import main as cli
+from stages.cli import main
 left, replace = int(sys.argv[1]), Path.replace
 def killing(self, target):
     global left
@@ -47,7 +48,7 @@ def killing(self, target):
     return replace(self, target)
 Path.replace, runner.PART_SECONDS = killing, 0
 for stage in sys.argv[2].split():
-    assert cli.cli([stage, *sys.argv[3:]], standalone_mode=False) == 0
+    assert main.cli([stage, *sys.argv[3:]], standalone_mode=False) == 0
 """
 
 
@@ -78,7 +79,7 @@ def words(folder: Path, base: Path) -> list[str]:
 
 
 def call(*given: object) -> Result:
-    return CliRunner().invoke(cli.cli, [str(word) for word in given], catch_exceptions=False)
+    return CliRunner().invoke(main.cli, [str(word) for word in given], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -92,31 +93,31 @@ def made(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
 
 
 def keys(*names: str) -> list[str]:
-    return sorted(sources.key_of(name) for name in names)
+    return sorted(key_of(name) for name in names)
 
 
 def test_the_good_ones_are_in_every_cache_and_the_bad_ones_are_told(made: Context) -> None:
     for collection, kept in (("content", GOOD), ("style", (*GOOD, "nobody.jpg"))):
         for name in CACHES:
-            assert list(store.keys(made.file(collection, name))) == keys(*kept)
+            assert list(reader.keys(made.file(collection, name))) == keys(*kept)
         lines = [json.loads(x) for x in (made.cache / collection / "rejects.jsonl").read_text().splitlines()]
         assert all(line["stage"] == "align" for line in lines)
         reasons = {line["key"]: line["reason"] for line in lines}
         assert sorted(reasons) == keys(*(name for name in BAD if name not in kept))
-        assert all(reasons[sources.key_of(name)].startswith(why) for name, why in BAD.items() if name not in kept)
+        assert all(reasons[key_of(name)].startswith(why) for name, why in BAD.items() if name not in kept)
 
 
 def test_what_was_made_is_plausible(made: Context) -> None:
-    for row in store.read_rows(made.file("content", "images"), keys(*GOOD), ["image", "score", "path"]):
+    for row in reader.read_rows(made.file("content", "images"), keys(*GOOD), ["image", "score", "path"]):
         assert images.decode(bytes(row["image"])).shape == (512, 512, 3)
         assert row["score"] > 0.5 and row["path"] in GOOD
-    for row in store.read_rows(made.file("content", "masks"), keys(*GOOD), ["region", "coverage"]):
+    for row in reader.read_rows(made.file("content", "masks"), keys(*GOOD), ["region", "coverage"]):
         assert row["region"].max() <= 2 and row["coverage"].min() > 0.02 and abs(row["coverage"].sum() - 1) < 1e-5
-    for row in store.read_rows(made.file("content", "latents"), keys(*GOOD), ["latent", "lpips"]):
+    for row in reader.read_rows(made.file("content", "latents"), keys(*GOOD), ["latent", "lpips"]):
         assert np.isfinite(row["latent"]).all() and 0 < row["lpips"] < 1
     faceless = keys("nobody.jpg")
-    assert (store.read_rows(made.file("style", "masks"), faceless, ["region"])[0]["region"] == 255).all()
-    assert not store.read_rows(made.file("style", "aladin"), faceless, ["valid"])[0]["valid"].any()
+    assert (reader.read_rows(made.file("style", "masks"), faceless, ["region"])[0]["region"] == 255).all()
+    assert not reader.read_rows(made.file("style", "aladin"), faceless, ["valid"])[0]["valid"].any()
 
 
 def test_too_many_rejects_are_status_3(folder: Path, made: Context) -> None:
@@ -151,16 +152,16 @@ def listing(cache: Path) -> list[str]:
 
 def contents(path: Path) -> tuple:
     """Provenance, every row's digest and inputs, and the rows themselves."""
-    with store.Cache(path) as cache:
+    with reader.Cache(path) as cache:
         rows = cache.rows(cache.keys(), list(cache.columns))
         return cache.provenance, cache.entries(), [{k: np.asarray(v).tobytes() for k, v in r.items()} for r in rows]
 
 
 def test_one_picture_read_alone_gives_what_the_caches_hold(folder: Path, made: Context) -> None:
-    read = reader.PortraitReader(made)
+    read = PortraitReader(made)
     for collection in ("content", "style"):
         for cached in portrait.cached(made, collection):
-            name = next(n for n in (*GOOD, "nobody.jpg") if sources.key_of(n) == cached.key)
+            name = next(n for n in (*GOOD, "nobody.jpg") if key_of(n) == cached.key)
             alone = read(folder / name, collection)
             for field in ("key", "image", "region", "latent", "codes", "valid"):
                 assert np.array_equal(getattr(alone, field), getattr(cached, field)), (name, field)

@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 
 from pipeline import SCHEMA
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.errors import UserError
-from pipeline.shards import index as shards
+from pipeline.shards import index
 from pipeline.sources import archives, decode
 from pipeline.weights import torchscript
 from stages.tools import inspect, verify
@@ -172,9 +172,9 @@ def test_indexes(rounds: int) -> None:
         "offsets": [0, 5120],
         "sizes": [[1] * 5] * 2,
     }
-    good = {"schema": SCHEMA, "provenance": {"parents": {}}, "members": list(shards.MEMBERS), "shards": [entry]}
+    good = {"schema": SCHEMA, "provenance": {"parents": {}}, "members": list(index.MEMBERS), "shards": [entry]}
     text = json.dumps(good).encode()
-    assert len(shards.parse_index(text, "x")[1]) == 1
+    assert len(index.parse_index(text, "x")[1]) == 1
     odd = [2**63, -(2**63) - 1, 10**400, 1.5, -1, None, True, [], {}, "", "..", "\x1b]0;x\x07", [[[[]]]], {"a": 1}]
 
     def replaced(value: object, rng: random.Random) -> object:
@@ -190,8 +190,8 @@ def test_indexes(rounds: int) -> None:
     def once(rng: random.Random) -> None:
         data = mutated(text, rng) if rng.random() < 0.4 else json.dumps(replaced(good, rng)).encode()
         try:
-            for shard in shards.parse_index(data, "x")[1]:
-                assert [[*shards.members(shard, i)] for i in range(shard.samples)]
+            for shard in index.parse_index(data, "x")[1]:
+                assert [[*index.members(shard, i)] for i in range(shard.samples)]
                 assert shard.name + shard.collection + shard.split + shard.sha256
         except UserError as fault:
             assert str(fault).startswith("x") and "\n" not in str(fault) and "\x1b" not in str(fault)
@@ -199,7 +199,7 @@ def test_indexes(rounds: int) -> None:
     run(range(6 * rounds), once)
     for data in (b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"null", b"1e999", b'"' + b"a" * 100):
         with pytest.raises(UserError, match="not an index of shards"):
-            shards.parse_index(data, "x")
+            index.parse_index(data, "x")
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -233,7 +233,7 @@ def test_caches(rounds: int, tmp_path: Path) -> None:
     good = path.read_bytes()
     looks: list[Callable[[], object]] = [
         lambda: inspect.run(path, full=True),
-        lambda: store.Cache(path).entries(),
+        lambda: reader.Cache(path).entries(),
         lambda: [*verify.check_collection(tmp_path)],
     ]
 

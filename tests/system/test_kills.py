@@ -17,7 +17,7 @@ import pytest
 from pipeline import images, profile
 from pipeline.caches.schema import Row
 from pipeline.context import COLLECTIONS, Context
-from pipeline.runner import compute as runner
+from pipeline.runner import compute
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from stages.preprocess import chain, shards
@@ -67,7 +67,7 @@ class Noise:
 
 def child(base: str) -> None:
     """What is killed: says when it begins and when it has ended."""
-    runner.PART_SECONDS = 0.03
+    compute.PART_SECONDS = 0.03
     print("begins", flush=True)
     every_stage(context(Path(base), "killed"))
     print("ended", flush=True)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pipeline import images, profile
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.context import COLLECTIONS, Context
 from pipeline.runner.run import run_stage
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.preprocess import chain, shards
 from stages.tools import inspect, verify
@@ -56,10 +56,10 @@ def every_cache(ctx: Context) -> dict[str, bytes]:
 def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> None:
     every_cache(ctx)
     assert shards.run(ctx) == 0 and chain.unfinished(ctx) == [] and verify.run(ctx) == 0
-    with store.Cache(ctx.file("content", "latents")) as cache:
+    with reader.Cache(ctx.file("content", "latents")) as cache:
         rows = cache.rows(cache.keys(), ["latent", "lpips"])
     latents = np.stack([row["latent"] for row in rows])
-    generator = networks.generator(ctx)
+    generator = generators.generator(ctx)
     assert latents.shape == (COUNT, generator.num_ws, 512) and len(np.unique(latents[:, 0, 0])) == COUNT
     assert all(0 < row["lpips"] < 2 for row in rows)
     assert "drawn as grey" not in inspect.run(ctx.file("content", "latents"), png=tmp_path / "rows.png")

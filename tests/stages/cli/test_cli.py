@@ -15,11 +15,11 @@ from pipeline import profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply import stylize
-from stages.cli import main as cli
+from stages.cli import main
 from stages.preprocess import align
 from tests.support import caches
 
-ROOT = Path(cli.__file__).parents[2]
+ROOT = Path(main.__file__).parents[2]
 TARGETS = (
     "help setup weights samples align latents masks aladin-codes shards train eval demo quality inspect verify test "
     "lint bench clean finetune-generator train-inverter train-parser train-aladin"
@@ -27,7 +27,7 @@ TARGETS = (
 
 
 def call(*words: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(cli.cli, words, catch_exceptions=False)
+    result = CliRunner().invoke(main.cli, words, catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -47,7 +47,7 @@ def test_help_imports_nothing_heavy():
     assert call("--help")[0] == 0
 
 
-@pytest.mark.parametrize("name", list(cli.cli.commands))
+@pytest.mark.parametrize("name", list(main.cli.commands))
 def test_every_command_explains_itself(name):
     status, text, _ = call(name, "--help")
     assert status == 0 and "--debug" in text

@@ -17,7 +17,7 @@ from pipeline import profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.loaders import inversion as inversions
 from stages.preprocess import compatibility, latents
@@ -55,7 +55,7 @@ def change(ctx: Context, **sections: dict[str, object]) -> Context:
 @pytest.mark.parametrize("name", ["portable", "paper256", "paper1024"])
 def test_every_profile_names_known_kinds_and_weights(name: str) -> None:
     chosen = profile.load(name)
-    assert chosen.generator.kind in networks.GENERATORS
+    assert chosen.generator.kind in generators.GENERATORS
     for wanted in (chosen.generator.weights, chosen.inverter.weights, chosen.train.weights):
         assert not wanted or weights.find(wanted)
     if chosen.generator.kind == "stylegan2":
@@ -66,9 +66,9 @@ def test_every_profile_names_known_kinds_and_weights(name: str) -> None:
 def test_the_average_latent_is_computed_once_and_kept_with_its_seed(
     ctx: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(networks, "AVERAGED", 3000)
-    net = networks.generator(ctx)
-    average = networks.average_latent(ctx, net)
+    monkeypatch.setattr(generators, "AVERAGED", 3000)
+    net = generators.generator(ctx)
+    average = generators.average_latent(ctx, net)
     torch.testing.assert_close(average, net.mean_latent(3000, ctx.profile.seed))
     (kept,) = (tmp_path / "home").rglob("latent_avg/*.safetensors")
     assert checkpoint.load(kept)[1] == {
@@ -78,7 +78,7 @@ def test_the_average_latent_is_computed_once_and_kept_with_its_seed(
         "sha256": weights.sha256(ctx.profile.generator.weights),
     }
     monkeypatch.setattr(StyleGAN2, "mean_latent", None)  # not computed again
-    assert torch.equal(networks.average_latent(ctx, net), average)
+    assert torch.equal(generators.average_latent(ctx, net), average)
 
 
 def test_latents_have_the_generators_slots_and_are_its_own(ctx: Context, tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_files_that_do_not_fit_the_profile_are_told(ctx: Context, encoder: Path,
     ):
         inversions.inversion(change(ctx, generator={"weights": f"{tmp_path}/larger.safetensors"}))
     with pytest.raises(UserError, match=r"generator.safetensors: a 8 px StyleGAN2 .* cannot give images of 256 px"):
-        networks.generator(change(ctx, generator={"size": 256}))
+        generators.generator(change(ctx, generator={"size": 256}))
     with pytest.raises(UserError, match=r"encoder.safetensors: not a StyleGAN2 generator"):
-        networks.generator(change(ctx, generator={"weights": str(encoder)}))
+        generators.generator(change(ctx, generator={"weights": str(encoder)}))
     with pytest.raises(
         UserError, match=r"generator.kind is 'tiny', but hypernst works with mobilestylegan or stylegan2"
     ):
-        networks.generator(change(ctx, generator={"kind": "tiny"}))
+        generators.generator(change(ctx, generator={"kind": "tiny"}))

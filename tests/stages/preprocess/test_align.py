@@ -11,7 +11,7 @@ import pytest
 from models.faces import alignment
 from models.faces.detector import Face, NoDetector, YuNet, largest
 from pipeline import images, profile, weights
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.context import Context
 from stages.preprocess import align
 
@@ -85,15 +85,15 @@ def test_a_folder_of_good_and_bad_pictures(tmp_path: Path, astronaut: np.ndarray
         (folder / "grey.jpg").write_bytes(images.encode(np.full((200, 200, 3), 99, np.uint8), ".jpg"))
         (folder / "tiny.jpg").write_bytes(images.encode(astronaut[:16, :16], ".png"))
     assert align.run(ctx) == 0
-    assert store.keys(ctx.file("content", "images")) == ["good", "two"]
-    assert store.keys(ctx.file("style", "images")) == ["good", "grey", "two"]  # a style need not be a portrait
+    assert reader.keys(ctx.file("content", "images")) == ["good", "two"]
+    assert reader.keys(ctx.file("style", "images")) == ["good", "grey", "two"]  # a style need not be a portrait
     lines = [json.loads(line) for line in (ctx.cache / "content/rejects.jsonl").read_text().splitlines()]
     reasons = {line["key"]: line["reason"] for line in lines}
     assert set(reasons) == {"text", "cut", "grey", "tiny"}
     assert "no face" in reasons["grey"] and "under 64" in reasons["tiny"] and "truncated" in reasons["cut"]
     assert align.run(dataclasses.replace(ctx, max_rejects=2)) == 3
     assert align.run(ctx, no_face="keep") == 0
-    assert "grey" in store.keys(ctx.file("content", "images"))
+    assert "grey" in reader.keys(ctx.file("content", "images"))
 
 
 def test_quads_of_samples_are_square() -> None:

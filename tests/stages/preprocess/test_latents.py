@@ -7,7 +7,7 @@ import pytest
 from pipeline import images, profile, weights
 from pipeline.context import Context
 from pipeline.runner.staleness import difference
-from stages.apply import reader as portraits
+from stages.apply.reader import PortraitReader
 from stages.loaders import inversion as networks
 from stages.preprocess import aladin_codes, align, chain, latents, masks
 
@@ -51,7 +51,7 @@ def test_a_stage_and_a_single_picture_optimise_alike(
         monkeypatch.setattr(module, "open_worker", lambda *_, **__: lambda items: [{} for _ in items])
     monkeypatch.setattr(masks, "open_parse_worker", lambda *_: lambda items: [{} for _ in items])
     monkeypatch.setattr(images, "decode", lambda *_: None)
-    reader = portraits.Reader(ctx)
+    reader = PortraitReader(ctx)
     with pytest.raises(StopIteration):
         reader(profile.FOLDER / "portable.toml", collection)  # any file there is
     assert taken == [steps, steps]

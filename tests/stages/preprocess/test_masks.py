@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 from models.parsing.facexlib_parsers import BiSeNet
 from models.parsing.labels import LABELS, grouping
 from pipeline import images, profile
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.caches.schema import Column
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Parser
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, StageSpec
-from pipeline.sources import keys as sources
+from pipeline.sources.keys import key_of
 from stages.loaders import face_parser
 from stages.preprocess import chain, masks
 from stages.tools import explain
@@ -69,8 +69,8 @@ def fill_images(ctx: Context) -> None:
 
 def rows(ctx: Context) -> dict[str, dict]:
     path = ctx.file("content", "masks")
-    keys = [sources.key_of(f"{name}.png") for name in ("a", "b", "no")]
-    found = store.read_rows(path, keys, ["region", "parse", "coverage"])
+    keys = [key_of(f"{name}.png") for name in ("a", "b", "no")]
+    found = reader.read_rows(path, keys, ["region", "parse", "coverage"])
     return dict(zip(("a", "b", "no"), found, strict=True))
 
 

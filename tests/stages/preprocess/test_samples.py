@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import profile, weights
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.sources import decode
 from stages.preprocess import align, masks, samples
@@ -49,9 +49,9 @@ def test_samples_become_aligned_pictures_with_regions(tmp_path: Path, monkeypatc
 
     assert align.run(ctx) == 0 and masks.run(ctx) == 0
     for collection, portraits in (("content", 2), ("style", 2)):
-        keys = store.keys(ctx.file(collection, "images"))
-        scores = [row["score"] for row in store.read_rows(ctx.file(collection, "images"), keys, ["score"])]
-        rows = store.read_rows(ctx.file(collection, "masks"), keys, ["region", "parse", "coverage"])
+        keys = reader.keys(ctx.file(collection, "images"))
+        scores = [row["score"] for row in reader.read_rows(ctx.file(collection, "images"), keys, ["score"])]
+        rows = reader.read_rows(ctx.file(collection, "masks"), keys, ["region", "parse", "coverage"])
         assert sum(score > 0 for score in scores) == portraits
         for score, row in zip(scores, rows, strict=True):
             assert row["parse"].max() <= 2

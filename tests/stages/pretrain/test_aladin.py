@@ -17,8 +17,7 @@ from pipeline import profile
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
-from stages.pretrain import aladin as train_aladin
-from stages.pretrain import aladin_crops
+from stages.pretrain import aladin, aladin_crops
 from stages.pretrain.aladin_crops import Work
 from tests.support import pretrainings
 
@@ -79,24 +78,24 @@ def test_the_loss_is_the_published_one() -> None:
 
 
 def test_views_of_a_step_share_no_crop_and_bring_their_group() -> None:
-    setup = train_aladin.Setup(torch.zeros(40, 41, 256), np.full(40, 1 / 40), np.arange(40) // 4, 10, 0)
-    works, views, kept = train_aladin.draw(dataclasses.replace(setup), 3)
+    setup = aladin.Setup(torch.zeros(40, 41, 256), np.full(40, 1 / 40), np.arange(40) // 4, 10, 0)
+    works, views, kept = aladin.draw(dataclasses.replace(setup), 3)
     for own in views:
-        crops = [c for view in own for c in train_aladin.SUBSETS[view]]
+        crops = [c for view in own for c in aladin.SUBSETS[view]]
         assert len(crops) == len(set(crops)) and len(own) == 3
     assert len(set(works)) == len(works) and 0 < (kept == 0).mean() < 0.4
-    again, other = train_aladin.draw(setup, 3), train_aladin.draw(setup, 4)
+    again, other = aladin.draw(setup, 3), aladin.draw(setup, 4)
     assert np.array_equal(works, again[0]) and np.array_equal(kept, again[2])
     assert not np.array_equal(views, other[1])
 
 
 def test_one_of_a_pair_brings_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_aladin, "BATCH", 10)
-    setup = train_aladin.Setup(torch.zeros(0), np.full(400, 1 / 400), np.arange(400) // 20, 10, 0)
-    works = train_aladin.draw(setup, 0)[0]
+    monkeypatch.setattr(aladin, "BATCH", 10)
+    setup = aladin.Setup(torch.zeros(0), np.full(400, 1 / 400), np.arange(400) // 20, 10, 0)
+    works = aladin.draw(setup, 0)[0]
     assert len(works) > 10 and all(np.count_nonzero(setup.group[works] == g) > 1 for g in setup.group[works])
     alone = dataclasses.replace(setup, group=np.arange(400))
-    assert len(train_aladin.draw(alone, 0)[0]) == 10
+    assert len(aladin.draw(alone, 0)[0]) == 10
 
 
 def test_sub_folders_are_style_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +107,7 @@ def test_sub_folders_are_style_groups(tmp_path: Path, monkeypatch: pytest.Monkey
     works = aladin_crops.gather(tmp_path)
     assert {w.name: w.group for w in works if w.name.startswith("ink")} == {"ink/0.png": "ink/", "ink/1.png": "ink/"}
     assert sorted(w.group for w in works if w.name == "0.png") == ["content/0.png", "museum/0.png", "style/0.png"]
-    assert len({train_aladin.apart(w) for w in works if w.group == "ink/"}) == 1
+    assert len({aladin.apart(w) for w in works if w.group == "ink/"}) == 1
     with pytest.raises(UserError, match="no pictures to learn styles from"):
         aladin_crops.gather(tmp_path / "style")
 
@@ -128,12 +127,12 @@ def collected(count: int = 48, groups: int | None = None) -> tuple[np.ndarray, l
 def test_training_beats_the_statistics_it_starts_from(tmp_path: Path) -> None:
     stats, works = collected()
     ctx = Context(profile.load("portable"), run=tmp_path)
-    done, head = train_aladin.fit(ctx, tmp_path, stats[:44], works[:44], 10, None, {})
+    done, head = aladin.fit(ctx, tmp_path, stats[:44], works[:44], 10, None, {})
     with torch.inference_mode():
         codes = F.normalize(head(torch.from_numpy(stats[44:].astype(np.float32))), dim=-1)
     assert done == 10 and head.fc1.weight.shape == (512, STATISTICS)
     assert codes.shape == (4, aladin_crops.CROPS, 256) and bool(torch.isfinite(codes).all())
-    scores = train_aladin.held_out(stats[:44], head, np.array([w.group for w in works[:44]]))
+    scores = aladin.held_out(stats[:44], head, np.array([w.group for w in works[:44]]))
     assert scores.keys() == {"held_out_top1_raw", "held_out_top1"}
     assert scores["held_out_top1"] >= scores["held_out_top1_raw"]
 
@@ -143,8 +142,8 @@ def test_works_come_together_by_their_groups(tmp_path: Path) -> None:
     group = np.array([w.group for w in works])
     ctx, found = Context(profile.load("portable"), run=tmp_path), {}
     for name, own in (("groups", works), ("alone", [dataclasses.replace(w, group=w.name) for w in works])):
-        head = train_aladin.fit(ctx, tmp_path / name, stats, own, 20, None, {})[1]
-        found[name] = train_aladin.held_out(stats, head, group)
+        head = aladin.fit(ctx, tmp_path / name, stats, own, 20, None, {})[1]
+        found[name] = aladin.held_out(stats, head, group)
     raw = found["groups"]["held_out_group_top1_raw"]
     assert found["groups"]["held_out_group_top1"] > 0.9 and max(raw, found["alone"]["held_out_group_top1"]) < 0.5
     assert found["alone"]["held_out_top1"] > 0.9 > found["groups"]["held_out_top1"]
@@ -152,7 +151,7 @@ def test_works_come_together_by_their_groups(tmp_path: Path) -> None:
 
 @pytest.mark.weights
 def test_killed_in_mid_run_it_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_aladin, "SAVE_EVERY", 2)
+    monkeypatch.setattr(aladin, "SAVE_EVERY", 2)
     stats, works = collected(64)
     calls = []
 
@@ -160,26 +159,26 @@ def test_killed_in_mid_run_it_ends_the_same(tmp_path: Path, monkeypatch: pytest.
         calls.append(folder)  # the statistics themselves have a test of their own
         return stats[:count]
 
-    monkeypatch.setattr(train_aladin, "gather", lambda data: works)
-    monkeypatch.setattr(train_aladin, "collect", collect)
+    monkeypatch.setattr(aladin, "gather", lambda data: works)
+    monkeypatch.setattr(aladin, "collect", collect)
     found = []
     for name, kill in (("killed", True), ("whole", False)):
         ctx, output = Context(profile.load("portable"), run=tmp_path / name), tmp_path / f"{name}.safetensors"
 
         def run(ctx: Context = ctx, output: Path = output, steps: int = STEPS) -> None:
-            train_aladin.run(ctx, data=tmp_path / "data", steps=steps, output=output)
+            aladin.run(ctx, data=tmp_path / "data", steps=steps, output=output)
 
         if kill:
-            pretrainings.kill_at(monkeypatch, train_aladin, 5, run)
-            assert checkpoint.load(ctx.run / train_aladin.NAME / "checkpoint.safetensors")[1]["step"] == 4
+            pretrainings.kill_at(monkeypatch, aladin, 5, run)
+            assert checkpoint.load(ctx.run / aladin.NAME / "checkpoint.safetensors")[1]["step"] == 4
         run()
         tensors, meta = checkpoint.load(output)
         assert meta["command"].endswith(f"--steps {STEPS}") and 0 <= meta["held_out_top1"] <= 1
         found.append(
             (
-                pretrainings.saved(ctx.run / train_aladin.NAME / "checkpoint.safetensors"),
+                pretrainings.saved(ctx.run / aladin.NAME / "checkpoint.safetensors"),
                 tensors,
-                pretrainings.log(ctx.run / train_aladin.NAME),
+                pretrainings.log(ctx.run / aladin.NAME),
             )
         )
         with pytest.raises(UserError, match="was started with steps 6, not 7"):

@@ -19,7 +19,7 @@ from pipeline.training import checkpoint
 from stages.loaders import identity as identities
 from stages.loaders import inversion as inversions
 from stages.pretrain import e4e as train_e4e
-from stages.pretrain import inverter as train_inverter
+from stages.pretrain import inverter
 from stages.weights_import import identify
 from stages.weights_import.structure import structure
 from tests.support import pretrainings
@@ -49,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(ctx: Context, base: Path, **options: object) -> dict[str, torch.Tensor]:
     given = {"steps": STEPS, "batch": 2, "unlock": 2} | options
-    assert train_inverter.run(ctx, data=base / "data", **given) == 0  # type: ignore[arg-type]
+    assert inverter.run(ctx, data=base / "data", **given) == 0  # type: ignore[arg-type]
     return pretrainings.saved(ctx.run / "train-inverter" / "checkpoint.safetensors")
 
 
@@ -168,7 +168,7 @@ def test_samples_do_not_depend_on_how_many_processes_share_them(base: Path) -> N
 def test_wrong_use_is_said_so(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = pretrainings.stylegan2_context(base, "wrong", monkeypatch)
     with pytest.raises(UserError, match="the encoder of a stylegan2 generator has no --images"):
-        train_inverter.run(ctx, data=base / "data", images=3)
+        inverter.run(ctx, data=base / "data", images=3)
     with pytest.raises(UserError, match=r"train.identity is 0.1; name its network in train.identity_weights"):
         identities.identity(tuned(ctx, identity=0.1))
     checkpoint.save(base / "other.safetensors", Encoder4Editing(14).state_dict(), {})

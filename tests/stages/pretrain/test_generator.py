@@ -15,7 +15,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import load
 from pipeline.training import checkpoint, loop
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.preprocess import compatibility, latents
 from stages.pretrain import generator as finetune_generator
 from tests.support import pretrainings, small_run
@@ -72,7 +72,7 @@ def test_the_generator_trains_its_mapping_stays(
             generator=dataclasses.replace(ctx.profile.generator, weights=str(output)),
         ),
     )
-    assert isinstance(networks.generator(tuned), StyleGAN2) and latents.num_ws(tuned) == 10
+    assert isinstance(generators.generator(tuned), StyleGAN2) and latents.num_ws(tuned) == 10
     made = {"latents": {"generator": [ctx.profile.generator.weights, "0" * 64]}}
     with pytest.raises(UserError, match="its latents are of generator"):
         compatibility.refuse_others(tuned, made, base)
@@ -94,7 +94,7 @@ def test_killed_in_mid_run_it_ends_the_same(base: Path, monkeypatch: pytest.Monk
 def test_the_mapping_trains_when_asked_and_the_average_latent_follows(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "AVERAGED", 100)
+    monkeypatch.setattr(generators, "AVERAGED", 100)
     ctx = pretrainings.stylegan2_context(base, "mapping", monkeypatch)
     output = base / "mapped.safetensors"
     train(ctx, base, mapping=True, steps=1, output=output)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.backbones import irse
-from models.encoders import portable as inverter
+from models.encoders import portable
 from models.encoders.portable import PortableEncoder
 from models.generators.mobilestylegan import Head256
 from models.metrics.identity import Identity
@@ -17,8 +17,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.loaders import generator as networks
-from stages.pretrain import inverter as train_inverter
-from stages.pretrain import output_head as fit_head
+from stages.pretrain import inverter, output_head
 from tests.support import pretrainings, small_run
 
 pytestmark = pytest.mark.weights
@@ -31,12 +30,12 @@ STEPS = 4
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(networks, "generator", small_run.generator)
     monkeypatch.setattr(inverter, "RANK", 8)  # of the linear path; the full one takes seconds to solve
-    monkeypatch.setattr(inverter, "Refiner", functools.partial(inverter.Refiner, 16, 16))
-    monkeypatch.setattr(train_inverter, "MAPPED", 100)
-    monkeypatch.setattr(train_inverter, "RIDGES", (0.1, 1.0))
-    monkeypatch.setattr(train_inverter, "SAVE_EVERY", 2)
-    monkeypatch.setattr(train_inverter, "DRAWN", 1)
-    monkeypatch.setattr(train_inverter, "REAL", 1)
+    monkeypatch.setattr(portable, "Refiner", functools.partial(portable.Refiner, 16, 16))
+    monkeypatch.setattr(inverter, "MAPPED", 100)
+    monkeypatch.setattr(inverter, "RIDGES", (0.1, 1.0))
+    monkeypatch.setattr(inverter, "SAVE_EVERY", 2)
+    monkeypatch.setattr(inverter, "DRAWN", 1)
+    monkeypatch.setattr(inverter, "REAL", 1)
     return Context(profile.load("portable"), run=tmp_path / "run")
 
 
@@ -51,13 +50,13 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
 
     def train(run: str, **options: object) -> Path:
         output = tmp_path / f"{run}.safetensors"
-        train_inverter.run(dataclasses.replace(ctx, run=tmp_path / run), data=data, images=12, output=output, **options)
+        inverter.run(dataclasses.replace(ctx, run=tmp_path / run), data=data, images=12, output=output, **options)
         return output
 
     linear = PortableEncoder.load(checkpoint.load(train("linear", minutes=0))[0])
     assert linear.refiner is None and meta(tmp_path / "linear.safetensors")["steps"] == 0
     assert bool(linear.expand.weight.any())
-    pretrainings.kill_at(monkeypatch, train_inverter, 4, lambda: train("killed", steps=STEPS))
+    pretrainings.kill_at(monkeypatch, inverter, 4, lambda: train("killed", steps=STEPS))
     state = tmp_path / "killed" / "train-inverter" / "checkpoint.safetensors"
     assert meta(state)["step"] == 2 and not (tmp_path / "killed.safetensors").exists()
     assert "unexplained variance" in capsys.readouterr().err
@@ -78,7 +77,7 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
 
 def test_the_profile_may_weigh_identity(ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(irse, "UNITS", ((16, 3), (16, 4), (16, 14), (16, 3)))
-    monkeypatch.setattr(train_inverter, "solve", lambda *given: None)
+    monkeypatch.setattr(inverter, "solve", lambda *given: None)
     torch.manual_seed(0)
     checkpoint.save(tmp_path / "arcface.safetensors", Identity().state_dict(), {})
     settings = dataclasses.replace(ctx.profile.train, identity=0.5, identity_weights=f"{tmp_path}/arcface.safetensors")
@@ -87,7 +86,7 @@ def test_the_profile_may_weigh_identity(ctx: Context, tmp_path: Path, monkeypatc
     found = []
     for own in (seen, ctx):
         run = tmp_path / f"weight{own.profile.train.identity:g}"
-        train_inverter.run(dataclasses.replace(own, run=run), data=data, steps=1, output=run / "out.safetensors")
+        inverter.run(dataclasses.replace(own, run=run), data=data, steps=1, output=run / "out.safetensors")
         found.append((pretrainings.log(run / "train-inverter")[0], pretrainings.saved(run / "out.safetensors")))
     (with_it, moved), (without, plain) = found
     assert with_it.pop("identity") > 0 and with_it == without  # the first step sees the same network
@@ -96,12 +95,12 @@ def test_the_profile_may_weigh_identity(ctx: Context, tmp_path: Path, monkeypatc
 
 def test_an_inverter_is_of_the_profiles_kind(ctx: Context, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"generator.kind is 'other', but train-inverter works with mobilestylegan"):
-        train_inverter.run(pretrainings.other_kind(), data=tmp_path)
+        inverter.run(pretrainings.other_kind(), data=tmp_path)
     with pytest.raises(UserError, match="the encoder of a mobilestylegan generator has no --unlock"):
-        train_inverter.run(ctx, data=tmp_path, unlock=3)
+        inverter.run(ctx, data=tmp_path, unlock=3)
 
 
-def drawn(_: object, seed: int) -> fit_head.Pair:
+def drawn(_: object, seed: int) -> output_head.Pair:
     """Stands in for a face at 1024 px, which takes seconds to draw."""
     rng = torch.Generator().manual_seed(seed)
     shapes = ((1, 256, 128, 128), (1, 18, 512), (1, 3, 256, 256))
@@ -111,41 +110,41 @@ def drawn(_: object, seed: int) -> fit_head.Pair:
 
 @pytest.fixture
 def few_faces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_head, "HELD_OUT", 1)
-    monkeypatch.setattr(fit_head, "BATCH", 2)
-    monkeypatch.setattr(fit_head, "draw_pair", drawn)
+    monkeypatch.setattr(output_head, "HELD_OUT", 1)
+    monkeypatch.setattr(output_head, "BATCH", 2)
+    monkeypatch.setattr(output_head, "draw_pair", drawn)
 
 
 @pytest.mark.usefixtures("few_faces")
 def test_the_heads_fit_is_saved_with_its_own_measure(tmp_path: Path) -> None:
     output = tmp_path / "head.safetensors"
-    fit_head.run(Context(profile.load("portable"), run=tmp_path), steps=3, images=1, output=output)
+    output_head.run(Context(profile.load("portable"), run=tmp_path), steps=3, images=1, output=output)
     tensors, told = checkpoint.load(output)
     head = Head256()
     head.load_state_dict({name: t.float() for name, t in tensors.items()})
-    again = fit_head.evaluate(head, [drawn(None, 0)])
+    again = output_head.evaluate(head, [drawn(None, 0)])
     assert told["held_out"] == 1 and abs(again - told["held_out_psnr_db"]) < 0.2  # but for the halves it is saved in
 
 
 @pytest.mark.usefixtures("few_faces")
 def test_a_killed_fit_of_the_head_comes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_head, "SAVE_EVERY", 2)
+    monkeypatch.setattr(output_head, "SAVE_EVERY", 2)
 
     def run(name: str) -> Path:
         ctx = Context(profile.load("portable"), run=tmp_path / name)
-        fit_head.run(ctx, steps=STEPS, images=2, shipped=False, output=tmp_path / f"{name}.safetensors")
+        output_head.run(ctx, steps=STEPS, images=2, shipped=False, output=tmp_path / f"{name}.safetensors")
         return tmp_path / f"{name}.safetensors"
 
     whole = pretrainings.saved(run("whole"))
-    pretrainings.kill_at(monkeypatch, fit_head, 4, lambda: run("killed"))
-    assert meta(tmp_path / "killed" / fit_head.NAME / "checkpoint.safetensors")["step"] == 2
+    pretrainings.kill_at(monkeypatch, output_head, 4, lambda: run("killed"))
+    assert meta(tmp_path / "killed" / output_head.NAME / "checkpoint.safetensors")["step"] == 2
     pretrainings.assert_same(pretrainings.saved(run("killed")), whole)
-    assert [row["step"] for row in pretrainings.log(tmp_path / "killed" / fit_head.NAME)] == [1, 2, 3, 4]
+    assert [row["step"] for row in pretrainings.log(tmp_path / "killed" / output_head.NAME)] == [1, 2, 3, 4]
 
 
 def test_another_generator_has_no_cut_to_fit() -> None:
     with pytest.raises(
         UserError, match=r"generator\.kind is 'stylegan2', but fit-head works with mobilestylegan"
     ) as fault:
-        fit_head.run(Context(profile.load("tiny")))
+        output_head.run(Context(profile.load("tiny")))
     assert fault.value.status == 2

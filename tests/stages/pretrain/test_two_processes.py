@@ -11,10 +11,10 @@ import pytest
 
 from models.backbones import irse
 from models.encoders import e4e
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.pretrain import e4e as train_e4e
 from stages.pretrain import generator as finetune_generator
-from stages.pretrain import inverter as train_inverter
+from stages.pretrain import inverter
 from tests.support import pretrainings
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow]  # three processes that start torch
@@ -33,7 +33,7 @@ def everything(base: Path, run: str, *ports: int) -> None:
             patch.setattr(stage, "PENALTY_EVERY", 2)
             patch.setattr(stage, "WARM_UP", 100)
         ctx = pretrainings.stylegan2_context(base, run, patch)
-        trainings = ((finetune_generator.run, {"stay": 1.0}), (train_inverter.run, {"unlock": 1}))
+        trainings = ((finetune_generator.run, {"stay": 1.0}), (inverter.run, {"unlock": 1}))
         for number, (train, options) in enumerate(trainings):
             if ports:
                 patch.setenv("MASTER_PORT", str(ports[number]))
@@ -57,7 +57,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         "from pathlib import Path; from tests.stages.pretrain import test_two_processes as t; "
         f"t.everything(Path({str(tmp_path)!r}), 'two', {first}, {second})"
     )
-    root, meeting = Path(networks.__file__).parents[2], {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    root, meeting = Path(generators.__file__).parents[2], {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code],

@@ -12,7 +12,7 @@ from pipeline.context import Context
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
 from stages.apply.portrait import from_sample
-from stages.evaluate import comparison as evaluate
+from stages.evaluate import comparison
 from stages.recipes import ablation
 from stages.train import run as train
 from tests.support import small_run
@@ -46,7 +46,9 @@ def test_a_table_is_trained_measured_and_written(tmp_path: Path, monkeypatch: py
         )
         small_run.write_shards(ctx)
         monkeypatch.setattr(
-            evaluate, "cached", lambda ctx, name, limit=None: iter([from_sample(Samples(ctx.shards, name, "train")[0])])
+            comparison,
+            "cached",
+            lambda ctx, name, limit=None: iter([from_sample(Samples(ctx.shards, name, "train")[0])]),
         )
         taken = []
         run = train.run

@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from pipeline import profile
-from pipeline.caches import reader as store
-from pipeline.caches import writer as parts
+from pipeline.caches import reader, writer
 from pipeline.caches.schema import Column
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.reports import sheets
-from pipeline.runner import run as runner
+from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Reject, StageSpec, Worker
 from pipeline.training import checkpoint
 from stages.preprocess import shards
@@ -65,11 +64,11 @@ def test_ranges_are_right_and_nans_counted(tmp_path: Path) -> None:
 
 
 def write(path: Path, columns: dict[str, Column], rows: list[dict]) -> None:
-    batch = parts.PendingRows.empty()
+    batch = writer.PendingRows.empty()
     for i, row in enumerate(rows):
         batch.add(f"k{i:06d}", row, bytes(16))
     made = {"columns": {n: [c.dtype, *c.shape] for n, c in columns.items()}, "parents": {}, "params": {}}
-    parts.write_part(path, batch, columns, 1, made).rename(path)
+    writer.write_part(path, batch, columns, 1, made).rename(path)
 
 
 def test_a_large_cache_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +82,8 @@ def test_a_large_cache_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.Mon
         [row] * 10_000,
     )
     taken = []
-    block = store.Cache.block
-    monkeypatch.setattr(store.Cache, "block", lambda self, *a: taken.append(a[2] - a[1]) or block(self, *a))
+    block = reader.Cache.block
+    monkeypatch.setattr(reader.Cache, "block", lambda self, *a: taken.append(a[2] - a[1]) or block(self, *a))
     assert "10000 rows" in inspect.run(path)
     assert sum(taken) < 5000 and max(taken) < 200
     seconds = {name: cpu("inspect", name) for name in (str(path), "--help")}
@@ -123,7 +122,7 @@ def test_rejects_are_counted_by_reason(ctx: Context, tmp_path: Path) -> None:
     spec = StageSpec(
         name="x", output="x", columns={"v": Column("f4")}, open=open_nothing, parents={"images": ("path",)}
     )
-    runner.run_stage(spec, "content", ctx)
+    run_stage(spec, "content", ctx)
     path = ctx.file("content", "x")
     assert "0 rows, 20 rejects" in inspect.run(path) and "20 x too dark" in inspect.run(path)
     with pytest.raises(UserError, match="no rows to draw"):
@@ -153,7 +152,7 @@ def test_rows_are_drawn_with_their_kin(ctx: Context, tmp_path: Path, monkeypatch
 
 
 def test_nearest_styles_are_those_with_the_highest_cosine(ctx: Context) -> None:
-    with store.Cache(ctx.file("style", "aladin")) as cache:
+    with reader.Cache(ctx.file("style", "aladin")) as cache:
         codes = {
             key: row["image_code"]
             for key, row in zip(cache.keys(), cache.rows(cache.keys(), ["image_code"]), strict=True)

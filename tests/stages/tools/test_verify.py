@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import profile
-from pipeline.caches import reader as store
+from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.preprocess import chain, shards
@@ -48,7 +48,7 @@ def snapshot(ctx: Context) -> dict[str, object]:
     held: dict[str, object] = {}
     for path in sorted(ctx.cache.rglob("*")):
         if path.suffix == ".h5":
-            with store.Cache(path) as cache:
+            with reader.Cache(path) as cache:
                 rows = cache.rows(cache.keys(), list(cache.columns))
                 held[str(path)] = (
                     cache.provenance,
@@ -67,10 +67,10 @@ def test_a_packed_chunk_is_copied_only_with_its_checksum(tmp_path: Path, packing
             data = f.create_dataset(str(size), (1, size), "u1", chunks=(1, size), fletcher32=True, **packing)
             data[:] = np.random.default_rng(size).integers(0, 256, (1, size))
             packed = bytearray(data.id.read_direct_chunk((0, 0))[1])
-            assert store.checks(bytes(packed))
+            assert reader.checks(bytes(packed))
             for place in (0, len(packed) // 2, len(packed) - 1):
                 packed[place] ^= 1
-                assert not store.checks(bytes(packed))
+                assert not reader.checks(bytes(packed))
                 packed[place] ^= 1
 
 
@@ -89,22 +89,22 @@ def test_a_flipped_bit_is_found_and_repaired(
     told = capsys.readouterr().err
     assert f"{path}: dataset {column} is damaged at: content0000" in told
     verify.remove(ctx, verify.check(ctx))
-    assert len(store.keys(path)) < COUNT
+    assert len(reader.keys(path)) < COUNT
     fill(ctx, "content", COUNT)
-    assert len(store.keys(path)) == COUNT and verify.run(ctx) == 0
+    assert len(reader.keys(path)) == COUNT and verify.run(ctx) == 0
 
 
 def test_a_flipped_bit_in_a_picture_is_found(ctx: Context, capsys: pytest.CaptureFixture) -> None:
     path = ctx.file("content", "images")
-    picture = store.read_rows(path, ["content0007"], ["image"])[0]["image"]
+    picture = reader.read_rows(path, ["content0007"], ["image"])[0]["image"]
     flip(path, path.read_bytes().index(picture) + 100)
     with pytest.raises(UserError, match="key 'content0007' does not have its digest"):
-        store.read_rows(path, ["content0007"], ["image"])
+        reader.read_rows(path, ["content0007"], ["image"])
     verify.remove(ctx, verify.check(ctx))
     assert "digest differs) is damaged at: content0007\n" in capsys.readouterr().err
     fill(ctx, "content", COUNT)
     assert "images content: 20 inputs = 20 cached + 0 rejected (1 computed now)" in capsys.readouterr().err
-    assert store.read_rows(path, ["content0007"], ["image"])[0]["image"] == picture
+    assert reader.read_rows(path, ["content0007"], ["image"])[0]["image"] == picture
     assert verify.run(ctx) == 0
 
 
@@ -112,12 +112,12 @@ def test_a_truncated_cache_is_removed(ctx: Context, capsys: pytest.CaptureFixtur
     path = ctx.file("style", "images")
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match="verify --repair"):
-        store.keys(path)
+        reader.keys(path)
     (ctx.cache / "style/.images.h5.1.tmp").touch()
     verify.remove(ctx, verify.check(ctx))
     assert "cannot be opened" in capsys.readouterr().err
     assert not path.exists() and not list(ctx.cache.rglob("*.tmp"))
-    assert len(store.keys(ctx.file("style", "masks"))) == 3, "they hold again once images are back"
+    assert len(reader.keys(ctx.file("style", "masks"))) == 3, "they hold again once images are back"
     fill(ctx, "style", 3)
     assert "masks style: 3 inputs = 3 cached + 0 rejected (0 computed now)" in capsys.readouterr().err
     assert verify.run(ctx) == 0

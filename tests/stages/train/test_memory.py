@@ -11,8 +11,8 @@ from pipeline import profile
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training.peak_memory import PeakMemory
-from stages.loaders import generator as networks
-from stages.train import memory as train_memory
+from stages.loaders import generator as generators
+from stages.train import memory
 from tests.support import small_run
 
 MB = 1 << 20
@@ -41,35 +41,35 @@ def test_storages_are_counted_from_making_to_freeing() -> None:
 
 
 def test_each_saving_takes_less() -> None:
-    plain = train_memory.step_bytes(portable(batch=4, micro_batch=4, checkpointing=False))
-    again = train_memory.step_bytes(portable(batch=4, micro_batch=4, checkpointing=True))
-    single = train_memory.step_bytes(portable(batch=4, micro_batch=1, checkpointing=True))
+    plain = memory.step_bytes(portable(batch=4, micro_batch=4, checkpointing=False))
+    again = memory.step_bytes(portable(batch=4, micro_batch=4, checkpointing=True))
+    single = memory.step_bytes(portable(batch=4, micro_batch=1, checkpointing=True))
     assert single < again < plain
-    assert single == train_memory.step_bytes(portable(batch=1, micro_batch=1, checkpointing=True))
-    held = sum(p.nbytes for p in networks.blank(portable()).parameters())
+    assert single == memory.step_bytes(portable(batch=1, micro_batch=1, checkpointing=True))
+    held = sum(p.nbytes for p in generators.blank(portable()).parameters())
     assert single > held
 
 
 def test_what_does_not_fit_is_told_with_settings_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     ctx = portable(batch=4, micro_batch=4, checkpointing=False)
-    assert "takes about" in train_memory.forecast(ctx)
-    need = train_memory.step_bytes(ctx) / train_memory.GB + train_memory.OVERHEAD
-    monkeypatch.setattr(train_memory, "available", lambda device: need - 0.1)
+    assert "takes about" in memory.forecast(ctx)
+    need = memory.step_bytes(ctx) / memory.GB + memory.OVERHEAD
+    monkeypatch.setattr(memory, "available", lambda device: need - 0.1)
     with pytest.raises(UserError, match=r"this would fit.*train\.micro_batch = \d, train\.checkpointing") as fault:
-        train_memory.forecast(ctx)
+        memory.forecast(ctx)
     assert fault.value.status == 2
-    monkeypatch.setattr(train_memory, "available", lambda device: 0.9)
+    monkeypatch.setattr(memory, "available", lambda device: 0.9)
     with pytest.raises(UserError, match=r"the least this network can do with is 1\.\d GB"):
-        train_memory.forecast(ctx)
+        memory.forecast(ctx)
 
 
 def test_running_out_of_memory_comes_with_advice() -> None:
     ctx = portable(batch=4, micro_batch=4)
-    with pytest.raises(UserError, match=r"out of memory on cpu; .*this would fit"), train_memory.advice(ctx):
+    with pytest.raises(UserError, match=r"out of memory on cpu; .*this would fit"), memory.advice(ctx):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    with pytest.raises(UserError, match="out of memory"), train_memory.advice(ctx):
+    with pytest.raises(UserError, match="out of memory"), memory.advice(ctx):
         torch.empty(1 << 50)
-    with pytest.raises(RuntimeError, match="something else"), train_memory.advice(ctx):
+    with pytest.raises(RuntimeError, match="something else"), memory.advice(ctx):
         raise RuntimeError("something else")
 
 
@@ -96,8 +96,8 @@ def test_the_count_is_what_a_process_holds(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path)],
         capture_output=True,
         text=True,
-        cwd=Path(train_memory.__file__).parents[2],
+        cwd=Path(memory.__file__).parents[2],
     )
     assert found.returncode == 0, found.stderr
-    held, need = float(found.stdout), train_memory.step_bytes(ctx) / 1e9 + train_memory.OVERHEAD
+    held, need = float(found.stdout), memory.step_bytes(ctx) / 1e9 + memory.OVERHEAD
     assert 0.75 < held / need < 1.33

@@ -1,4 +1,4 @@
-"""The trainer can learn: two portraits and two styles, overfitted by the portable profile's own networks."""
+"""The trainer can learn: two portraits and two styles, overfitted by the portable profile's own generators."""
 
 import dataclasses
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 
 from pipeline import profile
 from pipeline.context import Context
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
 from stages.train import run as train
-from stages.train import state as train_state
 from stages.train import validate
+from stages.train.state import start
 
 
 @pytest.mark.slow
@@ -48,8 +48,8 @@ def test_two_portraits_and_two_styles_are_overfitted_in_300_steps(tmp_path: Path
     )
     for stage in (samples, align, latents, masks, aladin_codes, shards):
         assert stage.run(ctx) == 0
-    generator = networks.generator(ctx)
-    fresh = train_state.start(ctx, generator, False, train.ProcessGroup())
+    generator = generators.generator(ctx)
+    fresh = start(ctx, generator, False, train.ProcessGroup())
     ctx.run.mkdir()
     validate.Grid(ctx, generator, fresh.ema).draw(0)
     train.run(ctx, shipped=False)

@@ -17,11 +17,11 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
-from stages.loaders import generator as networks
+from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.train import run as train
-from stages.train import state as train_state
 from stages.train import validate
+from stages.train.state import PHASES, build, enter_phase
 from tests.support import small_run
 
 pytestmark = pytest.mark.weights  # LPIPS
@@ -168,7 +168,7 @@ def test_an_export_starts_a_new_run_in_the_second_phase(base: Path, whole: dict[
     found = state(ctx)
     early = [name for name in found if name.startswith(("ema.content.", "ema.heads.0."))]
     assert early and all(torch.equal(found[name], whole[name].half().float()) for name in early)
-    table = networks.generator(ctx).layer_table()
+    table = generators.generator(ctx).layer_table()
     averaged = hypernetworks.trained_hypernetwork(ctx, table)
     assert torch.equal(averaged.mask.first.bias, found["ema.mask.first.bias"])
 
@@ -209,7 +209,7 @@ def test_a_start_layer_outside_the_generator_is_wrong_use(base: Path) -> None:
 
 def test_a_resolution_names_its_first_layer(base: Path) -> None:
     by_side = small_run.context(base, "side", start_layer="32px", reconstruction_steps=0)
-    table = networks.generator(by_side).layer_table()
+    table = generators.generator(by_side).layer_table()
     first = next(entry.index for entry in table if entry.resolution == 32)
     by_row = small_run.context(base, "row", start_layer=first, reconstruction_steps=0)
     for ctx in (by_side, by_row):
@@ -247,10 +247,10 @@ def test_a_batch_that_does_not_split_is_wrong_use(base: Path) -> None:
 
 def test_rates_rise_while_warming_up(base: Path) -> None:
     ctx = small_run.context(base, "warm", warm_up=4)
-    held = train_state.build(ctx, networks.generator(ctx))
+    held = build(ctx, generators.generator(ctx))
     found = []
     for held.step in range(6):
-        train_state.enter_phase(held, ctx.profile.train)
+        enter_phase(held, ctx.profile.train)
         found.append(held.optimiser.param_groups[0]["lr"] / ctx.profile.train.learning_rate)
     assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
@@ -268,7 +268,7 @@ def test_a_grid_is_drawn_measured_and_shown_on_the_page(base: Path) -> None:
     assert any((ctx.run / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("phase", train_state.PHASES)
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_new_run_starts_in_the_phase_that_is_asked_for(base: Path, phase: str) -> None:
     ctx = small_run.context(base, f"starts-in-{phase}")
     train.run(ctx, shipped=False, phase=phase, steps=1)

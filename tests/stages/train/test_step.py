@@ -14,9 +14,9 @@ from models.discriminators.patch import PatchDiscriminator
 from models.losses import region_patches
 from models.losses.objectives import Batch
 from pipeline.context import Context
-from stages.loaders import generator as networks
-from stages.train import state as train_state
+from stages.loaders import generator as generators
 from stages.train.data import Pair
+from stages.train.state import build, enter_phase
 from stages.train.step import Step
 from tests.support import small_run
 
@@ -47,14 +47,14 @@ EVERYWHERE_OR_BY_REGION = pytest.mark.parametrize(
 def trainer(base: Path, phase: str, *, wide: bool = False, **settings: object) -> tuple[Context, Step]:
     """A step with heads that are awake; `wide` has it all in float64."""
     ctx = small_run.context(base, "step", **{"batch": 1, "losses_at": "each", "refinement_iterations": 3, **settings})
-    generator = networks.generator(ctx)
-    state = train_state.build(ctx, generator)
+    generator = generators.generator(ctx)
+    state = build(ctx, generator)
     state.phase = phase
     torch.manual_seed(1)
     for head in state.hyper.heads:
         torch.nn.init.normal_(head.out.weight, 0, 0.02)
     state.step = 1  # so that neither a penalty nor a lazy pass is due
-    train_state.enter_phase(state, ctx.profile.train)
+    enter_phase(state, ctx.profile.train)
     step = Step(ctx, state, generator)
     if wide:
         for net in (*state.nets.values(), generator, step.reconstruction, step.stylization):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from pipeline import hashing, weights
 from pipeline.errors import UserError
-from stages.weights_import import importer as imports
+from stages.weights_import import importer
 from tests.support.torchscripts import farl, scripted
 from tests.support.weights_import import kept, own_cache, same
 
@@ -44,12 +44,12 @@ def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypa
             there = dataclasses.replace(row, source=address, published=file, sha256=sha256, mb=1)
             monkeypatch.setitem(weights.REGISTRY, "farl-lapa", there)
             if file == "face_parsing.pt" and sha256 != row.sha256:
-                place = imports.fetch_file("farl-lapa")
+                place = importer.fetch_file("farl-lapa")
                 assert place == weights.path("farl-lapa") and same(load_file(place), farl(11))
                 place.unlink()  # it is large
             else:
                 with pytest.raises(UserError, match=wrong[file]):
-                    imports.fetch_file("farl-lapa")
+                    importer.fetch_file("farl-lapa")
                 assert kept() == set()
     finally:
         server.shutdown()

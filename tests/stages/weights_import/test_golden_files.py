@@ -7,7 +7,7 @@ import torch
 
 from models.hypernetworks.hyperstyle import without_aliases
 from pipeline import weights
-from stages.weights_import import importer as imports
+from stages.weights_import import importer
 from tests.support.goldens import Case
 from tests.support.weights_import import own_cache, take
 
@@ -40,4 +40,4 @@ def test_a_case_is_imported_whole(name: str, kind: str, tmp_path: Path, monkeypa
     kept = weights.tensors(done.name)
     own = {key: t for key, t in without_aliases(case.tensors()).items() if not key.startswith(UNUSED)}
     assert kept.keys() == own.keys() and all(torch.equal(kept[key], tensor) for key, tensor in own.items())
-    assert "as it should be" in imports.verify(done.name)
+    assert "as it should be" in importer.verify(done.name)

@@ -20,9 +20,8 @@ from models.generators.stylegan2 import StyleGAN2
 from models.hypernetworks import hyperstyle
 from pipeline import hashing, weights
 from pipeline.errors import UserError
-from stages.cli import main as cli
-from stages.weights_import import identify
-from stages.weights_import import importer as imports
+from stages.cli.main import cli
+from stages.weights_import import identify, importer
 from stages.weights_import.structure import structure
 from tests.support import published_files
 from tests.support.torchscripts import farl, scripted
@@ -69,7 +68,7 @@ def test_a_discriminator_is_another_part_of_its_generators_file(tmp_path: Path, 
         assert (file is alone) != (
             "StyleGAN2 generator (size 8, mapping layers 2); `--part stylegan2` takes it" in str(done)
         )
-        assert "StyleGAN2 discriminator" in imports.verify(str(mine))
+        assert "StyleGAN2 discriminator" in importer.verify(str(mine))
     assert "; expected size 256" in refused(path, "stylegan2-discriminator-ffhq-256")
     told = refused(path, tmp_path / "no.safetensors", kind="e4e")
     assert "--part is 'e4e', expected stylegan2 or stylegan2-discriminator" in told
@@ -185,7 +184,7 @@ def test_the_swapping_autoencoders_discriminators_are_two_networks(tmp_path: Pat
     take(path, "sae-image")
     assert same(ImageDiscriminator.load(weights.tensors("sae-image")).state_dict(), image)
     for name in ("sae-patch", "sae-image"):
-        assert "discriminator, as it should be" in imports.verify(name)
+        assert "discriminator, as it should be" in importer.verify(name)
 
 
 def test_of_facers_network_only_the_tensors_are_kept(tmp_path: Path) -> None:
@@ -194,7 +193,7 @@ def test_of_facers_network_only_the_tensors_are_kept(tmp_path: Path) -> None:
     assert done.name == "farl-celebm" and "classes 19, output [448, 448]); 239 tensors, none missing" in str(done)
     assert "not that of the published file (bbc1f0e9f68c80eb…)" in str(done)
     assert same(weights.tensors("farl-celebm"), farl(19)) and weights.facts("farl-celebm")["output"] == [448, 448]
-    assert "FaRL face parser (classes 19), as it should be" in imports.verify("farl-celebm")
+    assert "FaRL face parser (classes 19), as it should be" in importer.verify("farl-celebm")
     weights.path("farl-celebm").unlink()  # it is large
     path = scripted(tmp_path / "other.pt", farl(11))
     with pytest.raises(UserError, match=r"classes 11.*expected classes 19 for farl-celebm"):
@@ -220,10 +219,10 @@ def test_another_file_under_a_known_name_is_taken_only_on_demand(tmp_path: Path)
         take(other, name)
     assert hashing.sha256(Path(name)) == first
     take(other, name, replace=True)
-    assert imports.verify(name).endswith("…")
+    assert importer.verify(name).endswith("…")
     Path(name).write_bytes(Path(name).read_bytes() + b" ")
     with pytest.raises(UserError, match=r"has changed since .*import b\.pt again"):
-        imports.verify(name)
+        importer.verify(name)
 
 
 def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
@@ -237,7 +236,7 @@ def test_names_lead_to_what_fits_them(tmp_path: Path) -> None:
         narrow, "stylegan2-ffhq-256"
     )
     assert take(narrow).name == "stylegan2-ffhq-256-nvidia"
-    assert "as it should be" in imports.verify("stylegan2-ffhq-256-nvidia")
+    assert "as it should be" in importer.verify("stylegan2-ffhq-256-nvidia")
     with pytest.raises(UserError, match="unknown weights 'stylegan9'"):
         take(path, "stylegan9")
     with pytest.raises(UserError, match=r"get 550000\.pt from https://drive\.google\.com/.*weights import FILE --as"):
@@ -248,7 +247,7 @@ def test_the_command_tells_what_it_did_or_one_line(tmp_path: Path) -> None:
     path = published_files.converted(tmp_path / "g.pt", published_files.generator())
 
     def call(*words: object) -> Any:
-        return CliRunner().invoke(cli.cli, ["weights", *map(str, words)], catch_exceptions=False)
+        return CliRunner().invoke(cli, ["weights", *map(str, words)], catch_exceptions=False)
 
     done = call("import", path, "--as", tmp_path / "mine.safetensors")
     assert done.exit_code == 0 and "none missing, none unexpected" in done.output and done.output.count("\n") == 3
