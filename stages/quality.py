@@ -19,6 +19,7 @@ import torch
 from models import sifid
 from models.adain import AdaIN, moments
 from models.aladin import Aladin
+from models.face_embedding import FaceEmbedding
 from models.parser import PortraitParser
 from pipeline import pictures, weights
 from pipeline.context import COLLECTIONS, Context
@@ -54,12 +55,10 @@ def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, 
     figure("aladin_top1_raw", raw, len(works))
     faces, artworks = prepare(ctx, portraits)
     stylist = Stylist(ctx)
-    metrics = evaluate.Metrics(ctx)
-    figure("inverter_lpips_alex", mean(metrics.lpips(stylist.invert(f), f.image) for f in faces), len(faces))
-    own = [metrics.lpips(stylist.render(f, f.codes), f.image) for f in faces]
-    figure("reconstruction_lpips_alex", mean(own), len(own))
+    metrics, person = evaluate.Metrics(ctx), FaceEmbedding(weights.path("face-embedding"))
+    repaint(stylist, metrics, person, faces)
     chosen = _spaced(artworks, styles)
-    compare(ctx, stylist, metrics, _spaced(faces, contents), chosen, sheet)
+    compare(ctx, stylist, metrics, person, _spaced(faces, contents), chosen, sheet)
     steer(stylist, metrics, faces, artworks, control_sheet, strip)
     figure("seconds_per_image", seconds(lambda: stylist.stylise(faces[0], chosen[0])), TIMED)
     return 0
@@ -80,35 +79,49 @@ def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrai
     return found[0], found[1]
 
 
-def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],
-            sheet: Path | None) -> None:
-    """SIFID-64 to the style and LPIPS-alex to the content of every pair, for each method of the evaluation."""
+def repaint(stylist: Stylist, metrics: evaluate.Metrics, person: FaceEmbedding, faces: list[Portrait]) -> None:
+    """What inversion and reconstruction leave of each face: mean LPIPS-alex, and median cosine of the person's code."""
+    for lpips_name, identity_name, paint in (
+            ("inverter_lpips_alex", "identity_inversion", stylist.invert),
+            ("reconstruction_lpips_alex", "identity_reconstruction", lambda f: stylist.render(f, f.codes))):
+        pairs = [(paint(face), face.image) for face in faces]
+        figure(lpips_name, mean(metrics.lpips(*pair) for pair in pairs), len(pairs))
+        figure(identity_name, median(person.similarity(*pair) for pair in pairs), len(pairs))
+
+
+def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, person: FaceEmbedding, faces: list[Portrait],
+            styles: list[Portrait], sheet: Path | None) -> None:
+    """Of every pair and method: SIFID to the style, LPIPS to the content, and the cosine of the person's code.
+
+    Prints the means, of the last the median.
+    """
     adain = AdaIN(weights.tensors("adain-vgg19"), weights.tensors("adain-decoder")).to(ctx.device)
     with torch.inference_mode():
         looks = [moments(adain.encode(pictures.to_tensor(s.image).to(ctx.device))) for s in styles]
-    targets = [metrics.summary(s.image)[64] for s in styles]
+    targets = [metrics.summary(s.image) for s in styles]
     found: dict[str, list[float]] = {}
     rows = []
     progress = Progress("pairs", len(faces) * len(styles))
     for face in faces:
         row = [face.image, gallery.overlay(face), stylist.invert(face), stylist.render(face, face.codes)]
-        plain = metrics.summary(face.image)[64]
+        plain, seen, own = metrics.summary(face.image)[64], metrics.features(face.image), person(face.image)
         with torch.inference_mode():
             features = adain.encode(pictures.to_tensor(face.image).to(ctx.device))
         for style, target, look in zip(styles, targets, looks, strict=True):
-            found.setdefault("sifid64_unstylised", []).append(sifid.frechet(plain, target))
+            found.setdefault("sifid64_unstylised", []).append(sifid.frechet(plain, target[64]))
             row.append(stylist.stylise(face, style))
             with torch.inference_mode():
                 baseline = pictures.to_arrays(adain.transfer(features, look))[0]
             for name, image in (("hypernst", row[-1]), ("adain", baseline)):
-                ours = metrics.summary(image)[64]
-                found.setdefault(f"sifid64_{name}", []).append(sifid.frechet(ours, target))
-                found.setdefault(f"lpips_alex_{name}", []).append(metrics.lpips(image, face.image))
+                scores = {metric.replace("sifid_", "sifid"): value
+                          for metric, value in metrics.compare(image, seen, target).items()}
+                for metric, value in (scores | {"identity": float(person(image) @ own)}).items():
+                    found.setdefault(f"{metric}_{name}", []).append(value)
             progress.add(1)
         rows.append(row)
     progress.close()
     for name, values in found.items():
-        figure(name, mean(values), len(values))
+        figure(name, (median if name.startswith("identity") else mean)(values), len(values))
     if sheet:
         _draw(sheet, gallery.compose(rows, styles))
 

@@ -21,7 +21,9 @@ from tests.test_control import portrait
 FOLDERS = ("content", "style", "seg", "nonportrait")
 FIGURES = {
     "parser_miou", "aladin_top1", "aladin_top1_raw", "inverter_lpips_alex", "reconstruction_lpips_alex",
-    "sifid64_unstylised", "sifid64_hypernst", "sifid64_adain", "lpips_alex_hypernst", "lpips_alex_adain",
+    "identity_inversion", "identity_reconstruction", "sifid64_unstylised",
+    *(f"{metric}_{method}" for metric in ("sifid64", "sifid192", "lpips_alex", "lpips_vgg", "identity")
+      for method in ("hypernst", "adain")),
     "control_hair", "control_face", "control_swap", "control_extent", "interpolation_sifid64",
     "interpolation_lpips_alex", "seconds_per_image",
 }  # fmt: skip
@@ -55,8 +57,29 @@ class Ruler:
     def summary(self, image: np.ndarray) -> dict[int, sifid.Gaussian]:
         return {64: sifid.gaussian(torch.from_numpy(image[::16, ::16]).permute(2, 0, 1))}
 
+    def features(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+    def compare(self, image: np.ndarray, content: np.ndarray, style: dict[int, sifid.Gaussian]) -> dict[str, float]:
+        near, far = self.lpips(image, content), sifid.frechet(self.summary(image)[64], style[64])
+        return {"lpips_alex": near, "lpips_vgg": near, "sifid_64": far, "sifid_192": far}
+
     def lpips(self, a: np.ndarray, b: np.ndarray) -> float:
         return float(np.abs(a.astype(float) - b).mean())
+
+
+class Passport:
+    """Stands in for the face embedding: the cosine of two pictures is 1 if their mean colours agree, less if not."""
+
+    def __init__(self, model: Path) -> None:
+        assert model == Path("face-embedding")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        code = image.mean((0, 1)) + 1
+        return code / np.linalg.norm(code)
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> float:
+        return float(self(a) @ self(b))
 
 
 @pytest.fixture
@@ -71,6 +94,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(quality, "AdaIN", lambda *_: AdaIN())
     monkeypatch.setattr(evaluate, "Metrics", Ruler)
     monkeypatch.setattr(quality, "Stylist", Painter)
+    monkeypatch.setattr(quality, "FaceEmbedding", Passport)
+    monkeypatch.setattr(weights, "path", Path)
     return tmp_path
 
 
@@ -87,6 +112,8 @@ def test_every_figure_is_printed_once_and_the_sheets_are_drawn(folder: Path, mon
     style, none, random = (found[f"sifid64_{n}"]["value"] for n in ("hypernst", "unstylised", "adain"))
     assert style == 0 < none != random  # the painter paints just the style's picture
     assert found["reconstruction_lpips_alex"] == {"figure": "reconstruction_lpips_alex", "value": 0, "n": 3}
+    assert found["identity_reconstruction"]["value"] == 1 and found["identity_reconstruction"]["n"] == 3
+    assert found["identity_hypernst"]["value"] < 1 and found["identity_hypernst"]["n"] == 6
     assert found["control_swap"]["value"] == 1 and found["interpolation_lpips_alex"]["value"] > 0.9
     assert all(path.stat().st_size > 1000 for path in drawn.values())
 
