@@ -3,7 +3,7 @@
 Three departures keep it small enough to train without a GPU: the eye is the frozen AlexNet trunk that LPIPS already
 loads; the latent is refined in a few passes that compare the picture with its current inversion (ReStyle, Alaluf et
 al. 2021); and a linear path from pooled features, solved in closed form on drawn faces, does most of the work, so that
-gradient descent only has to learn what is left.
+gradient descent only has to learn what is left. What an encoder leaves over, `models.descent` does picture by picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.lpips import LPIPS
+from models.descent import Metric
 from models.mobilestylegan import SLOTS
 from models.vgg import Trunk
 
 _ALEX = (64, 192, 384, 256, 256)  # channels of AlexNet's features; the deep ones have 15 x 15 cells at 256 px
 POOLED = 3 * 16**2 + _ALEX[0] * 6**2 + sum(_ALEX[1:]) * 5**2
-RANK = 256
-RATE, PULL = 0.1, 0.002  # of `descend`: LPIPS-alex of five photos 0.26 -> 0.15 in 12 steps
+RANK = 192
+SPANS = (4, 4, 3, 7)  # consecutive slots to which the linear path gives one latent: shape, features, colour, grain
 
 
 class Generator(Protocol):
@@ -101,31 +101,41 @@ class Inverter(nn.Module):
     """Predict the W+ latent of aligned pictures.
 
     `mean` [512] and `deviation` [512] are those of the generator's mapped latents: outputs are in units of them.
-    Without `refine` only the linear path is there, and all slots share one latent.
+    Without `refine` only the linear path is there, and slots share latents as SPANS say. `metric` is that of W+ for
+    the descent that may follow.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, *, refine: bool = False) -> None:
+    def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, *, refine: bool = False,
+                 metric: Metric | None = None, rank: int | None = None) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
         self.register_buffer("deviation", torch.ones(512) if deviation is None else deviation.clone())
-        self.squeeze = nn.Linear(POOLED, RANK, bias=False)
-        self.expand = nn.Linear(RANK, 512, bias=False)
+        rank = RANK if rank is None else rank
+        self.squeeze = nn.Linear(POOLED, rank, bias=False)
+        self.expand = nn.Linear(rank, len(SPANS) * 512, bias=False)
         self.refiner = Refiner() if refine else None
+        self.metric = metric
         nn.init.zeros_(self.expand.weight)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> "Inverter":
-        """Build from saved tensors, frozen."""
-        net = cls(refine=any(name.startswith("refiner.") for name in tensors))
-        net.load_state_dict({name: t.float() for name, t in tensors.items()})
+        """Build from saved tensors, frozen. Files with one latent for all slots, or without a metric, are read, too."""
+        own = {name: t.float() for name, t in tensors.items()}
+        if own["expand.weight"].shape[0] == 512:
+            own["expand.weight"] = own["expand.weight"].repeat(len(SPANS), 1)
+        metric = Metric(own["metric.values"], own["metric.vectors"]) if "metric.values" in own else None
+        net = cls(refine=any(name.startswith("refiner.") for name in own), metric=metric,
+                  rank=own["squeeze.weight"].shape[0])
+        net.load_state_dict(own)
         return net.requires_grad_(False).eval()
 
     def step(self, target: Seen, current: Seen, latent: Tensor) -> Tensor:
         """Refine `latent` [N, 18, 512] by comparing the picture with its current inversion."""
-        change = self.expand(self.squeeze(target.pooled - current.pooled))[:, None]
+        change = self.expand(self.squeeze(target.pooled - current.pooled)).unflatten(1, (len(SPANS), 512))
+        change = change.repeat_interleave(torch.tensor(SPANS, device=change.device), 1)
         if self.refiner is not None:
             change = change + self.refiner(target, current)
         return latent + change * self.deviation
@@ -152,26 +162,6 @@ class Inverter(nn.Module):
         return found
 
 
-def descend(latent: Tensor, x: Tensor, generator: Generator, lpips: LPIPS, deviation: Tensor, steps: int) -> Tensor:
-    """Descend on L2 + 0.8 LPIPS from an encoder's latent [1, L, 512] of x: hybrid inversion (Zhu et al. 2020).
-
-    Steps are in units of `deviation` [512] a slot; a pull to the start keeps the latent where the generator makes
-    faces. One picture at a time, so that its result does not depend on a batch.
-    """
-    with torch.no_grad():
-        wanted = lpips.features(x)
-    with torch.enable_grad():
-        shift = torch.zeros_like(latent, requires_grad=True)
-        optimiser = torch.optim.Adam([shift], lr=RATE, betas=(0.8, 0.95))
-        for _ in range(steps):
-            y = generator(latent + shift * deviation)
-            distance = lpips.distance(lpips.features(y), wanted).mean()
-            optimiser.zero_grad()
-            (F.mse_loss(y, x) + 0.8 * distance + PULL * shift.square().mean()).backward()
-            optimiser.step()
-    return (latent + shift * deviation).detach()
-
-
 def pool(x: Tensor, features: Sequence[Tensor]) -> Tensor:
     """Colours at 16 x 16 and the trunk's features at 6 x 6 (first) and 5 x 5 cells, as one vector: [N, POOLED]."""
     sizes = (16, 6, 5, 5, 5, 5)
@@ -179,9 +169,9 @@ def pool(x: Tensor, features: Sequence[Tensor]) -> Tensor:
 
 
 def solve_linear(pooled: Tensor, latents: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Ridge regression in its dual form, cut to rank RANK: (squeeze [RANK, POOLED], expand [512, RANK]).
+    """Ridge regression in its dual form, cut to rank RANK: (squeeze [RANK, POOLED], expand [D, RANK]).
 
-    pooled [M, POOLED], latents [M, 512] in units of their deviation; `ridge` is relative to the mean kernel value.
+    pooled [M, POOLED], latents [M, D] in units of their deviation; `ridge` is relative to the mean kernel value.
     """
     x = pooled - pooled.mean(0)
     scale = 1 / (x.std(0) + 1e-2 * x.std())

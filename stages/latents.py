@@ -19,12 +19,14 @@ from pipeline.runner import Column, Item, Reject, Row, StageSpec, Worker, run_st
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
     """latents.h5: latent f32 [slots, 512] of the generator's W+, and the reconstruction's LPIPS-alex."""
     p = _settings(ctx, collection).profile
-    names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, "lpips-alex"))
+    eyes = ("lpips-alex", "lpips-vgg") if p.inverter.steps else ("lpips-alex",)
+    names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, *eyes))
     return StageSpec(
         name="latents", output="latents", parents={"images": ("image",)},
         columns={"latent": Column("f4", (slots(ctx), 512)), "lpips": Column("f4")},
         params={"inverter": p.section_dict("inverter"), "generator": p.section_dict("generator"), "size": p.align.size},
         weights={name: weights.sha256(name) for name in names}, batch=4,
+        version=2 if p.inverter.steps else 1,  # 2: the descent compares the face as well, in the metric of W+
         open=lambda ctx: open_worker(_settings(ctx, collection)))
 
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import e4e, stylegan2
+from models.descent import Metric, descend
+from models.face_loss import FaceLoss
 from models.hypernetwork import HyperNetwork
 from models.identity import Identity
-from models.inverter import Inverter, descend
+from models.inverter import Inverter
+from models.latent_renderer import LatentRenderer, narrow_type
 from models.layers import Generator, LayerEntry
 from models.lpips import LPIPS
 from models.mobilestylegan import MobileStyleGAN
@@ -88,14 +91,28 @@ class Refining:
         self.net = Inverter.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
         self.lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
         self.passes, self.steps = ctx.profile.inverter.passes, ctx.profile.inverter.steps
+        if self.steps:
+            if self.net.metric is None:
+                raise Fault(f"{ctx.profile.inverter.weights} has no metric, which inverter.steps needs; train it with "
+                            "`hypernst train-inverter`, or set the steps to 0")
+            dtype = narrow_type(ctx.device)
+            own: Any = self.generator
+            self.renderer = LatentRenderer(own, dtype)
+            self.loss = FaceLoss(LPIPS("vgg", weights.tensors("lpips-vgg")).to(ctx.device), dtype)
         with torch.no_grad():
             self.start = self.generator(self.net.mean[None]).clamp(-1, 1)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         latents = self.net(x, self.lpips.trunk, self.generator, self.passes, self.start)
-        return torch.cat([descend(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
-                          for latent, one in zip(latents.split(1), x.split(1), strict=True)])
+        if not self.steps or self.net.metric is None:
+            return latents
+        return torch.cat([self._descend(self.net.metric, *pair)
+                          for pair in zip(latents.split(1), x.split(1), strict=True)])
+
+    def _descend(self, metric: Metric, latent: Tensor, x: Tensor) -> Tensor:
+        target = self.loss.target(x)
+        return descend(latent, self.net.deviation, metric, lambda w: self.loss(self.renderer(w), target), self.steps)
 
 
 class Encoding:
