@@ -44,7 +44,10 @@ def _wavelet_order(channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Conv:
-    """A separable convolution's constants; `kernel` [out, in] is 32 bits wide, the others are of the rows' type."""
+    """A separable convolution's constants; `kernel` [out, in] is 32 bits wide, the others are of the rows' type.
+
+    `order` is that of its outputs where it is not the published one.
+    """
 
     modulation: Modulation
     slot: int
@@ -52,6 +55,7 @@ class _Conv:
     kernel: Tensor
     bias: Tensor
     noise: Tensor | None
+    order: Tensor | None
 
 
 class _Separable(torch.autograd.Function):
@@ -84,7 +88,7 @@ class _Up(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor, factors: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(rows, factors)
+        ctx.save_for_backward(rows, factors)  # rows are what a factor's gradient needs
         side, c = round(rows.shape[0] ** 0.5), rows.shape[1] // 4
         low, across, down, both = (rows * factors.to(rows.dtype)).view(side, side, -1).split(c, 2)
         a, b, p, q = low + across, low - across, down + both, down - both
@@ -96,14 +100,15 @@ class _Up(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[no-untyped-def]
         rows, factors = ctx.saved_tensors
         side, c = round(rows.shape[0] ** 0.5), grad.shape[1]
         quads = grad.view(side, 2, side, 2, c)
         tl, tr, bl, br = quads[:, 0, :, 0], quads[:, 0, :, 1], quads[:, 1, :, 0], quads[:, 1, :, 1]
         top, bottom, over, under = tl + tr, bl + br, tl - tr, bl - br
         into = torch.cat([top + bottom, top - bottom, over + under, over - under], 2).view(-1, 4 * c)
-        return into * factors.to(grad.dtype), (into * rows).sum(0, dtype=torch.float32)
+        moved = (into * rows).sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        return into * factors.to(grad.dtype), moved
 
 
 class LatentRenderer:
@@ -127,11 +132,14 @@ class LatentRenderer:
         self.to_image: ToImage = generator.head.to_img
 
     def _conv(self, conv: SeparableConv, name: str, ordered: bool = False) -> _Conv:
-        order = _wavelet_order(conv.pointwise.shape[0]) if ordered else slice(None)
+        order = _wavelet_order(conv.pointwise.shape[0]) if ordered else None
         noise = None if conv.noise is None else conv.noise.flatten()[:, None].to(self.dtype)
         depthwise = conv.depthwise.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return _Conv(conv.modulation, slot_of(name), depthwise, conv.pointwise[order].contiguous(),
-                     conv.bias.flatten()[order].to(self.dtype), noise)
+        kernel: Tensor = conv.pointwise
+        bias = conv.bias.flatten()
+        if order is not None:
+            kernel, bias = kernel[order], bias[order]
+        return _Conv(conv.modulation, slot_of(name), depthwise, kernel.contiguous(), bias.to(self.dtype), noise, order)
 
     def __call__(self, latent: Tensor) -> Tensor:
         """The picture of one latent [1, 18, 512], float32 in about [-1, 1]. Raises: ValueError for another shape."""
