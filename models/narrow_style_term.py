@@ -1,6 +1,6 @@
 """The auxiliary style term, cheaper to differentiate: VGG16 in channels-last order, moments with a gradient by hand.
 
-In float32 the same numbers as `StyleTerm`. In bfloat16, half the time, the cosine of its gradient to that is 0.98 or more.
+In float32 the same numbers as `StyleTerm`; in bfloat16, half the time, a gradient of cosine 0.98 or more to that.
 """
 
 import torch

@@ -29,9 +29,11 @@ from pipeline.report import Progress, say
 from pipeline.runner import run_stage
 from stages import aladin_codes, chain, control, evaluate, gallery, train_aladin, train_parser
 from stages.portraits import Portrait, Stylist, cached
+from stages.refine import Refinement
 
 WARM_UP, TIMED = 2, 10
 TRIPLES, WALKS, SHOWN = 50, 20, 8  # measured of each; rows of a sheet
+REFINED, REFINEMENT_STEPS = 20, 10  # pairs
 CONTROL_TITLES = ("content", "style A", "style B", "own codes", "all A", "all B", "hair A, face B", "hair B, face A")
 
 
@@ -59,6 +61,7 @@ def run(ctx: Context, *, portraits: Path, contents: int = 20, styles: int = 20, 
     repaint(stylist, metrics, person, faces)
     chosen = _spaced(artworks, styles)
     compare(ctx, stylist, metrics, person, _spaced(faces, contents), chosen, sheet)
+    refined(Refinement(ctx, stylist), metrics, person, _spaced(faces, REFINED), _spaced(artworks, REFINED))
     steer(stylist, metrics, faces, artworks, control_sheet, strip)
     figure("seconds_per_image", seconds(lambda: stylist.stylise(faces[0], chosen[0])), TIMED)
     return 0
@@ -124,6 +127,22 @@ def compare(ctx: Context, stylist: Stylist, metrics: evaluate.Metrics, person: F
         figure(name, (median if name.startswith("identity") else mean)(values), len(values))
     if sheet:
         _draw(sheet, gallery.compose(rows, styles))
+
+
+def refined(refine: Refinement, metrics: evaluate.Metrics, person: FaceEmbedding, faces: list[Portrait],
+            styles: list[Portrait]) -> None:
+    """What refinement makes of each face with the style of its place in the list; seconds are medians."""
+    found: dict[str, list[float]] = {}
+    for face, style in zip(faces, styles, strict=False):
+        start = time.perf_counter()
+        image = pictures.to_arrays(refine(face, style, REFINEMENT_STEPS))[0]
+        seconds_taken = time.perf_counter() - start
+        scores = metrics.compare(image, metrics.features(face.image), metrics.summary(style.image))
+        for metric, value in (scores | {"identity": person.similarity(image, face.image),
+                                        "seconds": seconds_taken}).items():
+            found.setdefault(f"{metric.replace('sifid_', 'sifid')}_refined", []).append(value)
+    for name, values in found.items():
+        figure(name, (median if name.startswith(("identity", "seconds")) else mean)(values), len(values))
 
 
 def steer(stylist: Stylist, metrics: evaluate.Metrics, faces: list[Portrait], styles: list[Portrait],

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from models import sifid
 from models.adain import AdaIN
 from models.aladin import Aladin
-from pipeline import cli, profile, weights
+from pipeline import cli, pictures, profile, weights
 from pipeline.context import Context
 from pipeline.errors import Fault
 from stages import aladin_codes, evaluate, quality, train_aladin, train_parser
@@ -23,7 +23,7 @@ FIGURES = {
     "parser_miou", "aladin_top1", "aladin_top1_raw", "inverter_lpips_alex", "reconstruction_lpips_alex",
     "identity_inversion", "identity_reconstruction", "sifid64_unstylised",
     *(f"{metric}_{method}" for metric in ("sifid64", "sifid192", "lpips_alex", "lpips_vgg", "identity")
-      for method in ("hypernst", "adain")),
+      for method in ("hypernst", "adain", "refined")), "seconds_refined",
     "control_hair", "control_face", "control_swap", "control_extent", "interpolation_sifid64",
     "interpolation_lpips_alex", "seconds_per_image",
 }  # fmt: skip
@@ -68,6 +68,17 @@ class Ruler:
         return float(np.abs(a.astype(float) - b).mean())
 
 
+class Lazy:
+    """Stands in for refinement: the content as it is."""
+
+    def __init__(self, ctx: Context, stylist: Painter) -> None:
+        pass
+
+    def __call__(self, content: Portrait, style: Portrait, steps: int) -> torch.Tensor:
+        assert steps == quality.REFINEMENT_STEPS
+        return pictures.to_tensor(content.image)
+
+
 class Passport:
     """Stands in for the face embedding: the cosine of two pictures is 1 if their mean colours agree, less if not."""
 
@@ -95,6 +106,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(evaluate, "Metrics", Ruler)
     monkeypatch.setattr(quality, "Stylist", Painter)
     monkeypatch.setattr(quality, "FaceEmbedding", Passport)
+    monkeypatch.setattr(quality, "Refinement", Lazy)
     monkeypatch.setattr(weights, "path", Path)
     return tmp_path
 
@@ -114,6 +126,7 @@ def test_every_figure_is_printed_once_and_the_sheets_are_drawn(folder: Path, mon
     assert found["reconstruction_lpips_alex"] == {"figure": "reconstruction_lpips_alex", "value": 0, "n": 3}
     assert found["identity_reconstruction"]["value"] == 1 and found["identity_reconstruction"]["n"] == 3
     assert found["identity_hypernst"]["value"] < 1 and found["identity_hypernst"]["n"] == 6
+    assert found["lpips_alex_refined"] == {"figure": "lpips_alex_refined", "value": 0, "n": 3}
     assert found["control_swap"]["value"] == 1 and found["interpolation_lpips_alex"]["value"] > 0.9
     assert all(path.stat().st_size > 1000 for path in drawn.values())
 
