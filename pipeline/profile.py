@@ -69,7 +69,7 @@ class Inverter:
 
     weights: str = "inverter"
     iterations: Positive = 2
-    steps: Count = 12
+    steps: Count = 18
 
 
 @dataclass(frozen=True)

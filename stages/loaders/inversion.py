@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.encoders import e4e
-from models.encoders.portable import PortableEncoder, optimise
+from models.encoders.face_loss import FaceLoss
+from models.encoders.optimisation import Metric, optimise
+from models.encoders.portable import PortableEncoder
 from models.generators.interface import Generator
+from models.generators.latent_renderer import LatentRenderer, narrow_type
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
 from pipeline import weights
@@ -57,16 +60,28 @@ class PortableInversion:
         self.passes, self.steps = ctx.profile.inverter.iterations, ctx.profile.inverter.steps
         with torch.no_grad():
             self.start = self.generator(self.net.mean[None]).clamp(-1, 1)
+        if self.steps:
+            if self.net.metric is None:
+                raise UserError(
+                    f"{ctx.profile.inverter.weights} has no metric of W+, which inverter.steps needs; train it with "
+                    "`hypernst train-inverter`, or set the steps to 0"
+                )
+            dtype = narrow_type(ctx.device)
+            net: Any = self.generator
+            self.renderer = LatentRenderer(net, dtype)
+            self.loss = FaceLoss(LPIPS("vgg", weights.tensors("lpips-vgg")).to(ctx.device), dtype)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         latents = self.net(x, self.lpips.trunk, self.generator, self.passes, self.start)
-        return torch.cat(
-            [
-                optimise(latent, one, self.generator, self.lpips, self.net.deviation, self.steps)
-                for latent, one in zip(latents.split(1), x.split(1), strict=True)
-            ]
-        )
+        if not self.steps or self.net.metric is None:
+            return latents
+        pairs = zip(latents.split(1), x.split(1), strict=True)
+        return torch.cat([self._optimise(self.net.metric, *pair) for pair in pairs])
+
+    def _optimise(self, metric: Metric, latent: Tensor, x: Tensor) -> Tensor:
+        target = self.loss.target(x)
+        return optimise(latent, self.net.deviation, metric, lambda w: self.loss(self.renderer(w), target), self.steps)
 
 
 class EncoderInversion:

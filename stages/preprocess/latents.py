@@ -19,7 +19,8 @@ from stages.preprocess.producers import PRODUCERS
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
     """latents.h5: latent f32 [num_ws, 512] of the generator's W+, and the reconstruction's LPIPS-alex."""
     p = _settings(ctx, collection).profile
-    names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, "lpips-alex"))
+    eyes = ("lpips-alex", "lpips-vgg") if p.inverter.steps else ("lpips-alex",)
+    names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, *eyes))
     return StageSpec(
         name="latents",
         output="latents",
@@ -33,6 +34,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         },
         weights={name: weights.sha256(name) for name in names},
         batch=4,
+        version=2 if p.inverter.steps else 1,  # 2: the optimisation compares the face as well, in the metric of W+
         open=lambda ctx: open_worker(_settings(ctx, collection)),
     )
 

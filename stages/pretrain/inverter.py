@@ -1,9 +1,10 @@
 """Train the inverter that belongs to the profile's kind of generator; for MobileStyleGAN that is the portable one.
 
 Faces drawn from the generator have known latents, real photos only have to look right. First the linear path is solved
-on drawn faces. Then each step takes drawn faces (latent loss, in units of W's deviation) and real pictures (L2 +
-LPIPS-alex of the generated picture, ArcFace's distance if the profile weighs it); a pull of the num_ws towards one
-another keeps latents editable (e4e's delta loss, its Eqs. 5-8).
+on drawn faces, and the metric of W+ for the optimisation that follows the encoder is measured on some. Then each step
+takes drawn faces (latent loss, in units of W's deviation) and real pictures (L2 + LPIPS-alex of the generated picture,
+ArcFace's distance if the profile weighs it); a pull of the num_ws towards one another keeps latents editable (e4e's
+delta loss, its Eqs. 5-8).
 """
 
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.encoders.portable import PortableEncoder, pool, solve_linear
+from models.encoders.portable import SPANS, PortableEncoder, pool, solve_linear
 from models.generators.mobilestylegan import NUM_WS, MobileStyleGAN
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
@@ -35,6 +37,7 @@ from stages.loaders import generator as networks
 from stages.loaders import identity as identities
 from stages.loaders.load import of_kind
 from stages.pretrain import e4e as train_e4e
+from stages.pretrain import latent_metric
 
 NAME = "train-inverter"
 OUTPUT = Path("weights/portable/inverter.safetensors")
@@ -42,7 +45,9 @@ SAVE_EVERY = 100
 LPIPS_WEIGHT, LATENT_WEIGHT, OFFSET_WEIGHT = 0.8, 0.5, 0.02
 RATE, WARM_UP = 5e-4, 50
 DRAWN, REAL = 2, 4  # faces a step
-RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+RIDGES = (0.03, 0.1, 0.3, 0.7, 1.5)
+PROBED = 20  # faces drawn for the linear path for each that the metric is measured at
+READ_SPANS = (*SPANS[:-1], latent_metric.READ - sum(SPANS[:-1]))  # without the num_ws that the 256 px cut ignores
 MAPPED = 20_000  # z behind the mean and the deviation of W
 
 
@@ -75,17 +80,17 @@ def portable(
     data: Path,
     steps: int = 3000,
     minutes: float | None = None,
-    images: int = 2500,
+    images: int = 8000,
     output: Path = OUTPUT,
 ) -> int:
-    """Solve the linear path on `images` drawn faces, then train until `steps` in all, or `minutes` of this call.
+    """Solve linear path and metric on `images` drawn faces, then train until `steps` in all, or `minutes` of this call.
 
-    0 minutes saves the linear path alone. Checkpoint and log lie in the run folder; saves `output`.
+    0 minutes saves these two alone. Checkpoint and log lie in the run folder; saves `output`.
     """
     folder, refine = ctx.run / NAME, minutes != 0
     photos = pictures.Folder(data, 256)
     with init_distributed(ctx) as (process_group, ctx):
-        setup = build_setup(ctx, steps, refine)
+        setup = build_setup(ctx, steps, refine, max(1, images // PROBED))
         recipe = {
             "generator": weights.sha256(ctx.profile.generator.weights),
             "images": images,
@@ -134,14 +139,16 @@ def portable(
 KINDS: dict[str, Callable[..., int]] = {"mobilestylegan": portable, "stylegan2": train_e4e.run}
 
 
-def build_setup(ctx: Context, steps: int, refine: bool) -> Setup:
+def build_setup(ctx: Context, steps: int, refine: bool, probed: int) -> Setup:
     torch.manual_seed(ctx.profile.seed)
     generator: Any = networks.generator(ctx)
     generator.checkpointing = ctx.profile.train.checkpointing
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
     z = torch.randn(MAPPED, 512, generator=torch.Generator().manual_seed(0))
     mapped = generator.map(z.to(ctx.device))
-    net = PortableEncoder(mapped.mean(0), mapped.std(0), refine=refine).to(ctx.device)
+    net = PortableEncoder(mapped.mean(0), mapped.std(0), refine=refine, metric=latent_metric.blank(probed)).to(
+        ctx.device
+    )
     with torch.no_grad():
         mean_face = generator(net.mean.expand(1, NUM_WS, -1)).clamp(-1, 1)
     return Setup(
@@ -196,15 +203,24 @@ def train_step(setup: Setup, batch: dict[int, np.ndarray | None], step: int, loo
     return dict(zip(sums, loop.process_group.sum(sums.values()), strict=True))
 
 
-@torch.no_grad()
 def solve(setup: Setup, faces: int) -> None:
+    """Solve the linear path on `faces` drawn faces, and measure the metric at every PROBED-th of so many."""
+    solve_path(setup, faces)
+    metric = latent_metric.measure(setup.generator, setup.net.mean, setup.net.deviation, max(1, faces // PROBED))
+    if setup.net.metric is not None:
+        setup.net.metric.load_state_dict(metric.state_dict())
+
+
+@torch.no_grad()
+def solve_path(setup: Setup, faces: int) -> None:
     """Solve the linear path on `faces` drawn faces, with the ridge that does best on a tenth held out."""
     net, generator, lpips = setup.net, setup.generator, setup.lpips
     pooled, latents = [], []
     for i in range(faces):
         x, latent = draw_face(net, generator, i)
         pooled.append(pool(x, lpips.trunk(x)))
-        latents.append((latent[:, 0] - net.mean) / net.deviation)
+        spans = ((latent - net.mean) / net.deviation)[:, : latent_metric.READ].split(READ_SPANS, 1)
+        latents.append(torch.cat([span.mean(1) for span in spans], 1))
         if (i + 1) % 250 == 0:
             progress.say(f"{NAME}: drew {i + 1} of {faces} faces")
     x, y, held = torch.cat(pooled), torch.cat(latents), max(1, faces // 10)
@@ -223,13 +239,26 @@ def solve(setup: Setup, faces: int) -> None:
 
 def draw_face(net: PortableEncoder, generator: MobileStyleGAN, index: int) -> tuple[Tensor, Tensor]:
     """Picture [1, 3, 256, 256] and latent [1, 18, 512] of the linear path's face number `index`."""
-    latent = draw_latent(generator, net.mean, np.random.default_rng([1, index]), mixing=False)
-    return generator(latent).clamp(-1, 1), latent
+    rng = np.random.default_rng([1, index])
+    latent = latent_metric.draw(generator, net.mean, net.deviation, rng)
+    seen = pictures.to_tensor(spoil(pictures.to_arrays(generator(latent))[0], rng))
+    return seen.to(latent.device), latent
 
 
-def draw_latent(generator: MobileStyleGAN, mean: Tensor, rng: np.random.Generator, mixing: bool = True) -> Tensor:
-    """A truncated W latent [1, 18, 512], with `mixing` a third of the time of two faces."""
+def spoil(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What happens to photos: RGB [256, 256, 3] u8, each in a third of the cases blurred, noisy, saved as JPEG."""
+    blurred, noisy, saved = rng.random(3) < 1 / 3
+    if blurred:
+        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 1.0)))
+    if noisy:
+        grain = rng.normal(0, rng.uniform(1, 5), picture.shape)
+        picture = np.clip(picture + grain, 0, 255).astype(np.uint8)
+    return pictures.decode(pictures.encode(picture, ".jpg", int(rng.integers(40, 90)))) if saved else picture
+
+
+def draw_latent(generator: MobileStyleGAN, mean: Tensor, rng: np.random.Generator) -> Tensor:
+    """A truncated W latent [1, 18, 512], a third of the time of two faces."""
     z = torch.from_numpy(rng.standard_normal((2, 512), dtype=np.float32)).to(mean.device)
     w = mean + rng.uniform(0.5, 1.0) * (generator.map(z) - mean)
-    cross = int(rng.integers(1, 3 * NUM_WS)) if mixing else NUM_WS
+    cross = int(rng.integers(1, 3 * NUM_WS))
     return torch.stack([w[0] if i < cross else w[1] for i in range(NUM_WS)])[None]

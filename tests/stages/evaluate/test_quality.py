@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from models.baselines.adain import AdaIN
 from models.encoders.aladin import Aladin
 from models.metrics import sifid
-from pipeline import profile, weights
+from pipeline import images, profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply.portrait import Portrait
@@ -23,8 +23,9 @@ from tests.stages.evaluate.test_control import portrait
 FOLDERS = ("content", "style", "seg", "nonportrait")
 FIGURES = {
     "parser_miou", "aladin_top1", "aladin_top1_raw", "inverter_lpips_alex", "reconstruction_lpips_alex",
-    "sifid64_unstylised", "sifid64_hypernst", "sifid64_adain", "lpips_alex_hypernst", "lpips_alex_adain",
-    "lpips_vgg_hypernst", "lpips_vgg_adain", "sifid192_unstylised", "sifid192_hypernst", "sifid192_adain",
+    "identity_inversion", "identity_reconstruction", "sifid64_unstylised", "sifid192_unstylised",
+    *(f"{metric}_{method}" for metric in ("sifid64", "sifid192", "lpips_alex", "lpips_vgg", "identity")
+      for method in ("hypernst", "adain", "refined")), "seconds_refined",
     "control_hair", "control_face", "control_swap", "control_extent", "interpolation_sifid64",
     "interpolation_lpips_alex", "seconds_per_image",
 }  # fmt: skip
@@ -70,6 +71,31 @@ class Ruler:
         return {**dict.fromkeys(names, self.lpips(image, content)), "sifid_64": apart, "sifid_192": apart}
 
 
+class Lazy:
+    """Stands in for refinement: the content as it is."""
+
+    def __init__(self, ctx: Context, stylist: Painter) -> None:
+        pass
+
+    def __call__(self, content: Portrait, style: Portrait, steps: int) -> torch.Tensor:
+        assert steps == quality.REFINEMENT_STEPS
+        return images.to_tensor(content.image)
+
+
+class Passport:
+    """Stands in for the face embedding: the cosine of two pictures is 1 if their mean colours agree, less if not."""
+
+    def __init__(self, model: Path) -> None:
+        assert model == Path("face-embedding")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        code = image.mean((0, 1)) + 1
+        return code / np.linalg.norm(code)
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> float:
+        return float(self(a) @ self(b))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in FOLDERS:
@@ -82,6 +108,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(methods, "AdaIN", lambda *_: AdaIN())
     monkeypatch.setattr(quality, "Metrics", Ruler)
     monkeypatch.setattr(quality, "Stylist", Painter)
+    monkeypatch.setattr(quality, "FaceEmbedding", Passport)
+    monkeypatch.setattr(quality, "Refinement", Lazy)
+    monkeypatch.setattr(weights, "path", Path)
     return tmp_path
 
 
@@ -98,6 +127,9 @@ def test_every_figure_is_printed_once_and_the_sheets_are_drawn(folder: Path, mon
     style, none, random = (found[f"sifid64_{n}"]["value"] for n in ("hypernst", "unstylised", "adain"))
     assert style == 0 < none != random  # the painter paints just the style's picture
     assert found["reconstruction_lpips_alex"] == {"figure": "reconstruction_lpips_alex", "value": 0, "n": 3}
+    assert found["identity_reconstruction"]["value"] == 1 and found["identity_reconstruction"]["n"] == 3
+    assert found["identity_hypernst"]["value"] < 1 and found["identity_hypernst"]["n"] == 6
+    assert found["lpips_alex_refined"] == {"figure": "lpips_alex_refined", "value": 0, "n": 3}
     assert found["control_swap"]["value"] == 1 and found["interpolation_lpips_alex"]["value"] > 0.9
     assert all(path.stat().st_size > 1000 for path in drawn.values())
 

@@ -56,6 +56,9 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
     linear = PortableEncoder.load(checkpoint.load(train("linear", minutes=0))[0])
     assert linear.refiner is None and meta(tmp_path / "linear.safetensors")["steps"] == 0
     assert bool(linear.expand.weight.any())
+    metric = linear.metric
+    assert metric is not None and metric.vectors.shape == (3, 14 * 512) and bool((metric.values.diff() <= 0).all())
+    assert torch.allclose(metric.vectors @ metric.vectors.T, torch.eye(3), atol=1e-2)
     pretrainings.kill_at(monkeypatch, inverter, 4, lambda: train("killed", steps=STEPS))
     state = tmp_path / "killed" / "train-inverter" / "checkpoint.safetensors"
     assert meta(state)["step"] == 2 and not (tmp_path / "killed.safetensors").exists()

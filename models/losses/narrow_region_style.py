@@ -1,0 +1,55 @@
+"""The region style loss, cheaper to differentiate: VGG16 in channels-last order, moments with a gradient by hand.
+
+In float32 the same numbers as `RegionStyleLoss`; in bfloat16, half the time, a gradient of cosine 0.98 or more to that.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.backbones.trunks import Trunk
+from models.losses.region_style import RegionStyleLoss
+from models.regions import REGION_COUNT
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and mean square [G, C] of rows [P, C] under weights [G, P]; no square is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        weights = weights.to(rows.dtype)
+        ctx.save_for_backward(rows, weights)
+        return (weights @ rows).float(), (weights @ rows.square()).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_mean: Tensor, of_square: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        rows, weights = ctx.saved_tensors
+        into = (weights.T @ (2 * of_square).to(rows.dtype)).mul_(rows)
+        return into.addmm_(weights.T, of_mean.to(rows.dtype)), None
+
+
+class NarrowRegionStyleLoss(RegionStyleLoss):
+    """`RegionStyleLoss` of one picture [1, 3, 256, 256] at a time, its activations in `dtype`."""
+
+    def __init__(self, trunk: Trunk, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(trunk.to(memory_format=torch.channels_last))
+        self.dtype = dtype
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The compared activations, and the content features [1, 256, 32, 32] in float32, instance-normalised."""
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+            found, shape = super().features(x.contiguous(memory_format=torch.channels_last))
+        return found, shape.float()
+
+    def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Mean and deviation [1, 4, C] of each feature inside hair, face, background, and the whole picture."""
+        masks = torch.stack([(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()], 1)
+        found = []
+        for f in features:
+            weights = F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1])).flatten(2)[0]
+            weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-3)
+            mean, square = _Moments.apply(f.permute(0, 2, 3, 1).reshape(-1, f.shape[1]), weights)
+            found.append((mean[None], (square - mean.square()).clamp(min=1e-6).sqrt()[None]))
+        return found

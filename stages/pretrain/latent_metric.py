@@ -1,0 +1,53 @@
+"""Measure, over drawn faces, how much each direction of W+ changes what an inversion's loss compares: its metric."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.encoders.face_loss import FaceLoss
+from models.encoders.optimisation import Metric
+from models.generators.latent_renderer import LatentRenderer, narrow_type
+from models.generators.mobilestylegan import NUM_WS, MobileStyleGAN, slot_of
+from models.metrics.lpips import LPIPS
+from pipeline import progress, weights
+
+RANK = 256
+PROBES = 3  # a face
+READ = slot_of("head.to_img") + 1  # num_ws that the 256 px cut reads
+
+
+def blank(faces: int) -> Metric:
+    """Room for what `measure` finds at so many faces."""
+    rank = min(RANK, PROBES * faces)
+    return Metric(torch.zeros(rank), torch.zeros(rank, READ * 512))
+
+
+def measure(generator: MobileStyleGAN, mean: Tensor, deviation: Tensor, faces: int) -> Metric:
+    """The metric of W+ in units of `deviation` [512], from PROBES random probes of each of `faces` drawn faces."""
+    dtype = narrow_type(mean.device)
+    loss = FaceLoss(LPIPS("vgg", weights.tensors("lpips-vgg")).to(mean.device), dtype)
+    renderer, found = LatentRenderer(generator, dtype), []
+    for i in range(faces):
+        rng = np.random.default_rng([2, i])
+        latent = draw(generator, mean, deviation, rng).requires_grad_()
+        signs = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        picture = renderer(latent)
+        for probe in range(PROBES):
+            value = loss.probe(picture, signs)
+            (gradient,) = torch.autograd.grad(value, latent, retain_graph=probe < PROBES - 1)
+            found.append((gradient * deviation)[0, :READ].flatten())
+        if (i + 1) % 50 == 0:
+            progress.say(f"latent metric: probed {i + 1} of {faces} faces")
+    return Metric.solve(torch.stack(found), min(RANK, len(found)))
+
+
+def draw(generator: MobileStyleGAN, mean: Tensor, deviation: Tensor, rng: np.random.Generator) -> Tensor:
+    """A latent [1, 18, 512] like those of inversions: truncated, a third of them off W in every slot."""
+    z = torch.from_numpy(rng.standard_normal((2, 512), dtype=np.float32)).to(mean.device)
+    w = mean + float(rng.uniform(0.45, 1.0)) * (generator.map(z) - mean)
+    cross = int(rng.integers(1, READ)) if rng.random() < 0.4 else NUM_WS  # two faces, coarse and fine
+    latent = torch.stack([w[0] if i < cross else w[1] for i in range(NUM_WS)])
+    if rng.random() < 0.35:
+        off = torch.from_numpy(rng.standard_normal((NUM_WS, 512), dtype=np.float32)).to(mean.device)
+        latent = latent + float(rng.uniform(0.1, 0.5)) * deviation * off
+    return latent[None]
