@@ -37,7 +37,7 @@ class ImageDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if size < 8 or size & (size - 1):
-            raise ValueError(f"image discriminator size has to be a power of two from 8, got {size}")
+            raise ValueError(f"image discriminator size must be a power of two, at least 8, got {size}")
         self.size, self.stddev, self.checkpointing = size, stddev, False
         sides = [size >> i for i in range(int(math.log2(size)) - 1)]
         channels = [min(top, base // side) for side in sides] if channels is None else channels
@@ -51,7 +51,7 @@ class ImageDiscriminator(nn.Module):
     def load(cls, tensors: Mapping[str, Tensor]) -> "ImageDiscriminator":
         """Build from rosinality's `d` or the Swapping Autoencoder's `D.*` tensors; sizes are inferred.
 
-        Raises: ValueError, one line, when they are not those of such a network.
+        Raises: ValueError, in one line, when they are not those of such a network.
         """
         state, blur = from_published(tensors)
         state = _counted(state)

@@ -28,7 +28,7 @@ class PatchDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if size < 8 or size & (size - 1):
-            raise ValueError(f"patch discriminator size has to be a power of two from 8, got {size}")
+            raise ValueError(f"patch discriminator size must be a power of two, at least 8, got {size}")
         self.size = size
         sides = [size >> i for i in range(int(math.log2(size)) - 1)]
         if channels is None:
@@ -48,7 +48,7 @@ class PatchDiscriminator(nn.Module):
     def load(cls, tensors: Mapping[str, Tensor]) -> "PatchDiscriminator":
         """Build from the Swapping Autoencoder's `Dpatch.*` tensors; patch size and channels are inferred.
 
-        Raises: ValueError, one line, when they are not those of such a network.
+        Raises: ValueError, in one line, when they are not those of such a network.
         """
         state, blur = from_published(tensors)
         sides = [s for s in (1024, 512, 256, 128, 64, 32, 16, 8) if f"convs.{level(s)}.skip.conv.weight" in state]

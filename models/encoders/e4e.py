@@ -78,7 +78,7 @@ class PSP(Encoder):
     def load(cls, tensors: Mapping[str, Tensor]) -> Self:
         """Build from the file's `encoder.*` tensors without that prefix, and `latent_avg` if it is there.
 
-        The number of styles is inferred. Raises: ValueError, one line, when they are not those of such an encoder.
+        The number of styles is inferred. Raises: ValueError, in one line, when they are not those of such an encoder.
         """
         state = dict(tensors)
         average = state.pop("latent_avg", None)
@@ -143,7 +143,7 @@ class WEncoder(Encoder):
     def load(cls, tensors: Mapping[str, Tensor], *, styles: int | None = None) -> "WEncoder":
         """Build from the file's `encoder.*` tensors without that prefix, and `latent_avg` if it is there.
 
-        `styles` defaults to latent_avg's length, or 18. Raises: ValueError, one line, when they do not fit.
+        `styles` defaults to latent_avg's length, or 18. Raises: ValueError, in one line, when they do not fit.
         """
         state = dict(tensors)
         average = state.pop("latent_avg", None)

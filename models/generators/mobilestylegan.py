@@ -20,8 +20,8 @@ WIDTHS = (512, 512, 512, 512, 256, 128, 64)
 SLOPE = 0.2
 
 
-def slot_of(layer: str) -> int:
-    """Return the W+ layer of a modulated layer: conv1 0, layers.i up and conv1 2i+1, conv2 2i+2, image heads last."""
+def w_layer_of(layer: str) -> int:
+    """The W+ layer of a modulated layer: conv1 0, layers.i up and conv1 2i+1, conv2 2i+2, image heads last."""
     if layer == "conv1":
         return 0
     if layer.startswith("layers."):
@@ -51,7 +51,7 @@ def haar(x: Tensor) -> Tensor:
 
 
 def modulated_kernel(weight: Tensor, delta: Tensor) -> Tensor:
-    """Return weight * (1 + delta), one kernel per sample (paper Eq. 2; HyperStyle's relative deltas)."""
+    """The kernels weight * (1 + delta), one kernel per sample (paper Eq. 2; HyperStyle's relative deltas)."""
     return weight.unsqueeze(0) * (1 + delta)
 
 
@@ -176,9 +176,9 @@ class Head256(nn.Module):
         self, x: Tensor, w: Tensor, deltas: Deltas = (None, None, None), region_weights: RegionWeights | None = None
     ) -> Tensor:
         """Features and a W+ latent [N, 18, 512] to images."""
-        x = self.conv1(x, w[:, slot_of("head.conv1")], deltas[0], region_weights)
-        x = self.conv2(x, w[:, slot_of("head.conv2")], deltas[1], region_weights)
-        return self.to_img(x, w[:, slot_of("head.to_img")], deltas[2], region_weights)
+        x = self.conv1(x, w[:, w_layer_of("head.conv1")], deltas[0], region_weights)
+        x = self.conv2(x, w[:, w_layer_of("head.conv2")], deltas[1], region_weights)
+        return self.to_img(x, w[:, w_layer_of("head.to_img")], deltas[2], region_weights)
 
 
 class MobileStyleGAN(nn.Module):
@@ -233,7 +233,7 @@ class MobileStyleGAN(nn.Module):
         return x
 
     def mean_latent(self, samples: int = 20000, seed: int = 0) -> Tensor:
-        """Return the mean of `samples` mapped z, [512]; the same for the same seed."""
+        """The mean of `samples` mapped z, [512]; the same for the same seed."""
         z = torch.randn(samples, 512, generator=torch.Generator().manual_seed(seed)).to(self.constant.device)
         return self.map(z).mean(0)
 
@@ -264,7 +264,7 @@ class MobileStyleGAN(nn.Module):
         x = self.constant.expand(w.shape[0], -1, -1, -1)
         x = self.conv1(x, w[:, 0], d[0], region_weights)
         for i, block in enumerate(self.layers[:depth]):
-            num_ws = [w[:, slot_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
+            num_ws = [w[:, w_layer_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
             x = recompute.run(block, x, num_ws, d[2 * i + 1 : 2 * i + 3], region_weights, again=self.checkpointing)
         return x
 
@@ -282,7 +282,7 @@ class MobileStyleGAN(nn.Module):
             return recompute.run(self.head, x, w, last, region_weights, again=self.checkpointing)
         if self.to_img is None:
             raise RuntimeError("generator has no image head")
-        return self.to_img(x, w[:, slot_of("to_img")], last[0], region_weights)
+        return self.to_img(x, w[:, w_layer_of("to_img")], last[0], region_weights)
 
 
 def _published(name: str) -> str:

@@ -212,6 +212,6 @@ def render(
     return y_hat.clamp(-1, 1)
 
 
-def mix_codes(own: Tensor, style: Tensor, strength: float | Tensor) -> Tensor:
+def mix_codes(content: Tensor, style: Tensor, strength: float | Tensor) -> Tensor:
     """Interpolate linearly from the content's own codes to the style's, then normalise: [N, 4, 256]."""
-    return F.normalize(own + strength * (style - own), dim=-1)
+    return F.normalize(content + strength * (style - content), dim=-1)

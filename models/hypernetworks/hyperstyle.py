@@ -133,7 +133,7 @@ class HyperStyle(Trunk):
         """Build from the file's `hypernet.*` tensors without that prefix; the tuned layers are those that have tensors.
 
         `table` is the generator's; without it, that of the smallest published generator that fits.
-        Raises: ValueError, one line, when the tensors are not those of such a network or belong to another table.
+        Raises: ValueError, in one line, when the tensors are not those of such a network or belong to another table.
         """
         state = without_aliases(tensors)
         tuned = state_dicts.numbers(state, "refinement_blocks.")

@@ -71,7 +71,7 @@ class RegionHyperStyle(HyperNetwork):
     def initialise(self, tensors: Mapping[str, Tensor]) -> None:
         """Start from HyperStyle's published tensors; heads of layers that it does not tune keep giving zeros.
 
-        Raises: ValueError, one line, when the tensors belong to another generator's table or are something else.
+        Raises: ValueError, in one line, when the tensors belong to another generator's table or are something else.
         """
         state = without_aliases(tensors)
         tuned = state_dicts.numbers(state, "refinement_blocks.")

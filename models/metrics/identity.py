@@ -33,7 +33,7 @@ class Identity(Backbone):
 
     @classmethod
     def load(cls, tensors: Mapping[str, Tensor]) -> "Identity":
-        """Build from the file's tensors. Raises: ValueError, one line, when they are not those of the network."""
+        """Build from the file's tensors. Raises: ValueError, in one line, when they are not those of the network."""
         net = state_dicts.build(cls)
         counters = {name: torch.zeros((), dtype=torch.long) for name in net.state_dict() if name.endswith(COUNTER)}
         return state_dicts.fill(net, counters | dict(tensors), "an ArcFace IR-SE50")

@@ -12,7 +12,7 @@ SIDE = 512
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of images in [0, 1]
 
 
-class Segmenter(nn.Module):
+class FacexlibParser(nn.Module):
     """A frozen network and the normalisation it needs: RGB [N, 3, H, W] in [-1, 1] -> logits [N, C, H, W]."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,7 +31,7 @@ class Segmenter(nn.Module):
         return F.interpolate(self.network(self.prepare(x))[0], shape, mode="bilinear", antialias=True)
 
 
-class BiSeNet(Segmenter):
+class BiSeNet(FacexlibParser):
     """BiSeNet (Yu et al. 2018), trained on CelebAMask-HQ by zllrunning; the first of its three outputs is used."""
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class BiSeNet(Segmenter):
         return cls(fill(build(Network, classes), tensors, "a BiSeNet"))
 
 
-class ParseNet(Segmenter):
+class ParseNet(FacexlibParser):
     """GFPGAN's ParseNet, which gives logits and an image."""
 
     @classmethod

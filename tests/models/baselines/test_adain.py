@@ -1,4 +1,4 @@
-"""AdaIN: the layout of the published networks, and what stylising does to a picture."""
+"""AdaIN: the layout of the published networks, and what stylising does to an image."""
 
 import pytest
 import torch

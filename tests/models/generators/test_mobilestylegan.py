@@ -43,11 +43,11 @@ def filled(net: torch.nn.Module, seed: int = 0, scale: float = 0.1) -> None:
 @given(st.integers(1, 2), SIDES, SIDES, SIDES, st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_haar_is_orthonormal_and_inverted(n: int, c: int, h: int, w: int, seed: int) -> None:
-    picture, coefficients = random(n, c, 2 * h, 2 * w, seed=seed), random(n, 4 * c, h, w, seed=seed)
-    assert torch.allclose(inverse_haar(haar(picture)), picture, atol=1e-5)
+    image, coefficients = random(n, c, 2 * h, 2 * w, seed=seed), random(n, 4 * c, h, w, seed=seed)
+    assert torch.allclose(inverse_haar(haar(image)), image, atol=1e-5)
     assert torch.allclose(haar(inverse_haar(coefficients)), coefficients, atol=1e-5)
-    assert torch.allclose(haar(picture).square().sum(), picture.square().sum(), rtol=1e-4)
-    assert torch.allclose(haar(picture)[:, :c], 2 * F.avg_pool2d(picture, 2), atol=1e-5)
+    assert torch.allclose(haar(image).square().sum(), image.square().sum(), rtol=1e-4)
+    assert torch.allclose(haar(image)[:, :c], 2 * F.avg_pool2d(image, 2), atol=1e-5)
 
 
 @given(st.integers(1, 3), SIDES, SIDES, st.sampled_from(["full", "out", "in"]), st.integers(0, 99))
@@ -77,7 +77,7 @@ def test_the_first_convolution_takes_deltas_a_channel_pair() -> None:
 
 @pytest.fixture(scope="module", params=[256, 1024])
 def narrow(request: pytest.FixtureRequest) -> MobileStyleGAN:
-    """Either variant with random weights and, to be quick, the finest octaves left out."""
+    """Either variant with random weights and, to be quick, the finest resolution blocks left out."""
     net = MobileStyleGAN(request.param)
     last = 256 if request.param == 256 else 64
     net.layers = torch.nn.ModuleList([Block(512, 512, 8), Block(512, last, 16)])
@@ -125,11 +125,11 @@ def test_a_w_latent_is_the_same_in_every_slot(narrow: MobileStyleGAN) -> None:
     assert torch.equal(narrow(w), narrow(w[:, None].expand(-1, 18, -1)))
 
 
-def test_slots_are_in_order_and_within_the_convention() -> None:
+def test_w_layers_are_in_order_and_within_the_convention() -> None:
     names = ["conv1", *(f"layers.{i}.{part}" for i in range(7) for part in ("up", "conv1", "conv2")), "to_img"]
-    num_ws = [mobilestylegan.slot_of(name) for name in names]
+    num_ws = [mobilestylegan.w_layer_of(name) for name in names]
     assert num_ws == sorted(num_ws) and num_ws[0] == 0 and num_ws[-1] == mobilestylegan.NUM_WS - 1
-    assert all(0 <= mobilestylegan.slot_of(name) < mobilestylegan.NUM_WS for name in ("head.conv1", "head.to_img"))
+    assert all(0 <= mobilestylegan.w_layer_of(name) < mobilestylegan.NUM_WS for name in ("head.conv1", "head.to_img"))
 
 
 def test_only_two_sizes_exist() -> None:
@@ -139,7 +139,7 @@ def test_only_two_sizes_exist() -> None:
 
 # The published network, run by OpenVINO in float32 on the latent of numpy's PCG64(7).
 W_START = (0.19409516, -0.08007729, -0.43607956, -0.15700705, -0.11120763, 0.15430322)
-W_MEAN, W_DEVIATION = 0.10088552, 0.48462440
+W_MEAN, W_STD = 0.10088552, 0.48462440
 IMAGE_GRID = (  # every 256th pixel, by channel
     (-0.6166, -0.86616, -0.87536, -0.68003, -0.43689, -0.83253, 0.0238, 0.56474,
      0.70495, -0.73621, 0.66627, 0.64916, -0.42456, -0.81334, 0.69911, 0.3355),
@@ -148,7 +148,7 @@ IMAGE_GRID = (  # every 256th pixel, by channel
     (-0.70457, -0.93216, -0.93656, -0.93638, -0.69281, -0.88, -1.05681, -0.3717,
      -0.30237, -0.84856, -0.29397, -0.1128, -0.80527, -0.87803, 0.21989, -0.48931),
 )  # fmt: skip
-IMAGE_MEAN, IMAGE_DEVIATION = (0.09707531, -0.15028062, -0.49653973), (0.57862353, 0.49229974, 0.34505459)
+IMAGE_MEAN, IMAGE_STD = (0.09707531, -0.15028062, -0.49653973), (0.57862353, 0.49229974, 0.34505459)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def published() -> MobileStyleGAN:
 
 @pytest.fixture(scope="module")
 def drawn(published: MobileStyleGAN) -> tuple[Tensor, Tensor]:
-    """The reference latent's w and picture."""
+    """The reference latent's w and image."""
     z = np.random.Generator(np.random.PCG64(7)).standard_normal((1, 512), dtype=np.float32)
     with torch.no_grad():
         w = published.map(torch.from_numpy(z))
@@ -170,14 +170,14 @@ class TestPublished:
     def test_mapping_is_openvinos(self, drawn: tuple[Tensor, Tensor]) -> None:
         w = drawn[0].double().numpy()
         assert np.abs(w[0, :6] - W_START).max() < 2e-5
-        assert abs(w.mean() - W_MEAN) < 1e-5 and abs(w.std() - W_DEVIATION) < 1e-5
+        assert abs(w.mean() - W_MEAN) < 1e-5 and abs(w.std() - W_STD) < 1e-5
 
     def test_synthesis_is_openvinos(self, drawn: tuple[Tensor, Tensor]) -> None:
         image = drawn[1].double().numpy()
         assert image.shape == (1, 3, 1024, 1024)
         assert np.abs(image[0, :, ::256, ::256].reshape(3, -1) - IMAGE_GRID).max() < 1e-3
         assert np.abs(image.mean((0, 2, 3)) - IMAGE_MEAN).max() < 1e-4
-        assert np.abs(image.std((0, 2, 3)) - IMAGE_DEVIATION).max() < 1e-4
+        assert np.abs(image.std((0, 2, 3)) - IMAGE_STD).max() < 1e-4
 
     def test_the_cut_shows_the_same_face(self, published: MobileStyleGAN) -> None:
         cut = networks.generator(Context(profile.load("portable"), run=Path("unused")))

@@ -50,18 +50,18 @@ def test_sizes_are_inferred(size: int, multiplier: float, depth: int) -> None:
     assert (net.native, len(net.style) - 1) == (size, depth) and (size < 32 or net.multiplier == multiplier)
     assert {name: t.shape for name, t in net.state_dict().items()} == {name: t.shape for name, t in state.items()}
     w = net.map(torch.randn(2, 512))
-    picture = net(w)
-    assert picture.shape == (2, 3, size, size) and picture.isfinite().all()
+    image = net(w)
+    assert image.shape == (2, 3, size, size) and image.isfinite().all()
     deltas = [0.1 * torch.randn(2, *row.shape) for row in net.layer_table()]
     changed = net(w, deltas)
-    for i in range(2):  # a sample's picture is its own whatever else is in the batch
+    for i in range(2):  # a sample's image does not depend on the rest of the batch
         torch.testing.assert_close(
             changed[i : i + 1],
             net(w[i : i + 1], [d[i : i + 1] for d in deltas]),
             atol=1e-4 * float(changed.abs().max()),
             rtol=1e-4,
         )
-    assert not torch.allclose(changed, picture, atol=1e-2)
+    assert not torch.allclose(changed, image, atol=1e-2)
 
 
 def test_tables_have_the_published_lengths() -> None:
@@ -93,7 +93,7 @@ def test_noise_is_fixed_random_or_given() -> None:
 
 
 @torch.inference_mode()
-def test_pictures_are_pooled_and_modulated_kernels_follow_the_definition() -> None:
+def test_images_are_pooled_and_modulated_kernels_follow_the_definition() -> None:
     state = published(32)
     net, small = StyleGAN2.load(state), StyleGAN2.load(state, size=8)
     w = torch.randn(1, 512)

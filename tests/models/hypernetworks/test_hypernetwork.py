@@ -178,7 +178,7 @@ def test_refinements_add_up_and_only_the_last_is_learned_from() -> None:
 
 
 class Painter:
-    """A generator whose picture tells which deltas it got."""
+    """A generator whose image tells which deltas it got."""
 
     def __init__(self) -> None:
         self.given: list[Sequence[Tensor] | None] = []
@@ -195,11 +195,11 @@ def test_rendering_feeds_each_picture_back(awake: HyperNetwork) -> None:
     latent = torch.zeros(1, 18, 512)
     y = hypernetwork.render(awake, painter, x, latent, own, region, 3)  # type: ignore[arg-type]
     assert [g is None for g in painter.given] == [True, False, False, False]
-    expected, picture = None, painter(latent)
+    expected, image = None, painter(latent)
     for _ in range(3):
-        expected = add(expected, awake(x, picture, own, region))
-        picture = painter(latent, expected)
-    assert torch.allclose(y, picture.clamp(-1, 1))
+        expected = add(expected, awake(x, image, own, region))
+        image = painter(latent, expected)
+    assert torch.allclose(y, image.clamp(-1, 1))
     inverted = hypernetwork.render(awake, painter, x, latent, own, region, 3, inversion=painter(latent))  # type: ignore[arg-type]
     assert torch.equal(inverted, y)
 

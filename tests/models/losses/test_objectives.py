@@ -40,7 +40,7 @@ def test_statistics_are_weighted_moments_of_each_region(term: RegionStyleLoss, s
     rng = np.random.default_rng(seed)
     feature = rng.standard_normal((n, 5, side, side)).astype(np.float32)
     region = rng.choice(np.array([0, 1, 2, 255], np.uint8), (n, 16, 16), p=[0.4, 0.3, 0.2, 0.1])
-    [(mean, deviation)] = term.statistics([torch.from_numpy(feature)], torch.from_numpy(region))
+    [(mean, std)] = term.statistics([torch.from_numpy(feature)], torch.from_numpy(region))
     block = 16 // side
     for i in range(n):
         for label in range(4):
@@ -50,7 +50,7 @@ def test_statistics_are_weighted_moments_of_each_region(term: RegionStyleLoss, s
             expected = (feature[i] * weight).sum((1, 2))
             variance = (np.square(feature[i].astype(float)) * weight).sum((1, 2)) - np.square(expected)
             assert np.allclose(mean[i, label], expected, atol=1e-4)
-            assert np.allclose(deviation[i, label], np.sqrt(variance.clip(1e-6)), atol=2e-3)
+            assert np.allclose(std[i, label], np.sqrt(variance.clip(1e-6)), atol=2e-3)
 
 
 def test_the_style_distance_is_zero_to_itself_and_sees_its_own_region_only(term: RegionStyleLoss) -> None:

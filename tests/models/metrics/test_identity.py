@@ -1,4 +1,4 @@
-"""The identity loss: the published layout is taken in, the face's crop decides, gradients reach the picture alone."""
+"""The identity loss: the published layout is taken in, the face's crop decides, gradients reach the image alone."""
 
 from pathlib import Path
 

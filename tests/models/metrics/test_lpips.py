@@ -37,7 +37,7 @@ def test_wrong_tensors_are_named() -> None:
 
 
 def patterns() -> tuple[torch.Tensor, torch.Tensor]:
-    """Two deterministic pictures (1, 3, 64, 64) in [-1, 1]: waves, and the same waves turned and tinted."""
+    """Two deterministic images [1, 3, 64, 64] in [-1, 1]: waves, and the same waves turned and tinted."""
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     a = torch.stack([torch.sin(x / 5), torch.sin(y / 7), torch.cos((x + y) / 9)])
     b = torch.stack([torch.sin(y / 5), torch.sin(y / 7), torch.cos((x - y) / 9) * 0.5])

@@ -5,7 +5,7 @@ import torch
 
 from models.faces import retinaface
 from models.faces.retinaface import RetinaFace
-from models.parsing.facexlib_parsers import BiSeNet, ParseNet, Segmenter
+from models.parsing.facexlib_parsers import BiSeNet, FacexlibParser, ParseNet
 from tests.support.goldens import Case
 
 
@@ -47,7 +47,7 @@ def test_each_segmenter_normalises_its_own_way() -> None:
             assert x.shape[-1] == 512
             return (x,)
 
-    assert Segmenter(Echo()).logits(grey, 16).shape == (1, 3, 16, 16)
+    assert FacexlibParser(Echo()).logits(grey, 16).shape == (1, 3, 16, 16)
 
 
 def test_retinaface_equals_the_published_one() -> None:
@@ -63,9 +63,9 @@ def test_retinaface_equals_the_published_one() -> None:
     case.check("priors", priors)
     case.check("boxes", retinaface.decode_boxes(boxes, priors))
     case.check("points", retinaface.decode_points(points, priors))
-    picture = (image[0].permute(1, 2, 0) + 128).clamp(0, 255).to(torch.uint8).numpy()
+    rgb = (image[0].permute(1, 2, 0) + 128).clamp(0, 255).to(torch.uint8).numpy()
     net.score = float(scores[..., 1].max()) * 0.9
-    faces = net.detect(picture)
+    faces = net.detect(rgb)
     assert faces and faces == sorted(faces, key=lambda face: -face.score) and faces[0].points.shape == (5, 2)
     with pytest.raises(ValueError, match="not a RetinaFace on ResNet-50"):
         RetinaFace({})

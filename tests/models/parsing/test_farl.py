@@ -33,7 +33,7 @@ def test_a_warp_and_its_inverse_cancel(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = np.array(farl.TEMPLATE, np.float32)[None] * rng.uniform(0.2, 0.6) + rng.normal(0, 4, (3, 5, 2))
     warp = farl.WARPS[kind](points.astype(np.float32))
-    there = warp.inverse_grid(60, 90)  # picture pixel -> position in the square
+    there = warp.inverse_grid(60, 90)  # image pixel -> position in the square
     back = farl.sample(warp.grid(60, 90).permute(0, 3, 1, 2), there).permute(0, 2, 3, 1)
     x, y = torch.meshgrid((torch.arange(90) + 0.5) / 45 - 1, (torch.arange(60) + 0.5) / 30 - 1, indexing="xy")
     inside = there.abs().amax(-1) < 0.95

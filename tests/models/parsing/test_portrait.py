@@ -1,4 +1,4 @@
-"""The portrait parser: its layout is the teacher's, its training pairs keep labels and picture together."""
+"""The portrait parser: its layout is the teacher's, its training pairs keep labels and image together."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ CONTEXT = Context(profile=profile.load("portable"))
 
 
 def blob() -> tuple[np.ndarray, np.ndarray]:
-    """A face-like picture and its label probabilities: hair above, face in the middle, background around."""
+    """A face-like image and its label probabilities: hair above, face in the middle, background around."""
     labels = np.zeros((256, 256, 3), np.uint8)
     labels[..., 2] = 255
     labels[30:200, 60:200] = (255, 0, 0)
@@ -91,7 +91,7 @@ def test_enlarges_as_the_teacher_does(height: int, width: int, times: int, seed:
 @settings(max_examples=12, deadline=None)
 @given(st.integers(2, 12).map(lambda i: 32 * i))
 def test_cells_lie_where_the_teacher_put_them(size: int) -> None:
-    """A ramp sampled at every eighth pixel of the working picture comes back as that ramp at each pixel of the map."""
+    """A ramp sampled at every eighth pixel of the working image comes back as that ramp at each pixel of the map."""
     spread = PortraitParser(size).spread
     assert torch.allclose(spread.sum(1), torch.ones(256)) and (spread >= 0).all()
     centres = (torch.arange(256) + 0.5) * size / 256 - 0.5
