@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.generators.mobilestylegan import SLOPE, MobileStyleGAN, Modulation, SeparableConv, ToImage, slot_of
+from models.generators.mobilestylegan import SLOPE, MobileStyleGAN, Modulation, SeparableConv, ToImage, w_layer_of
 
 
 def narrow_type(device: str | torch.device) -> torch.dtype:
@@ -127,7 +127,7 @@ class LatentRenderer:
         self.blocks = [
             (
                 block.up,
-                slot_of(f"layers.{i}.up"),
+                w_layer_of(f"layers.{i}.up"),
                 _wavelet_order(block.up.bias.numel()),
                 self._conv(block.conv1, f"layers.{i}.conv1"),
                 self._conv(block.conv2, f"layers.{i}.conv2", ordered=i < last),
@@ -145,7 +145,9 @@ class LatentRenderer:
         bias = conv.bias.flatten()
         if order is not None:
             kernel, bias = kernel[order], bias[order]
-        return _Conv(conv.modulation, slot_of(name), depthwise, kernel.contiguous(), bias.to(self.dtype), noise, order)
+        return _Conv(
+            conv.modulation, w_layer_of(name), depthwise, kernel.contiguous(), bias.to(self.dtype), noise, order
+        )
 
     def __call__(self, latent: Tensor) -> Tensor:
         """The picture of one latent [1, 18, 512], float32 in about [-1, 1]. Raises: ValueError for another shape."""
@@ -159,7 +161,7 @@ class LatentRenderer:
                 rows = self._apply(conv, rows, latent)
         for conv in self.head:
             rows = self._apply(conv, rows, latent)
-        factors = self.to_image.modulation(latent[:, slot_of("head.to_img")]).flatten()
+        factors = self.to_image.modulation(latent[:, w_layer_of("head.to_img")]).flatten()
         order = _wavelet_order(len(self.to_image.weight))
         rows = torch.addmm(self.to_image.bias.flatten()[order], rows.float(), (self.to_image.weight[order] * factors).T)
         return _image(_Up.apply(rows, torch.full_like(rows[0], 0.5)))

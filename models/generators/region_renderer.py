@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.generators.latent_renderer import LatentRenderer, _Conv, _image, _rows, _Up, _wavelet_order
-from models.generators.mobilestylegan import SLOPE, MobileStyleGAN, slot_of
+from models.generators.mobilestylegan import SLOPE, MobileStyleGAN, w_layer_of
 from models.generators.region_weights import RegionWeights
 
 
@@ -159,7 +159,7 @@ class RegionRenderer:
             index += 1
         image = self.rows.to_image
         order = _wavelet_order(len(image.weight))
-        weight = (image.weight * image.modulation(self.latent[:, slot_of("head.to_img")]).flatten())[order]
+        weight = (image.weight * image.modulation(self.latent[:, w_layer_of("head.to_img")]).flatten())[order]
         kernels = (weight * (1 + deltas[index][0][:, order])).to(self.dtype)
         rows = _Pointwise.apply(
             rows, kernels, image.bias.flatten()[order].to(self.dtype), None, self._layout(len(rows)), True

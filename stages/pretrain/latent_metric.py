@@ -7,13 +7,13 @@ from torch import Tensor
 from models.encoders.face_loss import FaceLoss
 from models.encoders.optimisation import Metric
 from models.generators.latent_renderer import LatentRenderer, narrow_type
-from models.generators.mobilestylegan import NUM_WS, MobileStyleGAN, slot_of
+from models.generators.mobilestylegan import NUM_WS, MobileStyleGAN, w_layer_of
 from models.metrics.lpips import LPIPS
 from pipeline import progress, weights
 
 RANK = 256
 PROBES = 3  # a face
-READ = slot_of("head.to_img") + 1  # num_ws that the 256 px cut reads
+READ = w_layer_of("head.to_img") + 1  # num_ws that the 256 px cut reads
 
 
 def blank(faces: int) -> Metric:
