@@ -1,4 +1,4 @@
-"""What a stylised portrait costs: the generator at 1024 px and its 256 px cut, and the core forward from the caches.
+"""Seconds of a stylised portrait: the generator at 1024 px, its 256 px cut, and the forward pass from the caches.
 
 Run: `make bench`, or `python bench/forward.py`. Times are medians in one process; compare by ratio.
 """
@@ -20,7 +20,7 @@ RUNS = 5
 
 
 def clock(work: Callable[[], object]) -> float:
-    """Median seconds after one warm-up."""
+    """The median seconds of a call, after one warm-up."""
     work()
     times = []
     for _ in range(RUNS):
@@ -31,7 +31,7 @@ def clock(work: Callable[[], object]) -> float:
 
 
 def portrait_regions() -> torch.Tensor:
-    """A face within hair before a background, as discs: u8 [1, 256, 256]."""
+    """A region map u8 [1, 256, 256]: a disc of face inside a disc of hair, on background."""
     y, x = torch.meshgrid(torch.arange(256), torch.arange(256), indexing="ij")
     region = torch.full((256, 256), 2, dtype=torch.uint8)
     region[(x - 128) ** 2 + (y - 120) ** 2 < 100**2] = 0
@@ -41,7 +41,7 @@ def portrait_regions() -> torch.Tensor:
 
 @torch.no_grad()
 def main() -> None:
-    """Print a table of seconds and ratios to the 256 px cut."""
+    """Print a table of seconds, and of ratios to the 256 px cut."""
     ctx = Context(profile=profile.load("portable"))
     cut, full = networks.generator(ctx), networks.generator(ctx, full=True)
     hyper = hypernetworks.trained_hypernetwork(ctx, cut.layer_table())

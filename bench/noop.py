@@ -1,7 +1,7 @@
-"""What it costs to find that nothing is to be done: two collections of 5,000 pictures each, cached and packed.
+"""The cost of finding that there is no work: two collections of 5,000 images each, cached and packed.
 
-The caches have the portable profile's own recipes, their rows are filled in without its networks. Seconds are of the
-processor, and beside them of the clock, which counts what else the machine does.
+The caches have the recipes of the portable profile, but their rows are filled in without its networks. The table has
+processor seconds and wall-clock seconds; other work on the machine slows the latter.
 """
 
 import dataclasses
@@ -30,9 +30,9 @@ COUNT, ROUNDS = 5000, 5
 
 
 def flat(stage: StageSpec, ctx: Context) -> Worker:
-    """A worker whose rows are all alike."""
-    picture = images.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
-    other = {"bytes": picture, "text": ""}
+    """A worker whose rows are all the same."""
+    image = images.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
+    other = {"bytes": image, "text": ""}
     row: Row = {name: other.get(c.dtype, np.zeros(c.shape)) for name, c in stage.columns.items()}
 
     def work(items: Sequence[Item]) -> list[Row]:
@@ -42,7 +42,7 @@ def flat(stage: StageSpec, ctx: Context) -> Worker:
 
 
 def fill(ctx: Context) -> None:
-    """Source files, caches and shards of COUNT pictures in each collection."""
+    """Write source files, caches and shards of COUNT images in each collection."""
     for collection in COLLECTIONS:
         ctx.source(collection).mkdir(parents=True)
         for i in range(COUNT):
@@ -54,21 +54,21 @@ def fill(ctx: Context) -> None:
 
 
 def cost(words: Sequence[str]) -> tuple[float, float]:
-    """Processor seconds and those of the clock that a command takes; medians over ROUNDS after one that warms up."""
-    found = []
+    """Processor seconds and wall-clock seconds of a command: the medians of ROUNDS runs, after one warm-up."""
+    times = []
     for _ in range(ROUNDS + 1):
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(words, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        found.append((used, time.monotonic() - start))
-    return median(used for used, _ in found[1:]), median(clock for _, clock in found[1:])
+        times.append((used, time.monotonic() - start))
+    return median(used for used, _ in times[1:]), median(clock for _, clock in times[1:])
 
 
 def main() -> None:
-    """Print what the commands cost, and what a changed number of patches would run."""
+    """Print the cost of the commands, and what another number of patches would run."""
     cv2.setNumThreads(1)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # who runs a command twice has it compiled
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a command that runs twice finds itself compiled
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         ctx = Context(profile.load("portable"), cache=base / "cache", content=base / "content", style=base / "style")
@@ -94,13 +94,13 @@ def main() -> None:
                 str(ctx.style),
             ],
         }
-        print(f"| nothing to do, {2 * COUNT:,} pictures cached | processor seconds | clock |\n|---|---|---|")
+        print(f"| nothing to do, {2 * COUNT:,} images cached | processor seconds | clock |\n|---|---|---|")
         for title, words in commands.items():
             used, clock = cost(words)
             print(f"| {title} | {used:.2f} | {clock:.2f} |", flush=True)
         fewer = dataclasses.replace(ctx.profile.aladin, patches=ctx.profile.aladin.patches - 1)
-        told = chain.unfinished(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, aladin=fewer)))
-        print(f"\nGoal: `make shards` within 1 s of `--help`. With one patch fewer it would run: {', '.join(told)}.")
+        stages = chain.unfinished(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, aladin=fewer)))
+        print(f"\nGoal: `make shards` within 1 s of `--help`. With one patch fewer it would run: {', '.join(stages)}.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What a stage costs over its bare models (portable profile): reading, decoding, digests, parts and compaction.
+"""The overhead of a stage over its bare models (portable profile): reading, decoding, digests, parts and compaction.
 
-The bare time is that of the stage's own worker on the same pictures, decoded beforehand and held in memory; what of the
-rest is decoding is told apart. Times are of the processor; stage and worker run ROUNDS times in turn, and the median of
-each counts.
+The bare time is that of the stage's own worker on the same images, decoded before and held in memory. Decoding is also
+shown separately. Times are processor times. Stage and worker run ROUNDS times in turn; the median of each counts.
 """
 
 import functools
@@ -24,18 +23,18 @@ from pipeline.runner.spec import Item, StageSpec, Worker
 from stages.loaders import generator as networks
 from stages.preprocess import aladin_codes, align, latents, masks
 
-FACES, COUNT = 4, 240  # so many that opening and compacting files is shared by some
-FEWER = {"align": 48, "aladin-codes": 8, "latents": 4}  # pictures, where each takes longer
+FACES, COUNT = 4, 240  # enough that several rows share the opening and compacting of a file
+FEWER = {"align": 48, "aladin-codes": 8, "latents": 4}  # images, for stages that take longer per image
 ROUNDS = 3
 
 
 def make_portraits(folder: Path, ctx: Context) -> None:
-    """COUNT pictures with a margin, of FACES faces of the generator."""
+    """Write COUNT images with a margin, of FACES faces that the generator made."""
     generator = networks.generator(ctx)
     with torch.inference_mode():
         w = generator.mean_latent()
-        drawn = generator.map(torch.randn(FACES, 512, generator=torch.Generator().manual_seed(0)))
-        faces = [images.to_arrays(generator((w + 0.6 * (d - w))[None, None].expand(1, 18, -1)))[0] for d in drawn]
+        latents_w = generator.map(torch.randn(FACES, 512, generator=torch.Generator().manual_seed(0)))
+        faces = [images.to_arrays(generator((w + 0.6 * (d - w))[None, None].expand(1, 18, -1)))[0] for d in latents_w]
     for i in range(COUNT):
         face = cv2.resize(faces[i % FACES], (480, 480), interpolation=cv2.INTER_CUBIC)
         data = images.encode(np.roll(cv2.copyMakeBorder(face, *[80] * 4, cv2.BORDER_REPLICATE), i, 1), ".jpg")
@@ -43,7 +42,7 @@ def make_portraits(folder: Path, ctx: Context) -> None:
 
 
 def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
-    """Seconds of the worker alone."""
+    """The seconds of the worker alone."""
     if stage.parents:
         data: list[dict] = []
         for parent, columns in stage.parents.items():
@@ -58,7 +57,7 @@ def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
         items = [Item(p.stem, {"source": p.read_bytes()}, p.name) for p in sorted(ctx.content.iterdir())[: ctx.limit]]
     decode, images.decode = images.decode, functools.cache(images.decode)
     try:
-        for item in items:  # the first time decodes, and warms the models up; align's decoding, of files, stays in
+        for item in items:  # the first pass decodes and warms up the models; align's decoding of files still counts
             worker([item])
         start = time.process_time()
         for i in range(0, len(items), stage.batch):
@@ -69,7 +68,7 @@ def bare(stage: StageSpec, worker: Worker, ctx: Context) -> float:
 
 
 def main() -> None:
-    """Print each stage's seconds, its worker's, and the share that is not the worker's."""
+    """Print the time of each stage and of its worker, and the overhead."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -77,7 +76,7 @@ def main() -> None:
         (base / "in").mkdir()
         ctx = Context(profile.load("portable"), cache=base / "cache", content=base / "in", style=base / "in")
         make_portraits(ctx.content, ctx)
-        print("| stage | pictures | ms a picture, whole | bare | overhead | of it decoding |")
+        print("| stage | images | ms per image, whole | bare | overhead | of it decoding |")
         print("|---|---|---|---|---|---|")
         stages = (align.spec(ctx), masks.parse_spec(ctx), masks.spec(ctx), aladin_codes.spec(ctx), latents.spec(ctx))
         for stage in stages:
@@ -104,7 +103,7 @@ def main() -> None:
 
 
 def _run(stage: StageSpec, ctx: Context) -> tuple[int, float, float]:
-    """Run the stage: its rows, its seconds, and those that `pictures.decode` took."""
+    """Run the stage; return its rows, its seconds, and the seconds that `images.decode` took."""
     decode, spent = images.decode, 0.0
 
     def timed(data: bytes, size: int | None = None, halve: bool = False) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Choosing windows inside regions: every position at once by an integral image, against drawing until enough fit.
+"""Sampling windows inside regions: all positions at once by an integral image, against rejection sampling.
 
-Both take 8 windows of 64 px with a coverage of 0.7 in each of the regions of head-shaped maps of 256 px, thin hair
-among them; drawing gives up on a region after 2,000 tries.
+Both sample 8 windows of 64 px with a coverage of 0.7 in each region of head-shaped maps of 256 px; some maps have thin
+hair. Rejection sampling gives up on a region after 2,000 tries.
 """
 
 import time
@@ -17,7 +17,7 @@ SIDE, SIZE, COUNT, COVERAGE, TRIES, MAPS, REPEATS = 256, 64, 8, 0.7, 2000, 24, 5
 
 
 def head(rng: np.random.Generator) -> np.ndarray:
-    """A region map: a face's ellipse, hair around its upper half, background."""
+    """A region map u8 [SIDE, SIDE]: an ellipse of face, hair around its upper half, background."""
     region = np.full((SIDE, SIDE), 2, np.uint8)
     centre = (int(rng.integers(108, 148)), int(rng.integers(128, 160)))
     face = np.array([rng.integers(48, 66), rng.integers(64, 86)])
@@ -28,43 +28,43 @@ def head(rng: np.random.Generator) -> np.ndarray:
 
 
 def by_rejection(region: np.ndarray, seed: int) -> tuple[list[tuple[int, int]], int]:
-    """The corners found and the regions given up."""
+    """The corners (x, y) of the sampled windows, and the number of regions given up."""
     rng = np.random.default_rng(seed)
-    found: list[tuple[int, int]] = []
+    corners: list[tuple[int, int]] = []
     for label in range(3):
         mask = region == label
-        wanted = len(found) + COUNT
+        target = len(corners) + COUNT
         for _ in range(TRIES):
             x, y = rng.integers(0, SIDE - SIZE + 1, 2)
             if mask[y : y + SIZE, x : x + SIZE].mean() >= COVERAGE:
-                found.append((x, y))
-            if len(found) == wanted:
+                corners.append((x, y))
+            if len(corners) == target:
                 break
-    return found, -(-(3 * COUNT - len(found)) // COUNT)
+    return corners, -(-(3 * COUNT - len(corners)) // COUNT)
 
 
 def main() -> None:
-    """Print the mean and the median over the maps."""
+    """Print the mean and the median time over the maps."""
     rng = np.random.default_rng(0)
-    at_once, drawn, given_up = [], [], 0
+    at_once, rejection, given_up = [], [], 0
     for seed in range(MAPS):
         region = head(rng)
         at_once.append(_seconds(lambda: sample_region_windows(region, SIZE, COUNT, (COVERAGE,), seed)))  # noqa: B023
-        drawn.append(_seconds(lambda: by_rejection(region, seed)))  # noqa: B023
+        rejection.append(_seconds(lambda: by_rejection(region, seed)))  # noqa: B023
         given_up += by_rejection(region, seed)[1]
-    ratio = sum(drawn) / sum(at_once)
-    print("| patch selection, a picture | ms, mean | ms, median |\n|---|---|---|")
-    for name, times in (("integral image", at_once), ("rejection sampling", drawn)):
+    ratio = sum(rejection) / sum(at_once)
+    print("| patch selection, per image | ms, mean | ms, median |\n|---|---|---|")
+    for name, times in (("integral image", at_once), ("rejection sampling", rejection)):
         print(f"| {name} | {np.mean(times) * 1e3:.2f} | {median(times) * 1e3:.2f} |")
     print(
         f"\n{ratio:.0f} x as fast over all {MAPS} maps (goal: 20 x), "
-        f"{median(np.divide(drawn, at_once)):.0f} x on the "
+        f"{median(np.divide(rejection, at_once)):.0f} x on the "
         f"median map; rejection sampling gave up on {given_up} of {3 * MAPS} regions."
     )
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The least of REPEATS times, the first of which only warms up."""
+    """The least of REPEATS times, after one warm-up."""
     times = []
     for _ in range(REPEATS + 1):
         start = time.process_time()

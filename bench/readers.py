@@ -1,7 +1,7 @@
-"""What reading costs in one process: both readers, a plain file-per-sample Dataset, and decoding the pictures alone.
+"""The cost of reading in one process: both readers, a plain file-per-sample Dataset, and decoding the images alone.
 
-All give the same 256 px samples in batches of 16; the bound decodes photo and region map from memory and does nothing
-else. Times are of the processor, taken in turns, so that a busy machine slows all of them alike.
+All read the same 256 px samples in batches of 16. The bound decodes image and region map from memory and does nothing
+else. Times are processor times, measured in turn, so that a busy machine slows all of them equally.
 """
 
 import json
@@ -27,7 +27,7 @@ COUNT, BATCH, ROUNDS = 320, 16, 7
 
 
 class Files(Dataset):
-    """Five files a sample in a folder, as one would write it first."""
+    """A simple Dataset: five files per sample in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,7 +49,7 @@ class Files(Dataset):
 
 
 def sample(number: int) -> tuple[str, shards.Sample]:
-    """A sample of the portable profile's shapes, its picture as hard to code as a photo (about 50 kB)."""
+    """A sample with the shapes of the portable profile; its image is as hard to compress as a photo (about 50 kB)."""
     rng = np.random.default_rng(number)
     image = (
         sum(
@@ -71,7 +71,7 @@ def sample(number: int) -> tuple[str, shards.Sample]:
 
 
 def main() -> None:
-    """Print samples a second of each and its share of the bound."""
+    """Print the samples per second of each reader, and their ratio to the bound."""
     cv2.setNumThreads(0)
     samples = [sample(i) for i in range(COUNT)]
     with tempfile.TemporaryDirectory() as name:
@@ -99,7 +99,7 @@ def main() -> None:
             return lambda: sum(1 for _ in (loader.epoch() if hasattr(loader, "epoch") else loader)) and None
 
         works = {
-            "pictures decoded, no more (the bound)": bound,
+            "images decoded, nothing else (the bound)": bound,
             "whole samples decoded, from memory": everything,
             "whole samples decoded and batched, from memory": whole,
             "indexed reader": drain(Loader(Samples(folder, "content"), BATCH, 0)),
@@ -119,11 +119,11 @@ def main() -> None:
                 start = time.process_time()
                 work()
                 times[n].append(time.process_time() - start)
-    base = times["pictures decoded, no more (the bound)"][1:]  # the first round warms up
+    base = times["images decoded, nothing else (the bound)"][1:]  # the first round warms up
     print("| reading, one process | samples/s | of the bound |\n|---|---|---|")
-    for n, found in times.items():
-        share = median(b / t for b, t in zip(base, found[1:], strict=True))
-        print(f"| {n} | {COUNT / median(found[1:]):.0f} | {share:.2f} |")
+    for n, seconds in times.items():
+        share = median(b / t for b, t in zip(base, seconds[1:], strict=True))
+        print(f"| {n} | {COUNT / median(seconds[1:]):.0f} | {share:.2f} |")
     print("\nGoals for the indexed reader: 0.85 of the bound or more, never slower than the Dataset.")
 
 

@@ -1,4 +1,4 @@
-"""Runs every measurement of this folder, or those named, and writes what they print to bench/results.md."""
+"""Runs all measurements in this folder, or those named, and writes their output to bench/results.md."""
 
 import os
 import platform
@@ -7,22 +7,23 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-OWN = Path(__file__).resolve()
-FOLDER = OWN.parent
+SELF = Path(__file__).resolve()
+FOLDER = SELF.parent
 
 
 def main(names: list[str]) -> None:
-    """Write each section as it is measured, so that none is lost; raises CalledProcessError when one fails.
+    """Run the measurements and write each section as soon as it is measured.
 
-    With `names` (as `readers`) the other sections stay as they are.
+    With `names` (such as `readers`) the other sections stay as they are.
+    Raises: CalledProcessError when a measurement fails.
     """
     path = FOLDER / "results.md"
-    chosen = [FOLDER / f"{name}.py" for name in names] or [s for s in sorted(FOLDER.glob("*.py")) if s != OWN]
+    chosen = [FOLDER / f"{name}.py" for name in names] or [s for s in sorted(FOLDER.glob("*.py")) if s != SELF]
     sections = _sections(path.read_text()) if path.exists() else {}
     for script in chosen:
         print(f"bench/{script.name}", file=sys.stderr, flush=True)
         before = os.getloadavg()[0]
-        found = subprocess.run(
+        done = subprocess.run(
             [sys.executable, script],
             stdout=subprocess.PIPE,
             text=True,
@@ -30,7 +31,7 @@ def main(names: list[str]) -> None:
             env={"OMP_NUM_THREADS": "1", **os.environ},
         )
         loads = f"Load {before:.1f} before, {os.getloadavg()[0]:.1f} after."
-        sections[script.name] = f"{loads}\n\n{found.stdout.strip()}"
+        sections[script.name] = f"{loads}\n\n{done.stdout.strip()}"
         parts = [_head(), *(f"## {name}\n\n{text}" for name, text in _ordered(sections))]
         path.write_text("\n\n".join(parts) + "\n")
     print(path)
@@ -46,14 +47,14 @@ def _head() -> str:
 
 
 def _ordered(sections: dict[str, str]) -> list[tuple[str, str]]:
-    """What people wrote first, as `missed`, then the measurements."""
+    """The sections in order: first those that people wrote, such as `missed`, then the measurements."""
     return sorted(sections.items(), key=lambda section: (section[0].endswith(".py"), section[0]))
 
 
 def _sections(text: str) -> dict[str, str]:
-    """The sections of a results.md by their script, or other title."""
-    found = (part.split("\n", 1) for part in text.split("\n## ")[1:])
-    return {name.strip(): rest.strip() for name, rest in found}
+    """The sections of a results.md by the name of their script, or another title."""
+    parts = (part.split("\n", 1) for part in text.split("\n## ")[1:])
+    return {name.strip(): rest.strip() for name, rest in parts}
 
 
 if __name__ == "__main__":

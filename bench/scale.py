@@ -1,7 +1,7 @@
-"""What 20,000 pictures cost that 1,000 do not: peak memory of every kind of stage and reader; commands without work.
+"""The cost of 20,000 images against 1,000: peak memory of every kind of stage and reader, and commands without work.
 
-The workers only draw random numbers, so that all memory that grows is the pipeline's own; a row is about 15 kB. Each
-figure is the peak of a process of its own.
+The workers only generate random numbers, so all memory growth is the pipeline's own. A row has about 15 kB. Each figure
+is the peak of a separate process.
 """
 
 import json
@@ -45,7 +45,7 @@ STEPS = {
 
 
 def stage(name: str) -> StageSpec:
-    """A stage whose rows are cheap to make."""
+    """A stage whose rows are cheap to compute."""
     rng = np.random.default_rng(0)
     image = images.encode(rng.integers(0, 255, (32, 32, 3), np.uint8), ".jpg")
 
@@ -64,7 +64,7 @@ def stage(name: str) -> StageSpec:
 
 
 def step(name: str, ctx: Context) -> None:
-    """Do one step over everything in `ctx`."""
+    """Run one step on everything in `ctx`."""
     if name in COLUMNS:
         from pipeline.runner.run import run_stage
 
@@ -84,25 +84,25 @@ def step(name: str, ctx: Context) -> None:
 
 
 def context(base: Path) -> Context:
-    """Where the pictures of `base` are kept."""
+    """The context of a run in the folder `base`."""
     return Context(profile.load("tiny"), cache=base / "cache", content=base / "in", style=base / "in")
 
 
 def peak(name: str, base: Path) -> float:
-    """Peak MB of a process that does one step."""
+    """The peak memory in MB of a process that runs one step."""
     done = subprocess.run([sys.executable, __file__, name, str(base)], capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout))
 
 
 def cost(work: Callable[[], object]) -> float:
-    """Processor seconds of the processes that `work` starts; the least of three, as it is the same work each time."""
-    found = []
+    """The processor seconds of the processes that `work` starts: the least of three runs."""
+    times = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         work()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return min(found)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
 
 
 def call(*words: object) -> None:
@@ -111,7 +111,7 @@ def call(*words: object) -> None:
 
 
 def main() -> None:
-    """Print what grows, and what no work costs."""
+    """Print the growth of memory, and the cost of commands without work."""
     with tempfile.TemporaryDirectory() as name:
         peaks: dict[str, list[float]] = {title: [] for title in STEPS}
         for count in (FEW, MANY):
@@ -121,7 +121,7 @@ def main() -> None:
                 (base / "in" / f"k{i:06d}.jpg").write_text(str(i))
             for title, what in STEPS.items():
                 peaks[title].append(peak(what, base))
-        print(f"| peak memory, MB | {FEW:,} pictures | {MANY:,} | growth |\n|---|---|---|---|")
+        print(f"| peak memory, MB | {FEW:,} images | {MANY:,} | growth |\n|---|---|---|---|")
         for title, (few, many) in peaks.items():
             print(f"| {title} | {few:.0f} | {many:.0f} | {many - few:.0f} |")
         print("\nGoal: a growth under 50 MB.\n")
@@ -131,7 +131,7 @@ def main() -> None:
             "`hypernst inspect aladin.h5`": ("inspect", cache),
             "`hypernst inspect --full`": ("inspect", cache, "--full"),
         }
-        print(f"| command, {MANY:,} pictures cached | processor seconds |\n|---|---|")
+        print(f"| command, {MANY:,} images cached | processor seconds |\n|---|---|")
         for title, words in commands.items():
             print(f"| {title} | {cost(partial(call, *words)):.2f} |")
         print(f"| packing shards, nothing to do | {cost(lambda: peak('shards', base)):.2f} |")

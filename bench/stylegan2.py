@@ -1,7 +1,7 @@
 """StyleGAN2 at 256 px on this machine: upsampling without inserted zeros, and bf16 against fp32.
 
-Run: `python bench/stylegan2.py`. Weights are drawn, in the published sizes (none are at hand); latents follow the
-mapping. Times are medians in one process; compare by ratio. PSNR is of pictures with peak 2 (from -1 to 1).
+Run: `python bench/stylegan2.py`. Weights are random, in the published sizes; latents come from the mapping network.
+Times are medians in one process; compare by ratio. PSNR is of images in [-1, 1], so the peak is 2.
 """
 
 import time
@@ -24,7 +24,7 @@ RUNS = 5
 
 
 def inserting(x: Tensor, kernel: Tensor, up: Pair = 1, down: Pair = 1, pad: tuple[int, ...] = (0, 0)) -> Tensor:
-    """`upfirdn` as its definition says: zeros between samples, then an ordinary convolution of each channel."""
+    """`upfirdn` by its definition: zeros between the samples, then a convolution of each channel."""
     assert isinstance(up, int)
     n, c, h, w = x.shape
     wide = F.pad(x.reshape(n * c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n * c, 1, h * up, w * up)
@@ -34,7 +34,7 @@ def inserting(x: Tensor, kernel: Tensor, up: Pair = 1, down: Pair = 1, pad: tupl
 
 
 def inserting_convolution(self: ModulatedConv, x: Tensor, kernel: Tensor) -> Tensor:
-    """`ModulatedConv._convolve` of one shared kernel with zeros inserted where it upsamples."""
+    """`ModulatedConv._convolve` with one shared kernel, with zeros inserted where it upsamples."""
     if self.blur is None:
         return F.conv2d(x, kernel[0], padding=kernel.shape[-1] // 2)
     wide = x.new_zeros(*x.shape[:2], 2 * x.shape[2] - 1, 2 * x.shape[3] - 1)
@@ -44,31 +44,31 @@ def inserting_convolution(self: ModulatedConv, x: Tensor, kernel: Tensor) -> Ten
 
 @contextmanager
 def zeros(convolutions: bool) -> Iterator[None]:
-    """Upsample by inserted zeros: the filters, and with `convolutions` the upsampling convolutions, too."""
-    kept = stylegan2.upfirdn, ModulatedConv._convolve
+    """Within this context upsample by inserting zeros: in the filters, and with `convolutions` in the convolutions."""
+    originals = stylegan2.upfirdn, ModulatedConv._convolve
     stylegan2.upfirdn = inserting
     if convolutions:
         ModulatedConv._convolve = inserting_convolution  # type: ignore[method-assign]
     try:
         yield
     finally:
-        stylegan2.upfirdn, ModulatedConv._convolve = kept  # type: ignore[method-assign]
+        stylegan2.upfirdn, ModulatedConv._convolve = originals  # type: ignore[method-assign]
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """The seconds of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """dB, peak 2."""
+    """The PSNR of two images in [-1, 1], in dB."""
     return float(10 * torch.log10(4 / (a.float() - b.float()).square().mean()))
 
 
-def draw(net: nn.Module, gain: float = 1.0) -> None:
-    """Give convolutions He weights and batch norms what keeps signals near unit size."""
+def randomise(net: nn.Module, gain: float = 1.0) -> None:
+    """Give convolutions He weights, and batch norms weights that keep signals near unit size."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -84,10 +84,10 @@ def main() -> None:
     net = StyleGAN2(256).eval()
     w = net.map(torch.randn(1, 512))
     span = net(w).std()
-    for module in (net.to_rgb1, *net.to_rgbs):  # pictures of deviation 0.5, as photographs have in [-1, 1]
+    for module in (net.to_rgb1, *net.to_rgbs):  # images with a std of 0.5, as photos have in [-1, 1]
         module.conv.weight.mul_(0.5 / span)
     ways: dict[str, Callable[[], Tensor]] = {"transposed convolutions": lambda: net(w)}
-    pictures, times = {"transposed convolutions": net(w)}, {}
+    outputs, times = {"transposed convolutions": net(w)}, {}
     for name, convolutions in (("zeros inserted for the filters", False), ("zeros inserted everywhere", True)):
 
         def work(convolutions: bool = convolutions) -> Tensor:
@@ -95,17 +95,17 @@ def main() -> None:
                 return net(w)
 
         ways[name] = work
-        pictures[name] = work()
+        outputs[name] = work()
     for name in ways:
-        assert torch.allclose(pictures[name], pictures["transposed convolutions"], atol=1e-3)
+        assert torch.allclose(outputs[name], outputs["transposed convolutions"], atol=1e-3)
         times[name] = []
     for _ in range(RUNS):
         for name, way in ways.items():
             times[name].append(seconds(way))
     base = median(times["transposed convolutions"])
     print("| StyleGAN2-256 forward, batch 1 | seconds | ratio |\n|---|---|---|")
-    for name, found in times.items():
-        print(f"| {name} | {median(found):.3f} | {median(found) / base:.2f} |")
+    for name, measured in times.items():
+        print(f"| {name} | {median(measured):.3f} | {median(measured) / base:.2f} |")
     x, kernel = torch.randn(2, 128, 64, 64), net.to_rgbs[0].upsample.kernel
     quick, slow = (
         median(seconds(lambda f=f: f(x, kernel, 2, 1, (2, 1))) for _ in range(RUNS)) for f in (upfirdn, inserting)
@@ -113,40 +113,40 @@ def main() -> None:
     print(f"| 2 x 128 x 64 x 64 upsampled twofold: transposed | {quick:.4f} | 1.00 |")
     print(f"| 2 x 128 x 64 x 64 upsampled twofold: zeros inserted | {slow:.4f} | {slow / quick:.2f} |")
 
-    print("\n| bf16 autocast against fp32 | PSNR of the picture, dB |\n|---|---|")
-    want = net(w)
+    print("\n| bf16 autocast against fp32 | PSNR of the image, dB |\n|---|---|")
+    reference = net(w)
     with torch.autocast("cpu", torch.bfloat16):
-        print(f"| generator | {psnr(net(w), want):.1f} |")
+        print(f"| generator | {psnr(net(w), reference):.1f} |")
     encoder = Encoder4Editing(14).eval()
-    draw(encoder)
+    randomise(encoder)
     x = F.interpolate(torch.rand(1, 3, 16, 16) * 2 - 1, (256, 256), mode="bicubic").clamp(-1, 1)
     encoder.latent_avg = w
-    scale = 0.5 / encoder.codes(x).std()  # offsets of half a deviation, as trained encoders give
+    scale = 0.5 / encoder.codes(x).std()  # offsets with a std of 0.5, as trained encoders give
     for head in encoder.styles:
         head.linear.weight.mul_(scale)
         head.linear.bias.mul_(scale)
-    want = net(encoder(x))
+    reference = net(encoder(x))
     with torch.autocast("cpu", torch.bfloat16):
         latent = encoder(x)
         both = net(latent)
-    print(f"| e4e, picture of its latents by the fp32 generator | {psnr(net(latent.float()), want):.1f} |")
-    print(f"| e4e and generator | {psnr(both, want):.1f} |")
+    print(f"| e4e, image of its latents by the fp32 generator | {psnr(net(latent.float()), reference):.1f} |")
+    print(f"| e4e and generator | {psnr(both, reference):.1f} |")
     del encoder
     hyper = RegionHyperStyle(net.layer_table()).eval()
-    draw(hyper)
+    randomise(hyper)
     assert hyper.net.shared_weight_hypernet is not None
     hyper.net.shared_weight_hypernet.w1.normal_(0, 0.01)
     hyper.fusion.weight[:, 512:].normal_(0, 0.05)
     codes, region = F.normalize(torch.randn(1, 4, 256), dim=-1), torch.randint(0, 3, (1, 256, 256)).byte()
     deltas = [d * (0.1 / d.std()).clamp(max=1) for d in hyper(x, x, codes, region)]
     factors = [float(d.std() / e.std()) for d, e in zip(deltas, hyper(x, x, codes, region), strict=True)]
-    want = net(w, deltas)
+    reference = net(w, deltas)
     with torch.autocast("cpu", torch.bfloat16):
         rough = [d * f for d, f in zip(hyper(x, x, codes, region), factors, strict=True)]
         both = net(w, rough)
-    alone = psnr(net(w, [d.float() for d in rough]), want)
-    print(f"| hypernetwork, its deltas (deviation 0.1) in the fp32 generator | {alone:.1f} |")
-    print(f"| hypernetwork and generator | {psnr(both, want):.1f} |")
+    alone = psnr(net(w, [d.float() for d in rough]), reference)
+    print(f"| hypernetwork, its deltas (std 0.1) in the fp32 generator | {alone:.1f} |")
+    print(f"| hypernetwork and generator | {psnr(both, reference):.1f} |")
 
 
 if __name__ == "__main__":

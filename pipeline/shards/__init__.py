@@ -1,1 +1,1 @@
-"""Webdataset shards: written, indexed and read back."""
+"""Webdataset shards: writing, indexing and reading them."""

@@ -1,4 +1,4 @@
-"""Batches: their order, how samples become one, and what readers share."""
+"""Batches: their order, how samples are collated, and what both loaders share."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 
-ALIGNED = 64  # bytes between the tensors of a batch
+ALIGNED = 64  # the tensors of a batch begin at multiples of this many bytes
 
 
 class Batches(ABC):
-    """Endless batches for one rank: every epoch each sample once, in an order drawn from (seed, epoch).
+    """Endless batches for one rank: each sample once per epoch, in a random order that depends on (seed, epoch).
 
-    All ranks get the same number of batches an epoch, `steps`. A batch is a dict: key and json are lists of text,
-    the rest torch tensors as in `fields` with N in front (uint8 stays uint8: normalise on the device).
-    `step` counts the batches handed out; set it through `restore` to go on exactly where another loader stopped.
+    All ranks get the same number of batches per epoch, `steps`. A batch is a dict: key and json are lists of text,
+    the rest are torch tensors [N, ...] of the arrays in `fields` (uint8 stays uint8: normalise it on the device).
+    `step` counts the batches that were yielded. `restore` sets it, to resume exactly where another loader stopped.
     """
 
     steps: int
     step: int = 0
-    identity: dict[str, int]  # what another loader must share to go on where this one stopped
+    identity: dict[str, int]  # settings that a loader must share to resume where this one stopped
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.loader():
@@ -34,41 +34,42 @@ class Batches(ABC):
             yield batch
 
     def epoch(self) -> Iterator[dict[str, Any]]:
-        """What is left of the current epoch."""
+        """The remaining batches of the current epoch."""
         return itertools.islice(iter(self), self.steps - self.step % self.steps)
 
     def state(self) -> dict[str, int]:
-        """What `restore` needs, as JSON values."""
+        """The state for `restore`, as JSON values."""
         return {**self.identity, "step": self.step}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on after `state`; raises UserError when it is from other samples or settings."""
+        """Continue after `state`. Raises: UserError(2) when it is from other samples or settings."""
         other = {k: v for k, v in state.items() if k != "step"}
         if other != self.identity:
-            raise UserError(f"cannot resume: the checkpoint's data were {other}, now {self.identity}; start anew", 2)
+            raise UserError(f"cannot resume: the data was {other}, now it is {self.identity}; start a new run", 2)
         self.step = state["step"]
 
     @abstractmethod
     def loader(self) -> "DataLoader":
-        """The batches from `self.step` on; a worker hands over whole ones, as single samples cost too much."""
+        """The batches from `self.step` on; workers send whole batches, as sending single samples is slow."""
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The epoch's permutation of 0..count-1."""
+    """The permutation of 0..count-1 for this epoch: i64 [count]."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def piece(count: int, pieces: int, i: int) -> tuple[int, int]:
-    """Where piece i of `count` things begins and ends when they are split into `pieces` as equal as can be."""
+    """Start and stop of piece i when `count` items are split into `pieces` that are as equal as possible."""
     small, more = divmod(count, pieces)
     start = i * small + min(i, more)
     return start, start + small + (i < more)
 
 
 def steps(count: int, batch: int, readers: int, where: str) -> int:
-    """Batches an epoch for each of the `readers`: of at most `batch` samples, unless some would be empty then.
+    """The number of batches per epoch for each of the `readers`.
 
-    Raises: UserError when a reader would go without any.
+    A batch has at most `batch` samples; it has more only where a batch would be empty otherwise.
+    Raises: UserError(2) when there are fewer samples than readers.
     """
     if count < readers:
         raise UserError(f"{where}: {count} samples for {readers} ranks or workers; expected at least one each", 2)
@@ -76,11 +77,11 @@ def steps(count: int, batch: int, readers: int, where: str) -> int:
 
 
 def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[str, Any]:
-    """The `fields` of `count` samples as one batch: tensors with N in front; key and json become lists.
+    """The `fields` of `count` samples as one batch: tensors [N, ...]; key and json become lists.
 
-    Fresh memory comes page by page and costs as much as reading. So each value is let go before the next is decoded,
-    and the tensors of a batch share one buffer, which numpy asks huge pages for when it is large.
-    Raises: UserError when a sample's arrays have other shapes than the first one's.
+    Allocating memory page by page takes as long as reading. So each value is freed before the next one is decoded, and
+    the tensors of a batch share one buffer, for which numpy requests huge pages when it is large.
+    Raises: UserError when the arrays of a sample have other shapes than those of the first one.
     """
     import torch
 
@@ -90,25 +91,25 @@ def collate(samples: Iterable[Iterable[tuple[str, Any]]], count: int) -> dict[st
         if i == 0:
             sample = [*sample]
             lists = {name: [] for name, value in sample if not isinstance(value, np.ndarray)}
-            arrays = _trays({name: value for name, value in sample if isinstance(value, np.ndarray)}, count)
+            arrays = _allocate({name: value for name, value in sample if isinstance(value, np.ndarray)}, count)
         for name, value in sample:
-            tray = arrays.get(name)
-            if tray is None:
+            array = arrays.get(name)
+            if array is None:
                 lists[name].append(value)
-            elif tray.shape[1:] == value.shape and tray.dtype == value.dtype:
-                tray[i] = value
+            elif array.shape[1:] == value.shape and array.dtype == value.dtype:
+                array[i] = value
             else:
-                expected = f"{tray.dtype}{list(tray.shape[1:])}"
+                expected = f"{array.dtype}{list(array.shape[1:])}"
                 raise UserError(
-                    f"a batch's {name} are {expected}, but that of {lists['key'][-1]!r} is "
+                    f"sample {lists['key'][-1]!r}: its {name} does not fit the batch: expected {expected}, but it is "
                     f"{value.dtype}{list(value.shape)}; run `hypernst shards` again"
                 )
             del value
-    return {**lists, **{name: torch.from_numpy(tray) for name, tray in arrays.items()}}
+    return {**lists, **{name: torch.from_numpy(array) for name, array in arrays.items()}}
 
 
-def _trays(first: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Room for `count` arrays like each of `first`, all of it in one buffer."""
+def _allocate(first: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Empty arrays [count, ...] for each array of `first`, all in one buffer."""
     ends = [*itertools.accumulate(-(-count * value.nbytes // ALIGNED) * ALIGNED for value in first.values())]
     buffer = np.empty(ends[-1], np.uint8)
     return {
@@ -118,12 +119,12 @@ def _trays(first: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]
 
 
 def as_is(batch: Any) -> Any:
-    """Instead of DataLoader's own conversion, which would make a tensor of whatever it can."""
+    """The batch unchanged; used in place of DataLoader's conversion, which would turn every value into a tensor."""
     return batch
 
 
 def single_thread(_: int) -> None:
-    """In a worker: the other cores have workers of their own."""
+    """Limit OpenCV to one thread in this worker, as the other cores have their own workers."""
     import cv2
 
     cv2.setNumThreads(0)

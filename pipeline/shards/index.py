@@ -1,4 +1,4 @@
-"""The index of the shards: which sample lies where, and what the shards were made from."""
+"""The index of the shards: where each sample lies, and what the shards were made from."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from pipeline import SCHEMA, __version__
 from pipeline.errors import UserError
 from pipeline.sources.keys import KEY
 
-MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # of every sample, in this order
-BLOCK = 512  # of a tar
+MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # the members of every sample, in this order
+BLOCK = 512  # bytes of a block of a tar
 NAME = re.compile(r"[0-9a-z_-]+\.tar")
 
 
 @dataclass
 class Shard:
-    """One tar as the index lists it; sample i starts at offsets[i], its members are sizes[i] bytes each."""
+    """One tar as listed in the index: sample i starts at byte offsets[i], and its members have sizes[i] bytes."""
 
     name: str
     collection: str
@@ -34,9 +34,9 @@ class Shard:
 
 
 def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
-    """Provenance and shards of index.json, each tar checked to be there in full length.
+    """The provenance and the shards in index.json; every tar is checked to exist with its full size.
 
-    Raises: UserError when the index is missing, of another schema, or does not fit the tars.
+    Raises: UserError when the index is missing, has another schema, or does not fit the tars.
     """
     provenance, shards = parse_index(
         (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b"", str(folder)
@@ -53,7 +53,10 @@ def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
 
 
 def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
-    """Provenance and shards out of the bytes of an index.json; raises UserError when it is not one of ours."""
+    """The provenance and the shards in the bytes of an index.json; `where` names its folder in messages.
+
+    Raises: UserError when the bytes are no index of this schema.
+    """
     if not data:
         raise UserError(f"{where}: no index.json, so no finished shards; run `hypernst shards`")
     try:
@@ -73,7 +76,7 @@ def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
 
 
 def _wrong(shard: Shard) -> str:
-    """What is wrong with a shard's entry. Names are checked as they become parts of paths and of commands of gopen."""
+    """What is wrong with the entry of a shard, or "". Names become parts of paths and commands, so they are checked."""
     texts = [shard.name, shard.collection, shard.split, shard.sha256, *shard.keys]
     numbers = [shard.samples, shard.bytes, *shard.offsets, *(size for sizes in shard.sizes for size in sizes)]
     if not all(type(text) is str for text in texts) or not all(type(number) is int for number in numbers):
@@ -93,7 +96,7 @@ def _wrong(shard: Shard) -> str:
 
 
 def is_current(folder: Path, provenance: dict[str, Any]) -> bool:
-    """Whether finished shards of exactly this provenance are there."""
+    """Whether `folder` holds finished shards of exactly this provenance."""
     try:
         return {**read_index(folder)[0], "program": __version__} == json.loads(json.dumps(provenance))
     except UserError:
@@ -101,7 +104,7 @@ def is_current(folder: Path, provenance: dict[str, Any]) -> bool:
 
 
 def members(shard: Shard, i: int) -> Iterator[tuple[str, int, int]]:
-    """(name in the tar, offset of its header, size) of each member of sample i."""
+    """Yield (name in the tar, offset of its header, size) of each member of sample i."""
     at = shard.offsets[i]
     for member, size in zip(MEMBERS, shard.sizes[i], strict=True):
         yield f"{shard.keys[i]}.{member}", at, size
@@ -109,4 +112,5 @@ def members(shard: Shard, i: int) -> Iterator[tuple[str, int, int]]:
 
 
 def padded(size: int) -> int:
+    """The size in bytes, rounded up to whole blocks of a tar."""
     return -(-size // BLOCK) * BLOCK

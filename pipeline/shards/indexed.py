@@ -1,7 +1,7 @@
-"""Reads shards back at random: every sample by number, in an order that is exact.
+"""The random-access reader of shards: it reads every sample by its number.
 
-Step s of a run is always the same batch for the same seed, batch size and number of ranks, whatever the number of
-workers, so resuming means continuing at a step. `pipeline.remote` reads in sequence what does not lie on a disk.
+Step s of a run is always the same batch for the same seed, batch size and number of ranks. The number of workers does
+not matter. So a run resumes at a step. For shards that are not on a local disk, `streaming` reads in sequence.
 """
 
 import bisect
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class Samples:
-    """The samples of one collection and split, by number; files are opened per process, when first needed.
+    """The samples of one collection and split, by number; each process opens the files when it first needs them.
 
-    They are read with pread, not mapped: a file that is cut meanwhile gives an error here and kills nobody, and what
-    was read does not count as this process's memory.
-    Raises: UserError when the index or a tar is missing or cut, or there is no such sample set.
+    Files are read with pread, not mapped: when a file is cut meanwhile, this gives an error and does not kill the
+    process, and what was read does not count as the process's memory.
+    Raises: UserError when the index or a tar is missing or cut, or the collection has no such split.
     """
 
     def __init__(self, folder: Path, collection: str, split: str = "train") -> None:
@@ -39,8 +39,11 @@ class Samples:
         self._files: dict[int, FileIO] = {}
         self._buffer = bytearray()
         if not self.shards:
-            have = sorted({f"{s.collection}-{s.split}" for s in listed})
-            raise UserError(f"{folder}: no samples of {collection}-{split}; there are {', '.join(have) or 'none'}")
+            existing = sorted({f"{s.collection}-{s.split}" for s in listed})
+            raise UserError(
+                f"{folder}: no samples of {collection}-{split}; there are "
+                f"{', '.join(existing) or 'none'}; run `hypernst shards`"
+            )
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -53,9 +56,9 @@ class Samples:
         return [key for shard in self.shards for key in shard.keys]
 
     def raw(self, number: int) -> tuple[str, dict[str, memoryview]]:
-        """Key and encoded members of a sample, which the next call overwrites.
+        """The key and the encoded members of a sample; the next call overwrites the members.
 
-        Raises: UserError when the tar holds something else at that place.
+        Raises: UserError when the tar holds something else at the sample's offset.
         """
         n = bisect.bisect_right(self._ends, number)
         i = number - (self._ends[n - 1] if n else 0)
@@ -71,16 +74,16 @@ class Samples:
         for member, (name, at, size) in zip(shards.MEMBERS, places, strict=True):
             begin = at - start + shards.BLOCK
             if not self._buffer.startswith(name.encode() + b"\0", at - start):  # a tar's header begins with the name
-                found = bytes(data[at - start : at - start + 100]).rstrip(b"\0")
+                actual = bytes(data[at - start : at - start + 100]).rstrip(b"\0")
                 raise UserError(
-                    f"{self.folder / shard.name}, offset {at}: holds {found[:40]!r}, "
+                    f"{self.folder / shard.name}, offset {at}: holds {actual[:40]!r}, "
                     f"but index.json says {name!r}; {REPAIR}"
                 )
             out[member] = data[begin : begin + size]
         return shard.keys[i], out
 
     def fields(self, number: int) -> Iterator[tuple[str, Any]]:
-        """`fields` of a sample, to be taken before another sample is."""
+        """The `fields` of a sample; use them before the next sample is read."""
         key, members = self.raw(number)
         return fields(members, key)
 
@@ -95,9 +98,9 @@ class Samples:
 
 
 class Loader(Batches):
-    """Batches of `samples`, about `batch` each, in a truly random order; exact to resume with any number of workers.
+    """Batches of about `batch` samples each, in random order; a run resumes exactly with any number of workers.
 
-    Raises: UserError when there are fewer samples than ranks.
+    Raises: UserError(2) when there are fewer samples than ranks.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class Loader(Batches):
         """See `Batches`."""
         from torch.utils.data import DataLoader
 
-        batches: Any = self._batches  # map-style, but endless
+        batches: Any = self._batches  # a map-style dataset, but endless
         return DataLoader(
             batches,
             batch_size=None,
@@ -137,7 +140,7 @@ class Loader(Batches):
 
 
 class _From:
-    """What a DataLoader wants its numbers as."""
+    """The numbers of batches, in the form of a sampler for DataLoader."""
 
     def __init__(self, numbers: Callable[[], Iterator[int]]) -> None:
         self.numbers = numbers
@@ -147,7 +150,7 @@ class _From:
 
 
 class _Numbered:
-    """Batch number `step` of a run, as a map-style dataset."""
+    """A map-style dataset whose item `step` is the batch of that step."""
 
     def __init__(self, samples: Samples, seed: int, steps: int, rank: int, ranks: int) -> None:
         self.samples, self.seed, self.steps, self.rank, self.ranks = samples, seed, steps, rank, ranks

@@ -1,4 +1,4 @@
-"""Packs samples into tars whose bytes depend on the samples alone, with an index that is written last."""
+"""Packs samples into tars and writes their index last. The bytes depend on the samples alone."""
 
 import hashlib
 import io
@@ -22,12 +22,12 @@ Sample = Mapping[str, bytes]  # member -> content
 
 
 def split_of(key: str, test_fraction: float) -> str:
-    """`test` for that fraction of all keys, by hash: adding pictures never moves one to the other side."""
+    """`test` for this fraction of all keys, by hash, else `train`; adding images never changes the split of others."""
     return "test" if int.from_bytes(digest(b"split", key.encode())[:8]) < test_fraction * 2**64 else "train"
 
 
 def shuffled(keys: Iterable[str]) -> list[str]:
-    """The keys in the order they are packed: by hash, so that a reader in sequence sees no runs of similar names."""
+    """The keys in packing order: by hash, so that similar names are not neighbours."""
     return sorted(keys, key=lambda key: digest(b"order", key.encode()))
 
 
@@ -39,16 +39,17 @@ def write(
 ) -> list[Shard]:
     """Pack (collection, split, samples) groups into tars of at most `max_bytes`, then write index.json.
 
-    While it works there is no index, so a killed run cannot pass for a finished one.
+    The old index is removed first, so a killed run is never taken for a finished one.
+    Raises: UserError when a file cannot be written.
     """
     (folder / "index.json").unlink(missing_ok=True)
     shards: list[Shard] = []
     for collection, split, samples in groups:
-        left = _Peekable(samples)
-        while left:
+        remaining = _Peekable(samples)
+        while remaining:
             name = f"{collection}-{split}-{sum(s.name.startswith(f'{collection}-{split}-') for s in shards):06d}.tar"
             with replacing(folder / name) as temporary, temporary.open("wb") as f:
-                shards.append(_fill(f, Shard(name, collection, split, 0, 0, "", [], [], []), left, max_bytes))
+                shards.append(_fill(f, Shard(name, collection, split, 0, 0, "", [], [], []), remaining, max_bytes))
     named = {shard.name for shard in shards}
     for old in folder.glob("*.tar"):
         if old.name not in named:
@@ -59,21 +60,21 @@ def write(
 
 
 def refill(folder: Path, shard: Shard, samples: Iterable[tuple[str, Sample]]) -> bool:
-    """Pack one shard of the index again; whether it came out as the index says."""
-    made = Shard(shard.name, shard.collection, shard.split, 0, 0, "", [], [], [])
+    """Pack one shard again; return whether the new one is exactly what the index says."""
+    packed = Shard(shard.name, shard.collection, shard.split, 0, 0, "", [], [], [])
     with replacing(folder / shard.name) as temporary, temporary.open("wb") as f:
-        return _fill(f, made, _Peekable(samples), sys.maxsize) == shard
+        return _fill(f, packed, _Peekable(samples), sys.maxsize) == shard
 
 
 def npy(array: np.ndarray) -> bytes:
-    """The array as the bytes of a .npy file, never pickled."""
+    """The array as the bytes of a .npy file. Raises: ValueError when it would need pickling."""
     out = io.BytesIO()
     np.lib.format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
     return out.getvalue()
 
 
 def _fill(f: BinaryIO, shard: Shard, samples: "_Peekable", max_bytes: int) -> Shard:
-    """Write samples until the next would pass `max_bytes` (at least one), and note them in `shard`."""
+    """Write samples until the next one would exceed `max_bytes`, at least one, and list them in `shard`."""
     hashed = hashlib.sha256()
 
     def put(data: bytes) -> None:
@@ -101,7 +102,7 @@ def _fill(f: BinaryIO, shard: Shard, samples: "_Peekable", max_bytes: int) -> Sh
 
 
 class _Peekable:
-    """An iterator whose next item can be looked at; false when there is none."""
+    """An iterator whose next item is `head`; it is false when there is none."""
 
     def __init__(self, items: Iterable[tuple[str, Sample]]) -> None:
         self._items = iter(items)

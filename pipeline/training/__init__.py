@@ -1,1 +1,1 @@
-"""What every training shares: the loop, its state and checkpoints, processes, prefetching, memory."""
+"""What all trainings share: loop, state, checkpoints, distributed processes, prefetching, memory counting."""

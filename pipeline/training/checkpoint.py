@@ -1,4 +1,4 @@
-"""Training state that survives being killed: safetensors and JSON, written under a temporary name and renamed."""
+"""Checkpoints that survive a kill: safetensors and JSON, written under a temporary name and then renamed."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,17 @@ from pipeline.files import replacing
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write tensors and a JSON-able `meta` to one safetensors file, atomically."""
+    """Write tensors and `meta` (JSON values) to one safetensors file, whole or not at all.
+
+    Raises: UserError when the file cannot be written.
+    """
     plain: dict[str, Tensor] = {}
-    places: set[int] = set()
-    for name, tensor in tensors.items():  # copies only what must be: a state may fill half the memory
-        own = tensor.detach().cpu().contiguous()
-        shared = own.untyped_storage().nbytes() != own.nbytes
-        plain[name] = own.clone() if shared or own.data_ptr() in places else own
-        places.add(own.data_ptr())
+    addresses: set[int] = set()
+    for name, tensor in tensors.items():  # copies only where needed: a state may fill half the memory
+        dense = tensor.detach().cpu().contiguous()
+        shared = dense.untyped_storage().nbytes() != dense.nbytes
+        plain[name] = dense.clone() if shared or dense.data_ptr() in addresses else dense
+        addresses.add(dense.data_ptr())
     try:
         with replacing(path) as temporary:
             save_file(plain, temporary, metadata={"meta": json.dumps(meta, sort_keys=True)})
@@ -30,9 +33,9 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
 
 
 def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save` wrote: the tensors under `prefix`, named without it, and the meta.
+    """Read what `save` wrote: the meta, and the tensors whose names begin with `prefix`, which is removed.
 
-    Raises: UserError if the file is not a whole safetensors file.
+    Raises: UserError when the file is not a complete safetensors file.
     """
     try:
         with safe_open(path, "pt") as f:
@@ -44,23 +47,23 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def meta(path: Path) -> dict[str, Any]:
-    """The meta of what `save` wrote, without its tensors. Raises: as `load`."""
+    """The meta that `save` wrote; tensors are not read. Raises: UserError as `load`."""
     return load(path, prefix="\0")[1]
 
 
 def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Floating tensors in fp16, for weights that are shipped."""
+    """The tensors with floating-point ones as fp16, for weights that are shipped."""
     return {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """Flatten an optimiser's state tensors to `<prefix>.<parameter index>.<name>`."""
+    """The tensors of an optimiser's state, named `<prefix>.<parameter index>.<name>`."""
     state = optimiser.state_dict()["state"]
     return {f"{prefix}.{i}.{name}": torch.as_tensor(value) for i, row in state.items() for name, value in row.items()}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
-    """Put back what `optimiser_tensors` flattened; parameters without saved state start afresh."""
+    """Restore the state from `optimiser_tensors`; parameters without saved state start with none."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(prefix + "."):

@@ -1,7 +1,7 @@
-"""Data-parallel training under `torchrun`: who this process is, and what the processes add up.
+"""Data-parallel training under `torchrun`: the rank of this process, and sums over all processes.
 
-Gradients are summed once a step instead of by DistributedDataParallel's hooks: a step here has many backward passes
-and trains other parameters in each phase. Run without torchrun there is one process and nothing to add.
+Gradients are summed once per step, not by the hooks of DistributedDataParallel: here a step has several backward
+passes, and each phase trains other parameters. Without torchrun there is one process, and nothing is summed.
 """
 
 import os
@@ -16,38 +16,41 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-BUCKET = 1 << 26  # bytes summed at once; a copy of that size is all the memory it takes
+BUCKET = 1 << 26  # bytes per all_reduce; a copy of this size is the only extra memory
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train together; `rank` is this one's number of `world_size`."""
+    """The processes that train together: `rank` is the number of this one, `world_size` how many there are."""
 
     rank: int = 0
     world_size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def all_reduce_(self, tensors: "Iterable[Tensor]") -> None:
-        """Replace each tensor by its sum over the processes, in place; all must give the same shapes in one order."""
+        """Replace each tensor by its sum over the processes, in place.
+
+        All processes must pass tensors of the same shapes in the same order.
+        """
         if self.world_size == 1:
             return
         bucket: list[Tensor] = []
-        held = 0
+        size = 0
         for tensor in tensors:
             bucket.append(tensor)
-            held += tensor.nbytes
-            if held >= BUCKET:
+            size += tensor.nbytes
+            if size >= BUCKET:
                 _sum(bucket)
-                bucket, held = [], 0
+                bucket, size = [], 0
         if bucket:
             _sum(bucket)
 
     def sum(self, values: Iterable[float]) -> list[float]:
-        """Each number's sum over the processes, in float64."""
+        """The sum of each number over the processes, in float64."""
         import torch
 
         numbers = torch.tensor([*values], dtype=torch.float64)
@@ -56,12 +59,12 @@ class ProcessGroup:
             torch.distributed.all_reduce(numbers)
         return numbers.tolist()
 
-    def any(self, mine: bool) -> bool:
-        """Whether it is so in any process."""
-        return self.sum([float(mine)])[0] > 0
+    def any(self, local: bool) -> bool:
+        """Whether `local` is true in any process."""
+        return self.sum([float(local)])[0] > 0
 
     def broadcast_(self, module: "nn.Module") -> None:
-        """Give all processes the first one's parameters and buffers."""
+        """Copy the parameters and buffers of the first process to all others."""
         import torch
 
         if self.world_size > 1:
@@ -74,9 +77,9 @@ ALONE = ProcessGroup()
 
 @contextmanager
 def init_distributed(ctx: Context) -> Iterator[tuple[ProcessGroup, Context]]:
-    """Join the processes that torchrun started; the context's device becomes this process's own GPU, if it is one.
+    """Connect the processes that torchrun started; a context on a GPU gets this process's own GPU as its device.
 
-    Raises: UserError when torchrun's variables are there but the processes cannot meet.
+    Raises: UserError when torchrun's variables are set, but the processes cannot connect.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
@@ -84,10 +87,10 @@ def init_distributed(ctx: Context) -> Iterator[tuple[ProcessGroup, Context]]:
         return
     import torch
 
-    place = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if ctx.device == "cuda":
-        ctx = replace(ctx, device=f"cuda:{place}")
-        torch.cuda.set_device(place)
+        ctx = replace(ctx, device=f"cuda:{local_rank}")
+        torch.cuda.set_device(local_rank)
     try:
         torch.distributed.init_process_group("nccl" if ctx.device.startswith("cuda") else "gloo")
     except (RuntimeError, ValueError) as e:

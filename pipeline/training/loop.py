@@ -1,10 +1,11 @@
-"""What every training of this project does around its steps: one run at a time, a bar, a log, saving, resuming.
+"""The loop around the steps of a training: one run at a time, a progress bar, a log, saving and resuming.
 
     with Loop("train", ctx.run, total, save=save, step=state.step) as loop:
         for step in loop:
             loop.tell(train_step(step))
 
-A run's folder holds log.jsonl (a JSON line a step), tensorboard/ and whatever `save` writes. The same command goes on.
+The folder of a run holds log.jsonl (one JSON line per step), tensorboard/ and the files that `save` writes. The same
+command resumes the run.
 """
 
 import json
@@ -27,17 +28,17 @@ from pipeline.locks import lock
 from pipeline.progress import EVERY, say
 from pipeline.training.distributed import ALONE, ProcessGroup
 
-SAVE_EVERY = 50
-SKIPS = 100  # steps in a row that may come out not finite
+SAVE_EVERY = 50  # steps
+SKIPS = 100  # a run stops after this many steps in a row that are not finite
 
 
 class Loop:
-    """The steps from `step` to `total`, or until `minutes` of this call are over, or a signal asks to stop.
+    """The steps from `step` to `total`, unless `minutes` of this call are over or a signal asks to stop.
 
-    `save(step)` is called every `save_every` steps and at the end, by the first process alone; what a step cost besides
-    is told to `tell`. `images` is how many pictures a step sees. `seconds` counts this call's time from `spent` on.
-    Raises: UserError when another run holds the folder, when a signal stopped the run (after saving), and when SKIPS
-    steps in a row were not finite.
+    The main process calls `save(step)` every `save_every` steps and at the end. Pass the losses of each step to `tell`.
+    `images` is the number of images per step. `spent` is the number of seconds of earlier calls.
+    Raises: UserError when another run holds the folder, when a signal stopped the run (after saving), or when SKIPS
+        steps in a row were not finite.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Loop:
         self._open = ExitStack()
 
     def __enter__(self) -> "Loop":
-        self._start = self._said = time.monotonic()
+        self._start = self._printed = time.monotonic()
         if self.process_group.is_main:
             self._open.enter_context(lock(self.folder, self.name))
             _trim(self.folder / "log.jsonl", self.step)
@@ -98,7 +99,7 @@ class Loop:
                     self._board.close()
         if kind is None and self._asked:
             raise UserError(
-                f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to go on"
+                f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to resume"
             )
 
     def __iter__(self) -> Iterator[int]:
@@ -110,16 +111,16 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, earlier calls included."""
+        """Seconds that the run has taken, earlier calls included."""
         return self._spent + time.monotonic() - self._start
 
     def save(self) -> None:
-        """Save now."""
+        """Save now, in the main process."""
         if self.process_group.is_main:
             self._save(self.step)
 
     def tell(self, terms: Mapping[str, float], **more: Any) -> None:
-        """Log what the step at hand came to; `terms` are drawn as curves, `more` is only written down."""
+        """Log the current step; TensorBoard shows `terms` as curves, `more` goes to log.jsonl only."""
         if not self.process_group.is_main:
             return
         finite = {name: round(value, 6) for name, value in terms.items() if math.isfinite(value)}
@@ -134,42 +135,45 @@ class Loop:
         self._show(finite)
 
     def count(self, bad: str = "") -> None:
-        """Count a step: one that was not finite changed nothing and names what was `bad`."""
+        """Count a step; `bad` says what was not finite, "" when all was. Such a step must change nothing.
+
+        Raises: UserError after SKIPS such steps in a row.
+        """
         self._in_a_row = self._in_a_row + 1 if bad else 0
         if self._in_a_row >= SKIPS:
             self.step += 1
             self.save()
             raise UserError(
-                f"{self.name}: {self._in_a_row} steps in a row were not finite ({bad}); the weights before "
-                f"them are kept in {self.folder}: lower the learning rate, then run again"
+                f"{self.name}: {self._in_a_row} steps in a row were not finite ({bad}); {self.folder} keeps the "
+                f"weights from before these steps; lower the learning rate, then run again"
             )
 
     def picture(self, name: str, rgb: Any) -> None:
-        """Give TensorBoard a picture u8 [H, W, 3]."""
+        """Show an image u8 [H, W, 3] in TensorBoard."""
         if self.process_group.is_main and self._board is not None:
             self._board.add_image(name, rgb, self.step, dataformats="HWC")
 
     def _show(self, terms: Mapping[str, float]) -> None:
         done = self.step + 1 - self._first
-        passed = time.monotonic() - self._start
-        rate = done * self.images / max(passed, 1e-9)
+        elapsed = time.monotonic() - self._start
+        rate = done * self.images / max(elapsed, 1e-9)
         text = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
         self._bar.set_postfix_str(f"{rate:.2f} img/s, {memory():.1f} GB, {text}", refresh=False)
         self._bar.update()
-        if self._bar.disable and time.monotonic() - self._said > EVERY:
-            self._said = time.monotonic()
-            left = (self.total - self.step - 1) * passed / done
+        if self._bar.disable and time.monotonic() - self._printed > EVERY:
+            self._printed = time.monotonic()
+            left = (self.total - self.step - 1) * elapsed / done
             if self._minutes:
-                left = max(0.0, min(left, self._minutes * 60 - passed))
+                left = max(0.0, min(left, self._minutes * 60 - elapsed))
             say(
                 f"{self.name}: step {self.step + 1}/{self.total}, {rate:.2f} img/s, {left:.0f} s left, "
                 f"{memory():.1f} GB, {text}"
             )
 
     def _over(self) -> bool:
-        passed = (time.monotonic() - self._start) / 60
-        wish = self._asked or (self._minutes is not None and passed >= self._minutes)
-        over = self.process_group.any(wish)
+        elapsed = (time.monotonic() - self._start) / 60
+        stop = self._asked or (self._minutes is not None and elapsed >= self._minutes)
+        over = self.process_group.any(stop)
         self._asked = self.process_group.any(self._asked) if over else self._asked
         return over
 
@@ -178,7 +182,7 @@ class Loop:
 
 
 def memory() -> float:
-    """GB that this process has held at most: on the GPU where it uses one, else of main memory."""
+    """The most GB that this process has held: of GPU memory if it uses a GPU, else of main memory."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_allocated()) / 1e9
@@ -187,7 +191,7 @@ def memory() -> float:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's log."""
+    """The rows of a run's log.jsonl; an unfinished last line is left out."""
     path = folder / "log.jsonl"
     if not path.exists():
         return []
@@ -195,14 +199,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _trim(path: Path, step: int) -> None:
-    """Drop what a killed run logged after its last checkpoint: those steps are taken again."""
+    """Drop the rows that a killed run logged after its last checkpoint; these steps are repeated."""
     if path.exists():
         kept = [row for row in rows(path.parent) if row["step"] <= step]
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
 
 def _board(folder: Path, step: int) -> Any:
-    """TensorBoard's writer; what a killed run wrote after `step` is hidden there."""
+    """The writer for TensorBoard; it hides what a killed run wrote after `step`."""
     from tensorboardX import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

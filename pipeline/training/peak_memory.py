@@ -1,8 +1,8 @@
-"""How much memory a computation would take at most, found without doing it.
+"""The peak memory of a computation, counted without computing it.
 
-Under `PeakMemory` new tensors are on the meta device, where torch computes shapes only, and every storage is counted
-from its making to its freeing, those that the backward pass frees included. What a library takes for itself, such as
-cuDNN's workspaces, is not; neither is autocast, which the meta device lacks.
+Under `PeakMemory` new tensors are on the meta device, where torch computes shapes only. Every storage counts from its
+creation until it is freed, also those that the backward pass frees. The memory of libraries is not
+counted, such as cuDNN's workspaces. Autocast is not counted either, as the meta device does not support it.
 """
 
 import weakref
@@ -16,12 +16,12 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of tensors made while it is entered: `held` now, `most` at any time."""
+    """Counts the bytes of the tensors created while it is active: `held` is the current value, `most` the peak."""
 
     def __init__(self) -> None:
         super().__init__()
         self.held, self.most = 0, 0
-        self._known: dict[int, weakref.ref] = {}
+        self._storages: dict[int, weakref.ref] = {}
         self._meta = torch.device("meta")
 
     def __enter__(self) -> "PeakMemory":
@@ -45,14 +45,14 @@ class PeakMemory(TorchDispatchMode):
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        name, size = id(storage), storage.nbytes()
-        if name in self._known:
+        key, size = id(storage), storage.nbytes()
+        if key in self._storages:
             return
 
         def freed(_: object) -> None:
             self.held -= size
-            self._known.pop(name, None)
+            self._storages.pop(key, None)
 
-        self._known[name] = weakref.ref(storage, freed)
+        self._storages[key] = weakref.ref(storage, freed)
         self.held += size
         self.most = max(self.most, self.held)

@@ -1,4 +1,4 @@
-"""All that a training has to remember between two calls of its command, in one file; and how it takes a step."""
+"""The state of a training between two calls of its command, kept in one file; and the optimiser step."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from pipeline.training.distributed import ProcessGroup
 class State:
     """Networks and optimisers by the prefix of their tensors in the file `path`.
 
-    `recipe` is what the run was started with: another one cannot resume it. `settings` may change between two calls:
-    `changed` then says how they did. `extra` holds what else has to be remembered, as JSON values.
+    `recipe` holds the settings that must stay the same to resume. `settings` may change between two calls; `changed`
+    then says how. `extra` holds other values to keep, as JSON values. `seconds` is the time that the run has taken.
     """
 
     path: Path
@@ -32,7 +32,10 @@ class State:
     changed: str = ""
 
     def resume(self) -> bool:
-        """Take over the file's state, if there is one. Raises: UserError(2) when the run was started otherwise."""
+        """Load the state from the file; return whether there is one.
+
+        Raises: UserError(2) when the run was started with another recipe or other networks.
+        """
         if not self.path.exists():
             return False
         tensors, meta = checkpoint.load(self.path)
@@ -43,12 +46,12 @@ class State:
         settings = [d for d in _differences(meta.get("settings", {}), self.settings) if d[0] in self.settings]
         self.changed = "; ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in settings)
         for prefix, net in self.nets.items():
-            own = {n.removeprefix(f"{prefix}."): t for n, t in tensors.items() if n.startswith(f"{prefix}.")}
+            tensors_of_net = {n.removeprefix(f"{prefix}."): t for n, t in tensors.items() if n.startswith(f"{prefix}.")}
             try:
-                net.load_state_dict(own)
+                net.load_state_dict(tensors_of_net)
             except RuntimeError as error:
-                told = f" ({self.changed})" if self.changed else ""
-                text = f"{self.path}: its networks were made with other settings than this profile's{told}; {way_out}"
+                change = f" ({self.changed})" if self.changed else ""
+                text = f"{self.path}: its networks were made with other settings than this profile's{change}; {way_out}"
                 raise UserError(text, 2) from error
         for prefix, optimiser in self.optimisers.items():
             checkpoint.restore_optimiser(optimiser, tensors, prefix)
@@ -57,7 +60,10 @@ class State:
         return True
 
     def save(self, step: int, seconds: float = 0.0) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all; `seconds` is the time of the run so far.
+
+        Raises: UserError as `checkpoint.save`.
+        """
         self.step, self.seconds = step, seconds
         tensors = {f"{prefix}.{n}": t for prefix, net in self.nets.items() for n, t in net.state_dict().items()}
         for prefix, optimiser in self.optimisers.items():
@@ -68,7 +74,7 @@ class State:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Name, old and new value of what differs, by name."""
+    """The name, old value and new value of each setting that differs, sorted by name."""
     return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
 
 
@@ -79,9 +85,10 @@ def advance(
     rate: float | None = None,
     clip: float = 1e9,
 ) -> str:
-    """Take a step by the gradients of all processes together, at `rate`, their norm cut to `clip`; then clear them.
+    """Sum the gradients over all processes, take an optimiser step, and clear them.
 
-    Gradients that are not finite change nothing and are told, for `Loop.count`; "" where all is well.
+    The norm of the gradients is clipped to `clip`; `rate` is the new learning rate, None keeps the old one.
+    Gradients that are not finite change nothing: then the result says so, for `Loop.count`. Otherwise it is "".
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
     process_group.all_reduce_(p.grad for p in parameters if p.grad is not None)

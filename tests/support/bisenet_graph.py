@@ -1,4 +1,4 @@
-"""BiSeNetV2 run from its published graph, operation by operation: what `models.parser_start` must agree with."""
+"""Runs BiSeNetV2 from its published graph, operation by operation: the reference for `models.parsing.teacher`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ LOGITS = "BiseNetV2/logits/segmentation_head_logits"
 class BiSeNetV2:
     """Interprets the converted tensorflow.js graph.
 
-    `tensors` holds every constant under its node name in TensorFlow's layout (HWIO kernels) and the topology as UTF-8
-    JSON in the uint8 tensor `graph.json`. Raises ValueError for a missing constant or an operation it does not know.
+    `tensors` holds each constant under the name of its node, in TensorFlow's layout (HWIO kernels), and the topology as
+    UTF-8 JSON in the uint8 tensor `graph.json`.
+    Raises: ValueError when a constant is missing, or an operation is not implemented.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], device: torch.device | str = "cpu") -> None:
@@ -43,12 +44,13 @@ class BiSeNetV2:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Class scores of the 19 CelebAMask labels: [N,3,H,W] RGB in [-1,1] -> [N,19,H,W]."""
+        """Class scores of the 19 CelebAMask labels: RGB [N, 3, H, W] in [-1, 1] -> [N, 19, H, W]."""
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"BiSeNetV2 expects [N,3,H,W], got {tuple(images.shape)}")
+            raise ValueError(f"BiSeNetV2 expects [N, 3, H, W], got {tuple(images.shape)}")
         return self.value(LOGITS, {INPUT: images})
 
     def value(self, name: str, known: dict[str, Tensor]) -> Tensor:
+        """The output of the node `name`; `known` holds the nodes that are computed, and the new ones are added."""
         if name in self.constants:
             return self.constants[name]
         if name not in known:
@@ -63,7 +65,7 @@ def _integers(attributes: Mapping[str, Any], key: str) -> list[int]:
 
 
 def _pad_same(x: Tensor, kernel: tuple[int, int], stride: int, value: float = 0.0) -> Tensor:
-    """TensorFlow's SAME padding, which puts the odd pixel after the image and not before it."""
+    """TensorFlow's SAME padding: an odd pixel goes after the image, not before it."""
     pads: list[int] = []
     for length, window in ((x.shape[3], kernel[1]), (x.shape[2], kernel[0])):
         total = max((-(-length // stride) - 1) * stride + window - length, 0)
@@ -101,7 +103,7 @@ def _pool_average(attributes: Mapping[str, Any], x: Tensor) -> Tensor:
 
 
 def resize(attributes: Mapping[str, Any], x: Tensor, size: Tensor) -> Tensor:
-    """TensorFlow's legacy bilinear resize, whose sample i lies at i * in / out (no half pixel), unlike torch's."""
+    """TensorFlow's legacy bilinear resize of [N, C, H, W]: unlike in torch, sample i lies at i * in / out."""
     if attributes.get("align_corners", {}).get("b") or attributes.get("half_pixel_centers", {}).get("b"):
         raise ValueError("BiSeNetV2 graph resizes with aligned corners or half pixels, which is not implemented")
     for axis, out in zip((2, 3), size.flatten().tolist(), strict=True):
@@ -130,7 +132,7 @@ def _mean(attributes: Mapping[str, Any], x: Tensor, axes: Tensor) -> Tensor:
 
 
 def _per_channel(x: Tensor, other: Tensor) -> Tensor:
-    """A constant written for NHWC broadcasting, made to broadcast over NCHW."""
+    """A constant for NHWC broadcasting, reshaped to broadcast over NCHW."""
     if x.ndim == 4 and other.ndim in (1, 4) and other.shape[-1] == x.shape[1] and other.numel() == x.shape[1]:
         return other.reshape(1, -1, 1, 1)
     return other

@@ -1,4 +1,4 @@
-"""Small caches of random content, for tests of what comes after them."""
+"""Small caches of random content, for tests of the code that reads them."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ SPECS = {
 
 
 def fill(ctx: Context, collection: str, count: int) -> None:
-    """Write all four caches with `count` rows, their content decided by the key."""
+    """Write all four caches with `count` rows; the content of a row depends on its key."""
     folder = ctx.source(collection)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -69,8 +69,10 @@ def _row(name: str, key: str, path: str) -> Row:
 
 
 def fill_in_place_of_networks(ctx: Context, collection: str, count: int) -> None:
-    """Write `count` source files and the four caches as the profile's own stages would describe them: the real specs,
-    whose workers make flat rows at once."""
+    """Write `count` source files and the four caches with the profile's real specs, but without its networks.
+
+    The workers make constant rows.
+    """
     folder = ctx.source(collection)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -80,7 +82,7 @@ def fill_in_place_of_networks(ctx: Context, collection: str, count: int) -> None
 
 
 def in_place_of_networks(step: StageSpec) -> StageSpec:
-    """The step with a worker that makes flat rows at once."""
+    """The step with a worker that makes constant rows."""
     return dataclasses.replace(step, open=functools.partial(_flat, step), batch=64)
 
 

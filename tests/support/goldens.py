@@ -1,4 +1,4 @@
-"""Reads the numeric parity cases that lie beside the checkout; tests that use them skip where they are absent."""
+"""Reads the numeric parity cases beside the checkout; tests that use them are skipped where they are missing."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ROOT = Path(os.environ.get("HYPERNST_SHARED", Path(__file__).parents[3] / "share
 
 
 def fill(salt: str, key: str, spec: dict[str, Any]) -> np.ndarray:
-    """Make the array that the case's rule gives to `key`."""
+    """The array that the rule `spec` of a case gives to `key`."""
     shape, blocks = tuple(spec["shape"]), spec.get("blocks") or 1
     if spec["kind"] == "const":
         return np.full(shape, spec["c"]).astype(spec["dtype"])
@@ -31,7 +31,7 @@ def fill(salt: str, key: str, spec: dict[str, Any]) -> np.ndarray:
 
 
 class Case:
-    """One golden case: its tensors, its inputs, and a comparison with its outputs."""
+    """A golden case: its tensors, its inputs, and the comparison with its outputs."""
 
     def __init__(self, name: str) -> None:
         if not (ROOT / f"{name}.json").exists():
@@ -50,7 +50,7 @@ class Case:
         return out
 
     def published(self) -> dict[str, object]:
-        """The file's contents as its author publishes them: nested under the root, keys prefixed, extras beside it."""
+        """The content of the file as its author publishes it: prefixed keys under the root, extra tensors beside it."""
         layout, tensors = self.case["checkpoint_layout"], self.tensors()
         extra = {name: tensors.pop(name) for name in layout["extra"]}
         state = {layout["prefix"] + name: tensor for name, tensor in tensors.items()}
@@ -59,22 +59,22 @@ class Case:
         return {layout["root"]: state, **extra, **({"opts": layout["opts"]} if "opts" in layout else {})}
 
     def input(self, name: str) -> Any:
-        """One named input; None where the call passes None."""
+        """An input by name; None where the call passes None."""
         spec = next(s for s in self.case["inputs"] if s["name"] == name)
         if spec["kind"] in ("none", "stored"):
             return None if spec["kind"] == "none" else self.npz[f"input/{name}"]
         return fill(self.case["salt"], f"input:{name}", spec)
 
     def check(self, name: str, got: torch.Tensor | np.ndarray | float) -> None:
-        """Compare every stored part of an output within the case's own tolerance."""
+        """Compare every stored part of an output, within the tolerance of the case."""
         parts = [spec for spec in self.case["outputs"] if spec["of"] == name]
         if not parts:
             raise KeyError(f"{self.case['case']} has no output {name!r}")
         full = got.detach().cpu().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
         for spec in parts:
             assert list(full.shape) == spec["shape"], (name, full.shape, spec["shape"])
-            value, want = _view(full, spec["stored"]), self.npz[spec["name"]]
-            np.testing.assert_allclose(value, want, atol=spec["atol"], rtol=spec["rtol"], err_msg=spec["name"])
+            value, expected = _view(full, spec["stored"]), self.npz[spec["name"]]
+            np.testing.assert_allclose(value, expected, atol=spec["atol"], rtol=spec["rtol"], err_msg=spec["name"])
 
 
 def _view(full: np.ndarray, stored: dict[str, Any]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Runs a few lines of Python in a process of their own, within limits of memory and time, and says what they took."""
+"""Runs Python code in a separate process with limits of memory and time, and measures its memory."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ TAIL = "\nprint(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], 
 
 
 def limited(code: str, *arguments: object, seconds: float = 60) -> tuple[str, int]:
-    """What the lines print, and the most memory that they took, in MB; the arguments are theirs in `sys.argv`."""
+    """What the code prints, and its peak memory in MB; `arguments` are its `sys.argv`."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", HEAD + code + TAIL, *map(str, arguments)],

@@ -1,4 +1,4 @@
-"""What the tests of the smaller trainings share: a narrow StyleGAN2 on disk, pictures, and a run that is killed."""
+"""What the tests of the smaller trainings share: a narrow StyleGAN2 on disk, images, and a run that is killed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,16 +22,16 @@ SIDE = 64
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing catches it, nothing is saved on its way out."""
+    """Stands for kill -9: nothing catches it, and nothing is saved."""
 
 
 def write_pictures(folder: Path, count: int, seed: int = 0) -> Path:
-    """Blobs of colour."""
+    """Write `count` images of coloured blobs to `folder`; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         small = np.random.default_rng([seed, i]).integers(0, 256, (6, 6, 3), np.uint8)
-        picture = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-        (folder / f"{i}.png").write_bytes(images.encode(picture))
+        image = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        (folder / f"{i}.png").write_bytes(images.encode(image))
     return folder
 
 
@@ -58,35 +58,37 @@ def stylegan2_context(base: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def other_kind() -> Context:
-    """A profile whose generator is of no kind that is known."""
+    """A profile whose generator has an unknown kind."""
     portable = profile.load("portable")
     return Context(dataclasses.replace(portable, generator=dataclasses.replace(portable.generator, kind="other")))
 
 
 def saved(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint."""
     return checkpoint.load(path)[0]
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    """What a run logged, but for the time."""
+    """The log of a run, without the times."""
     return [{name: value for name, value in row.items() if name != "time"} for row in loop.rows(folder)]
 
 
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Assert that the tensors have the same names and are bit-identical."""
     assert a.keys() == b.keys()
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, stage: ModuleType, call: int, run: Callable[[], Any]) -> None:
-    """Run, and die in the `call`-th call of the stage's train_step, its work done but not saved."""
+    """Call `run` and die in the `call`-th call of the stage's train_step, after its work but before saving."""
     step, calls = stage.train_step, []
 
-    def dying(*given: Any, **options: Any) -> Any:
-        found = step(*given, **options)
+    def dying(*arguments: Any, **options: Any) -> Any:
+        result = step(*arguments, **options)
         calls.append(1)
         if len(calls) == call:
             raise Killed
-        return found
+        return result
 
     monkeypatch.setattr(stage, "train_step", dying)
     with pytest.raises(Killed):

@@ -1,4 +1,4 @@
-"""Writes weights files as their authors publish them, from state dicts in rosinality's and the references' keys."""
+"""Writes weights files as their authors publish them, from state dicts with the keys of rosinality or a reference."""
 
 import argparse
 import pickle
@@ -14,18 +14,18 @@ from models.discriminators.image import ImageDiscriminator
 from models.generators.stylegan2 import StyleGAN2
 from models.stylegan_ops import fir
 
-TRAP = "import pathlib; pathlib.Path({!r}).touch()"  # a class's source that must never run
+TRAP = "import pathlib; pathlib.Path({!r}).touch()"  # the source of a class; it must never run
 
 
 def generator(size: int = 8, multiplier: float = 2, depth: int = 2, seed: int = 0) -> dict[str, Tensor]:
-    """A small generator's state dict, every tensor but the blur kernels random."""
+    """The state dict of a small generator; all tensors but the blur kernels are random."""
     rng = torch.Generator().manual_seed(seed)
     state = StyleGAN2(size, multiplier, depth).state_dict()
     return {name: t if name.endswith("kernel") else torch.randn(t.shape, generator=rng) for name, t in state.items()}
 
 
 def discriminator(size: int = 16, seed: int = 0) -> dict[str, Tensor]:
-    """A narrow discriminator's random state dict in rosinality's layout."""
+    """The random state dict of a narrow discriminator, in rosinality's layout."""
     rng, out = torch.Generator().manual_seed(seed), {}
     for name, t in ImageDiscriminator(size, base=512, top=24, stddev=True).state_dict().items():
         halving = ".conv2." in name or ".skip." in name
@@ -38,7 +38,7 @@ def discriminator(size: int = 16, seed: int = 0) -> dict[str, Tensor]:
 
 def trained(path: Path, state: dict[str, Tensor], legacy: bool = False) -> Path:
     """Rosinality's training checkpoint: three copies, optimisers, options in a Namespace, no latent_avg."""
-    own = {
+    content = {
         "g": state,
         "d": {},
         "g_ema": state,
@@ -47,12 +47,12 @@ def trained(path: Path, state: dict[str, Tensor], legacy: bool = False) -> Path:
         "ada_aug_p": 0.0,
         "args": argparse.Namespace(size=64, ckpt=None, lr=0.002),
     }
-    torch.save(own, path, _use_new_zipfile_serialization=not legacy)
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     return path
 
 
 def converted(path: Path, state: dict[str, Tensor]) -> Path:
-    """Rosinality's file made from NVIDIA's."""
+    """Rosinality's file converted from NVIDIA's: the EMA generator and latent_avg."""
     torch.save({"g_ema": state, "latent_avg": torch.arange(512.0)}, path)
     return path
 
@@ -62,7 +62,7 @@ def psp(
 ) -> Path:
     """A file of the pSp family: prefixes in one state_dict, options beside it."""
     opts: dict[str, Any] = {"encoder_type": encoder_type, "start_from_latent_avg": True, "output_size": 64}
-    state = {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()}
+    state = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
     torch.save(
         {
             "state_dict": state,
@@ -83,7 +83,9 @@ def nvidia(
     discriminator: dict[str, Tensor] | None = None,
     **extra: Tensor,
 ) -> Path:
-    """A network pickle of stylegan2-ada-pytorch: persistent modules with their source, which sets off `trap`."""
+    """A network pickle of stylegan2-ada-pytorch: persistent modules with their source, which
+    would create `trap` if it ran.
+    """
     persistence, util = types.ModuleType("torch_utils.persistence"), types.ModuleType("dnnlib.util")
 
     def _reconstruct_persistent_obj(meta: Any) -> None: ...
@@ -135,17 +137,17 @@ def nvidia(
     networks = {"D": module("Discriminator", _nvidia_discriminator(discriminator)) if discriminator else None}
     if state:
         networks |= {"G": module("Generator", _nvidia(state)), "G_ema": module("Generator", _nvidia(state) | extra)}
-    mine = {
+    fake_modules = {
         "torch_utils": types.ModuleType("torch_utils"),
         "torch_utils.persistence": persistence,
         "dnnlib": types.ModuleType("dnnlib"),
         "dnnlib.util": util,
     }
-    sys.modules.update(mine)
+    sys.modules.update(fake_modules)
     try:
         path.write_bytes(pickle.dumps(networks | {"training_set_kwargs": easy(a=1)}, 4))
     finally:
-        for name in mine:
+        for name in fake_modules:
             del sys.modules[name]
     return path
 
@@ -156,8 +158,8 @@ def _nvidia_discriminator(state: dict[str, Tensor]) -> dict[str, Tensor]:
     layers = {"convs.0": f"b{size}.fromrgb", "final_conv": "b4.conv"}
     for i in range(1, size.bit_length() - 2):
         layers |= {
-            f"convs.{i}.{ours}": f"b{2 * size >> i}.{theirs}"
-            for ours, theirs in (("conv1", "conv0"), ("conv2", "conv1"), ("skip", "skip"))
+            f"convs.{i}.{ours}": f"b{2 * size >> i}.{nvidia_name}"
+            for ours, nvidia_name in (("conv1", "conv0"), ("conv2", "conv1"), ("skip", "skip"))
         }
     out = {"b4.conv.resample_filter": torch.zeros(4, 4), f"b{size}.resample_filter": torch.zeros(4, 4)}  # never used
     for name, tensor in state.items():
@@ -177,8 +179,8 @@ def _nvidia(state: dict[str, Tensor]) -> dict[str, Tensor]:
     out = {"mapping.w_avg": torch.arange(512.0), "synthesis.b4.const": state["input.input"][0]}
     for i in range(depth):
         out |= {f"mapping.fc{i}.{leaf}": state[f"style.{i + 1}.{leaf}"] for leaf in ("weight", "bias")}
-    octaves = sum(name.startswith("to_rgbs.") and name.endswith("conv.weight") for name in state)
-    for o in range(octaves + 1):
+    blocks = sum(name.startswith("to_rgbs.") and name.endswith("conv.weight") for name in state)
+    for o in range(blocks + 1):
         block = f"synthesis.b{4 << o}"
         out[f"{block}.resample_filter"] = smooth
         layers = (
@@ -186,15 +188,15 @@ def _nvidia(state: dict[str, Tensor]) -> dict[str, Tensor]:
             if o == 0
             else [("conv0", f"convs.{2 * o - 2}", 2 * o - 1), ("conv1", f"convs.{2 * o - 1}", 2 * o)]
         )
-        for theirs, ours, noise in layers:
+        for nvidia_name, ours, noise in layers:
             out |= {
-                f"{block}.{theirs}.weight": state[f"{ours}.conv.weight"][0],
-                f"{block}.{theirs}.bias": state[f"{ours}.activate.bias"],
-                f"{block}.{theirs}.affine.weight": state[f"{ours}.conv.modulation.weight"],
-                f"{block}.{theirs}.affine.bias": state[f"{ours}.conv.modulation.bias"],
-                f"{block}.{theirs}.noise_strength": state[f"{ours}.noise.weight"][0],
-                f"{block}.{theirs}.noise_const": state[f"noises.noise_{noise}"][0, 0],
-                f"{block}.{theirs}.resample_filter": smooth,
+                f"{block}.{nvidia_name}.weight": state[f"{ours}.conv.weight"][0],
+                f"{block}.{nvidia_name}.bias": state[f"{ours}.activate.bias"],
+                f"{block}.{nvidia_name}.affine.weight": state[f"{ours}.conv.modulation.weight"],
+                f"{block}.{nvidia_name}.affine.bias": state[f"{ours}.conv.modulation.bias"],
+                f"{block}.{nvidia_name}.noise_strength": state[f"{ours}.noise.weight"][0],
+                f"{block}.{nvidia_name}.noise_const": state[f"noises.noise_{noise}"][0, 0],
+                f"{block}.{nvidia_name}.resample_filter": smooth,
             }
         rgb = f"to_rgbs.{o - 1}" if o else "to_rgb1"
         out |= {

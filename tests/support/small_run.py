@@ -1,4 +1,4 @@
-"""A training run that takes seconds: the real networks, narrow and with random weights, on synthetic shards."""
+"""A training run that takes seconds: the real networks, but narrow and with random weights, on synthetic shards."""
 
 import dataclasses
 import functools
@@ -40,20 +40,20 @@ def install() -> None:
     """Make training use the narrow generator and heads."""
     torch.set_num_threads(1)
     networks.generator = generator
-    train_memory.forecast = lambda ctx: "small"  # counting the real one takes seconds; it has tests of its own
+    train_memory.forecast = lambda ctx: "small"  # the real one takes seconds and has its own tests
     hypernetwork.DeltaHead = functools.partial(hypernetwork.DeltaHead, width=8, hidden=8)  # type: ignore[misc, assignment]
 
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """`install`, undone afterwards."""
-    kept = networks.generator, hypernetwork.DeltaHead, train_memory.forecast, torch.get_num_threads()
+    """`install` within this context, undone afterwards."""
+    originals = networks.generator, hypernetwork.DeltaHead, train_memory.forecast, torch.get_num_threads()
     install()
     try:
         yield
     finally:
-        networks.generator, hypernetwork.DeltaHead, train_memory.forecast = kept[:3]  # type: ignore[misc]
-        torch.set_num_threads(kept[3])
+        networks.generator, hypernetwork.DeltaHead, train_memory.forecast = originals[:3]  # type: ignore[misc]
+        torch.set_num_threads(originals[3])
 
 
 def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:
@@ -71,7 +71,7 @@ def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:
 
 
 def write_shards(ctx: Context, count: int = 3, latent: float = 1.0) -> None:
-    """`count` samples of each collection: blobs of colour with region maps and codes of their own."""
+    """Write shards of `count` samples per collection: coloured blobs with random region maps and codes."""
     groups = [(name, "train", list(_samples(name, count, latent))) for name in ("content", "style")]
     ctx.shards.mkdir(parents=True, exist_ok=True)
     shards.write(ctx.shards, groups, 10**8, {})
@@ -86,7 +86,7 @@ def _samples(collection: str, count: int, latent: float) -> Iterator[tuple[str, 
             f"{collection}{i}",
             {
                 "jpg": images.encode(image, ".jpg"),
-                "region.png": pictures_png(rng.integers(0, 3, (4, 4)).astype(np.uint8).repeat(64, 0).repeat(64, 1)),
+                "region.png": png(rng.integers(0, 3, (4, 4)).astype(np.uint8).repeat(64, 0).repeat(64, 1)),
                 "latent.npy": shards.npy((latent * rng.standard_normal((18, 512))).astype("<f4")),
                 "codes.npy": shards.npy(codes / np.linalg.norm(codes, axis=1, keepdims=True)),
                 "json": json.dumps({"key": f"{collection}{i}"}).encode(),
@@ -94,6 +94,6 @@ def _samples(collection: str, count: int, latent: float) -> Iterator[tuple[str, 
         )
 
 
-def pictures_png(region: np.ndarray) -> bytes:
-    """A label map as PNG."""
+def png(region: np.ndarray) -> bytes:
+    """A region map u8 [H, W] as PNG."""
     return cv2.imencode(".png", region)[1].tobytes()

@@ -11,14 +11,15 @@ from models.state_dicts import build
 
 
 class Holder(nn.Module):
-    """A module that has tensors and modules, and answers with what it is given."""
+    """A module that holds tensors and modules; its output is its input."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """The input."""
         return x
 
 
 def scripted(path: Path, state: dict[str, Tensor], **attributes: Any) -> Path:
-    """A scripted network with the tensors of `state` and attributes of its own."""
+    """Write a scripted network with the tensors of `state` and these attributes; return its path."""
     root = Holder()
     for name, tensor in state.items():
         *places, leaf = name.split(".")
@@ -35,6 +36,6 @@ def scripted(path: Path, state: dict[str, Tensor], **attributes: Any) -> Path:
 
 
 def farl(classes: int) -> dict[str, Tensor]:
-    """Tensors of FaRL's network that take no memory: each is one number, repeated."""
-    own = build(FaRL, classes).state_dict()
-    return {name: torch.full((), i % 7, dtype=t.dtype).expand(t.shape) for i, (name, t) in enumerate(own.items())}
+    """The tensors of FaRL's network without memory: each is one number, expanded."""
+    state = build(FaRL, classes).state_dict()
+    return {name: torch.full((), i % 7, dtype=t.dtype).expand(t.shape) for i, (name, t) in enumerate(state.items())}

@@ -1,4 +1,4 @@
-"""Two small stages, one that reads files and one that reads the first one's cache, and what they leave behind."""
+"""Two small stages: one reads files, the other reads the cache of the first; and helpers to check their caches."""
 
 import os
 import time
@@ -17,7 +17,7 @@ CALLS: list[list[str]] = []
 
 
 def open_read(ctx: Context) -> Worker:
-    """Parses a number out of each file; the delay leaves time to kill the run."""
+    """A worker that reads a number from each file; the environment's DELAY leaves time to kill the run."""
     delay = float(os.environ.get("DELAY", "0"))
 
     def work(items: Sequence[Item]) -> list[Row | Reject]:
@@ -37,6 +37,8 @@ def open_read(ctx: Context) -> Worker:
 
 
 def open_square(ctx: Context) -> Worker:
+    """A worker that squares the numbers of the first stage."""
+
     def work(items: Sequence[Item]) -> list[Row | Reject]:
         CALLS.append([item.key for item in items])
         return [{"square": np.full(3, item["images.value"] ** 2)} for item in items]
@@ -64,21 +66,25 @@ SQUARE = StageSpec(
 
 
 def make(folder: Path, count: int) -> None:
+    """Write `count` files with one number each."""
     folder.mkdir(exist_ok=True)
     for i in range(count):
         (folder / f"n{i:03d}.jpg").write_text(str(i))
 
 
 def computed() -> int:
+    """How many items the workers were given since the last call."""
     total = sum(map(len, CALLS))
     CALLS.clear()
     return total
 
 
 def contents(path: Path) -> tuple[dict, list]:
+    """The entries and the rows of a cache file."""
     with store.Cache(path) as cache:
         return cache.entries(), cache.rows(cache.keys(), list(cache.columns))
 
 
 def run(stage: StageSpec, ctx: Context) -> Summary:
+    """Run a stage on the content collection."""
     return run_stage(stage, "content", ctx)

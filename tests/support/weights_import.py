@@ -1,4 +1,4 @@
-"""Importing files in tests: into a cache folder of their own, and what must hold of those that are not taken."""
+"""Imports files in tests, into a separate cache folder; and checks what must hold when a file is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from stages.weights_import import importer as imports
 
 
 def own_cache(place: Path, patch: pytest.MonkeyPatch) -> None:
-    """Have an empty folder of weights, at `place`."""
+    """Use an empty folder of weights, in `place`."""
     patch.setenv("XDG_CACHE_HOME", str(place))
     patch.delenv("HYPERNST_WEIGHTS", raising=False)
 
@@ -24,14 +24,14 @@ def take(path: Path, name: str | Path = "", **options: Any) -> imports.Imported:
 
 
 def refused(path: Path, name: str | Path = "", **options: Any) -> str:
-    """The one line about a file that is not taken; nothing of it is left."""
+    """The error line for a file that is refused, with FILE for its path; nothing of the file may be kept."""
     before = kept()
     with pytest.raises(UserError) as caught:
         take(path, name, **options)
-    told = str(caught.value)
-    assert "\n" not in told and str(path) in told
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
     assert kept() == before and not Path(name).is_file()
-    return told.replace(str(path), "FILE")
+    return message.replace(str(path), "FILE")
 
 
 def kept() -> set[Path]:
@@ -40,16 +40,17 @@ def kept() -> set[Path]:
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether both have the same names and the same values, compared in float32."""
     return a.keys() == b.keys() and all(torch.equal(a[k].float(), b[k].float()) for k in a)
 
 
 def shapes(network: Any, *arguments: Any) -> dict[str, Tensor]:
-    """A state dict of zeros that takes no memory."""
+    """The state dict of a network as zeros that take no memory."""
     with torch.device("meta"):
         meta = network(*arguments).state_dict()
     return {name: torch.zeros((), dtype=t.dtype).expand(t.shape) for name, t in meta.items()}
 
 
 def theirs(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """A discriminator's tensors under the Swapping Autoencoder's names."""
+    """The tensors of a discriminator under the names of the Swapping Autoencoder."""
     return {prefix + name.replace(".conv.", ".Conv.").replace(".bias.", ".Act."): t for name, t in state.items()}

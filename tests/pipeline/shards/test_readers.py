@@ -253,7 +253,9 @@ def test_a_batch_of_two_sizes_is_refused() -> None:
         fields({**sample(0)[1], "json": b'{"key": "%d"}' % i, "latent.npy": writer.npy(latent)}, str(i))
         for i, latent in enumerate((np.zeros((4, 16), "<f4"), np.zeros((1, 16), "<f4")))
     ]
-    with pytest.raises(UserError, match=r"a batch's latent are float32\[4, 16\], but that of '1' is float32\[1, 16\]"):
+    with pytest.raises(
+        UserError, match=r"sample '1': its latent does not fit .*expected float32\[4, 16\], but it is float32\[1, 16\]"
+    ):
         stream.collate(two, 2)
 
 
@@ -262,7 +264,7 @@ def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:
     pickled = io.BytesIO()
     np.save(pickled, np.array([{}], object), allow_pickle=True)
     for name, data in (
-        ("jpg", b"not a picture"),
+        ("jpg", b"not an image"),
         ("latent.npy", pickled.getvalue()),
         ("codes.npy", b"\x93NUMPY"),
         ("json", b"[1]"),

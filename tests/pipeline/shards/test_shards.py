@@ -79,7 +79,7 @@ def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
     assert not set(train) & set(samples.keys()) and len(train) + len(samples) == COUNT
 
 
-def test_other_caches_of_the_same_pictures_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:
+def test_other_caches_of_the_same_images_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:
     other = dataclasses.replace(packed, cache=tmp_path / "cache")
     fill(dataclasses.replace(other, limit=10), "content", COUNT)  # computed in two goes, in another folder
     fill(other, "content", COUNT)
