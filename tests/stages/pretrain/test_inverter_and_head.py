@@ -112,7 +112,7 @@ def drawn(_: object, seed: int) -> output_head.Pair:
 def few_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_head, "HELD_OUT", 1)
     monkeypatch.setattr(output_head, "BATCH", 2)
-    monkeypatch.setattr(output_head, "draw_pair", drawn)
+    monkeypatch.setattr(output_head, "sample_pair", drawn)
 
 
 @pytest.mark.usefixtures("few_faces")

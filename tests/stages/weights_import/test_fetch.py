@@ -13,10 +13,11 @@ from pipeline import hashing, weights
 from pipeline.errors import UserError
 from stages.weights_import import importer
 from tests.support.torchscripts import farl, scripted
-from tests.support.weights_import import kept, same
+from tests.support.weights_import import kept, own_cache, same
 
 
 def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_cache(tmp_path / "cache", monkeypatch)
     served = tmp_path / "served"
     served.mkdir()
     scripted(served / "face_parsing.pt", farl(11))
