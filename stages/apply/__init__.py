@@ -1,1 +1,1 @@
-"""A portrait stylised."""
+"""Stylises a portrait."""

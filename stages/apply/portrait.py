@@ -1,6 +1,7 @@
-"""A portrait with all that stylisation needs to know of it, read from the caches or computed from one picture file.
+"""A portrait with all that stylisation needs: image, region map, latent and codes.
 
-A single picture goes through the very workers of the preprocessing stages, so both ways give the same numbers.
+It is read from the caches or computed from one image file. A single image goes through the same workers as in the
+preprocessing stages, so both ways give the same numbers.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ PIXELS = {"images": ("image",), "masks": ("region",), "latents": ("latent",), "a
 
 @dataclass(frozen=True)
 class Portrait:
-    """An aligned picture: image u8 [256, 256, 3], region u8 [256, 256], latent [S, 512], codes [4, 256], valid [3]."""
+    """An aligned image u8 [256, 256, 3] with region u8 [256, 256], latent [num_ws, 512], codes [4, 256], valid [3]."""
 
     key: str
     image: np.ndarray
@@ -35,25 +36,28 @@ class Portrait:
 
 
 def assemble(key: str, row: Mapping[str, Any], size: int) -> Portrait:
-    """Join the rows of the four caches; a missing region's code is the whole image's."""
+    """Join the rows of the four caches. The code of a missing region is the whole image's."""
     codes = np.concatenate([row["code"], row["image_code"][None]])
     codes[:3][~row["valid"]] = row["image_code"]
     return Portrait(key, images.decode(bytes(row["image"]), size), row["region"], row["latent"], codes, row["valid"])
 
 
 def in_region(target: Portrait, region: int, other: Portrait) -> Portrait:
-    """`target` with the region's code of `other` (its whole-image code where it lacks the region)."""
+    """`target` with the region's code of `other`, or with its whole-image code where `other` lacks the region."""
     codes = target.codes.copy()
     codes[region] = other.codes[region]
     return dataclasses.replace(target, codes=codes)
 
 
 def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[Portrait]:
-    """Portraits of a collection that every cache holds, in order of key."""
+    """The portraits of a collection that every cache holds, in order of key.
+
+    Raises: UserError when a cache is missing (2), or was made with another encoder or generator.
+    """
     files = {name: ctx.file(collection, name) for name in PIXELS}
     for name, path in files.items():
         if not path.exists():
-            raise UserError(f"{path}: missing; run `hypernst {PRODUCERS[name]}` first", 2)
+            raise UserError(f"{path}: is missing; run `hypernst {PRODUCERS[name]}` first", 2)
     compatibility.one_encoder(ctx)
     with reader.Cache(files["latents"]) as cache:
         compatibility.refuse_others(ctx, cache.provenance, files["latents"])
@@ -66,13 +70,14 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
 
 
 def one(worker: Worker, item: Item) -> Mapping[str, Any]:
-    answer = worker([item])[0]
-    if isinstance(answer, Reject):
-        raise UserError(f"{item.path}: {answer.reason}")
-    return answer
+    """The row that the worker makes of one item. Raises: UserError when it rejects the item."""
+    row = worker([item])[0]
+    if isinstance(row, Reject):
+        raise UserError(f"{item.path}: {row.reason}")
+    return row
 
 
 def from_sample(sample: Decoded) -> Portrait:
-    """A shard's sample as a portrait, all of whose regions have codes."""
+    """A shard's sample as a portrait; every region has a code."""
     valid = np.ones(3, bool)
     return Portrait(sample["key"], sample["image"], sample["region"], sample["latent"], sample["codes"], valid)

@@ -1,4 +1,4 @@
-"""Reads single images of the user as portraits, by the preprocessing stages."""
+"""Turns single image files into portraits, by the preprocessing stages."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from stages.preprocess import aladin_codes, align, latents, masks
 
 
 class PortraitReader:
-    """Turns picture files into portraits, loading each stage's networks when the first picture needs them."""
+    """Turns image files into portraits. Each stage's networks are loaded when the first image needs them."""
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
@@ -33,22 +33,22 @@ class PortraitReader:
         self.workers: dict[str, Worker] = {}
 
     def __call__(self, path: Path, collection: str) -> Portrait:
-        """Read one picture. Raises: UserError telling why it cannot be used."""
+        """Read one image. Raises: UserError when it cannot be used; it says why."""
         try:
             data = contents(str(path))
         except OSError as e:
-            raise UserError(f"{path}: {e.strerror}", 2) from e
-        key = key_of(path.name)  # decides, among other things, where style windows are drawn
-        known: dict[str, Any] = {"source": data}
+            raise UserError(f"{path}: cannot be read ({e.strerror})", 2) from e
+        key = key_of(path.name)  # style windows are sampled by it
+        values: dict[str, Any] = {"source": data}
         for step in self.steps[collection]:
-            row = one(self._worker(step), Item(key, known, path.name))
-            known |= {f"{step.output}.{n}": v for n, v in row.items()}
-        row = {name: known[f"{file}.{name}"] for file, columns in PIXELS.items() for name in columns}
+            row = one(self._worker(step), Item(key, values, path.name))
+            values |= {f"{step.output}.{n}": v for n, v in row.items()}
+        row = {name: values[f"{file}.{name}"] for file, columns in PIXELS.items() for name in columns}
         row |= {name: np.asarray(value) for name, value in row.items() if name != "image"}
         return assemble(key, row, self.ctx.profile.align.size)
 
     def _worker(self, step: StageSpec) -> Worker:
-        """The step's worker; collections with the same recipe share it."""
+        """The step's worker. Collections with the same recipe share it."""
         recipe = json.dumps(step.recipe(), sort_keys=True)
         if recipe not in self.workers:
             self.workers[recipe] = step.open(self.ctx)

@@ -1,4 +1,4 @@
-"""Renders portraits in styles by the trained hypernetwork."""
+"""Renders portraits in styles with the trained hypernetwork."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from stages.loaders import hypernetwork as hypernetworks
 
 
 class Stylist:
-    """The trained network: renders a portrait with any codes; or the networks that are given, as training has them."""
+    """Renders a portrait with any codes, by the trained networks, or by `generator` and `hyper` if passed."""
 
     def __init__(self, ctx: Context, generator: Generator | None = None, hyper: HyperNetwork | None = None) -> None:
         self.generator = generator or generators.generator(ctx)
@@ -36,15 +36,15 @@ class Stylist:
         return images.to_arrays(y)[0]
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
-        """The content in the style's codes, walked `strength` of the way from its own."""
+        """The content in the style; `strength` 0 keeps the content's own codes, 1 takes the style's."""
         return self.render(content, self.codes(content, style, strength))
 
     def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
-        """The codes [4, 256] on the walk from the content's own to the style's."""
+        """The codes [4, 256] between the content's own (strength 0) and the style's (1)."""
         return hypernetwork.mix_codes(torch.from_numpy(content.codes), torch.from_numpy(style.codes), strength).numpy()
 
     def invert(self, content: Portrait) -> np.ndarray:
-        """What the frozen generator makes of the content's latent."""
+        """The frozen generator's image of the content's latent, RGB u8 [256, 256, 3]."""
         with torch.no_grad():
             return images.to_arrays(self.generator(self._tensor(content.latent)))[0]
 

@@ -1,4 +1,4 @@
-"""Stylise one portrait in the style of one picture, or of a picture a region."""
+"""Stylise one portrait in the style of one image, or of one image per region."""
 
 from pathlib import Path
 
@@ -23,28 +23,30 @@ def run(
     face: Path | None = None,
     background: Path | None = None,
 ) -> int:
-    """Write the stylised portrait; `hair`, `face` and `background` overrule `style` in their region.
+    """Write the stylised portrait. `hair`, `face` and `background` override `style` in their region.
 
-    Raises: UserError(2) for wrong use (nothing is loaded before that is known), UserError(1) for an unusable picture.
+    Raises: UserError when the options are wrong (2; checked before anything is loaded), or an image cannot be used (1).
     """
     if output.suffix.lower() not in images.SUFFIXES:
-        raise UserError(f"{output}: expected a picture's name, ending in {', '.join(images.SUFFIXES)}", 2)
+        raise UserError(f"{output}: expected an image's name, ending in {', '.join(images.SUFFIXES)}", 2)
     if not 0 <= strength <= 1:
-        raise UserError(f"--strength is {strength:g}; expected 0 (the content's own style) to 1", 2)
+        raise UserError(f"--strength is {strength:g}; expected 0 (the content's own style) to 1 (the full style)", 2)
     chosen = {name: path for name, path in zip(REGIONS, (hair, face, background), strict=True) if path is not None}
     if style is None and len(chosen) < len(REGIONS):
         missing = ", ".join(f"--{n}" for n in REGIONS if n not in chosen)
-        raise UserError(f"no style for {missing}; give --style or all three regions", 2)
+        raise UserError(
+            f"there is no style for {missing}; name one with --style, or one for each of the three regions", 2
+        )
     for path in filter(None, (content, style, *chosen.values())):
         if not path.is_file():
-            raise UserError(f"{path}: no such file", 2)
+            raise UserError(f"{path}: is not a file; expected an image", 2)
     read = PortraitReader(ctx)
     portrait = read(content, "content")
     target = read(style, "style") if style else read(chosen["face"], "style")
     for name, path in chosen.items():
         target = in_region(target, REGIONS.index(name), read(path, "style"))
-    picture = Stylist(ctx).stylize(portrait, target, strength)
+    image = Stylist(ctx).stylize(portrait, target, strength)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, images.encode(picture, output.suffix.lower()))
+    write_atomic(output, images.encode(image, output.suffix.lower()))
     print(output)
     return 0

@@ -17,7 +17,7 @@ SECTIONS = {
 
 
 class _Group(click.Group):
-    """Lists commands by section; tells a failure in one line and its exit status, with --debug its traceback."""
+    """Lists commands by section. A failure becomes one line and an exit status, with --debug a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

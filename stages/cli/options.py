@@ -1,4 +1,4 @@
-"""Options that commands share, and how a command becomes a call: the context made, the result printed."""
+"""Options that commands share, the context made from them, and what a command does with its result."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +34,9 @@ _SETTINGS = (
     click.option("--run", type=FOLDER, help="Folder of checkpoints, logs and results [default: runs/default]."),
     click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images of each collection."),
     click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 when a stage rejects more than this."),
-    click.option("--retry-rejected", is_flag=True, help="Try remembered rejects again."),
+    click.option("--retry-rejected", is_flag=True, help="Retry inputs that were rejected before."),
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if any."),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one."),
     debug,
 )
 
@@ -45,7 +45,7 @@ data = click.option("--data", type=FOLDER, required=True, help="Folder of traini
 check = click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on.")
 steps = click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps.")
 minutes = click.option("--minutes", type=click.FloatRange(min=0), help="Stop after this many minutes.")
-batch = click.option("--batch", type=click.IntRange(min=1), help="Images per step in all [default: 8].")
+batch = click.option("--batch", type=click.IntRange(min=1), help="Images per step, over all processes [default: 8].")
 faces = click.option("--images", type=click.IntRange(min=1), help="Generate this many faces to fit on.")
 shipped = click.option("--shipped/--from-scratch", default=None, help="Start from the shipped weights [default].")
 output = click.option("--output", "-o", type=FILE, help="The file to write [default: in weights/portable, RUN].")
@@ -67,7 +67,7 @@ def common(command: Command) -> Command:
 
 
 def context(options: dict[str, Any], run: str = "default", *, resolve: bool = True) -> "Context":
-    """The context of the options of `settings` or `common`; `resolve` looks for the GPU, which imports torch."""
+    """The context made from the options of `settings` or `common`; `resolve` looks for the GPU, which imports torch."""
     from pipeline import device, profile
     from pipeline.context import Context
 
@@ -87,12 +87,12 @@ def context(options: dict[str, Any], run: str = "default", *, resolve: bool = Tr
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that the user wrote: what is left out has the default of the function that is called."""
+    """The options that the user wrote. The function that is called has the defaults of the others."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def finish(result: int | str | None) -> None:
-    """Print a text, or leave with an exit status."""
+    """Print a text, or exit with a status."""
     from pipeline.errors import printable
 
     if isinstance(result, str):

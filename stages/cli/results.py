@@ -1,4 +1,4 @@
-"""The commands that measure and those that make images for people."""
+"""The commands that measure, and those that make images."""
 
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ def evaluate(**common: Any) -> None:
 @click.command()
 @options.settings
 @click.argument("portraits", type=FOLDER)
-@click.option("--sheet", type=FILE, help="Draw the measured grid into this image.")
-@click.option("--control-sheet", type=FILE, help="Draw hair and face in two styles into this image.")
-@click.option("--strip", type=FILE, help="Draw walks from content to style into this image.")
+@click.option("--sheet", type=FILE, help="Write the measured grid as this image.")
+@click.option("--control-sheet", type=FILE, help="Write hair and face in two styles as this image.")
+@click.option("--strip", type=FILE, help="Write steps from content to style as this image.")
 @click.option("--contents", type=click.IntRange(min=1), help="At most this many content portraits in the grid.")
 @click.option("--styles", type=click.IntRange(min=1), help="At most this many styles in the grid.")
 def quality(
@@ -70,7 +70,7 @@ def demo(**common: Any) -> None:
 @click.option("--content", type=FILE, required=True, help="The portrait to stylise.")
 @click.option("--style", type=FILE, help="The image whose style it takes; not needed if all three regions have one.")
 @click.option("--output", "-o", type=FILE, required=True, help="The image to write.")
-@click.option("--strength", type=click.FloatRange(0, 1), help="0 the portrait as it is, 1 the full style.")
+@click.option("--strength", type=click.FloatRange(0, 1), help="0: the portrait as it is; 1: the full style.")
 @click.option("--hair", type=FILE, help="Another style image for the hair.")
 @click.option("--face", type=FILE, help="Another style image for the face.")
 @click.option("--background", type=FILE, help="Another style image for the background.")

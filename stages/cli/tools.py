@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
 @click.option("--key", help="Show this row.")
-@click.option("--full", is_flag=True, help="Read everything for the ranges, not only evenly spread rows.")
+@click.option("--full", is_flag=True, help="Read all rows for the ranges, not only evenly spread ones.")
 @click.option("--html", type=FILE, help="Write a page with images of rows.")
 @click.option("--png", type=FILE, help="Write an image of rows.")
 @options.debug
@@ -31,7 +31,7 @@ def inspect(file: Path, key: str | None, full: bool, html: Path | None, png: Pat
 
 @click.command()
 @options.common
-@click.option("--repair", is_flag=True, help="Recompute just what is damaged or missing.")
+@click.option("--repair", is_flag=True, help="Recompute only what is damaged or missing.")
 def verify(repair: bool, **common: Any) -> None:
     """Check every cache file and shard against its checksums.
 
@@ -45,10 +45,10 @@ def verify(repair: bool, **common: Any) -> None:
 @click.command()
 @options.common
 @click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]), required=False)
-@click.option("--names", is_flag=True, help="Only the names of the stages that have something to do.")
+@click.option("--names", is_flag=True, help="Print only the names of the stages that have something to compute.")
 @options.no_face
 def explain(stage: str | None, names: bool, no_face: "NoFace | None", **common: Any) -> None:
-    """Say what would make STAGE (or all) compute again.
+    """Say what STAGE (or every stage) would recompute, and why.
 
     Names the input, parameter or weight that changed; computes nothing.
     """

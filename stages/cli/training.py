@@ -17,7 +17,7 @@ from stages.cli.options import FILE, context, finish, given
 @click.option(
     "--phase",
     type=click.Choice(("reconstruct", "stylize")),
-    help="Phase that a new run starts in; reconstruction takes train.reconstruction_steps.",
+    help="Phase that a new run starts in; reconstruction has train.reconstruction_steps steps.",
 )
 @click.option("--export", type=FILE, help="Write the averaged weights in fp16.")
 def train(
@@ -75,7 +75,7 @@ def fit_head(
     "--mapping",
     is_flag=True,
     default=None,
-    help="Train the mapping network, too; the encoder then has to be retrained.",
+    help="Train the mapping network as well; the encoder then has to be retrained.",
 )
 @options.output
 def finetune_generator(
@@ -89,7 +89,7 @@ def finetune_generator(
     output: Path | None,
     **settings: Any,
 ) -> None:
-    """Teach the generator aligned DATA/content and DATA/style."""
+    """Fine-tune the generator on DATA/content and DATA/style."""
     from stages.pretrain import generator
 
     finish(
@@ -190,7 +190,7 @@ def train_aladin(
 ) -> None:
     """Train the style code's head on DATA/style's groups.
 
-    Sub-folders of DATA/style are style groups; a work outside of them is a group of its own.
+    Each sub-folder of DATA/style is a style group. A work outside of them is a group of its own.
     """
     from stages.pretrain import aladin
 

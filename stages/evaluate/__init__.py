@@ -1,1 +1,1 @@
-"""Results measured and shown."""
+"""Measures results and shows them."""

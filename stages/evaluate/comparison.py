@@ -1,6 +1,6 @@
 """Compare methods over content x style pairs, all through one code path: the paper's Table 1 for these weights.
 
-A method is a function of two portraits that returns a picture; adding one is adding a line to METHODS.
+A method is a function of two portraits that returns an image. To add one, add a line to METHODS.
 """
 
 import dataclasses
@@ -35,12 +35,13 @@ def folder(ctx: Context) -> Path:
 def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = METHODS) -> int:
     """Measure every method on the profile's grid of cached portraits; write results.json, table.md and index.html.
 
-    Does nothing when the same weights, pictures and profile were measured before; killed, it goes on where it was.
-    Raises: UserError when a cache is missing or holds nothing.
+    Does nothing when the same weights, images and profile were measured before. A killed run resumes where it was.
+    Raises: UserError when a cache is missing, or has no portraits.
     """
     faces, styles = (list(cached(ctx, name, _limit(ctx, name))) for name in ("content", "style"))
     if not faces or not styles:
-        raise UserError(f"eval: {len(faces)} contents and {len(styles)} styles in {ctx.cache}; expected some of both")
+        counts = f"{len(faces)} contents and {len(styles)} styles"
+        raise UserError(f"eval: {ctx.cache} holds {counts}; expected one of each or more; run `hypernst align` first")
     recipe = describe(ctx, list(methods), faces, styles)
     stamp = stamp_of(recipe)
     out = folder(ctx)
@@ -59,12 +60,12 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
 
 
 def stamp_of(recipe: Mapping[str, Any]) -> str:
-    """What a result is recognised by: a hash of all that decided it."""
+    """The hash by which a result is recognised: of all that decides it."""
     return hashing.short_hash(json.dumps(recipe, sort_keys=True))
 
 
 def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: list[Portrait]) -> dict[str, Any]:
-    """All that decides the numbers: metrics and their weights, the methods' weights, the pictures, the profile."""
+    """All that decides the numbers: metrics and their weights, the methods' weights, the images, the profile."""
     profile = ctx.profile
     generator = profile.generator
     names = [name for name in ("adain-vgg19", "adain-decoder", generator.weights, generator.head) if name]
@@ -91,7 +92,7 @@ def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: li
 
 @dataclass(frozen=True)
 class Cell:
-    """One pair by one method: numbers of content and style, the image u8 [H, W, 3], seconds, METRICS by name."""
+    """One pair by one method: the indexes of content and style, the image u8 [H, W, 3], seconds, METRICS by name."""
 
     method: str
     content: int
@@ -109,10 +110,10 @@ def cells(
     styles: list[Portrait],
     skip: Callable[[str, Portrait, Portrait], bool] = lambda *_: False,
 ) -> Iterator[Cell]:
-    """Every method over every content x style pair but those to `skip`: the one loop that results come from."""
+    """Every method over every content x style pair, except those to `skip`. All results come from this loop."""
     summaries = [metrics.summary(s.image) for s in styles]
     progress = Progress("pairs", len(methods) * len(faces) * len(styles), "pair")
-    for name, opened in methods.items():
+    for name, open_method in methods.items():
         method = None
         for i, face in enumerate(faces):
             todo = [j for j, s in enumerate(styles) if not skip(name, face, s)]
@@ -120,7 +121,7 @@ def cells(
             features = metrics.features(face.image) if todo else None
             for j in todo:
                 if method is None:
-                    method = opened(ctx)
+                    method = open_method(ctx)
                     method(face, styles[j])  # warm-up
                 image, seconds = _timed(ctx, method, face, styles[j])
                 yield Cell(name, i, j, image, seconds, metrics.compare(image, features, summaries[j]))
@@ -136,15 +137,15 @@ def measure(
     out: Path,
     stamp: str,
 ) -> list[dict[str, Any]]:
-    """Measure each pair by each method; lines of pairs-<stamp>.jsonl that an earlier run left are not done again."""
+    """Measure each pair by each method. Pairs that are in pairs-<stamp>.jsonl from an earlier run are not repeated."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "cells").mkdir(exist_ok=True)
     log = out / f"pairs-{stamp}.jsonl"
     done = {(p["method"], p["content"], p["style"]): p for p in _lines(log)}
-    known = set(done)
+    earlier = set(done)
 
     def skip(name: str, face: Portrait, style: Portrait) -> bool:
-        return (name, face.key, style.key) in known
+        return (name, face.key, style.key) in earlier
 
     with log.open("a") as lines:
         if log.stat().st_size:
@@ -162,8 +163,8 @@ def measure(
 
 
 def _limit(ctx: Context, collection: str) -> int:
-    wanted = ctx.profile.eval.contents if collection == "content" else ctx.profile.eval.styles
-    return wanted if ctx.limit is None else min(wanted, ctx.limit)
+    count = ctx.profile.eval.contents if collection == "content" else ctx.profile.eval.styles
+    return count if ctx.limit is None else min(count, ctx.limit)
 
 
 def _digest(portrait: Portrait) -> str:
@@ -180,7 +181,7 @@ def _timed(ctx: Context, method: Method, content: Portrait, style: Portrait) -> 
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a JSON log; the one that a kill cut short is skipped."""
+    """The complete lines of a JSON log; a line that a kill cut short is skipped."""
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             yield json.loads(line)

@@ -46,7 +46,7 @@ def page(
     styles: list[Portrait],
     out: Path,
 ) -> bytes:
-    """The page: the table, then for each shown content a row a method, a column a style."""
+    """The page: the table, then for each shown content one row per method and one column per style."""
     for kind, portraits in (("content", faces), ("style", styles)):
         for i, portrait in enumerate(portraits[:SHOWN]):
             files.write_atomic(out / "cells" / f"{kind}-{i}.jpg", images.encode(portrait.image, ".jpg"))

@@ -1,4 +1,4 @@
-"""How well a stylisation can be steered: a style a region, and the walk from the content's own codes to the style's.
+"""How well a stylisation can be controlled: one style per region, and strengths between the content and the style.
 
 Colours are mean RGB over a region of the content, 0 to 255; `render` is `Stylist.render`.
 """
@@ -14,11 +14,11 @@ from models.regions import REGIONS
 from pipeline.progress import Progress
 from stages.apply.portrait import Portrait, in_region
 
-Picture = NDArray[np.uint8]
-Render = Callable[[Portrait, np.ndarray], Picture]
-Score = Callable[[Picture, Portrait, Portrait], Mapping[str, float]]  # of a picture between content and style
+Image = NDArray[np.uint8]
+Render = Callable[[Portrait, np.ndarray], Image]
+Score = Callable[[Image, Portrait, Portrait], Mapping[str, float]]  # of an image between content and style
 HAIR, FACE = REGIONS.index("hair"), REGIONS.index("face")
-ENOUGH = 500  # pixels of a region that a colour is the mean of
+ENOUGH = 500  # pixels that a region needs for its mean colour
 STRENGTHS = np.linspace(0, 1, 11)
 
 
@@ -32,7 +32,7 @@ class Triple:
 
 
 def triples(contents: Sequence[Portrait], styles: Sequence[Portrait], count: int) -> list[Triple]:
-    """At most `count` triples of the portraits with both regions; the two styles lie half of all styles apart."""
+    """At most `count` triples of portraits that have both regions; the two styles are half the list apart."""
     faces = [c for c in contents if _has_both(c)]
     usable = [s for s in styles if _has_both(s)]
     if not faces or len(usable) < 2:
@@ -44,19 +44,19 @@ def triples(contents: Sequence[Portrait], styles: Sequence[Portrait], count: int
     ]
 
 
-def regions(render: Render, found: Sequence[Triple]) -> tuple[dict[str, tuple[float, int]], list[list[Picture]]]:
-    """How far hair coded from style A and a face coded from style B go their own ways: figures and rows to look at.
+def regions(render: Render, triples: Sequence[Triple]) -> tuple[dict[str, tuple[float, int]], list[list[Image]]]:
+    """How independent the regions are: hair has codes of style A and the face codes of style B. Figures and rows.
 
-    `control_hair`, `control_face`: share of triples in which the region's colour is nearer to what its own style
-    alone makes of that region than to what the other's does. `control_swap`: share of regions that, when the two
-    styles change places, move in the direction from the one artwork's colour there to the other's. `control_extent`:
-    that movement as a share of the one between the two styles everywhere, 1 if the other regions had no say.
-    The background and the whole-image code stay the content's own.
+    `control_hair`, `control_face`: the share of triples in which the region's colour is nearer to that under its own
+    style everywhere than to that under the other style everywhere. `control_swap`: the two styles change places; the
+    share of regions whose colour moves in the direction from the one artwork's colour to the other's.
+    `control_extent`: this movement as a share of the movement when all regions change style; 1 if the other regions
+    have no influence. The background and the whole-image code stay the content's own.
     """
     shares: dict[str, list[float]] = {f"control_{name}": [] for name in ("hair", "face", "swap", "extent")}
     rows = []
-    progress = Progress("region control", len(found), "triple")
-    for t in found:
+    progress = Progress("region control", len(triples), "triple")
+    for t in triples:
         plain, only_a, only_b, ab, ba = (
             render(t.content, codes)
             for codes in (
@@ -71,9 +71,9 @@ def regions(render: Render, found: Sequence[Triple]) -> tuple[dict[str, tuple[fl
             now, alone, rival = (colour(p, t.content.region, region) for p in (ab, own, other))
             shares[f"control_{name}"].append(_distance(now, alone) < _distance(now, rival))
             first, second = (t.a, t.b) if region == HAIR else (t.b, t.a)
-            wanted = colour(first.image, first.region, region) - colour(second.image, second.region, region)
+            expected = colour(first.image, first.region, region) - colour(second.image, second.region, region)
             moved = now - colour(ba, t.content.region, region)
-            shares["control_swap"].append(float(moved @ wanted > 0))
+            shares["control_swap"].append(float(moved @ expected > 0))
             shares["control_extent"].append(float(moved @ (alone - rival)) / max(_distance(alone, rival) ** 2, 1.0))
         rows.append([t.content.image, t.a.image, t.b.image, plain, only_a, only_b, ab, ba])
         progress.add(1)
@@ -88,34 +88,34 @@ def walk(
     mix: Callable[[Portrait, Portrait, float], np.ndarray],
     pairs: Sequence[tuple[Portrait, Portrait]],
     score: Score,
-) -> tuple[dict[str, tuple[float, int]], list[list[Picture]]]:
-    """Spearman's correlation of strength with each score over STRENGTHS, mean over `pairs`, and the pictures a pair.
+) -> tuple[dict[str, tuple[float, int]], list[list[Image]]]:
+    """Spearman's correlation of strength with each score, averaged over `pairs`, and a row of images per pair.
 
-    `mix` gives the codes at a strength; a score that falls as the style comes nearer gives a value near -1.
+    `mix` gives the codes at a strength. A score that falls with the strength has a correlation near -1.
     """
-    found: dict[str, list[float]] = {}
+    correlations: dict[str, list[float]] = {}
     rows = []
     progress = Progress("interpolation", len(pairs), "pair")
     for content, style in pairs:
         row = [render(content, mix(content, style, float(strength))) for strength in STRENGTHS]
-        scores = [score(picture, content, style) for picture in row]
+        scores = [score(image, content, style) for image in row]
         for name in scores[0]:
-            found.setdefault(name, []).append(spearman(STRENGTHS, [s[name] for s in scores]))
+            correlations.setdefault(name, []).append(spearman(STRENGTHS, [s[name] for s in scores]))
         rows.append([content.image, *row, style.image])
         progress.add(1)
     progress.close()
-    return {name: (mean(values), len(values)) for name, values in found.items()}, rows
+    return {name: (mean(values), len(values)) for name, values in correlations.items()}, rows
 
 
 def spearman(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> float:
-    """Rank correlation of two series, equal values sharing their mean rank; 0 where one is constant."""
+    """Rank correlation of two series; equal values share their mean rank. It is 0 where a series is constant."""
     x, y = (_ranks(np.asarray(v, np.float64)) for v in (a, b))
     x, y = x - x.mean(), y - y.mean()
     length = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / length if length else 0.0
 
 
-def colour(image: Picture, region: np.ndarray, index: int) -> np.ndarray:
+def colour(image: Image, region: np.ndarray, index: int) -> np.ndarray:
     """Mean RGB of a region, [3]."""
     return image[region == index].mean(0)
 

@@ -1,4 +1,4 @@
-"""The gallery: a sheet of every stylisation with what it was made from, and the same as a page."""
+"""The gallery: a sheet of all stylisations with the images they were made from, and the same as a page."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ COLUMNS = ("photo", "regions", "inversion", "reconstruction")
 
 
 def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
-    """Draw index.html and sheet.png into `folder` from the caches, unless they are up to date; returns their paths."""
+    """Write index.html and sheet.png into `folder` from the caches, unless they are up to date. Returns their paths."""
     faces = list(cached(ctx, "content", contents))
     chosen = list(cached(ctx, "style", styles))
     sheet, page, mark = folder / "sheet.png", folder / "index.html", folder / "gallery.stamp"
@@ -48,11 +48,11 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
 
 
 def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait], mixes: Sequence[Mix] = ()) -> np.ndarray:
-    """One picture: the styles and their regions on top, under them a row a content, its cells of `mixes` last."""
+    """One image: the styles and their regions on top, then one row per content, the cells of `mixes` last."""
     blank = np.full((sheets.CELL, sheets.CELL, 3), 255, np.uint8)
     head, tail = [blank] * len(COLUMNS), [blank] * len(mixes)
     above = [[*head, *(s.image for s in styles), *tail], [*head, *map(regions_of, styles), *tail]]
-    names = [*COLUMNS, *(f"in style {i + 1}" for i in range(len(styles))), *map(_told, mixes)]
+    names = [*COLUMNS, *(f"in style {i + 1}" for i in range(len(styles))), *map(_title, mixes)]
     return sheets.grid(rows, names, above)
 
 
@@ -62,7 +62,7 @@ def regions_of(portrait: Portrait) -> np.ndarray:
 
 
 def _mixes(styles: Sequence[Portrait]) -> list[Mix]:
-    """Two ways to give hair, face and background the three styles whose mean colours lie farthest apart."""
+    """Two ways to give hair, face and background the three styles whose mean colours are farthest apart."""
     colours = np.array([s.image.mean((0, 1)) for s in styles])
     ways = list(itertools.combinations(range(len(styles)), 3))
     if not ways:
@@ -81,8 +81,8 @@ def _mixed(styles: Sequence[Portrait]) -> Portrait:
     return mixed
 
 
-def _told(mix: Mix) -> str:
-    """Which styles are mixed, in the order of the regions."""
+def _title(mix: Mix) -> str:
+    """The numbers of the styles, in the order of the regions."""
     return "hair {}, face {}, back {}".format(*(i + 1 for i in mix))
 
 
@@ -104,11 +104,11 @@ def _page(
 
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     head += "".join(cell(f"style-{i}", s.image, s.key) for i, s in enumerate(styles))
-    head += "".join(f"<th>{_told(mix)}</th>" for mix in mixes)
+    head += "".join(f"<th>{_title(mix)}</th>" for mix in mixes)
     body = []
     for i, (row, face) in enumerate(zip(rows, faces, strict=True)):
         titles = [f"{face.key}: {name}" for name in COLUMNS] + [
-            f"{face.key} in {told}" for told in (*(s.key for s in styles), *map(_told, mixes))
+            f"{face.key} in {style}" for style in (*(s.key for s in styles), *map(_title, mixes))
         ]
         cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
         body.append(f"<tr>{''.join(cells_of_row)}</tr>")
@@ -117,7 +117,7 @@ def _page(
     return html.page(
         "HyperNST",
         "<p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column; in the "
-        "last columns hair, face and background have styles of their own, counted from the left.</p>",
+        "last columns hair, face and background have different styles, numbered from the left.</p>",
         f"<table><tr>{head}</tr>{''.join(body)}</table>{numbers}",
         f"<p>{html.image('sheet.png', 'all of these in one image')}</p>",
     )

@@ -17,7 +17,7 @@ ABILITIES = {"adain": ("yes", "no"), "hypernst": ("yes", "no")}  # interpolation
 
 
 def unstylised(ctx: Context) -> Method:
-    """The content as it is: what doing nothing scores."""
+    """The content as it is: the score of doing nothing."""
     return lambda content, style: content.image
 
 

@@ -1,4 +1,4 @@
-"""The networks that results are measured by: LPIPS and SIFID."""
+"""The networks that measure results: LPIPS and SIFID."""
 
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ METRIC_WEIGHTS = ("lpips-alex", "lpips-vgg", "inception-fid")
 
 
 class Metrics:
-    """The networks that pictures u8 [H, W, 3] are compared by."""
+    """The networks that compare images u8 [H, W, 3]."""
 
     def __init__(self, ctx: Context) -> None:
         self.device = ctx.device
@@ -26,7 +26,7 @@ class Metrics:
 
     @cached_property
     def vgg(self) -> LPIPS:
-        """LPIPS-vgg, loaded when it is first asked for."""
+        """LPIPS-vgg, loaded at its first use."""
         return LPIPS("vgg", weights.tensors("lpips-vgg")).to(self.device)
 
     @torch.inference_mode()
@@ -37,7 +37,7 @@ class Metrics:
 
     @torch.inference_mode()
     def lpips(self, a: np.ndarray, b: np.ndarray) -> float:
-        """LPIPS-alex of two pictures."""
+        """LPIPS-alex of two images."""
         x, y = (images.to_tensor(image).to(self.device) for image in (a, b))
         return float(self.alex(x, y))
 
@@ -49,7 +49,7 @@ class Metrics:
 
     @torch.inference_mode()
     def compare(self, image: np.ndarray, content: Any, style: dict[int, sifid.Gaussian]) -> dict[str, float]:
-        """All METRICS of a result, given `features` of its content and the `summary` of its style."""
+        """All METRICS of a result, from the `features` of its content and the `summary` of its style."""
         alex, vgg = self.features(image)
         ours = self.summary(image)
         return {

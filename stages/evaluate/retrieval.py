@@ -13,11 +13,11 @@ from tqdm import tqdm
 from models.encoders.aladin import Aladin
 from pipeline import images
 
-SIDE = 256  # images are brought to this side first: a crop's size means the same in all of them
+SIDE = 256  # px that images are resized to first, so that crops have the same scale in all of them
 
 
 def top1(a: Tensor, b: Tensor) -> float:
-    """How often the nearest row of the other side (by cosine) is the same work's, both ways."""
+    """How often the nearest row of the other tensor (by cosine) is the same work's; the mean of both directions."""
     near = F.normalize(a) @ F.normalize(b).T
     truth = torch.arange(len(a))
     return float((near.argmax(1) == truth).float().mean() + (near.argmax(0) == truth).float().mean()) / 2
@@ -26,19 +26,19 @@ def top1(a: Tensor, b: Tensor) -> float:
 def same_group(codes: Tensor, group: NDArray[np.str_]) -> float:
     """How often a work's nearest other work is of its own group, over the works whose group has others."""
     near = (F.normalize(codes) @ F.normalize(codes).T).fill_diagonal_(-2).argmax(1).numpy()
-    others = np.array([np.count_nonzero(group == own) > 1 for own in group])
+    others = np.array([np.count_nonzero(group == name) > 1 for name in group])
     return float((group[near] == group)[others].mean())
 
 
 @torch.inference_mode()
 def retrieval(net: Aladin, paths: Sequence[Path]) -> tuple[float, float]:
-    """Top-1 of raw statistics and of codes: a picture's top left quarter finds its bottom right one.
+    """Top-1 of raw statistics and of codes: an image's top left quarter finds its bottom right one.
 
-    Quarters are seen at the scale that the codes' windows are: 128 px of a picture brought to 256.
+    Quarters have the scale of the codes' windows: 128 px of an image resized to 256.
     """
     half = SIDE // 2
     corners: list[Tensor] = []
-    for path in tqdm(paths, unit="picture", mininterval=5):
+    for path in tqdm(paths, unit="image", mininterval=5):
         image = images.to_tensor(images.decode(path.read_bytes(), SIDE))
         corners.append(net.statistics(torch.cat([image[..., :half, :half], image[..., half:, half:]]), half))
     a, b = torch.stack(corners).unbind(1)

@@ -1,4 +1,4 @@
-"""The profile's face detector: `align.detector` is looked at here."""
+"""The profile's face detector: the only place that reads `align.detector`."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_detector(ctx: Context) -> "FaceDetector":
-    """The profile's face detector. Raises: UserError for a detector that does not exist or lacks its weights."""
+    """The profile's face detector. Raises: UserError when there is no such detector, or its weights are missing."""
     from models.faces.detector import NoDetector, YuNet
     from models.faces.retinaface import RetinaFace
 

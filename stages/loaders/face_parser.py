@@ -1,4 +1,4 @@
-"""The profile's face parser, loaded: from an aligned picture to its raw label map."""
+"""The profile's face parser, loaded: from an aligned image to its raw label map."""
 
 from collections.abc import Callable
 
@@ -20,12 +20,15 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.loaders.load import drawn
 
-SMALL = 64  # at which a parser without trained weights looks at pictures
-FaceParser = Callable[[bytes], NDArray[np.uint8]]  # an encoded picture -> labels u8 [MAP_SIZE, MAP_SIZE]
+SMALL = 64  # px at which a parser without trained weights reads images
+FaceParser = Callable[[bytes], NDArray[np.uint8]]  # an encoded image -> labels u8 [MAP_SIZE, MAP_SIZE]
 
 
 def open_parser(ctx: Context) -> FaceParser:
-    """What `parser.kind` names. Raises: UserError when weights are missing or those of another network."""
+    """The face parser that `parser.kind` names.
+
+    Raises: UserError when its weights are missing, or are those of another network.
+    """
     settings = ctx.profile.parser
     try:
         return KINDS[settings.kind](ctx)
@@ -62,9 +65,9 @@ def _farl(head: str) -> Callable[[Context], FaceParser]:
 
         def label(data: bytes) -> NDArray[np.uint8]:
             rgb = images.decode(data)
-            # the warp wants this picture's own points, which alignment left near the template's
-            found = detector.detect(rgb)
-            points = largest(found).points if found else alignment.POINTS * rgb.shape[0]
+            # the warp needs the points of this very face; alignment left them near the template's
+            faces = detector.detect(rgb)
+            points = largest(faces).points if faces else alignment.POINTS * rgb.shape[0]
             return _labels(net.logits(_tensor(ctx, data), points[None].astype(np.float32), MAP_SIZE))
 
         return label
@@ -77,8 +80,8 @@ def farl_network(ctx: Context) -> FaRL:
     name = ctx.profile.parser.weights
     if not str(weights.path(name)).endswith(".safetensors"):
         raise UserError(
-            f"{name}: is not a safetensors file; a TorchScript file is never run: "
-            f"`hypernst weights import {name} --as ./mine.safetensors` takes its tensors out"
+            f"{name}: is not a safetensors file, and a TorchScript file is never run; "
+            f"run `hypernst weights import {name} --as ./mine.safetensors` to take its tensors out"
         )
     return FaRL.load(weights.tensors(name), weights.facts(name).get("output", OUTPUT)).to(ctx.device)
 
@@ -97,6 +100,6 @@ def _tensor(ctx: Context, data: bytes, size: int | None = None) -> Tensor:
 
 
 def _labels(logits: Tensor) -> NDArray[np.uint8]:
-    """The most likely class of each pixel of logits [1,C,H,W]."""
-    found: NDArray[np.uint8] = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-    return found
+    """The most likely class of each pixel of logits [1, C, H, W]."""
+    labels: NDArray[np.uint8] = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+    return labels

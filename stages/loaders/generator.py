@@ -1,4 +1,4 @@
-"""The profile's generator: trained, or blank where only its sizes count."""
+"""The profile's generator: trained, or untrained where only its sizes matter."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ from pipeline.context import Context
 from pipeline.training import checkpoint
 from stages.loaders.load import drawn, load, of_kind
 
-AVERAGED = 100_000  # mapped z behind the average latent of a file that has none
+AVERAGED = 100_000  # mapped z that the average latent is the mean of, for a file that has none
 
 
 def generator(ctx: Context, *, full: bool = False) -> Generator:
-    """The frozen generator, with images of the profile's size or, `full`, of its own."""
+    """The frozen generator. Its images have the profile's size, or with `full` the generator's own."""
     return of_kind(ctx, GENERATORS, "hypernst")(ctx, full)
 
 
 def blank(ctx: Context) -> Generator:
-    """The profile's generator, untrained and frozen: what sizes are counted on."""
+    """The profile's generator, untrained and frozen: for counting sizes."""
     return of_kind(ctx, BLANKS, "hypernst")(ctx)
 
 
@@ -66,22 +66,22 @@ BLANKS: dict[str, Callable[[Context], Generator]] = {
 
 
 def average_latent(ctx: Context, net: Generator) -> Tensor:
-    """The generator's average latent: its file's, else the mean of AVERAGED mapped z, stored with its seed."""
-    own = getattr(net, "latent_avg", None)
-    if own is not None:
-        return own
+    """The generator's average latent: that of its file, else the mean of AVERAGED mapped z, which is stored."""
+    latent_avg = getattr(net, "latent_avg", None)
+    if latent_avg is not None:
+        return latent_avg
     digest, seed = weights.sha256(ctx.profile.generator.weights), ctx.profile.seed
     place = weights.folder() / "latent_avg" / f"{digest[:16]}-{seed}.safetensors"
     if place.exists():
         return checkpoint.load(place)[0]["latent_avg"]
-    average = net.mean_latent(AVERAGED, seed).cpu()
+    latent_avg = net.mean_latent(AVERAGED, seed).cpu()
     meta = {"generator": ctx.profile.generator.weights, "sha256": digest, "samples": AVERAGED, "seed": seed}
-    checkpoint.save(place, {"latent_avg": average}, meta)
-    return average
+    checkpoint.save(place, {"latent_avg": latent_avg}, meta)
+    return latent_avg
 
 
 def stylegan2_size(ctx: Context) -> tuple[int, float]:
-    """Size and channel multiplier of the profile's StyleGAN2, from its file or else from what the registry expects."""
+    """Size and channel multiplier of the profile's StyleGAN2, from its file, else from the registry."""
     name = ctx.profile.generator.weights
     if not name:
         return ctx.profile.generator.size, 2

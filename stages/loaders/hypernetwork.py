@@ -29,9 +29,9 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
 
 
 def start(ctx: Context, hyper: HyperNetwork) -> str:
-    """Give a new hypernetwork the profile's weights, if it names any; returns the phase that training starts in.
+    """Give a new hypernetwork the profile's weights, if it names any. Returns the phase that training starts in.
 
-    HyperStyle's published weights know nothing of styles yet: training starts with reconstruction.
+    HyperStyle's published weights are not trained on styles: training then starts with reconstruction.
     """
     name = ctx.profile.train.weights
     if not name:
@@ -44,7 +44,10 @@ def start(ctx: Context, hyper: HyperNetwork) -> str:
 
 
 def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
-    """The run's averaged weights if the run has a checkpoint, else the profile's; frozen."""
+    """The EMA weights of the run's checkpoint if there is one, else the profile's weights; frozen.
+
+    Raises: UserError when there are neither.
+    """
     path, hyper = ctx.run / "checkpoint.safetensors", new_hypernetwork(ctx, table)
     if path.exists():
         hyper.load_state_dict(checkpoint.load(path, "ema.")[0])
@@ -52,6 +55,6 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
         start(ctx, hyper)
     else:
         raise UserError(
-            f"{path}: missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first"
+            f"{path}: is missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first"
         )
     return hyper.requires_grad_(False).eval().to(ctx.device)

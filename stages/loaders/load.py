@@ -1,4 +1,4 @@
-"""How weights become a network: errors name the weights, untrained networks follow the profile's seed."""
+"""How weights become a network. Errors name the weights; untrained networks follow from the profile's seed."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -16,9 +16,9 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def of_kind(ctx: Context, choices: Mapping[str, Choice], what: str) -> Choice:
-    """The entry of `choices` for the profile's kind of generator; `what` needs it.
+    """The entry of `choices` for the profile's kind of generator; `what` is the name of what needs it.
 
-    Raises: UserError(2) when there is none, naming the kinds that have one.
+    Raises: UserError(2) when there is none; it names the kinds that have one.
     """
     kind = ctx.profile.generator.kind
     if kind not in choices:
@@ -28,16 +28,16 @@ def of_kind(ctx: Context, choices: Mapping[str, Choice], what: str) -> Choice:
 
 
 def drawn(ctx: Context, build: Callable[[], Network]) -> Network:
-    """A frozen network with weights drawn from the profile's seed: what tests take where a profile names none."""
+    """A frozen network with random weights from the profile's seed; tests use it where a profile names no weights."""
     with torch.random.fork_rng([]):
         torch.manual_seed(ctx.profile.seed)
         return build().requires_grad_(False).eval()
 
 
 def load(name: str, loader: Callable[[dict[str, Tensor]], Loaded]) -> Loaded:
-    """Load registered weights; what does not fit is told with the weights' name."""
+    """A network from registered weights. Raises: UserError when they do not fit it; it names the weights."""
     try:
         return loader(weights.tensors(name))
     except (ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:500]
-        raise UserError(f"{name}: {said}; name other weights in the profile") from error
+        problem = " ".join(str(error).split())[:500]
+        raise UserError(f"{name}: {problem}; name other weights in the profile") from error

@@ -1,4 +1,4 @@
-"""The profile's ALADIN: `aladin.kind` is looked at here."""
+"""The profile's ALADIN: the only place that reads `aladin.kind`."""
 
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 KINDS = ("imagenet", "vgg16", "vit")
-TRUNK = "lpips-vgg"  # what the "imagenet" kind looks through
-VIT = 224
+TRUNK = "lpips-vgg"  # the weights whose VGG16 the "imagenet" kind computes its features with
+VIT = 224  # px of an image that the ViT reads
 
 
 def network(ctx: Context) -> "Encoder":
     """The profile's ALADIN: a head on LPIPS' trunk, a published file, or random weights for tests.
 
-    Raises: UserError for a kind that does not exist (2) and for weights of another network.
+    Raises: UserError when there is no such kind (2), or the weights are of another network.
     """
     import torch
 
@@ -48,11 +48,12 @@ def network(ctx: Context) -> "Encoder":
 
 
 def check_kind(ctx: Context) -> None:
+    """Raises: UserError(2) when `aladin.kind` does not exist, or the sizes are none that it can read."""
     kind, sizes = ctx.profile.aladin.kind, (ctx.profile.aladin.input_size, ctx.profile.aladin.whole_size)
     if kind not in KINDS:
         raise UserError(f"profile {ctx.profile.name}: aladin.kind is {kind!r}; expected one of {', '.join(KINDS)}", 2)
     if kind == "vit" and sizes != (VIT, VIT):
-        expected = f"input_size and whole_size of {VIT}, which its positions are learnt for"
+        expected = f"input_size and whole_size of {VIT}, the size it was trained at"
         raise UserError(
             f"profile {ctx.profile.name}: aladin.kind 'vit' needs {expected}; got {sizes[0]} and {sizes[1]}", 2
         )

@@ -1,4 +1,4 @@
-"""Style codes: the ALADIN code of each region, averaged over windows that lie inside it, and of the whole picture."""
+"""Style codes: the ALADIN code of each region, averaged over windows inside it, and that of the whole image."""
 
 import zlib
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def spec(ctx: Context) -> StageSpec:
     """The style code stage (paper section 3.2, the mean inside equation 1).
 
-    code: unit length, the whole picture's where valid is false (no window of the region is covered enough);
-    boxes: x0, y0, x1, y1 on the region map, -1 where not valid; iou: each window's coverage by its region.
+    code: unit length; where valid is false (no window of the region is covered enough) the whole image's.
+    boxes: x0, y0, x1, y1 on the region map, -1 where not valid. iou: each window's coverage by its region.
     """
     section = ctx.profile.aladin
     check_kind(ctx)
@@ -56,7 +56,7 @@ def run(ctx: Context) -> int:
 
 
 def open_worker(ctx: Context) -> Worker:
-    """The worker that embeds aligned pictures, one at a time: a batch's other rows must not move the last bits."""
+    """The worker that embeds aligned images, one at a time: the other rows of a batch would change the last bits."""
     import torch
 
     from pipeline import images
@@ -88,26 +88,26 @@ def open_worker(ctx: Context) -> Worker:
 def sample_region_windows(
     region: np.ndarray, side: int, count: int, thresholds: tuple[float, ...], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` windows a region of the map (H, W): boxes i16 (3, count, 4), -1 if missing, and coverage f32."""
+    """Sample `count` windows per region of the map [H, W]: boxes i16 [3, count, 4], -1 if missing, and coverage f32."""
     boxes = np.full((REGION_COUNT, count, 4), -1, np.int16)
     iou = np.zeros((REGION_COUNT, count), np.float32)
     for index in range(REGION_COUNT):
-        # a generator a region, so that one region's map never moves another's windows
-        found = windows.sample_windows(region == index, side, count, thresholds, np.random.default_rng([seed, index]))
-        if found is not None:
-            boxes[index], iou[index] = found
+        # one random generator per region, so that the map of one region never moves another's windows
+        sampled = windows.sample_windows(region == index, side, count, thresholds, np.random.default_rng([seed, index]))
+        if sampled is not None:
+            boxes[index], iou[index] = sampled
     return boxes, iou
 
 
 def crops(image: "torch.Tensor", boxes: np.ndarray, size: int) -> "torch.Tensor":
-    """Cut boxes (P, 4), given on the region map, from image (1, 3, H, W) of any resolution: (P, 3, size, size)."""
+    """Crops [P, 3, size, size] of an image [1, 3, H, W] of any resolution, at boxes [P, 4] on the region map."""
     import torch
     from torch.nn import functional as F
 
     scale = image.shape[-1] / MAP_SIZE
-    cut = []
+    pieces = []
     for box in boxes:
         x0, y0, x1, y1 = (round(int(v) * scale) for v in box)
         crop = image[..., y0:y1, x0:x1]
-        cut.append(crop if x1 - x0 == size else F.interpolate(crop, (size, size), mode="bilinear", antialias=True))
-    return torch.cat(cut)
+        pieces.append(crop if x1 - x0 == size else F.interpolate(crop, (size, size), mode="bilinear", antialias=True))
+    return torch.cat(pieces)

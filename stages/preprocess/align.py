@@ -1,4 +1,4 @@
-"""Find the face in each of the user's pictures and cut the FFHQ square around it."""
+"""Find the face in each of the user's images and cut the FFHQ square around it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from stages.loaders.face_detector import open_detector
 if TYPE_CHECKING:
     from models.faces.detector import FaceDetector
 
-# A style picture need not be a portrait: without a face its whole-image code is used, so it is kept.
+# A style image need not be a portrait: without a face its whole-image code is used, so it is kept.
 NO_FACE = {"content": "", "style": "keep"}  # "": as the profile says
-ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, under which a square picture is taken as it is
+ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a square image is taken as it is
 MIN_COVERAGE = 0.4
-MIN_QUAD = 64  # pixels of the source across the square: a smaller face has no detail left to work with
+MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 UNIT = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
-NEARBY = 0.3  # a second look may move a corner by so many sides; further off it has found something else
+NEARBY = 0.3  # sides by which the second detection may move a corner; beyond that it is another face
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """An aligned square; quad [4,2] in pixels of the upright source, score 0 and a note where no face was found."""
+    """An aligned square. quad [4, 2] is in pixels of the upright source; without a face score is 0 and note says so."""
 
     image: NDArray[np.uint8]
     quad: NDArray[np.float64]
@@ -40,7 +40,7 @@ class Aligned:
 
 
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
-    """The align stage; the collections differ in what no face means."""
+    """The align stage. The collections differ in what happens to an image without a face."""
     settings = ctx.profile.align
     no_face = NO_FACE[collection] or settings.no_face
     if settings.no_face not in ("reject", "keep"):
@@ -65,13 +65,13 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
 
 
 def run(ctx: Context, *, no_face: NoFace | None = None) -> int:
-    """Align both collections; `no_face` ("keep" or "reject") overrules the profile for content pictures."""
+    """Align both collections; `no_face` ("keep" or "reject") overrides the profile for content images."""
     ctx = with_no_face(ctx, no_face)
     return max(run_stage(spec(ctx, name), name, ctx).status(ctx.max_rejects) for name in COLLECTIONS)
 
 
 def with_no_face(ctx: Context, no_face: NoFace | None) -> Context:
-    """The context with align.no_face overruled, unless None."""
+    """The context with this align.no_face, or as it is for None."""
     if no_face is None:
         return ctx
     profile = dataclasses.replace(ctx.profile, align=dataclasses.replace(ctx.profile.align, no_face=no_face))
@@ -79,7 +79,7 @@ def with_no_face(ctx: Context, no_face: NoFace | None) -> Context:
 
 
 def open_worker(ctx: Context, keep: bool) -> Worker:
-    """The worker that turns a file's bytes into an aligned picture or a reject; `keep` pictures without a face."""
+    """The worker that turns a file's bytes into an aligned image or a reject; `keep` keeps images without a face."""
     settings = ctx.profile.align
     detector = open_detector(ctx)
 
@@ -90,7 +90,7 @@ def open_worker(ctx: Context, keep: bool) -> Worker:
 
 
 def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Align, keep: bool) -> Aligned | None:
-    """Cut the largest face out of RGB [H,W,3] u8; without one the central square, or None unless `keep`."""
+    """The square of the largest face in RGB [H, W, 3] u8. Without a face the central square with `keep`, else None."""
     from models.faces.alignment import centre_quad, crop, quad_of_face
     from models.faces.detector import largest
 
@@ -101,14 +101,14 @@ def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Al
         return Aligned(crop(rgb, whole, settings.source_size), whole, 0.0, "no face: central square") if keep else None
     face = largest(faces)
     quad, note = quad_of_face(face), f"{len(faces)} faces: the largest kept" if len(faces) > 1 else ""
-    # detectors pull the points of a turned or small face towards an upright one: look again at the square
+    # detectors move the points of a turned or small face towards an upright one: detect again in the square
     again = detector.detect(crop(rgb, quad, settings.source_size))
     if again:
         inner = quad_of_face(largest(again)) / settings.source_size
         if np.abs(inner - UNIT).max() < NEARBY:
             quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
     if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
-        # cutting an aligned square again would only blur it and move it by the detector's error
+        # cutting an aligned square again would only blur it and move it by the error of the detector
         quad, note = whole, "; ".join(filter(None, (note, "already aligned")))
     return Aligned(crop(rgb, quad, settings.source_size), quad, face.score, note)
 
@@ -127,10 +127,10 @@ def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool) -> R
         rgb = decode.read(item["source"])
     except decode.UnusableError as error:
         return Reject(str(error))
-    found = align_picture(rgb, detector, settings, keep)
-    if found is None:
+    aligned = align_picture(rgb, detector, settings, keep)
+    if aligned is None:
         return Reject(f"no face found (of at least {MIN_QUAD} px, mostly inside the picture)")
-    image, note = images.encode(found.image, ".jpg", settings.jpeg_quality), found.note
+    image, note = images.encode(aligned.image, ".jpg", settings.jpeg_quality), aligned.note
     if (times := decode.reduction(item["source"])) > 1:
         note = "; ".join(filter(None, (note, f"read at 1/{round(times)} of its size")))
-    return {"image": image, "path": item.path, "note": note, "quad": found.quad * times, "score": found.score}
+    return {"image": image, "path": item.path, "note": note, "quad": aligned.quad * times, "score": aligned.score}

@@ -1,4 +1,4 @@
-"""The preprocessing stages in the order data flows: what each would compute, and which have anything to do."""
+"""The preprocessing stages in the order data flows: their steps, and which of them have something to compute."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,7 +13,7 @@ from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import change, is_settled, survey
 from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
 
-# The stages that fill one cache file per collection, in order, with what each runs over a collection.
+# the stages that fill one cache file per collection, in order, with the steps of each
 CACHED: dict[str, Callable[[Context, str], tuple[StageSpec, ...]]] = {
     "align": lambda ctx, collection: (align.spec(ctx, collection),),
     "latents": lambda ctx, collection: (latents.spec(ctx, collection),),
@@ -27,76 +27,78 @@ Wanted = dict[tuple[str, str], set[str] | None]  # (cache or "shards", collectio
 
 
 def steps(name: str, collection: str, ctx: Context) -> tuple[StageSpec, ...]:
-    """What the stage `name` runs over `collection`, in order; most have one step."""
+    """The steps of the stage `name` over `collection`, in order; most stages have one."""
     return CACHED[name](ctx, collection)
 
 
 def unfinished(ctx: Context, before: str = "") -> list[str]:
-    """The stages that have something to do, in order, the samples included if they are what the run reads.
+    """The stages that have something to compute, in order; the samples too, if the run reads them.
 
-    One that reads what another is going to change counts, as it may have to follow; so does one that cannot be told.
+    A stage that reads what another one will change counts as well, and so does one that cannot be described.
     """
     stages = STAGES[: STAGES.index(before)] if before else STAGES
-    found: list[str] = []
+    names: list[str] = []
     with weights.no_fetching():
-        own = ctx.content == ctx.cache / "samples" / "content" or ctx.style == ctx.cache / "samples" / "style"
-        if own and not _holds(lambda: samples.is_current(ctx)):
+        uses_samples = ctx.content == ctx.cache / "samples" / "content" or ctx.style == ctx.cache / "samples" / "style"
+        if uses_samples and not _holds(lambda: samples.is_current(ctx)):
             return ["samples", *stages]
         reads = sources(ctx)
         for name in stages:
-            if set(found) & reads[name] or not _holds(partial(_up_to_date, name, ctx)):
-                found.append(name)
-    return found
+            if set(names) & reads[name] or not _holds(partial(_up_to_date, name, ctx)):
+                names.append(name)
+    return names
 
 
 def sources(ctx: Context) -> dict[str, set[str]]:
-    """For each stage, the stages whose caches it reads, at first hand or further back, as its steps' parents say.
+    """For each stage, the stages whose caches it reads, directly or through others, as its steps' parents say.
 
-    Of a stage that cannot be described (its weights are missing) all earlier ones count.
+    For a stage that cannot be described (its weights are missing) all earlier ones count.
     """
-    found: dict[str, set[str]] = {}
+    reads: dict[str, set[str]] = {}
     makers: dict[str, str] = {}
     for name in CACHED:
         try:
             described = steps(name, COLLECTIONS[0], ctx)
         except UserError:
-            found[name] = set(found)
+            reads[name] = set(reads)
             continue
         direct = {makers[parent] for step in described for parent in step.parents if parent in makers}
-        found[name] = direct.union(*(found[other] for other in direct))
+        reads[name] = direct.union(*(reads[other] for other in direct))
         makers |= {step.output: name for step in described}
-    return found | {"shards": set(CACHED)}
+    return reads | {"shards": set(CACHED)}
 
 
 def _up_to_date(name: str, ctx: Context) -> bool:
     if name == "shards":
         return shards.is_current(ctx)
-    return all(_step_is(step, collection, ctx) for collection in COLLECTIONS for step in steps(name, collection, ctx))
+    return all(
+        _step_is_current(step, collection, ctx) for collection in COLLECTIONS for step in steps(name, collection, ctx)
+    )
 
 
-def _step_is(step: StageSpec, collection: str, ctx: Context) -> bool:
+def _step_is_current(step: StageSpec, collection: str, ctx: Context) -> bool:
     if is_settled(step, collection, ctx):
         return True
     plan = survey(step, collection, ctx)
     return not (plan.todo or plan.dirty)
 
 
-def _holds(told: Callable[[], bool]) -> bool:
-    """What `told` says; false where it cannot tell, as the stage itself will say why when it runs."""
+def _holds(check: Callable[[], bool]) -> bool:
+    """What `check` returns; false where it fails: the stage says why when it runs."""
     try:
-        return told()
+        return check()
     except UserError:
         return False
 
 
 def rebuild(ctx: Context, wanted: Wanted) -> None:
-    """Compute just these keys of caches (None: whatever is missing) and these shards again, in the stages' order.
+    """Recompute only these keys of caches (None: whatever is missing) and these shards, in the order of the stages.
 
-    A collection whose caches were made by another recipe than the profile's is left to its stages, and it is said so.
+    A collection whose caches were made with another recipe than the profile's is left as it is; a message says so.
     """
     other = {name: _made_otherwise(ctx, name) for name in COLLECTIONS}
     for collection in {c for _, c in wanted if other.get(c)}:
-        say(f"{collection}: {other[collection]}; name the profile it was made with, or run the stages")
+        say(f"{collection}: {other[collection]}; use --profile with the one it was made with, or run the stages")
     for collection in (name for name in COLLECTIONS if not other[name]):
         for step in _all_steps(collection, ctx):
             if (step.output, collection) in wanted:

@@ -1,4 +1,4 @@
-"""Region masks: which pixel of an aligned picture is hair, face or background.
+"""Region masks: which pixel of an aligned image is hair, face or background.
 
 The face parser's raw label map has a cache of its own, so that another grouping of its labels does not run it again.
 """
@@ -19,7 +19,7 @@ from stages.preprocess.producers import PRODUCERS
 
 
 def parse_spec(ctx: Context) -> StageSpec:
-    """The parse stage: the face parser's own labels. FaRL's warp needs points, so what detects them counts, too."""
+    """The parse stage: the face parser's own labels. FaRL's warp needs points, so their detector is in the recipe."""
     section = ctx.profile.parser
     names = [section.weights] if section.weights else []
     detector = ctx.profile.align.detector
@@ -40,7 +40,7 @@ def parse_spec(ctx: Context) -> StageSpec:
 
 
 def spec(ctx: Context) -> StageSpec:
-    """The masks stage: region (what to use), parse (the parser's own answer) and each region's share of the picture."""
+    """The masks stage: region (the map to use), parse (the parser's labels) and each region's share of the image."""
     _regions(ctx)
     section = ctx.profile.parser
     return StageSpec(
@@ -62,12 +62,12 @@ def spec(ctx: Context) -> StageSpec:
 
 def run(ctx: Context) -> int:
     """Segment both collections."""
-    stage = spec(ctx)  # a grouping that cannot be is told before the network runs
+    stage = spec(ctx)  # first, so that a wrong grouping is reported before the network runs
     return max(run_collections(parse_spec(ctx), ctx), run_collections(stage, ctx))
 
 
 def open_parse_worker(ctx: Context) -> Worker:
-    """The worker that labels aligned pictures, one at a time: in another batch the last bits of logits may differ."""
+    """The worker that labels aligned images, one at a time: in another batch the last bits of logits may differ."""
     from stages.loaders.face_parser import open_parser
 
     label = open_parser(ctx)
@@ -75,7 +75,7 @@ def open_parse_worker(ctx: Context) -> Worker:
 
 
 def open_worker(ctx: Context) -> Worker:
-    """The worker that groups labels; in a picture without a face every pixel's region is unknown (255)."""
+    """The worker that groups labels. In an image without a face every pixel's region is unknown (255)."""
     regions = _regions(ctx)
 
     def work(items: Sequence[Item]) -> list[Row | Reject]:
@@ -92,7 +92,7 @@ def open_worker(ctx: Context) -> Worker:
 
 
 def _regions(ctx: Context) -> np.ndarray:
-    """The region of each label of the face parser. Raises: UserError(2) for a kind or label that does not exist."""
+    """The region of each label of the face parser. Raises: UserError(2) when the kind or a label does not exist."""
     section, name = ctx.profile.parser, ctx.profile.name
     if section.kind not in LABELS:
         raise UserError(f"profile {name}: parser.kind is {section.kind!r}; expected one of {', '.join(LABELS)}", 2)

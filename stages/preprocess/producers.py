@@ -1,3 +1,3 @@
-"""Which command fills which cache file: what people are told to run when one is missing."""
+"""Which command fills which cache file: the way out that errors name when a cache is missing."""
 
 PRODUCERS = {"images": "align", "latents": "latents", "parses": "masks", "masks": "masks", "aladin": "aladin-codes"}

@@ -1,6 +1,6 @@
-"""Make the sample pictures: faces drawn from the generator and public-domain paintings, saved as plain picture files.
+"""Make the sample images: faces from the generator and public-domain paintings, saved as plain image files.
 
-From here on they are treated as any unknown photos: the later stages have to find, align and invert the faces.
+The later stages treat them like any unknown photos: they have to find, align and invert the faces.
 """
 
 import dataclasses
@@ -21,36 +21,36 @@ from pipeline.progress import Progress, say
 FACES, PORTRAITS, OTHERS = 11, 12, 3
 SIDE = 512
 TRUNCATION = 0.7
-MARGIN = 0.2  # the drawn square, FFHQ-framed, gets this much mirrored border, so that alignment has work to do
-MIN_FACE = 0.15  # a portrait's face is at least so wide, in widths of the painting's shorter side
+MARGIN = 0.2  # mirrored border, in sides, around the generated FFHQ square, so that alignment has work to do
+MIN_FACE = 0.15  # least width of a portrait's face, as a share of the painting's shorter side
 DONE = "samples.json"
 
 
 def run(ctx: Context) -> int:
-    """Fill CACHE/samples with content and style pictures; does nothing when they are there and still the same."""
+    """Fill CACHE/samples with content and style images. Does nothing when they are there and up to date."""
     folder, done, recipe = ctx.cache / "samples", ctx.cache / "samples" / DONE, _recipe(ctx)
     if is_current(ctx):
         say(f"samples: {folder} is up to date")
         return 0
     ctx = dataclasses.replace(ctx, device=device.resolve(ctx.device))
     with lock(ctx.cache, "samples"):
-        shutil.rmtree(folder, ignore_errors=True)  # of another recipe, or left half-made
+        shutil.rmtree(folder, ignore_errors=True)  # of another recipe, or left unfinished
         folder.mkdir(parents=True)
         with files.replacing(folder / "content") as content:
             content.mkdir()
-            draw_faces(ctx, content)
+            generate_faces(ctx, content)
             shutil.copyfile(weights.path("astronaut"), content / "astronaut.png")
         with files.replacing(folder / "style") as style:
             style.mkdir()
             choose_paintings(style)
         listing = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*"))
         files.write_atomic(done, json.dumps({"recipe": recipe, "files": listing}, indent=1).encode())
-    say(f"samples: {len(listing)} pictures in {folder}")
+    say(f"samples: {len(listing)} images in {folder}")
     return 0
 
 
 def is_current(ctx: Context) -> bool:
-    """Whether the samples are there, made by this recipe."""
+    """Whether the samples are there and were made with this recipe."""
     folder = ctx.cache / "samples"
     done = folder / DONE
     return done.exists() and json.loads(done.read_text())["recipe"] == _recipe(ctx) and _complete(folder)
@@ -69,7 +69,7 @@ def _recipe(ctx: Context) -> dict[str, Any]:
     }
 
 
-def draw_faces(ctx: Context, folder: Path) -> None:
+def generate_faces(ctx: Context, folder: Path) -> None:
     """Save FACES faces of the generator, some as PNG and most as JPEG."""
     import torch
     import torch.nn.functional as F
@@ -77,7 +77,7 @@ def draw_faces(ctx: Context, folder: Path) -> None:
     from pipeline import images
     from stages.loaders import generator as generators
 
-    # at its full size, like a camera's picture, and not with the fitted head that the other stages use
+    # at its full size, like a photo, and not with the fitted head that the other stages use
     generator = generators.generator(ctx, full=True)
     random = torch.Generator().manual_seed(ctx.profile.seed)
     with torch.no_grad():
@@ -86,8 +86,8 @@ def draw_faces(ctx: Context, folder: Path) -> None:
     for index in range(FACES):
         noise = torch.randn(1, 512, generator=random).to(ctx.device)
         with torch.no_grad():
-            picture = generator(middle + TRUNCATION * (generator.map(noise) - middle))
-        face = images.to_arrays(F.interpolate(picture, (SIDE, SIDE), mode="area"))[0]
+            image = generator(middle + TRUNCATION * (generator.map(noise) - middle))
+        face = images.to_arrays(F.interpolate(image, (SIDE, SIDE), mode="area"))[0]
         suffix = ".png" if index % 4 == 3 else ".jpg"
         (folder / f"face-{index:02d}{suffix}").write_bytes(images.encode(with_margin(face), suffix))
         progress.add(1)
@@ -95,13 +95,13 @@ def draw_faces(ctx: Context, folder: Path) -> None:
 
 
 def with_margin(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture with a mirrored border of MARGIN of its side."""
+    """The image with a mirrored border of MARGIN of its side."""
     pad = round(MARGIN * rgb.shape[0])
     return np.pad(rgb, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric")
 
 
 def choose_paintings(folder: Path) -> None:
-    """Copy PORTRAITS paintings with a large face, over the centuries, and the OTHERS most colourful without one."""
+    """Copy PORTRAITS paintings with a large face, from all centuries, and the OTHERS most colourful without one."""
     from models.faces.detector import YuNet, largest
     from pipeline.sources import decode
 

@@ -1,4 +1,4 @@
-"""Shards: joins what the caches hold on each key and packs it for training."""
+"""Shards: joins the rows that the caches hold for each key, and packs them for training."""
 
 import json
 import math
@@ -25,7 +25,7 @@ VERSION = 1
 
 
 def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
-    """Bring shards/ up to date with the caches; a rerun with nothing changed only compares digests.
+    """Bring shards/ up to date with the caches. When nothing has changed, only digests are compared.
 
     Raises: UserError(2) when a cache is missing, or when the collections' codes are of two encoders.
     """
@@ -45,9 +45,9 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
 
 
 def repack(ctx: Context, names: set[str]) -> None:
-    """Pack just the shards `names` of the index again; all of them if the caches no longer are what it was made from.
+    """Pack only the shards `names` of the index again; all of them if the caches have changed since it was written.
 
-    Raises: UserError as `run` does.
+    Raises: UserError when `run` does.
     """
     with lock(ctx.cache, "shards"):
         folder, path = ctx.shards, ctx.shards / "index.json"
@@ -74,7 +74,7 @@ def is_current(ctx: Context) -> bool:
 
 
 def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
-    """What made the shards stale, in a few lines."""
+    """What is to be packed and what made the shards stale, in two lines."""
     from pipeline.runner.staleness import difference
 
     keys, _, provenance = _survey(ctx, collections)
@@ -90,23 +90,25 @@ def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
 
 
 def _survey(ctx: Context, collections: tuple[str, ...]) -> tuple[dict[str, list[str]], dict[str, int], dict[str, Any]]:
-    """By collection the keys to pack and how many images are left out; the provenance the shards should have."""
+    """Per collection the keys to pack and how many images are left out; the provenance that the shards should have."""
     keys, parents, rejected = {}, {}, {}
     for name in collections:
-        keys[name], found, rejected[name] = _join(name, ctx)
-        parents.update(found)
+        keys[name], digests, rejected[name] = _join(name, ctx)
+        parents.update(digests)
     return keys, rejected, _provenance(ctx, parents, keys)
 
 
 def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int]:
-    """Keys that all caches have, each cache's digest, and how many images some later cache lacks."""
+    """Keys that all caches have, each cache's digest, and how many images a later cache lacks."""
     shared: set[str] | None = None
     digests = {}
     images = 0
     for name in PARENTS:
         path = ctx.file(collection, name)
         if not path.exists():
-            raise UserError(f"{path}: missing, but shards are made from it; run `hypernst {PRODUCERS[name]}` first", 2)
+            raise UserError(
+                f"{path}: is missing, but shards are made from it; run `hypernst {PRODUCERS[name]}` first", 2
+            )
         with Cache(path) as cache:
             keys = set(cache.keys())
             digests[f"{collection}/{name}"] = cache.rows_digest()
@@ -114,8 +116,8 @@ def _join(collection: str, ctx: Context) -> tuple[list[str], dict[str, str], int
                 compatibility.refuse_others(ctx, cache.provenance, path)
         images = images or len(keys)
         shared = keys if shared is None else shared & keys
-    kept = sorted(shared or ())[: ctx.limit]
-    return kept, digests, images - len(shared or ())
+    chosen = sorted(shared or ())[: ctx.limit]
+    return chosen, digests, images - len(shared or ())
 
 
 def _provenance(ctx: Context, parents: dict[str, str], keys: dict[str, list[str]]) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _samples(
 
 
 def _jpeg(data: bytes, size: int, quality: int) -> bytes:
-    """The picture as a JPEG of `size` px; one that is that already passes through."""
+    """The image as a JPEG of `size` px; one of that size and format is kept as it is."""
     from pipeline import images
 
     if data.startswith(b"\xff\xd8") and images.decode(data).shape[:2] == (size, size):
@@ -190,7 +192,7 @@ def _png(region: np.ndarray) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """JSON without NaN, which many readers refuse."""
+    """A value for JSON. NaN becomes null, as many readers refuse it."""
     if isinstance(value, str):
         return value
     plain = np.asarray(value).tolist()

@@ -1,8 +1,8 @@
 """Train ALADIN's projection head: crops of one style group share a code, crops of different groups do not.
 
-The VGG16 statistics are frozen, so they are computed once a crop and kept; only then does anything train, in the space
-of their principal components. The head starts as that space, whitened, and its first layer is folded back to 8448
-inputs at the end: what is saved is the published architecture.
+The VGG16 statistics are frozen, so they are computed once per crop and kept. The head is then trained in the space of
+their principal components, and starts as that space, whitened. At the end its first layer is folded back to 8448
+inputs, so that what is saved has the published architecture.
 """
 
 import json
@@ -37,13 +37,13 @@ from stages.pretrain.aladin_crops import CROPS, Work, collect, gather, pooled, t
 NAME = "train-aladin"
 OUTPUT = Path("weights/portable/aladin.safetensors")
 SUBSETS = [c for n in (1, 2, 3) for c in combinations(range(CROPS), n)]  # crops are pooled into larger views
-APART = [
+DISJOINT = [
     p
     for p in combinations(range(len(SUBSETS)), 3)  # views of a work that share no crop
     if len({crop for view in p for crop in SUBSETS[view]}) == sum(len(SUBSETS[view]) for view in p)
 ]
 FEWEST = 60
-BATCH = 256  # works drawn a step; those of a sub-folder bring one more of it
+BATCH = 256  # works sampled per step; each work of a sub-folder adds another one of it
 CHUNK = 64
 RATE = 5e-4
 DECAY = 0.05
@@ -54,7 +54,7 @@ SAVE_EVERY = 200
 
 @dataclass(frozen=True)
 class Setup:
-    """What a step reads: component views [N, S, 256] of N works, how often each is drawn, and its group's number."""
+    """What a step reads: component views [N, S, 256] of N works, how often each is sampled, its group's number."""
 
     views: Tensor
     weight: NDArray[np.float64]
@@ -75,8 +75,9 @@ def run(
     """Train on `data`/style, some of `data`/content and the museum's paintings, and save the head to `output`.
 
     A sub-folder of `data`/style is a style group, any other work a group of its own. Statistics, checkpoint and log lie
-    in the run folder: run it again to go on. The limit counts works, in mixed order; a tenth of the groups is held out.
+    in the run folder: run it again to resume. The limit counts works in mixed order. A tenth of the groups is held out.
     `check` is a folder with style/ and nonportrait/, never trained on, measured at the end.
+    Raises: UserError(2) when there are too few works.
     """
     folder, seed = ctx.run / NAME, ctx.profile.seed
     listed = gather(data)
@@ -84,13 +85,13 @@ def run(
     count = min(ctx.limit or len(listed), len(listed))
     if count < FEWEST:
         raise UserError(
-            f"{data}: {count} works are too few to learn {CODE_SIZE} components from; expected {FEWEST} or more", 2
+            f"{data}: holds {count} works, too few for {CODE_SIZE} components; expected {FEWEST} or more", 2
         )
     with lock(folder, NAME):
         stats = collect(ctx, folder, listed, size, count)
     listed = listed[:count]
-    held = np.array([apart(w) for w in listed])
-    taught = [w for w, out in zip(listed, held, strict=True) if not out]
+    held = np.array([is_held_out(w) for w in listed])
+    train = [w for w, out in zip(listed, held, strict=True) if not out]
     recipe = {
         "works": count,
         "seed": seed,
@@ -99,7 +100,7 @@ def run(
         "size": size,
         "names": zlib.crc32("\n".join(w.name for w in listed).encode()),
     }
-    done, head = fit(ctx, folder, stats[~held], taught, steps, minutes, recipe)
+    done, head = fit(ctx, folder, stats[~held], train, steps, minutes, recipe)
     tensors = {f"proj_head.{k}": v.half() for k, v in head.state_dict().items()}
     meta = {
         "what": "ALADIN projection head on the statistics of LPIPS' VGG16 trunk (ReLU, ImageNet normalisation)",
@@ -112,24 +113,24 @@ def run(
     meta |= held_out(stats[held], final, np.array([w.group for w in listed])[held])
     checkpoint.save(output, tensors, meta)
     if check is not None:
-        found = sorted(p for f in ("style", "nonportrait") for p in (check / f).glob("*.jpg"))
-        raw, coded = retrieval(Aladin(tensors, trunk=trunk(), size=size), found)
-        meta |= {"check_top1_raw": round(raw, 4), "check_top1": round(coded, 4), "checked": len(found)}
+        files = sorted(p for f in ("style", "nonportrait") for p in (check / f).glob("*.jpg"))
+        raw, coded = retrieval(Aladin(tensors, trunk=trunk(), size=size), files)
+        meta |= {"check_top1_raw": round(raw, 4), "check_top1": round(coded, 4), "checked": len(files)}
         checkpoint.save(output, tensors, meta)
     progress.say(f"train-aladin: {json.dumps({k: v for k, v in meta.items() if 'top1' in k})} -> {output}")
     return 0
 
 
-def apart(work: Work) -> bool:
-    """Whether the work is held out: a tenth, whole groups of a sub-folder at once."""
+def is_held_out(work: Work) -> bool:
+    """Whether the work is held out: a tenth of all works, sub-folders as a whole."""
     return zlib.crc32((work.group if work.group.endswith("/") else work.name).encode()) % 10 == 0
 
 
 def basis(rows: Tensor, size: int, seed: int) -> nn.Linear:
-    """Half-whitened principal components of statistics (N, 8448), as a linear layer to `size`.
+    """Half-whitened principal components of statistics [N, 8448], as a linear layer to `size`.
 
-    Every layer's block of means or deviations is first brought to the same spread, and not every channel, which would
-    amplify noise.
+    First each layer's block of means, or of standard deviations, is scaled to the same spread. Single channels are not
+    scaled: that would amplify noise.
     """
     mean = rows.mean(0)
     centred = rows - mean
@@ -157,11 +158,11 @@ def fit(
     minutes: float | None,
     recipe: dict[str, Any],
 ) -> tuple[int, ProjectionHead]:
-    """Train a head on statistics (N, CROPS, 8448) of the works; the steps done, and the head over 8448 inputs.
+    """Train a head on statistics [N, CROPS, 8448] of the works; the steps done, and the head over 8448 inputs.
 
-    Three views of a work, pooled from different crops, attract each other and those of its style group, and repel all
-    other works of the batch. Training runs in the space of the principal components and starts from them: a
-    rectifier's unit and its mirror image together are linear, so the start is exactly the components.
+    Three views of a work, pooled from different crops, attract each other and those of its style group. They repel all
+    other works of the batch. Training runs in the space of the principal components and starts from them: a ReLU and
+    its mirrored twin together are linear, so the start is exactly the components.
     """
     seed, head = ctx.profile.seed, ProjectionHead(2 * CODE_SIZE, inputs=CODE_SIZE).to(ctx.device)
     to_components = nn.Linear(STATISTICS, CODE_SIZE).requires_grad_(False)
@@ -211,27 +212,27 @@ def fit(
     return state.step, out
 
 
-def draw(setup: Setup, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """A step's works [B], the three views [B, 3] of each, and how its components [B, 3, 256] are dropped out.
+def sample_batch(setup: Setup, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """A step's works [B], three views [B, 3] of each, and the dropout factors [B, 3, 256] of their components.
 
-    Works are drawn by their weight; a second one of its group goes with each that has one.
+    Works are sampled by their weight. Each adds a random work of its group, which may be itself.
     """
     rng = np.random.default_rng([setup.seed, step])
     works = rng.choice(len(setup.weight), min(BATCH, len(setup.weight)), replace=False, p=setup.weight)
     partners = [rng.choice(np.flatnonzero(setup.group == setup.group[work])) for work in works]
     works = np.unique(np.concatenate([works, partners]))
-    views = np.array(APART)[rng.integers(len(APART), size=len(works))]
-    kept = rng.random((len(works), 3, CODE_SIZE), dtype=np.float32) > DROP
-    return works, views, kept.astype(np.float32) / (1 - DROP)
+    views = np.array(DISJOINT)[rng.integers(len(DISJOINT), size=len(works))]
+    keep = rng.random((len(works), 3, CODE_SIZE), dtype=np.float32) > DROP
+    return works, views, keep.astype(np.float32) / (1 - DROP)
 
 
 def train_step(
     head: ProjectionHead, optimiser: torch.optim.Optimizer, setup: Setup, step: int, loop: Loop
 ) -> dict[str, float]:
-    """One step of AdamW at a rate that falls as a cosine over the run; its loss."""
-    works, views, kept = draw(setup, step)
+    """One step of AdamW, whose rate follows a cosine over the run; its loss."""
+    works, views, dropout = sample_batch(setup, step)
     rows = torch.from_numpy(works)[:, None].to(setup.views.device)
-    x = setup.views[rows, torch.from_numpy(views).to(rows.device)] * torch.from_numpy(kept).to(rows.device)
+    x = setup.views[rows, torch.from_numpy(views).to(rows.device)] * torch.from_numpy(dropout).to(rows.device)
     codes = F.normalize(head.fc2(F.leaky_relu(head.fc1(x.flatten(0, 1)))))
     groups = torch.from_numpy(setup.group[works].repeat(3)).to(rows.device)
     loss = multi_positive(codes, groups, TEMPERATURE)
@@ -242,15 +243,17 @@ def train_step(
 
 @torch.inference_mode()
 def held_out(stats: NDArray[np.float16], head: ProjectionHead, group: NDArray[np.str_]) -> dict[str, float]:
-    """Retrieval among works that were not trained on: three crops of a work find its other three, and where groups
-    have several works, a work another of its group."""
+    """Top-1 retrieval among works that were not trained on: three crops of a work find its other three.
+
+    Where groups have several works, also how often a work finds another one of its group.
+    """
     rows = torch.from_numpy(stats.astype(np.float32))
     a, b = pooled(rows[:, :3]), pooled(rows[:, 3:])
-    found = {"held_out_top1_raw": top1(a, b), "held_out_top1": top1(head(a), head(b))}
+    scores = {"held_out_top1_raw": top1(a, b), "held_out_top1": top1(head(a), head(b))}
     if len(set(group)) < len(group):
         whole = pooled(rows)
-        found |= {
+        scores |= {
             "held_out_group_top1_raw": same_group(whole, group),
             "held_out_group_top1": same_group(head(whole), group),
         }
-    return {name: round(value, 4) for name, value in found.items()}
+    return {name: round(value, 4) for name, value in scores.items()}

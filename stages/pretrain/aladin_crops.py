@@ -1,4 +1,4 @@
-"""What ALADIN's head learns from: works in style groups, crops of them, and the crops' statistics, kept in a run."""
+"""What ALADIN's head learns from: works in style groups, their crops, and the statistics of these, kept in a run."""
 
 import csv
 import json
@@ -21,17 +21,17 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.evaluate.retrieval import SIDE
 
-GRID = 3  # crops come from different cells, so that they never overlap
+GRID = 3  # cells per side; crops come from different cells, so that they never overlap
 CROPS = 6
 PHOTOS = 150
-NATIVE = 128  # a picture upscaled from less than this teaches blur
+NATIVE = 128  # px; an image upscaled from less than this teaches blur
 
 
 @dataclass(frozen=True)
 class Work:
-    """One picture to learn from; `weight` is how often it is drawn, less for upscaled ones.
+    """One image to learn from. `weight` is how often it is sampled; upscaled images have less.
 
-    `name` is its path below its collection, `group` what it shares its style with: a sub-folder ("name/"), else itself.
+    `name` is its path below its collection; `group` names its style group: a sub-folder ("name/"), else itself.
     """
 
     path: Path
@@ -41,16 +41,16 @@ class Work:
 
 
 def trunk() -> Trunk:
-    """The VGG16 that LPIPS ships, shared so that it is fetched once."""
+    """The VGG16 of LPIPS; the same weights, so that they are fetched once."""
     return Trunk("vgg16", weights.tensors("lpips-vgg"))
 
 
 def gather(data: Path) -> list[Work]:
-    """List the pictures to learn from, in a fixed mixed order.
+    """The images to learn from, in a fixed mixed order.
 
-    Pictures in a sub-folder of `data`/style are one style group; every other work is a group of its own. A table
-    `<folder>.csv` beside a folder may give `native_crop_px`: a picture upscaled from little weighs less.
-    Raises: UserError when `data`/style holds no pictures.
+    Images in a sub-folder of `data`/style are one style group; every other work is a group of its own. A table
+    `<folder>.csv` beside a folder may give `native_crop_px`: an image upscaled from few pixels weighs less.
+    Raises: UserError(2) when `data`/style holds no images.
     """
     works: list[Work] = []
     for folder, limit in ((data / "style", None), (data / "content", PHOTOS), (weights.path("paintings"), None)):
@@ -59,21 +59,23 @@ def gather(data: Path) -> list[Work]:
         if table.exists():
             with table.open() as rows:
                 native = {row["file"].rpartition("/")[2]: float(row["native_crop_px"]) for row in csv.DictReader(rows)}
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
-        if limit is not None and len(found) > limit:
-            found = found[:: len(found) // limit][:limit]
-        for path in found:
+        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+        if limit is not None and len(paths) > limit:
+            paths = paths[:: len(paths) // limit][:limit]
+        for path in paths:
             side, name = native.get(path.name, SIDE), path.relative_to(folder).as_posix()
             if side >= NATIVE or folder.name == "content":
                 above = name.rpartition("/")[0] if folder.name == "style" else ""
                 works.append(Work(path, name, f"{above}/" if above else f"{folder.name}/{name}", min(1.0, side / SIDE)))
     if not any(work.path.is_relative_to(data / "style") for work in works):
-        raise UserError(f"{data / 'style'}: no pictures to learn styles from", 2)
+        raise UserError(
+            f"{data / 'style'}: holds no images to learn styles from; expected {', '.join(images.SUFFIXES)}", 2
+        )
     return sorted(works, key=lambda work: hashing.short_hash(work.name))
 
 
 def cut(rgb: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
-    """Crops (CROPS, 3, size, size) of 56 to 85 px at 256 from different cells of a 3 x 3 grid; some flipped."""
+    """Crops [CROPS, 3, size, size] from different cells of a 3 x 3 grid, 56 to 85 px of 256; half of them flipped."""
     cell = SIDE // GRID
     tensors: list[Tensor] = []
     for index in rng.choice(GRID**2, CROPS, replace=False):
@@ -85,15 +87,15 @@ def cut(rgb: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
 
 
 def resized(rgb: NDArray[np.uint8], size: int) -> Tensor:
-    """One picture as a (1, 3, size, size) tensor in [-1, 1]."""
+    """One image as a tensor [1, 3, size, size] in [-1, 1]."""
     return F.interpolate(images.to_tensor(rgb), (size, size), mode="bilinear", antialias=True)
 
 
 def collect(ctx: Context, folder: Path, works: Sequence[Work], size: int, count: int) -> NDArray[np.float16]:
-    """Statistics of every crop of the first `count` works, (count, CROPS, 8448), kept in `folder`.
+    """Statistics [count, CROPS, 8448] of every crop of the first `count` works, kept in `folder`.
 
-    They are computed once and resumed where that stopped. Crops come from different cells of the
-    picture, so that two of them share the style but no pixel.
+    They are computed once; an interrupted run resumes. Crops come from different cells of the image, so that two of
+    them share the style but no pixel.
     """
     recipe = json.dumps([[w.name for w in works], size, SIDE, CROPS, weights.sha256("lpips-vgg"), ctx.profile.seed])
     path = folder / f"statistics-{hashing.short_hash(recipe)}.npy"
@@ -116,7 +118,7 @@ def collect(ctx: Context, folder: Path, works: Sequence[Work], size: int, count:
 
 
 def pooled(stats: Tensor) -> Tensor:
-    """Statistics (..., 8448) of the union of crops (..., K, 8448), as if they were one larger crop."""
+    """Statistics [..., 8448] of the union of crops [..., K, 8448], as if they were one larger crop."""
     out: list[Tensor] = []
     start = 0
     for conv in LAYOUTS["vgg16"]:

@@ -1,9 +1,10 @@
 """Train e4e, the encoder of a portrait into a StyleGAN2's W+ (Tov et al. 2021), for the profile's generator.
 
-Reconstruction (L2, LPIPS-alex, optionally ArcFace's distance) against two terms that keep latents editable: offsets
-between the num_ws, unlocked one by one, stay short, and a discriminator tells every unlocked slot's latent from mapped
-z. Statistics of the body's batch normalisation are measured once and then fixed, so that neither the batch nor the
-number of processes changes the result. Critics see the step's own latents; e4e's pool of earlier ones is left out.
+The reconstruction loss is L2, LPIPS-alex and optionally ArcFace's distance. Two terms keep latents editable: offsets
+between the W+ layers, which are unlocked one by one, stay short, and a discriminator tells the latent of every unlocked
+layer from mapped z. Statistics of the body's batch normalisation are measured once and then fixed, so that neither the
+batch nor the number of processes changes the result. The discriminator sees the step's own latents; e4e's pool of
+earlier ones is left out.
 """
 
 from dataclasses import dataclass
@@ -36,12 +37,12 @@ from stages.loaders import inversion as inversions
 NAME = "train-inverter"
 SAVE_EVERY = 500
 SIDE = 256  # px that the encoder reads
-CHUNK = 4  # pictures that go through the networks at once
+CHUNK = 4  # images that go through the networks at once
 RATE, DISCRIMINATOR_RATE = 1e-4, 2e-5
 WARM_UP = 100
 LPIPS_WEIGHT, DELTA_WEIGHT, DISCRIMINATOR_WEIGHT = 0.8, 2e-4, 0.1
 PENALTY, PENALTY_EVERY = 10.0, 16
-MEASURED = 64  # pictures behind the normalisation's statistics
+MEASURED = 64  # images that the normalisation's statistics are measured on
 SHOWN = 4
 
 
@@ -55,7 +56,7 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class Setup:
-    """The networks of a run and what is asked of them."""
+    """The networks of a run and its settings."""
 
     net: Encoder4Editing
     discriminator: LatentDiscriminator
@@ -79,19 +80,18 @@ def run(
     unlock: int = 2000,
     output: Path | None = None,
 ) -> int:
-    """Train on all aligned pictures under `data` until `steps` in all, or `minutes` of this call; the same goes on.
+    """Train on all aligned images under `data` until `steps` in all, or `minutes` of this call; run again to resume.
 
-    A slot is unlocked each `unlock` steps, the first after ten times as many. Starts from the profile's encoder where
-    that is on this machine, else its body from `train.identity_weights`, else from nothing. Writes the encoder in its
-    published layout, with the average latent, to `output`; the profile can name it, `weights import` takes it.
+    A W+ layer is unlocked every `unlock` steps, the first one after ten times as many. Starts from the profile's
+    encoder if that is on this machine, else with the body of `train.identity_weights`, else from random weights. Writes
+    the encoder in its published layout, with the average latent, to `output`: a profile can name it, and `weights
+    import` takes it.
+    Raises: UserError(2) when the batch is smaller than the number of processes.
     """
     folder, photos = ctx.run / NAME, images.Folder(data, SIDE)
     with init_distributed(ctx) as (process_group, ctx):
-        if batch < process_group.world_size:
-            raise UserError(
-                f"{NAME}: a batch of {batch} for {process_group.world_size} processes; expected one picture a process",
-                2,
-            )
+        if batch < (least := process_group.world_size):
+            raise UserError(f"{NAME}: --batch is {batch}; expected at least {least}, one image per process", 2)
         setup, start = build_setup(ctx, batch, unlock)
         recipe = {
             "generator": weights.sha256(ctx.profile.generator.weights),
@@ -109,7 +109,7 @@ def run(
         if not state.resume():
             if start != ctx.profile.inverter.weights:
                 measure(setup.net, photos, ctx.profile.seed)
-            progress.say(f"{NAME}: starts from {start or 'nothing'}")
+            progress.say(f"{NAME}: starts from {start or 'random weights'}")
 
         def save(step: int) -> None:
             state.save(step, loop.seconds)
@@ -129,8 +129,8 @@ def run(
             save_every=SAVE_EVERY,
             process_group=process_group,
         )
-        own = range(process_group.rank, batch, process_group.world_size)
-        with loop, Prefetcher(lambda step: draw(photos, ctx.profile.seed, step, own)) as prefetched:
+        numbers = range(process_group.rank, batch, process_group.world_size)
+        with loop, Prefetcher(lambda step: sample_batch(photos, ctx.profile.seed, step, numbers)) as prefetched:
             for step in loop:
                 loop.tell(train_step(setup, prefetched[step], step, loop))
         if process_group.is_main:
@@ -142,29 +142,29 @@ def run(
                 "data": f"{len(photos)} pictures of {data.name}",
                 "command": f"hypernst {NAME} --data {data.name} --steps {state.step} --batch {batch} --unlock {unlock}",
             }
-            average = setup.net.latent_avg
-            assert average is not None
-            checkpoint.save(place, setup.net.state_dict() | {"latent_avg": average}, meta)
+            latent_avg = setup.net.latent_avg
+            assert latent_avg is not None
+            checkpoint.save(place, setup.net.state_dict() | {"latent_avg": latent_avg}, meta)
             print(f'{NAME}: {state.step} steps; for the profile: inverter.weights = "{weights.as_name(place)}"')
     return 0
 
 
-def draw(photos: images.Folder, seed: int, step: int, own: range) -> TrainBatch:
-    """The samples numbered `own` of a step's batch; half of the pictures are mirrored."""
+def sample_batch(photos: images.Folder, seed: int, step: int, numbers: range) -> TrainBatch:
+    """The samples `numbers` of a step's batch; half of the images are mirrored."""
     real, z = [], []
-    for i in own:
+    for i in numbers:
         rng = np.random.default_rng([seed, step, i])
-        picture = photos[int(rng.integers(len(photos)))]
-        real.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
+        image = photos[int(rng.integers(len(photos)))]
+        real.append(image[:, ::-1] if rng.random() < 0.5 else image)
         z.append(rng.standard_normal(512, dtype=np.float32))
     return TrainBatch(np.stack(real), torch.from_numpy(np.stack(z)))
 
 
 def train_step(setup: Setup, batch: TrainBatch, step: int, loop: Loop) -> dict[str, float]:
-    """A step of the latent discriminator, then one of the encoder; their losses, means over all processes."""
-    average, num_ws = setup.net.latent_avg, unlocked(step, setup.unlock, setup.net.num_ws)
-    assert average is not None
-    pixels, z = images.to_tensor(batch.real).to(average.device), batch.z.to(average.device)
+    """A step of the latent discriminator, then one of the encoder; their losses, averaged over all processes."""
+    latent_avg, num_ws = setup.net.latent_avg, unlocked(step, setup.unlock, setup.net.num_ws)
+    assert latent_avg is not None
+    pixels, z = images.to_tensor(batch.real).to(latent_avg.device), batch.z.to(latent_avg.device)
     due = PENALTY_EVERY if step % PENALTY_EVERY == 0 else 0
     names = [
         "l2",
@@ -185,12 +185,12 @@ def train_step(setup: Setup, batch: TrainBatch, step: int, loop: Loop) -> dict[s
     fakes = []
     for i in range(0, len(pixels), CHUNK):
         x, share = pixels[i : i + CHUNK], len(pixels[i : i + CHUNK]) / setup.batch
-        latent = setup.net.codes(x, num_ws) + average
+        latent = setup.net.codes(x, num_ws) + latent_avg
         fakes.append(latent[:, :num_ws].detach())
         y = setup.generator(latent)
-        wanted = F.interpolate(x, y.shape[-2:], mode="bilinear", antialias=True) if y.shape != x.shape else x
-        distance = setup.lpips(y, wanted).mean()
-        loss = add("l2", F.mse_loss(y, wanted), share) + LPIPS_WEIGHT * add("lpips", distance, share)
+        target = F.interpolate(x, y.shape[-2:], mode="bilinear", antialias=True) if y.shape != x.shape else x
+        distance = setup.lpips(y, target).mean()
+        loss = add("l2", F.mse_loss(y, target), share) + LPIPS_WEIGHT * add("lpips", distance, share)
         if setup.identity is not None:
             loss = loss + setup.identity_weight * add("identity", setup.identity(y, x).mean(), share)
         offsets = (latent[:, 1:num_ws] - latent[:, :1]).norm(dim=2).sum(1).mean()
@@ -222,12 +222,12 @@ def train_step(setup: Setup, batch: TrainBatch, step: int, loop: Loop) -> dict[s
 
 @torch.no_grad()
 def measure(net: Backbone, photos: images.Folder, seed: int) -> None:
-    """Set the statistics of the body's normalisation to those of MEASURED pictures."""
+    """Set the statistics of the body's normalisation to those of MEASURED images."""
     layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     device = next(net.parameters()).device
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # the mean over all chunks, each counting as much
+        layer.momentum = None  # the mean over all chunks, each with the same weight
         layer.train()
     chosen = np.random.default_rng([seed, MEASURED]).choice(len(photos), min(MEASURED, len(photos)), replace=False)
     for i in range(0, len(chosen), CHUNK):
@@ -265,10 +265,10 @@ def build_setup(ctx: Context, batch: int, unlock: int) -> tuple[Setup, str]:
 
 @torch.no_grad()
 def _grid(setup: Setup, photos: images.Folder, step: int) -> np.ndarray:
-    """The first pictures over what the generator makes of their latents: u8 [2 S, SHOWN * S, 3]."""
-    average = setup.net.latent_avg
-    assert average is not None
-    x = images.to_tensor(np.stack([photos[i] for i in range(min(SHOWN, len(photos)))])).to(average.device)
-    y = setup.generator(setup.net.codes(x, unlocked(step, setup.unlock, setup.net.num_ws)) + average)
+    """The first images, and below them the generator's images of their latents: u8 [2 * S, SHOWN * S, 3]."""
+    latent_avg = setup.net.latent_avg
+    assert latent_avg is not None
+    x = images.to_tensor(np.stack([photos[i] for i in range(min(SHOWN, len(photos)))])).to(latent_avg.device)
+    y = setup.generator(setup.net.codes(x, unlocked(step, setup.unlock, setup.net.num_ws)) + latent_avg)
     x = F.interpolate(x, y.shape[-2:], mode="bilinear", antialias=True)
     return np.concatenate([np.concatenate(list(images.to_arrays(t)), 1) for t in (x, y)])

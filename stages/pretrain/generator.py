@@ -1,9 +1,9 @@
-"""Fine-tune the profile's generator on portraits and artistic portraits, so that it can paint both (section 3.4).
+"""Fine-tune the profile's generator on portraits and artistic portraits, so that it generates both (section 3.4).
 
-StyleGAN2's own training: non-saturating loss, lazy R1, style mixing, an average of the weights. The mapping network
-stays as it is unless asked: the encoder, the average latent and the semantic boundaries all live in its W space, and
-so go on meaning what they meant; only how W is painted changes. With a mapping that trains too, latents drift, and
-the encoder has to be trained again in any case. Noise maps are the generator's fixed ones, as everywhere else here.
+StyleGAN2's own training: non-saturating loss, lazy R1, style mixing, an EMA of the weights. By default the mapping
+network is frozen: the encoder, the average latent and the semantic boundaries live in its W space, and keep their
+meaning; only the images of W change. If the mapping network trains as well, latents drift and the encoder has to be
+retrained. Noise maps are the generator's fixed ones, as everywhere in this project.
 """
 
 import copy
@@ -34,11 +34,11 @@ from stages.weights_import import identify
 
 NAME = "finetune-generator"
 SAVE_EVERY = 200
-CHUNK = 4  # pictures that go through the networks at once
-MIXING = 0.9  # of the latents are of two faces
+CHUNK = 4  # images that go through the networks at once
+MIXING = 0.9  # share of the latents that mix two faces
 PENALTY, PENALTY_EVERY = 10.0, 16
-WARM_UP = 200  # steps in which the generator's rate rises: a new discriminator knows nothing yet
-HALF_LIFE, RISE = 10_000, 0.05  # of the average, in pictures; at first a share of those seen, as in StyleGAN2-ADA
+WARM_UP = 200  # steps over which the generator's rate rises: a new discriminator is untrained
+HALF_LIFE, RISE = 10_000, 0.05  # of the EMA, in images; at first a share of the images so far, as in StyleGAN2-ADA
 GRID = 8
 
 
@@ -46,8 +46,8 @@ GRID = 8
 class TrainBatch:
     """A step's samples.
 
-    Images u8 [N, S, S, 3]; z [N, 2, 2, 512] for discriminator and generator, two faces each; and the W+ layer [N, 2]
-    from which on the second face's latent is used.
+    Images u8 [N, S, S, 3]; z [N, 2, 2, 512] for discriminator and generator, two faces each; and the first W+ layer
+    [N, 2] that takes the latent of the second face.
     """
 
     real: np.ndarray
@@ -57,10 +57,10 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class Setup:
-    """The networks of a run and what is asked of them; `source` is the untouched generator, None if nothing is."""
+    """The networks of a run and its settings; `source` is the original generator, None if `stay` is 0."""
 
     net: Any
-    average: Any
+    ema: Any
     source: Any
     discriminator: ImageDiscriminator
     optimiser: torch.optim.Optimizer
@@ -83,22 +83,19 @@ def run(
     mapping: bool = False,
     output: Path | None = None,
 ) -> int:
-    """Train on `data`/content and `data`/style until `steps` in all, or `minutes` of this call; the same goes on.
+    """Train on `data`/content and `data`/style until `steps` in all, or `minutes` of this call; run again to resume.
 
-    Pictures are squares, aligned as `align` does. `discriminator` names a published discriminator's weights to start
-    from; `stay` weighs the squared distance, at an eighth of the size, from what the source paints of the same latent.
-    Writes the averaged generator in its own layout to `output`, and the 256 px head beside it where there is one.
-    Raises: UserError for a generator without such a training, and for a discriminator of another size (2).
+    Images are squares, aligned as `align` does. `discriminator` names a published discriminator's weights to start
+    from. `stay` weighs the squared distance, at an eighth of the size, from the original generator's image of the same
+    latent. Writes the EMA generator in its own layout to `output`, and the 256 px head beside it where there is one.
+    Raises: UserError when the generator's kind has no such training, or the discriminator another size (2).
     """
     kind = of_kind(ctx, KINDS, NAME)
     size, folder = ctx.profile.generator.size, ctx.run / NAME
     photos = {name: images.Folder(data / name, size) for name in COLLECTIONS}
     with init_distributed(ctx) as (process_group, ctx):
-        if batch < process_group.world_size:
-            raise UserError(
-                f"{NAME}: a batch of {batch} for {process_group.world_size} processes; expected one picture a process",
-                2,
-            )
+        if batch < (least := process_group.world_size):
+            raise UserError(f"{NAME}: --batch is {batch}; expected at least {least}, one image per process", 2)
         setup = build_setup(ctx, kind, batch, discriminator, stay, mapping)
         recipe = {
             "generator": weights.sha256(ctx.profile.generator.weights),
@@ -110,7 +107,7 @@ def run(
         }
         state = State(
             folder / "checkpoint.safetensors",
-            {"net": setup.net, "average": setup.average, "discriminator": setup.discriminator},
+            {"net": setup.net, "average": setup.ema, "discriminator": setup.discriminator},
             {"adam": setup.optimiser, "discriminator_adam": setup.discriminator_optimiser},
             recipe,
         )
@@ -134,8 +131,8 @@ def run(
             save_every=SAVE_EVERY,
             process_group=process_group,
         )
-        own = range(process_group.rank, batch, process_group.world_size)
-        with loop, Prefetcher(lambda step: draw(photos, ctx.profile.seed, step, own, setup.net.num_ws)) as prefetched:
+        numbers, num_ws = range(process_group.rank, batch, process_group.world_size), setup.net.num_ws
+        with loop, Prefetcher(lambda step: sample_batch(photos, ctx.profile.seed, step, numbers, num_ws)) as prefetched:
             for step in loop:
                 loop.tell(train_step(setup, prefetched[step], step, loop))
         if process_group.is_main:
@@ -143,30 +140,30 @@ def run(
     return 0
 
 
-def draw(photos: Mapping[str, images.Folder], seed: int, step: int, own: range, num_ws: int) -> TrainBatch:
-    """The samples numbered `own` of a step's batch; half of them are content, half style, half of each mirrored."""
+def sample_batch(photos: Mapping[str, images.Folder], seed: int, step: int, numbers: range, num_ws: int) -> TrainBatch:
+    """The samples `numbers` of a step's batch: half are content, half style; half of each are mirrored."""
     real, z, cross = [], [], []
-    for i in own:
+    for i in numbers:
         rng = np.random.default_rng([seed, step, i])
         folder = photos[COLLECTIONS[int(rng.integers(2))]]
-        picture = folder[int(rng.integers(len(folder)))]
-        real.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
+        image = folder[int(rng.integers(len(folder)))]
+        real.append(image[:, ::-1] if rng.random() < 0.5 else image)
         z.append(rng.standard_normal((2, 2, 512), dtype=np.float32))
         cross.append(np.where(rng.random(2) < MIXING, rng.integers(1, num_ws, 2), num_ws))
     return TrainBatch(np.stack(real), torch.from_numpy(np.stack(z)), torch.from_numpy(np.stack(cross)))
 
 
 def latents(net: Any, z: Tensor, cross: Tensor) -> Tensor:
-    """W+ [N, num_ws, 512] of z [N, 2, 512]: the first face's w before slot `cross` [N], the second's from there on."""
+    """W+ [N, num_ws, 512] of z [N, 2, 512]: the first face's w before layer `cross` [N], the second's from it on."""
     w = net.map(z.flatten(0, 1)).unflatten(0, (-1, 2))
     first = torch.arange(net.num_ws, device=w.device) < cross[:, None]
     return torch.where(first[..., None], w[:, :1], w[:, 1:])
 
 
-def train_step(setup: Setup, drawn: TrainBatch, step: int, loop: Loop) -> dict[str, float]:
-    """A step of the discriminator, then one of the generator; their losses, means over all processes' samples."""
+def train_step(setup: Setup, samples: TrainBatch, step: int, loop: Loop) -> dict[str, float]:
+    """A step of the discriminator, then one of the generator; their losses, averaged over all processes."""
     device, batch = next(setup.net.parameters()).device, setup.batch
-    real, z, cross = images.to_tensor(drawn.real).to(device), drawn.z.to(device), drawn.cross.to(device)
+    real, z, cross = images.to_tensor(samples.real).to(device), samples.z.to(device), samples.cross.to(device)
     due = PENALTY_EVERY if step % PENALTY_EVERY == 0 else 0
     sums = (
         {"discriminator": 0.0, "adversarial": 0.0}
@@ -199,32 +196,33 @@ def train_step(setup: Setup, drawn: TrainBatch, step: int, loop: Loop) -> dict[s
         loss = add("adversarial", adversarial.generator_loss(setup.discriminator(y)), share)
         if setup.source is not None:
             with torch.no_grad():
-                before = setup.source(latents(setup.source, z[part, 1], cross[part, 1]))
-            loss = loss + setup.stay * add("stay", F.mse_loss(F.avg_pool2d(y, 8), F.avg_pool2d(before, 8)), share)
+                original = setup.source(latents(setup.source, z[part, 1], cross[part, 1]))
+            loss = loss + setup.stay * add("stay", F.mse_loss(F.avg_pool2d(y, 8), F.avg_pool2d(original, 8)), share)
         loss.backward()
     if worse := advance(setup.optimiser, loop.process_group, rate=setup.rate * min(1.0, (step + 1) / WARM_UP)):
         bad = worse
     else:
-        _follow(setup, step)
+        _update_ema(setup, step)
     loop.count(bad)
     return dict(zip(sums, loop.process_group.sum(sums.values()), strict=True))
 
 
 @torch.no_grad()
-def _follow(setup: Setup, step: int) -> None:
-    """Let the average follow the generator."""
-    seen = (step + 1) * setup.batch
-    keep = 0.5 ** (setup.batch / min(HALF_LIFE, RISE * seen))
-    for average, current in zip(setup.average.parameters(), setup.net.parameters(), strict=True):
-        average.lerp_(current, 1 - keep)
+def _update_ema(setup: Setup, step: int) -> None:
+    """Move the EMA weights towards the generator's."""
+    count = (step + 1) * setup.batch
+    keep = 0.5 ** (setup.batch / min(HALF_LIFE, RISE * count))
+    for ema, current in zip(setup.ema.parameters(), setup.net.parameters(), strict=True):
+        ema.lerp_(current, 1 - keep)
 
 
 def build_setup(ctx: Context, kind: Kind, batch: int, discriminator: str, stay: float, mapping: bool) -> Setup:
+    """The run's networks and optimisers. Raises: UserError(2) when the discriminator has another size."""
     torch.manual_seed(ctx.profile.seed)
     settings, size = ctx.profile.train, ctx.profile.generator.size
     net: Any = generators.generator(ctx)
-    average = copy.deepcopy(net).requires_grad_(False)
-    source = copy.deepcopy(average) if stay else None
+    ema = copy.deepcopy(net).requires_grad_(False)
+    source = copy.deepcopy(ema) if stay else None
     net.requires_grad_(True)
     net.checkpointing = settings.checkpointing
     getattr(net, kind.mapping).requires_grad_(mapping)
@@ -237,14 +235,16 @@ def build_setup(ctx: Context, kind: Kind, batch: int, discriminator: str, stay: 
     )
     if judge.size != size:
         raise UserError(
-            f"{NAME}: discriminator {discriminator} judges {judge.size} px, profile {ctx.profile.name} paints {size}", 2
+            f"{NAME}: discriminator {discriminator} takes {judge.size} px, profile {ctx.profile.name} generates "
+            f"{size} px; name another one with --discriminator",
+            2,
         )
     judge.to(ctx.device)
     trained = [p for p in net.parameters() if p.requires_grad]
     lazy = PENALTY_EVERY / (PENALTY_EVERY + 1)
     return Setup(
         net,
-        average,
+        ema,
         source,
         judge,
         torch.optim.Adam(trained, lr=kind.rate, betas=(0.0, 0.99)),
@@ -261,7 +261,7 @@ def _published_discriminator(name: str) -> ImageDiscriminator:
     if "/" in name and not name.endswith(".safetensors"):
         discriminators = [p for p in identify.read(Path(name)) if p.kind in ("stylegan2-discriminator", "sae-image")]
         if not discriminators:
-            raise UserError(f"{name}: holds no image discriminator; expected a StyleGAN2 training's file", 2)
+            raise UserError(f"{name}: holds no image discriminator; expected the file of a StyleGAN2 training", 2)
         tensors = discriminators[0].tensors
     else:
         tensors = weights.tensors(name)
@@ -273,8 +273,8 @@ def _published_discriminator(name: str) -> ImageDiscriminator:
 
 @torch.no_grad()
 def _faces(setup: Setup, seed: int) -> np.ndarray:
-    """What the averaged generator paints of some fixed latents, side by side: u8 [S, GRID * S, 3]."""
-    net = setup.average
+    """The EMA generator's images of some fixed latents, side by side: u8 [S, GRID * S, 3]."""
+    net = setup.ema
     z = torch.from_numpy(np.random.default_rng([seed, GRID]).standard_normal((GRID, 512), dtype=np.float32))
     mean = net.mean_latent(1000)
     w = mean + 0.7 * (net.map(z.to(mean.device)) - mean)
@@ -293,8 +293,8 @@ def _write(
         "command": f"hypernst {NAME} --data {data.name} --steps {step} --batch {setup.batch}",
     }
     lines = []
-    for key, (ending, tensors) in kind.export(setup.average, ctx, setup.mapping).items():
+    for key, (ending, tensors) in kind.export(setup.ema, ctx, setup.mapping).items():
         place = output.with_name(f"{output.stem}{ending}.safetensors")
         checkpoint.save(place, tensors, meta)
         lines.append(f'{key} = "{weights.as_name(place)}"')
-    print(f"{NAME}: {step} steps; for the profile: {', '.join(lines)}; its latents have to be made anew")
+    print(f"{NAME}: {step} steps; for the profile: {', '.join(lines)}; its latents have to be recomputed")

@@ -1,4 +1,4 @@
-"""What fine-tuning needs to know of each kind of generator: what stays frozen, the learning rate, the file's layout."""
+"""How fine-tuning differs between the kinds of generators: the mapping network, the learning rate, the file layout."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ def _stylegan2(net: Any, ctx: Context, mapping: bool) -> Files:
 
 
 def _mobilestylegan(net: Any, ctx: Context, mapping: bool) -> Files:
-    own, head = net.published(weights.tensors(ctx.profile.generator.weights))
-    return {"generator.weights": ("", own), "generator.head": ("-head", head)}
+    tensors, head = net.published(weights.tensors(ctx.profile.generator.weights))
+    return {"generator.weights": ("", tensors), "generator.head": ("-head", head)}
 
 
 KINDS = {"stylegan2": Kind("style", 2e-3, _stylegan2), "mobilestylegan": Kind("mapping", 1e-4, _mobilestylegan)}

@@ -1,6 +1,7 @@
-"""Fit the 256 px image head: what the 1024 px output looks like area-averaged, from the features at 128 px.
+"""Fit the 256 px output head: from features at 128 px to the area average of the 1024 px image.
 
-The pictures are the generator's own, so data is unlimited and the target exact; the weights carry the held-out PSNR.
+The generator makes its own training images, so data is unlimited and the target is exact. The file of the weights
+records the held-out PSNR.
 """
 
 import math
@@ -26,7 +27,7 @@ OUTPUT = Path("weights/portable/head256.safetensors")
 HELD_OUT = 16
 TRUNCATION = (0.5, 1.0)
 Pair = tuple[Tensor, Tensor, Tensor]
-BATCH, CROP = 8, 40  # crops a step, cells a side of the features at 128 px
+BATCH, CROP = 8, 40  # crops per step, cells per side of the features at 128 px
 RATES, WARM_UP = (1e-4, 3e-3), 30  # of modulations (their weights act through 512 latent values at once), of others
 
 
@@ -39,10 +40,10 @@ def run(
     shipped: bool = True,
     output: Path = OUTPUT,
 ) -> int:
-    """Draw `images` faces, fit the head until `steps` in all or `minutes` of this call, save it with its PSNR.
+    """Generate `images` faces, fit the head until `steps` in all or `minutes` of this call, save it with its PSNR.
 
-    Starts from the profile's head, or with `shipped` False from nothing; the same command goes on. The PSNR (dB, peak
-    2) is that of HELD_OUT faces. A face takes 8.5 MB of memory.
+    Starts from the profile's head, or with `shipped` False from an untrained one; run again to resume. The PSNR (dB,
+    peak 2) is that of HELD_OUT faces. A face takes 8.5 MB of memory.
     """
     generator = (
         of_kind(ctx, {"mobilestylegan": MobileStyleGAN}, NAME)
@@ -52,7 +53,7 @@ def run(
     pairs = []
     progress = Progress(f"{NAME}: faces", images + HELD_OUT, "face")
     for seed in range(images + HELD_OUT):
-        pairs.append(draw_pair(generator, seed))
+        pairs.append(sample_pair(generator, seed))
         progress.add(1)
     progress.close()
     held, train = pairs[:HELD_OUT], pairs[HELD_OUT:]
@@ -100,8 +101,8 @@ def run(
 
 
 @torch.no_grad()
-def draw_pair(generator: MobileStyleGAN, seed: int) -> Pair:
-    """Return (features at 128 px fp16, latent [1, 18, 512], area-averaged picture fp16); half the latents mix two w."""
+def sample_pair(generator: MobileStyleGAN, seed: int) -> Pair:
+    """Features at 128 px in fp16, latent [1, 18, 512], area-averaged image in fp16; half of the latents mix two w."""
     rng = torch.Generator().manual_seed(seed)
     w = generator.map(torch.randn(2, 512, generator=rng).to(generator.constant.device))
     mean = generator.mean_latent(2000)
@@ -109,11 +110,11 @@ def draw_pair(generator: MobileStyleGAN, seed: int) -> Pair:
     w = mean + (low + (high - low) * float(torch.rand(1, generator=rng))) * (w - mean)
     cross = int(torch.randint(1, 2 * NUM_WS, (1,), generator=rng))
     latent = torch.stack([w[0] if i < cross else w[1] for i in range(NUM_WS)])[None]
-    kept: list[Tensor] = []
-    hook = generator.layers[4].register_forward_hook(lambda _m, _i, out: kept.append(out))
+    outputs: list[Tensor] = []
+    hook = generator.layers[4].register_forward_hook(lambda _m, _i, out: outputs.append(out))
     image = generator(latent)
     hook.remove()
-    return kept[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
+    return outputs[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
 
 
 def train_step(
@@ -125,7 +126,7 @@ def train_step(
     rng: torch.Generator,
     loop: Loop,
 ) -> dict[str, float]:
-    """A step of Adam on the squared error of crops; the rates follow a cosine over the share `done`."""
+    """A step of Adam on the squared error of crops; the rates follow a cosine over the share `done` of the run."""
     for group, rate in zip(optimiser.param_groups, RATES, strict=True):
         group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done))
     chosen = torch.randint(len(train), (BATCH,), generator=rng)
@@ -142,20 +143,20 @@ def _adam(head: Head256) -> torch.optim.Optimizer:
 
 
 def _crop_loss(head: Head256, pairs: Sequence[Pair], rng: torch.Generator) -> Tensor:
-    """Squared error on one random CROP a face, without its outermost cell: a crop's border is not the picture's."""
+    """Squared error on one random CROP per face. Its outermost cell is left out: a crop's border is not the image's."""
     features, latents, targets = [], [], []
     for f, w, t in pairs:
         y, x = (int(v) for v in torch.randint(f.shape[-1] - CROP + 1, (2,), generator=rng))
         features.append(f[:, :, y : y + CROP, x : x + CROP])
         targets.append(t[:, :, 2 * y : 2 * (y + CROP), 2 * x : 2 * (x + CROP)])
         latents.append(w)
-    picture = head(torch.cat(features).float(), torch.cat(latents))
-    return F.mse_loss(picture[:, :, 2:-2, 2:-2], torch.cat(targets)[:, :, 2:-2, 2:-2].float())
+    image = head(torch.cat(features).float(), torch.cat(latents))
+    return F.mse_loss(image[:, :, 2:-2, 2:-2], torch.cat(targets)[:, :, 2:-2, 2:-2].float())
 
 
 @torch.no_grad()
 def evaluate(head: Head256, pairs: Sequence[Pair]) -> float:
-    """Mean PSNR in dB over `pairs`, pictures in [-1, 1]."""
+    """Mean PSNR in dB over `pairs`, of images in [-1, 1]."""
     values = [10 * math.log10(4 / F.mse_loss(head(f.float(), w).clamp(-1, 1), t.float()).item()) for f, w, t in pairs]
     return sum(values) / len(values)
 

@@ -1,7 +1,7 @@
-"""Train the portrait parser: a photo teacher labels faces, and the same faces, repainted, keep those labels.
+"""Train the portrait parser: a teacher labels photos of faces, and the same faces, repainted, keep those labels.
 
-The teacher (BiSeNetV2) is right on photos and wrong on strong paintings, so it never labels a painting here. Some
-of the photos are copied in the manner of real artworks (AdaIN), and all are redrawn by `parser_augment` at every use.
+The teacher (BiSeNetV2) is right on photos and wrong on strong paintings, so it never labels a painting here. Some of
+the photos are stylised after real artworks (AdaIN), and `parser_augment` changes all of them at every use.
 """
 
 import copy
@@ -32,9 +32,9 @@ NAME = "train-parser"
 OUTPUT = Path("weights/portable/parser.safetensors")
 TEACHER = "bisenetv2-celebamask"
 BATCH = 8
-COPIES, PLAIN = 0.25, 0.5  # share of AdaIN copies, and of photos that are bent but not repainted
+COPIES, PLAIN = 0.25, 0.5  # share of AdaIN copies, and of photos that are warped but not repainted
 RATE = 1e-4  # low: the network can already parse photos
-AVERAGE, WARM_UP = 0.99, 50
+EMA, WARM_UP = 0.99, 50
 SAVE_EVERY = 50
 
 
@@ -42,7 +42,7 @@ SAVE_EVERY = 50
 class Faces:
     """Labelled photos and their stylised copies; `origins[i]` is the photo copy i shares its labels with, or -1.
 
-    photos [N,256,256,3], labels [N,256,256,3] (all zero: not labelled yet), copies [M,256,256,3]; uint8.
+    photos [N, 256, 256, 3], labels [N, 256, 256, 3] (all zero: not labelled yet), copies [M, 256, 256, 3]; uint8.
     """
 
     photos: NDArray[np.uint8]
@@ -50,8 +50,8 @@ class Faces:
     copies: NDArray[np.uint8]
     origins: NDArray[np.int64]
 
-    def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """One pair of picture and labels: a bent photo, a redrawn photo, or a redrawn copy where there are any."""
+    def sample(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """One pair of image and labels: a warped photo, a repainted photo, or a repainted copy where there are any."""
         labelled = np.flatnonzero(self.labels[:, 128, 128].any(1))
         copied = np.flatnonzero(np.isin(self.origins, labelled))
         other = self.photos[int(rng.integers(len(self.photos)))]
@@ -85,11 +85,11 @@ def run(
     check: Path | None = None,
     output: Path = OUTPUT,
 ) -> int:
-    """Train on the faces in `data`/content, stylised after `data`/style, to `steps` in all or `minutes` of this call.
+    """Train on the faces in `data`/content, stylised after `data`/style, until `steps` or `minutes` of this call.
 
     Starts from the profile's parser, or with `shipped` False from the teacher. Prepared images, checkpoint and log lie
-    in the run folder: run it again to resume. `check` is a folder of NAME.jpg with NAME.png region maps, measured at
-    the end and noted in the weights' header, never trained on.
+    in the run folder: run it again to resume. `check` is a folder of NAME.jpg with NAME.png region maps, never
+    trained on. It is measured at the end, and the result is recorded in the weights' header.
     """
     folder = ctx.run / NAME
     with lock(folder, NAME):
@@ -117,7 +117,7 @@ def run(
         spent=state.seconds,
         save_every=SAVE_EVERY,
     )
-    with loop, Prefetcher(lambda step: draw_batch(faces, ctx.profile.seed, step)) as prefetched:
+    with loop, Prefetcher(lambda step: sample_batch(faces, ctx.profile.seed, step)) as prefetched:
         for step in loop:
             loop.tell(train_step(setup, prefetched[step], step, loop))
     meta: dict[str, Any] = {
@@ -150,35 +150,35 @@ def build_setup(ctx: Context, faces: Faces, steps: int, shipped: bool) -> Setup:
 
 def train_step(setup: Setup, batch: tuple[Tensor, Tensor], step: int, loop: Loop) -> dict[str, float]:
     """One optimiser step on images [N, 3, 256, 256] in [-1, 1] and label probabilities of the same shape."""
-    pictures, target = batch
+    x, target = batch
     device = next(setup.net.parameters()).device
     with torch.autocast(device.type, torch.bfloat16):
-        logits = setup.net(pictures.to(device, memory_format=torch.channels_last))
+        logits = setup.net(x.to(device, memory_format=torch.channels_last))
     loss = distillation_loss(logits.float(), target.to(device))
     loss.backward()
     rate = RATE * min(1.0, (step + 1) / WARM_UP) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / setup.steps))
     bad = advance(setup.optimiser, loop.process_group, rate=rate, clip=5.0)
     loop.count(bad)
     if not bad:
-        keep = min(AVERAGE, 1 - 1 / (1 + (step + 1) / 10))
+        keep = min(EMA, 1 - 1 / (1 + (step + 1) / 10))
         with torch.no_grad():
-            now = setup.net.state_dict()
+            current = setup.net.state_dict()
             for name, tensor in setup.ema.state_dict().items():
-                tensor.lerp_(now[name], 1 - keep)
+                tensor.lerp_(current[name], 1 - keep)
     return {"loss": float(loss.detach())}
 
 
-def draw_batch(faces: Faces, seed: int, step: int) -> tuple[Tensor, Tensor]:
+def sample_batch(faces: Faces, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """A step's images [8, 3, 256, 256] in [-1, 1] and label probabilities [8, 3, 256, 256]."""
     rng = np.random.default_rng([seed, step])
-    drawn = [faces.draw(rng) for _ in range(BATCH)]
-    pictures, labels = (np.stack(part) for part in zip(*drawn, strict=True))
+    pairs = [faces.sample(rng) for _ in range(BATCH)]
+    rgb, labels = (np.stack(part) for part in zip(*pairs, strict=True))
     target = torch.from_numpy(labels.transpose(0, 3, 1, 2).astype(np.float32))
-    return images.to_tensor(pictures), target / target.sum(1, keepdim=True).clamp(min=1)
+    return images.to_tensor(rgb), target / target.sum(1, keepdim=True).clamp(min=1)
 
 
 def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> Faces:
-    """Label and stylise the faces once, into .npy files of `folder`; resumes where it was interrupted."""
+    """Label and stylise the faces once, into .npy files of `folder`; resumes when it was interrupted."""
     files, styles = (images.Folder(data / name, MAP_SIZE, (".jpg",)) for name in ("content", "style"))
     rng = np.random.default_rng(ctx.profile.seed)
     faces = _open(folder, len(files), min(copies, len(files)))

@@ -1,6 +1,6 @@
-"""The parser's training pictures: labelled faces, repainted and bent so that only the shape of a portrait helps.
+"""The parser's training images: labelled faces, repainted and warped so that only the shape of a portrait helps.
 
-Every function maps uint8 RGB HWC to the same; labels are uint8 HWC probabilities (hair, face, background; 255 = 1).
+Images are uint8 RGB [H, W, 3]; labels are uint8 [H, W, 3] probabilities of hair, face and background; 255 is 1.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
 Random = np.random.Generator
 
 
-def pencil(rgb: Picture, rng: Random) -> Picture:
+def pencil(rgb: Image, rng: Random) -> Image:
     """A graphite drawing: grey divided by its own blur leaves the lines."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
     base = cv2.GaussianBlur(grey, (0, 0), rng.uniform(2.0, 8.0))
@@ -25,8 +25,8 @@ def pencil(rgb: Picture, rng: Random) -> Picture:
     return np.clip(drawn[..., None] / 255 * paper, 0, 255).astype(np.uint8)
 
 
-def ink(rgb: Picture, rng: Random) -> Picture:
-    """Ink lines (a thresholded difference of Gaussians), on paper or over the picture's own colours."""
+def ink(rgb: Image, rng: Random) -> Image:
+    """Ink lines (a thresholded difference of Gaussians), on paper or over the image's own colours."""
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     sigma = rng.uniform(0.7, 2.0)
     edge = cv2.GaussianBlur(grey, (0, 0), sigma) - rng.uniform(0.95, 0.99) * cv2.GaussianBlur(grey, (0, 0), sigma * 1.6)
@@ -35,7 +35,7 @@ def ink(rgb: Picture, rng: Random) -> Picture:
     return np.clip(under * mask, 0, 255).astype(np.uint8)
 
 
-def flat(rgb: Picture, rng: Random) -> Picture:
+def flat(rgb: Image, rng: Random) -> Image:
     """Flat colour areas: smoothing, then the nearest of a few colours found by k-means."""
     smooth = cv2.medianBlur(rgb, 5)
     small = cv2.resize(smooth, (24, 24), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
@@ -50,7 +50,7 @@ def flat(rgb: Picture, rng: Random) -> Picture:
     return centres.astype(np.uint8)[table[r, g, b]]
 
 
-def paint(rgb: Picture, rng: Random) -> Picture:
+def paint(rgb: Image, rng: Random) -> Image:
     """Soft brush patches: the mean of the calmest of four windows beside each pixel (Kuwahara's filter)."""
     radius = int(rng.integers(2, 6))
     image = rgb.astype(np.float32)
@@ -67,16 +67,16 @@ def paint(rgb: Picture, rng: Random) -> Picture:
     return np.clip(best, 0, 255).astype(np.uint8)
 
 
-def smooth(rgb: Picture, rng: Random) -> Picture:
+def smooth(rgb: Image, rng: Random) -> Image:
     """Edge-preserving smoothing: skin without texture, as in digital painting."""
     reach, tolerance = float(rng.uniform(10, 60)), float(rng.uniform(0.2, 0.5))
     return np.asarray(cv2.edgePreservingFilter(rgb, flags=1, sigma_s=reach, sigma_r=tolerance), np.uint8)
 
 
-REPAINTS: tuple[Callable[[Picture, Random], Picture], ...] = (pencil, ink, flat, paint, smooth)
+REPAINTS: tuple[Callable[[Image, Random], Image], ...] = (pencil, ink, flat, paint, smooth)
 
 
-def recolour_regions(rgb: Picture, labels: Labels, rng: Random) -> Picture:
+def recolour_regions(rgb: Image, labels: Labels, rng: Random) -> Image:
     """Give each region its own tint, contrast and brightness: blue faces, white hair, red skies."""
     image, out = rgb.astype(np.float32), np.zeros(rgb.shape, np.float32)
     for region in range(3):
@@ -92,8 +92,8 @@ def recolour_regions(rgb: Picture, labels: Labels, rng: Random) -> Picture:
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def replace_background(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> Picture:
-    """Another background: one colour, a gradient, or an enlarged corner of another picture."""
+def replace_background(rgb: Image, labels: Labels, other: Image, rng: Random) -> Image:
+    """Another background: one colour, a gradient, or an enlarged corner of another image."""
     height, width = rgb.shape[:2]
     choice = rng.random()
     if choice < 0.4:
@@ -108,8 +108,8 @@ def replace_background(rgb: Picture, labels: Labels, other: Picture, rng: Random
     return (rgb * (1 - matte) + back * matte).astype(np.uint8)
 
 
-def colour(rgb: Picture, rng: Random) -> Picture:
-    """Whole-picture changes of tone: grey, sepia, saturation, gamma, contrast, swapped channels, negative, noise."""
+def colour(rgb: Image, rng: Random) -> Image:
+    """Changes of tone in the whole image: grey, sepia, saturation, gamma, contrast, channel order, negative, noise."""
     image = rgb.astype(np.float32) / 255
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     choice = rng.random()
@@ -137,8 +137,8 @@ def colour(rgb: Picture, rng: Random) -> Picture:
     return out
 
 
-def bend(rgb: Picture, labels: Labels, rng: Random) -> tuple[Picture, Labels]:
-    """Flip, turn, scale, shift and locally bend picture and labels alike: caricatures are bent faces."""
+def bend(rgb: Image, labels: Labels, rng: Random) -> tuple[Image, Labels]:
+    """Flip, rotate, scale, shift and locally warp image and labels together: caricatures are warped faces."""
     height, width = rgb.shape[:2]
     turn = np.deg2rad(rng.normal(0, 8) if rng.random() < 0.8 else rng.uniform(-30, 30))
     scale = float(np.exp(rng.uniform(-0.25, 0.3)))
@@ -159,13 +159,13 @@ def bend(rgb: Picture, labels: Labels, rng: Random) -> tuple[Picture, Labels]:
     return bent, cv2.remap(labels, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def draw_plain(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> tuple[Picture, Labels]:
-    """As `draw`, only bent: a photo that stays a photo."""
+def draw_plain(rgb: Image, labels: Labels, other: Image, rng: Random) -> tuple[Image, Labels]:
+    """Like `draw`, but only warped: a photo stays a photo."""
     return bend(rgb, labels, rng)
 
 
-def draw(rgb: Picture, labels: Labels, other: Picture, rng: Random) -> tuple[Picture, Labels]:
-    """One training pair of picture and labels; `other` lends its corner as a background."""
+def draw(rgb: Image, labels: Labels, other: Image, rng: Random) -> tuple[Image, Labels]:
+    """One training pair of image and labels; a corner of `other` may become the background."""
     rgb, labels = bend(rgb, labels, rng)
     if rng.random() < 0.15:
         rgb = replace_background(rgb, labels, other, rng)

@@ -1,7 +1,8 @@
-"""The paper's ablations (section 4.3): one base, trained to reconstruct, stylised anew for each row of Tables 2 to 4.
+"""The paper's ablations (section 4.3): Tables 2 to 4.
 
-Every row is a training run and an evaluation of its own below runs/<run>/ablation, so a killed sweep goes on where it
-was, and the rows can be looked at like any other run.
+One base is trained to reconstruct. From it, stylisation is trained for each row of a table. Every row is a training
+run and an evaluation of its own below runs/<run>/ablation. So a killed sweep resumes where it was, and a row can be
+inspected like any other run.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from stages.train import run as train
 from stages.train import state
 
 STRENGTHS = (0.5, 1.0, 2.0, 5.0, 10.0)
-PAPER_STRENGTH = 2.0  # what the paper's other tables are made with: a profile's own weights
+PAPER_STRENGTH = 2.0  # that of the paper's other tables: the weights that a profile has
 PAPER_LAYERS, PAPER_ROWS = (3, 7, 13, 17, 22), 26  # of a 1024 px generator's table
 SWITCHES = {
     "Baseline (with both cond and loss)": (True, True),
@@ -42,9 +43,9 @@ class Row:
 
 
 def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
-    """Train and measure the rows of Table `table` (2, 3 or 4), `steps` of stylisation each; writes table<N>.md.
+    """Train and measure the rows of Table `table` (2, 3 or 4), with `steps` of stylisation each.
 
-    The base has the profile's reconstruction steps. Prints the table.
+    The base has the profile's reconstruction steps. Prints the table and writes table<N>.md.
     """
     rows = plan(table, ctx.profile.train, generators.generator(ctx).layer_table())
     settings = ctx.profile.train
@@ -59,21 +60,21 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
             shipped=published,
             export=base,
         )
-    found = {}
+    figures = {}
     for row in rows:
         changed = dataclasses.replace(
             settings, weights=str(base), reconstruction_steps=0, stylization_steps=steps, **row.changes
         )
-        own = dataclasses.replace(
+        row_ctx = dataclasses.replace(
             ctx, run=folder / f"table{table}-{row.name}", profile=dataclasses.replace(ctx.profile, train=changed)
         )
         say(f"ablation: table {table}, {row.title}")
-        if state.step_of(own) < steps:
-            train.run(own, steps=steps)
-        comparison.run(own, methods={"hypernst": methods.hypernst})
-        results = json.loads((comparison.folder(own) / "results.json").read_text())
-        found[row.title] = results["methods"]["hypernst"]
-    text = render(table, found)
+        if state.step_of(row_ctx) < steps:
+            train.run(row_ctx, steps=steps)
+        comparison.run(row_ctx, methods={"hypernst": methods.hypernst})
+        results = json.loads((comparison.folder(row_ctx) / "results.json").read_text())
+        figures[row.title] = results["methods"]["hypernst"]
+    text = render(table, figures)
     files.write_atomic(folder / f"table{table}.md", text.encode())
     say(text)
     return 0
@@ -82,8 +83,8 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
 def plan(table: int, settings: Train, layers: Sequence[LayerEntry]) -> list[Row]:
     """The rows of a table for the profile.
 
-    Table 2 scales all that pulls towards the style, 2.0 being the profile's own. Table 3's layers are of a 1024 px
-    generator; in a shorter table they are taken at the same depth.
+    Table 2 scales all losses that pull towards the style; 2.0 is the profile's own weight. Table 3's layers are those
+    of a 1024 px generator; for a shorter layer table the rows at the same relative depth are used.
     """
     if table == 2:
         return [
@@ -108,10 +109,10 @@ def plan(table: int, settings: Train, layers: Sequence[LayerEntry]) -> list[Row]
     ]
 
 
-def render(table: int, found: Mapping[str, Mapping[str, float]]) -> str:
+def render(table: int, figures: Mapping[str, Mapping[str, float]]) -> str:
     """The table in the paper's form; lower is better in every number."""
     first = {2: "Style loss strength", 3: "Layer", 4: "Experiment"}[table]
     lines = [f"| {first} | LPIPS (Alexnet) | LPIPS (VGG) | SIFID |", "|---|---|---|---|"]
-    for title, figures in found.items():
-        lines.append(f"| {title} | " + " | ".join(f"{figures[name]:.6f}" for name in COLUMNS) + " |")
+    for title, row in figures.items():
+        lines.append(f"| {title} | " + " | ".join(f"{row[name]:.6f}" for name in COLUMNS) + " |")
     return "\n".join(lines) + "\n"

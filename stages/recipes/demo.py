@@ -1,4 +1,4 @@
-"""Everything from nothing on the sample pictures: caches, shards, a little more training, an evaluation, a gallery."""
+"""Every stage on the sample images: caches, shards, a few steps of training, an evaluation, a gallery."""
 
 import dataclasses
 
@@ -8,20 +8,20 @@ from stages.evaluate import comparison, gallery
 from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
 from stages.train import run as train
 
-STEPS = 6  # enough to show the loop stream the shards; the shipped weights carry the pictures
+STEPS = 6  # enough to show the training loop; the results come from the shipped weights
 
 
 def run(ctx: Context) -> int:
-    """Run every stage; each does only what is missing. Prints the gallery's two paths last."""
+    """Run every stage; each computes only what is missing. Prints the gallery's two paths last."""
     status = 0
-    own = ctx.content != ctx.cache / "samples" / "content" or ctx.style != ctx.cache / "samples" / "style"
-    for stage in (*(() if own else (samples,)), align, masks, latents, aladin_codes, shards):
+    own_images = ctx.content != ctx.cache / "samples" / "content" or ctx.style != ctx.cache / "samples" / "style"
+    for stage in (*(() if own_images else (samples,)), align, masks, latents, aladin_codes, shards):
         status = max(status, stage.run(ctx))
     status = max(status, train.run(ctx, steps=STEPS))
     shown = dataclasses.replace(ctx, limit=None)
     status = max(status, comparison.run(shown))
     page, sheet = gallery.draw(shown, ctx.run)
-    say(f"demo: {sheet.stat().st_size >> 10} KiB of gallery")
+    say(f"demo: the gallery's sheet has {sheet.stat().st_size >> 10} KiB")
     print(page)
     print(sheet)
     return status

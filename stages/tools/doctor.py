@@ -14,16 +14,16 @@ from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
 from stages.train.memory import step_bytes
 
-LIBRARIES = 1.0e9  # what a process takes before any network is there
+LIBRARIES = 1.0e9  # bytes that a process takes before any network is loaded
 PACKAGES = ("torch", "torchvision", "facexlib", "numpy", "h5py", "opencv-python-headless", "webdataset", "safetensors")
 
 
 def report(ctx: Context) -> str:
-    """A line each for the program, the libraries, the weights, the disk, the memory and the device."""
+    """One line per subject: the program, the libraries, the weights, the disk, the memory and the device."""
     need = memory(ctx)
     names = weights.needed(ctx.profile)
     missing = [weights.find(name) for name in names if weights.local(name) is None]
-    here = f"{len(names) - len(missing)} of the {len(names)} that profile {ctx.profile.name} reads are here"
+    here = f"{len(names) - len(missing)} of the {len(names)} that profile {ctx.profile.name} needs are here"
     total, free = device.memory()
     lines = [
         ("hypernst", f"{_version('hypernst')}, profile {ctx.profile.name}, engine {ctx.engine}"),
@@ -47,17 +47,17 @@ def report(ctx: Context) -> str:
 def _disk(missing: Sequence[Weight]) -> str:
     """Whether what is missing fits where weights are kept."""
     packages = {w.source for w in missing if isinstance(w.source, Package)}
-    wanted = sum(2.5 * package.size for package in packages) + sum(2 * w.mb * 1e6 for w in missing)
+    needed = sum(2.5 * package.size for package in packages) + sum(2 * w.mb * 1e6 for w in missing)
     free = shutil.disk_usage(_existing(weights.folder())).free
-    verdict = "enough" if free > wanted else f"NOT enough: {free / 1e9:.1f} GB are free"
-    return f"the missing weights take about {wanted / 1e9:.1f} GB while they are brought: {verdict}"
+    verdict = "enough is free" if free > needed else f"NOT enough: {free / 1e9:.1f} GB are free"
+    return f"the missing weights take about {needed / 1e9:.1f} GB while they are fetched: {verdict}"
 
 
-def _gb(wanted: float) -> str:
+def _gb(needed: float) -> str:
     """An amount of memory, and whether this machine has it."""
     total, _ = device.memory()
-    verdict = "enough" if wanted < total else f"NOT enough: this machine has {total / 1e9:.1f} GB"
-    return f"{wanted / 1e9:.1f} GB ({verdict})"
+    verdict = "enough" if needed < total else f"NOT enough: this machine has {total / 1e9:.1f} GB"
+    return f"{needed / 1e9:.1f} GB ({verdict})"
 
 
 def _version(package: str) -> str:
@@ -68,7 +68,7 @@ def _version(package: str) -> str:
 
 
 def _free(*places: Path) -> dict[Path, int]:
-    """Return the free bytes at each place, or at its nearest folder that exists."""
+    """The free bytes at each place, or at its nearest folder that exists."""
     return {place: shutil.disk_usage(_existing(place)).free for place in (*places, weights.folder())}
 
 
@@ -87,32 +87,32 @@ def _device(training: float) -> str:
     except (ImportError, OSError, RuntimeError) as error:
         return f"torch cannot be imported ({error}); run `make setup`"
     small = "; NOT enough to train" if gpus and max(gpu.total_memory for gpu in gpus) < training else ""
-    told = ", ".join(f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus)
-    return f"{os.cpu_count()} CPU cores; GPU: {told or 'none'}{small}"
+    names = ", ".join(f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus)
+    return f"{os.cpu_count()} CPU cores; GPU: {names or 'none'}{small}"
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes for the preprocessing stages (the largest of them) and for a step of training."""
+    """Bytes that the largest preprocessing stage takes, and bytes that a step of training takes."""
 
     preprocessing: float
     training: float
 
 
 def memory(ctx: Context) -> Memory:
-    """The estimate for the profile; needs no weights on this machine."""
+    """The estimate for the profile. It needs no weights on this machine."""
     p = ctx.profile
-    generator = _held(p.generator.weights)
-    stages = (generator + _held(p.inverter.weights), _held(p.parser.weights), _held(p.aladin.weights))
+    generator = _bytes(p.generator.weights)
+    stages = (generator + _bytes(p.inverter.weights), _bytes(p.parser.weights), _bytes(p.aladin.weights))
     return Memory(LIBRARIES + max(stages) * 1.5, LIBRARIES + step_bytes(ctx))
 
 
-def _held(name: str) -> float:
+def _bytes(name: str) -> float:
     """Bytes of a network's weights."""
     if not name:
         return 0.0
     place = weights.local(name)
     if place is not None:
         return float(files.size(place))
-    known = weights.REGISTRY.get(name)
-    return known.mb * 1e6 if known and known.mb else 4e8  # FaRL's size is not published: a ViT-B and a head
+    entry = weights.REGISTRY.get(name)
+    return entry.mb * 1e6 if entry and entry.mb else 4e8  # FaRL's size is not published: a ViT-B and a head

@@ -1,4 +1,4 @@
-"""Tells what a stage would compute and why: which input, parameter or weight made how many rows stale."""
+"""Says what a stage would compute and why: which input, parameter or weight made how many rows stale."""
 
 from pipeline import weights
 from pipeline.context import COLLECTIONS, Context
@@ -10,9 +10,9 @@ from stages.preprocess.chain import STAGES, sources, steps, unfinished
 
 
 def explain_step(stage: StageSpec, collection: str, ctx: Context) -> str:
-    """A few lines on one collection; computes and writes nothing.
+    """A few lines on one collection. Computes and writes nothing.
 
-    Raises: UserError as `plan.survey` does.
+    Raises: UserError when `staleness.survey` does.
     """
     plan = survey(stage, collection, ctx, retry=ctx.retry_rejected)
     head = f"{stage.name} {collection}: {len(plan.wanted)} inputs, {plan.cached} cached, {plan.rejected} rejected"
@@ -24,33 +24,33 @@ def explain_step(stage: StageSpec, collection: str, ctx: Context) -> str:
 
 
 def explain(name: str, ctx: Context) -> str:
-    """What the stage `name` would compute and why, a few lines a collection; computes, fetches and writes nothing."""
+    """What the stage `name` would compute and why, a few lines per collection. Computes, fetches and writes nothing."""
     with weights.no_fetching():
         if name == "shards":
-            told = shards.explain(ctx)
+            text = shards.explain(ctx)
         else:
-            told = "\n".join(_explain(name, collection, ctx) for collection in COLLECTIONS)
+            text = "\n".join(_explain(name, collection, ctx) for collection in COLLECTIONS)
         reads = sources(ctx)[name] | ({"samples"} if name == "shards" else set())
     first = [other for other in unfinished(ctx, before=name) if other in reads]
-    return told + (f"\n  {', '.join(first)} first: something is to do there as well" if first else "")
+    return text + (f"\n  run {', '.join(first)} first: there is something to compute there as well" if first else "")
 
 
 def _explain(name: str, collection: str, ctx: Context) -> str:
-    lines, made = [], set[str]()
+    lines, outputs = [], set[str]()
     for step in steps(name, collection, ctx):
-        unmade = [parent for parent in step.parents if parent in made and not ctx.file(collection, parent).exists()]
-        waits = f"{step.name} {collection}: follows, once {', '.join(unmade)} are made"
-        lines.append(waits if unmade else explain_step(step, collection, ctx))
-        made.add(step.output)
+        missing = [p for p in step.parents if p in outputs and not ctx.file(collection, p).exists()]
+        waits = f"{step.name} {collection}: follows once {', '.join(missing)} are there"
+        lines.append(waits if missing else explain_step(step, collection, ctx))
+        outputs.add(step.output)
     return "\n".join(lines)
 
 
 def explain_all(ctx: Context) -> str:
-    """`explain` of every stage, or what keeps it from being told."""
-    told = []
+    """`explain` of every stage, or the error that stands in its way."""
+    texts = []
     for name in STAGES:
         try:
-            told.append(explain(name, ctx))
+            texts.append(explain(name, ctx))
         except UserError as fault:
-            told.append(f"{name}: {fault}")
-    return "\n".join(told)
+            texts.append(f"{name}: {fault}")
+    return "\n".join(texts)

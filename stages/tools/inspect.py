@@ -1,4 +1,4 @@
-"""Says what is in a cache file, a part or the shards: datasets, shapes, ranges, NaNs, provenance; draws rows."""
+"""Says what is in a cache file, a part or the shards: datasets, shapes, ranges, NaNs, provenance. Also renders rows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from stages.tools.inspect_values import (
     value_text,
 )
 
-DRAWN = 8  # rows in a picture or page
+SHOWN = 8  # rows in an image or page
 SIBLINGS = {
     "images": ("image",),
     "masks": ("region",),
@@ -37,11 +37,11 @@ SIBLINGS = {
 def run(
     path: Path, *, key: str | None = None, html: Path | None = None, png: Path | None = None, full: bool = False
 ) -> str:
-    """A report on `path` (a cache, a part, shards, their index.json or a tar, safetensors); `key` adds that row.
+    """A report on `path`: a cache, a part, a folder of shards, its index.json, one tar, or a safetensors file.
 
-    Ranges are those of evenly spread rows unless `full`. `png` and `html` get images of that row, or of the first
-    few.
-    Raises: UserError when the file is damaged or there is no such key.
+    `key` adds that row. Ranges are those of evenly spread rows, or with `full` of all rows. `png` and `html` get images
+    of the row `key`, else of the first SHOWN.
+    Raises: UserError when the file is damaged or has no such key.
     """
     kind = (
         _SafetensorsFile
@@ -58,10 +58,10 @@ def run(
         from pipeline.reports import sheets
         from stages.tools import inspect_rows
 
-        keys = [key] if key else kind.keys()[:DRAWN]
+        keys = [key] if key else kind.keys()[:SHOWN]
         if not keys:
-            raise UserError(f"{path}: holds no rows to draw", 2)
-        rows = kind.pictures(keys)
+            raise UserError(f"{path}: has no rows to draw; run the stage that fills it", 2)
+        rows = kind.rows(keys)
         text += render_latents(rows)
         add_nearest(rows, kind.styles())
         strips = {k: inspect_rows.row(k, data) for k, data in rows.items()}
@@ -73,7 +73,7 @@ def run(
 
 
 class _CacheFile:
-    """A cache or part as `run` sees it."""
+    """A cache or part."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -91,20 +91,20 @@ class _CacheFile:
         with Cache(self.path) as cache:
             return cache.rows([key], list(cache.columns))[0]
 
-    def pictures(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The rows of `keys` with what the caches beside this one know of them."""
+    def rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The rows of `keys`, joined with those of the caches beside this one."""
         rows: dict[str, dict[str, Any]] = {key: {} for key in keys}
         for name, columns in SIBLINGS.items():
             file = self.path if name == self.name else self.folder / f"{name}.h5"
             if not file.exists():
                 continue
             with Cache(file) as cache:
-                known = set(cache.keys())
-                found = [key for key in keys if key in known]
-                wanted = [c for c in columns if c in cache.columns]
+                cached = set(cache.keys())
+                shared = [key for key in keys if key in cached]
+                present = [c for c in columns if c in cache.columns]
                 made = {"made": cache.provenance} if name == "latents" else {}
                 limits = {"limits": cache.provenance.get("params")} if name == "aladin" else {}
-                for key, row in zip(found, cache.rows(found, wanted), strict=True):
+                for key, row in zip(shared, cache.rows(shared, present), strict=True):
                     rows[key] |= row | made | limits
         return rows
 
@@ -131,14 +131,14 @@ class _CacheFile:
 
 
 class _Shards:
-    """Shards as `run` sees them: all of a folder, or one tar."""
+    """Shards: all of a folder, or one tar."""
 
     def __init__(self, path: Path) -> None:
         self.folder = path if path.is_dir() else path.parent
         self.provenance, listed = index.read_index(self.folder)
         self.shards = [s for s in listed if path.suffix != ".tar" or s.name == path.name]
         if not self.shards and path.suffix == ".tar":
-            raise UserError(f"{path}: not in {self.folder / 'index.json'}; run `hypernst shards`")
+            raise UserError(f"{path}: is not in {self.folder / 'index.json'}; run `hypernst shards`")
 
     def keys(self) -> list[str]:
         return [key for shard in self.shards for key in shard.keys]
@@ -151,11 +151,11 @@ class _Shards:
             if key in shard.keys:
                 samples = Samples(self.folder, shard.collection, shard.split)
                 return samples[samples.keys().index(key)]
-        raise UserError(f"{self.folder}: no key {key!r} in {len(self.shards)} shards")
+        raise UserError(f"{self.folder}: has no key {key!r} in {len(self.shards)} shards; leave --key out to see some")
 
-    def pictures(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The samples of `keys`, named as a cache's columns are."""
-        found = {key: self.row(key) for key in keys}
+    def rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The samples of `keys`, with the names of a cache's columns."""
+        samples = {key: self.row(key) for key in keys}
         return {
             key: {
                 **s,
@@ -163,7 +163,7 @@ class _Shards:
                 "made": self.provenance,
                 **{n: np.asarray(s["meta"][n]) for n in ("boxes", "iou", "valid") if n in s["meta"]},
             }
-            for key, s in found.items()
+            for key, s in samples.items()
         }
 
     def report(self, full: bool) -> str:
@@ -176,37 +176,40 @@ class _Shards:
         )
 
     def _members(self, full: bool) -> Table:
-        """Shape, dtype and range of each member, a collection and split at a time."""
+        """Shape, dtype and range of each member, per collection and split."""
         table: Table = [("samples of", "member", "shape", "dtype", "range" if full else "range (spread samples)")]
         for group in sorted({(s.collection, s.split) for s in self.shards}):
             samples = Samples(self.folder, *group)
-            mine = np.flatnonzero(
+            numbers = np.flatnonzero(
                 np.repeat(
                     [s.name in {m.name for m in self.shards} for s in samples.shards],
                     [s.samples for s in samples.shards],
                 )
             )
-            chosen = mine if full else mine[np.unique(np.linspace(0, len(mine) - 1, STRETCHES).astype(int))]
+            spread = np.unique(np.linspace(0, len(numbers) - 1, STRETCHES).astype(int))
+            chosen = numbers if full else numbers[spread]
             for name in ("image", "region", "latent", "codes"):
                 first = samples[int(chosen[0])][name]
-                spread = range_text(samples[int(n)][name][None] for n in chosen)
-                table.append(("-".join(group), name, shape_text(first.shape), str(first.dtype), spread))
+                text = range_text(samples[int(n)][name][None] for n in chosen)
+                table.append(("-".join(group), name, shape_text(first.shape), str(first.dtype), text))
         return table
 
 
 class _SafetensorsFile(_CacheFile):
-    """Weights or a checkpoint as `run` sees them; `key` names a tensor."""
+    """Weights or a checkpoint; a key is the name of a tensor."""
 
     def keys(self) -> list[str]:
         return []
 
-    def pictures(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        raise UserError(f"{self.path}: tensors are not drawn", 2)
+    def rows(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        raise UserError(f"{self.path}: tensors cannot be drawn; leave --png and --html out", 2)
 
     def row(self, key: str) -> dict[str, Any]:
         tensors = self._load()[0]
         if key not in tensors:
-            raise UserError(f"{self.path}: no tensor {key!r} among {len(tensors)}", 2)
+            raise UserError(
+                f"{self.path}: has no tensor {key!r} among {len(tensors)}; leave --key out to see their names", 2
+            )
         return {"values": tensors[key].float().numpy()}
 
     def report(self, full: bool) -> str:

@@ -19,23 +19,24 @@ NEAREST = 3  # styles beside a row
 
 
 def render_latents(rows: Mapping[str, dict[str, Any]]) -> str:
-    """Give rows with a latent the picture it generates; what to add to the report where that cannot be done."""
+    """Give rows with a latent the image it generates. Returns what to add to the report where that is not possible."""
     having = [row for row in rows.values() if "latent" in row]
     if not having:
         return ""
     try:
-        made = generate(having[0]["made"], np.stack([row["latent"] for row in having]))
+        generated = generate(having[0]["made"], np.stack([row["latent"] for row in having]))
     except UserError as fault:
         return f"\n\nlatents are drawn as grey levels: {fault}"
-    for row, picture in zip(having, made, strict=True):
-        row["generated"] = picture
+    for row, image in zip(having, generated, strict=True):
+        row["generated"] = image
     return ""
 
 
 def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
-    """The pictures of latents [N,L,D], RGB u8 [N,H,W,3], by the generator that `made`, their file's provenance, names.
+    """Images, RGB u8 [N, H, W, 3], of latents [N, L, D].
 
-    Raises: UserError when its profile or weights are not to be had, or its generator takes other latents.
+    `made` is the provenance of the latents' file; it names the generator.
+    Raises: UserError when its profile or weights are not on this machine, or the generator takes other latents.
     """
     import torch
 
@@ -43,37 +44,38 @@ def generate(made: Mapping[str, Any], latents: np.ndarray) -> np.ndarray:
     from stages.loaders import generator as generators
 
     settings = made["params"].get("generator")
-    # A file made with a profile of the user's own keeps the generator's settings; shards keep the profile's name only.
-    found = profile.load("portable" if settings else made["profile"])
+    # a cache holds the settings of its generator, also those of a profile of the user's own; shards hold only its name
+    chosen = profile.load("portable" if settings else made["profile"])
     if settings:
-        found = dataclasses.replace(found, generator=profile.Generator(**settings))
-    generator = generators.generator(Context(found))
+        chosen = dataclasses.replace(chosen, generator=profile.Generator(**settings))
+    generator = generators.generator(Context(chosen))
     try:
         with torch.inference_mode():
-            drawn = [images.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
+            rendered = [images.to_arrays(generator(torch.from_numpy(w[None].copy())))[0] for w in latents]
     except (ValueError, RuntimeError) as error:
         raise UserError(f"its generator cannot draw latents {list(latents.shape[1:])}: {error}") from error
-    return np.stack(drawn)
+    return np.stack(rendered)
 
 
 def add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
-    """Give rows with a code the NEAREST styles by it: (key, cosine, picture), the row's own key left out."""
+    """Give rows with a code the NEAREST styles by it, without the row itself: (key, cosine, image)."""
     having = {key: row for key, row in rows.items() if "image_code" in row}
     files = folder / "aladin.h5", folder / "images.h5"
     if not having or not all(file.exists() for file in files):
         return
     with Cache(files[0]) as codes, Cache(files[1]) as images:
         keys = codes.keys()
-        wanted = unit_length(np.stack([row["image_code"] for row in having.values()]))
-        blocks = [wanted @ unit_length(block).T for block in spread_blocks(codes, "image_code", True)]
+        queries = unit_length(np.stack([row["image_code"] for row in having.values()]))
+        blocks = [queries @ unit_length(block).T for block in spread_blocks(codes, "image_code", True)]
         near = np.concatenate(blocks, axis=1) if keys else np.zeros((len(having), 0))
         for (key, row), likeness in zip(having.items(), near, strict=True):
             best = [i for i in np.argsort(-likeness)[: NEAREST + 1] if keys[i] != key][:NEAREST]
-            found = images.rows([keys[i] for i in best], ["image"])
-            row["nearest"] = [(keys[i], float(likeness[i]), r["image"]) for i, r in zip(best, found, strict=True)]
+            nearest = images.rows([keys[i] for i in best], ["image"])
+            row["nearest"] = [(keys[i], float(likeness[i]), r["image"]) for i, r in zip(best, nearest, strict=True)]
 
 
 def page(path: Path, text: str, strips: Mapping[str, np.ndarray]) -> bytes:
+    """The report as a page, with an image per row."""
     from pipeline import images
     from pipeline.reports import html
 

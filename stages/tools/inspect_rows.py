@@ -10,15 +10,15 @@ from models.regions import REGIONS
 from pipeline.reports import sheets
 from pipeline.reports.sheets import REGION_COLOURS, SIDE, Panel, heat, overlay, panel, write
 
-REJECTED = 4  # windows shown of those that were not taken
+REJECTED = 4  # windows shown of those that are not covered enough
 RED = (220, 40, 40)
 
 
 def row(key: str, data: Mapping[str, Any]) -> np.ndarray:
     """One row as a strip of captioned panels, RGB u8 [LABEL + SIDE, W, 3].
 
-    There are panels for each of image, region, boxes, generated or else latent, nearest or else code, that `data`
-    holds. `image` is bytes or an RGB array; boxes are (x0, y0, x1, y1) in pixels of the region map.
+    There is a panel for each of these that `data` holds: image, region, boxes, generated (else latent), nearest (else
+    code). `image` is bytes or an RGB array; boxes are (x0, y0, x1, y1) in pixels of the region map.
     """
     image = panel(data["image"]) if "image" in data else np.full((SIDE, SIDE, 3), 128, np.uint8)
     panels: list[Panel] = [(key, image)]
@@ -45,10 +45,10 @@ def windows(
     colour: tuple[int, int, int],
     side: int,
 ) -> np.ndarray:
-    """The image with windows of the `side` px map and the coverage of each: those taken in `colour`, others in red."""
+    """The image with windows of the `side` px map and their coverage: those taken in `colour`, the rejected in red."""
     out = image // 2
-    for found, ink in ((rejected, RED), (taken, colour)):
-        for box, share in found:
+    for boxes, ink in ((rejected, RED), (taken, colour)):
+        for box, share in boxes:
             x0, y0, x1, y1 = (int(v) * SIDE // side for v in box)  # int: boxes are int16
             cv2.rectangle(out, (x0, y0), (x1 - 1, y1 - 1), ink, 1)
             write(out, f"{share:.2f}".lstrip("0"), (x0 + 2, y0 + 9), 0.28, ink)
@@ -56,19 +56,19 @@ def windows(
 
 
 def rejected_windows(mask: np.ndarray, size: int, below: float) -> list[tuple[np.ndarray, float]]:
-    """Up to REJECTED windows of the mask that it covers in part, but less than `below`; from much to little covered."""
-    found = []
+    """Up to REJECTED windows that the mask covers in part, but less than `below`; the most covered first."""
+    partial = []
     for y in range(0, mask.shape[0] - size + 1, max(1, size // 2)):
         for x in range(0, mask.shape[1] - size + 1, max(1, size // 2)):
             share = float(mask[y : y + size, x : x + size].mean())
             if 0 < share < below:
-                found.append((np.array([x, y, x + size, y + size]), share))
-    found.sort(key=lambda window: -window[1])
-    return found[:: max(1, -(-len(found) // REJECTED))]
+                partial.append((np.array([x, y, x + size, y + size]), share))
+    partial.sort(key=lambda window: -window[1])
+    return partial[:: max(1, -(-len(partial) // REJECTED))]
 
 
 def _windows(image: np.ndarray, data: Mapping[str, Any]) -> list[Panel]:
-    """A panel a region: the windows its code was averaged over, and some that were not covered enough."""
+    """One panel per region: the windows its code was averaged over, and some that were not covered enough."""
     boxes = np.asarray(data["boxes"])
     sizes = (boxes[..., 2] - boxes[..., 0]).ravel()
     region = np.asarray(data["region"]) if "region" in data else None

@@ -8,14 +8,14 @@ import numpy as np
 
 from pipeline.caches.reader import Cache
 
-SCAN_BYTES = 1 << 21  # of a dataset read for its range, in stretches evenly spread over it
+SCAN_BYTES = 1 << 21  # bytes of a dataset that are read for its range, in stretches evenly spread over it
 STRETCHES = 32
-BLOCK = 1 << 23  # bytes at once when all of it is read
+BLOCK = 1 << 23  # bytes read at once where all of a dataset is read
 Table = list[tuple[str, ...]]
 
 
 def spread_blocks(cache: Cache, name: str, full: bool) -> Iterator[Any]:
-    """The rows of a column, or some stretches of them evenly spread over it."""
+    """The rows of a column in blocks: all of them with `full`, else evenly spread stretches."""
     count = min(cache.length(name), len(cache))
     column = cache.columns[name]
     row = 1 << 16 if column.dtype in ("bytes", "text") else np.dtype(column.dtype).itemsize * int(np.prod(column.shape))
@@ -28,7 +28,7 @@ def spread_blocks(cache: Cache, name: str, full: bool) -> Iterator[Any]:
 
 
 def range_text(blocks: Iterator[Any]) -> str:
-    """`least .. most, mean, NaNs` of numbers, the lengths of bytes and text."""
+    """`least .. most, mean, NaNs` of numbers, or of the lengths of bytes and text."""
     least, most, total, count, nan, unit, form = np.inf, -np.inf, 0.0, 0, 0, "", ".4g"
     for block in blocks:
         if isinstance(block, list):
@@ -47,15 +47,17 @@ def range_text(blocks: Iterator[Any]) -> str:
 
 
 def unit_length(codes: np.ndarray) -> np.ndarray:
+    """Codes [N, D], each divided by its length."""
     return codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-8)
 
 
 def provenance_lines(provenance: dict[str, Any]) -> list[str]:
-    """A line a setting, without the columns, which the table shows."""
+    """One line per setting, without the columns: the table shows these."""
     return [f"  {name:<8} {value_text(value)}" for name, value in provenance.items() if name != "columns"]
 
 
 def value_text(value: Any) -> str:
+    """A value in one line; a large array by its shape and range."""
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, np.ndarray):
@@ -68,9 +70,11 @@ def value_text(value: Any) -> str:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as `3x256x256`."""
     return "x".join(map(str, shape))
 
 
 def aligned(table: Table) -> list[str]:
+    """The table's rows as lines, each column as wide as its widest text."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     return ["  " + "  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip() for row in table]

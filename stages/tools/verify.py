@@ -24,10 +24,10 @@ ROWS = 64  # checked at once
 
 @dataclass
 class Problem:
-    """Something wrong with a file: its text for the user, and the keys it is about; no keys: the whole file.
+    """Something wrong with a file: the text for the user, and the keys it is about (none: the whole file).
 
-    `fatal` is false when nothing is to be removed: once something else is repaired it may hold again, or it is not
-    there. `partial`: the keys are not known, but the rest of the file is good.
+    `fatal` is false where nothing has to be removed: the file is not there, or is right again once another one is
+    repaired. `partial` is true where the keys are not known, but the rest of the file is good.
     """
 
     path: Path
@@ -42,37 +42,37 @@ class Problem:
 
 
 def run(ctx: Context, *, repair: bool = False) -> int:
-    """Report every problem, one a line; 1 if there are any left.
+    """Report every problem, one per line; 1 if there are any left.
 
-    `repair` removes just what is bad (rows, or a file that cannot be opened) and what killed runs left half-written,
-    and computes just that again.
+    `repair` removes only what is bad (rows, or a file that cannot be opened) and what killed runs left half-written,
+    and recomputes only that.
     """
     with lock(ctx.cache, "verify --repair") if repair else nullcontext():
-        found = check(ctx)
+        problems = check(ctx)
         if repair:
-            remove(ctx, found)
-    checked = f"{ctx.cache}: {len(found)} problems"
-    if not found:
+            remove(ctx, problems)
+    checked = f"{ctx.cache}: {len(problems)} problems"
+    if not problems:
         say(f"{checked}; all checksums hold")
     elif not repair:
-        say(f"{checked}; `hypernst verify --repair` computes again just what is bad")
+        say(f"{checked}; run `hypernst verify --repair` to recompute only what is bad")
     else:
-        chain.rebuild(ctx, _wanted(found))
+        chain.rebuild(ctx, _wanted(problems))
         say(f"{checked} repaired; checking again")
-        found = check(ctx)
-        say(f"{ctx.cache}: {len(found)} problems left" if found else f"{ctx.cache}: all checksums hold")
-        return 1 if found else 0
-    return 1 if found and not repair else 0
+        problems = check(ctx)
+        say(f"{ctx.cache}: {len(problems)} problems left" if problems else f"{ctx.cache}: all checksums hold")
+        return 1 if problems else 0
+    return 1 if problems and not repair else 0
 
 
 def check(ctx: Context) -> list[Problem]:
-    """Every problem of the caches and shards, each told as it is found."""
-    found = []
+    """Every problem of the caches and shards; each is reported at once."""
+    problems = []
     caches = (check_collection(ctx.cache / name, ctx.limit) for name in COLLECTIONS)
     for problem in itertools.chain(*caches, check_shards(ctx.shards)):
         say(str(problem))
-        found.append(problem)
-    return found
+        problems.append(problem)
+    return problems
 
 
 def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem]:
@@ -89,11 +89,11 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
         except UserError as fault:
             yield Problem(path, f"cannot be opened ({fault})")
     for unfinished in sorted(folder.glob("*.parts")):
-        there = {int(part.stem) for part in writer.listed(unfinished.with_suffix(".h5"))}
-        for number in sorted(set(range(1, max(there, default=0))) - there):
-            yield Problem(unfinished / f"{number:06d}.h5", "part of an unfinished run is missing", fatal=False)
+        present = {int(part.stem) for part in writer.listed(unfinished.with_suffix(".h5"))}
+        for number in sorted(set(range(1, max(present, default=0))) - present):
+            yield Problem(unfinished / f"{number:06d}.h5", "this part of an unfinished run is missing", fatal=False)
     for name, (provenance, entries) in mains.items():
-        rows = {parent: found for parent, (_, found) in mains.items()}
+        rows = {parent: of_parent for parent, (_, of_parent) in mains.items()}
         yield from _check_parents(folder / f"{name}.h5", provenance, entries, rows, limit)
 
 
@@ -122,14 +122,14 @@ def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
 
 
 def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
-    """Rows with a bad checksum, by dataset, or whose content does not have the digest it should; keys out of order."""
+    """Rows with a bad checksum, by dataset, or with content of another digest than is recorded; keys out of order."""
     rows = {e.row: (key, e.digest) for key, e in entries.items() if e.row >= 0}
     keys = [key for key, _ in rows.values()]
     if cache.path.parent.suffix != ".parts" and keys != sorted(keys):
-        yield Problem(cache.path, "keys are not sorted and unique")
+        yield Problem(cache.path, "its keys are not sorted and unique")
     lengths = {name: cache.length(name) for name in (*cache.columns, "inputs", "digest")}
     if set(lengths.values()) != {len(cache)}:
-        yield Problem(cache.path, f"datasets of unequal length: {lengths}, {len(cache)} keys")
+        yield Problem(cache.path, f"its datasets have unequal lengths: {lengths}, {len(cache)} keys")
         return
     bad: dict[str, list[str]] = {}
     for start in range(0, len(cache), ROWS):
@@ -164,13 +164,13 @@ def check_shards(folder: Path) -> Iterator[Problem]:
     for shard in listed:
         path = folder / shard.name
         if not path.exists():
-            yield Problem(path, "missing, but index.json lists it")
+            yield Problem(path, "is missing, but index.json lists it")
         elif path.stat().st_size != shard.bytes:
-            yield Problem(path, f"{path.stat().st_size} bytes, but index.json says {shard.bytes}")
+            yield Problem(path, f"has {path.stat().st_size} bytes, but index.json says {shard.bytes}")
         elif hashing.sha256(path) != shard.sha256:
             yield Problem(path, "its sha256 is not the one in index.json")
     for stray in sorted(set(folder.glob("*.tar")) - {folder / s.name for s in listed}):
-        yield Problem(stray, "not in index.json")
+        yield Problem(stray, "is not in index.json")
 
 
 def _check_parents(
@@ -180,7 +180,7 @@ def _check_parents(
     mains: dict[str, dict[str, Entry]],
     limit: int | None,
 ) -> Iterator[Problem]:
-    """Rows made from rows that their parent no longer holds; keys that all parents have and this one lacks."""
+    """Rows made from rows that their parent no longer holds; keys that all parents have and this file lacks."""
     if not isinstance(provenance.get("parents"), dict):
         yield Problem(path, "its provenance names no parents")
         return
@@ -202,13 +202,13 @@ def _check_parents(
         yield Problem(path, f"lacks keys that {' and '.join(parents)} have", lacking, fatal=False)
 
 
-def remove(ctx: Context, found: list[Problem]) -> None:
-    """Remove whole files, or rewrite them without the bad rows; sweep up after killed runs."""
-    for path in sorted({p.path for p in found if p.fatal}):
-        problems = [p for p in found if p.path == path and p.fatal]
+def remove(ctx: Context, problems: list[Problem]) -> None:
+    """Remove whole files, or rewrite them without the bad rows; remove what killed runs left."""
+    for path in sorted({p.path for p in problems if p.fatal}):
+        fatal = [p for p in problems if p.path == path and p.fatal]
         if path.name == "index.json" or path.parent != ctx.shards:
-            whole = any(not p.keys and not p.partial for p in problems)
-            path.unlink() if whole else _drop(path, {key for p in problems for key in p.keys})
+            whole = any(not p.keys and not p.partial for p in fatal)
+            path.unlink() if whole else _drop(path, {key for p in fatal for key in p.keys})
         else:
             path.unlink(missing_ok=True)
     for folder in [ctx.cache, *ctx.cache.glob("*/"), *ctx.cache.glob("*/*.parts")]:
@@ -217,10 +217,10 @@ def remove(ctx: Context, found: list[Problem]) -> None:
             folder.rmdir()
 
 
-def _wanted(found: list[Problem]) -> Wanted:
-    """What is to be computed again: (cache or "shards", collection) -> its keys, or None where they are not known."""
+def _wanted(problems: list[Problem]) -> Wanted:
+    """What has to be recomputed: (cache or "shards", collection) -> its keys, or None where they are not known."""
     wanted: Wanted = {}
-    for problem in found:
+    for problem in problems:
         name, folder = _cache_name(problem.path), problem.path.parent
         collection = (folder.parent if folder.suffix == ".parts" else folder).name
         keys = {problem.path.name} if name == "shards" else set(problem.keys)

@@ -1,4 +1,4 @@
-"""Lists, fetches, checks and imports weights for people."""
+"""What `hypernst weights` does: lists, fetches, checks and imports weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ def table() -> str:
 
 
 def take_in(files: Sequence[str], name: str, *, replace: bool, kind: str) -> str:
-    """Import one file as `importer.import_file` does. Raises: UserError(2) for another number of files."""
+    """Import one file as `importer.import_file` does. Raises: UserError(2) when there is not exactly one file."""
     if len(files) != 1:
-        raise UserError(f"weights import: {len(files)} files; expected one", 2)
+        raise UserError(f"weights import: got {len(files)} files; expected one FILE", 2)
     return str(importer.import_file(Path(files[0]), name, replace=replace, kind=kind))
 
 
 def each(action: str, names: Sequence[str], profile: Profile) -> int:
     """Fetch or check (`action`) these weights, or all that the profile needs; the worst exit status.
 
-    A failure is told and the others go on; with one name alone it is raised.
+    A failure is printed and the next weights follow. With a single name it is raised.
     """
     failed = 0
     for name in names or weights.needed(profile):

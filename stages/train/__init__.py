@@ -1,1 +1,1 @@
-"""The hypernetwork's training."""
+"""Trains the hypernetwork."""

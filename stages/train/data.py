@@ -1,6 +1,7 @@
-"""The training pairs: which micro-batches of contents and styles a process sees in a step.
+"""The training pairs: which micro-batches of contents and styles a process gets in a step.
 
-A step has batch / micro_batch micro-batches, the same ones whatever the number of processes; each takes its share.
+A step has batch / micro_batch micro-batches. They are the same for any number of processes; each process takes its
+share of them.
 """
 
 import os
@@ -33,9 +34,9 @@ def micro_batches(settings: Train) -> int:
 def pairs(
     ctx: Context, content: Samples, style: Samples, step: int, process_group: ProcessGroup
 ) -> Iterator[list[Pair]]:
-    """Endless steps of this process's pairs, from step `step` of the run on; both collections are shuffled apart.
+    """This process's pairs, step by step without end, from step `step` of the run on. Both collections are shuffled.
 
-    Raises: UserError when the micro-batches cannot be split evenly.
+    Raises: UserError(2) when the micro-batches cannot be split evenly.
     """
     settings = ctx.profile.train
     every = micro_batches(settings)
@@ -45,14 +46,14 @@ def pairs(
             f"evenly over {process_group.world_size} process(es); change train.batch or train.micro_batch",
             2,
         )
-    own = every // process_group.world_size
+    share = every // process_group.world_size
     loaders = [
         _Share(
             samples,
             settings.micro_batch,
             2 * ctx.profile.seed + offset,
             every=every,
-            mine=range(process_group.rank * own, (process_group.rank + 1) * own),
+            mine=range(process_group.rank * share, (process_group.rank + 1) * share),
             device=ctx.device,
         )
         for offset, samples in enumerate((content, style))
@@ -61,7 +62,7 @@ def pairs(
         loader.step = step
     both = zip(*loaders, strict=True)
     while True:
-        yield [_pair(process_group.rank * own + i, next(both), ctx.device) for i in range(own)]
+        yield [_pair(process_group.rank * share + i, next(both), ctx.device) for i in range(share)]
 
 
 class _Share(Loader):
@@ -73,6 +74,7 @@ class _Share(Loader):
         self._every, self._mine = every, mine
 
     def numbers(self) -> Iterator[int]:
+        """The numbers of this process's micro-batches, in order."""
         step = self.step
         while True:
             yield from (step * self._every + i for i in self._mine)
@@ -80,13 +82,13 @@ class _Share(Loader):
 
 
 def _pair(number: int, both: tuple[Mapping[str, Any], Mapping[str, Any]], device: str) -> Pair:
-    ours, theirs = both
-    count = min(len(ours["key"]), len(theirs["key"]))
-    return Pair(number, to_batch(ours, count, device), to_batch(theirs, count, device))
+    content, style = both
+    count = min(len(content["key"]), len(style["key"]))
+    return Pair(number, to_batch(content, count, device), to_batch(style, count, device))
 
 
 def to_batch(rows: Mapping[str, Any], count: int, device: str) -> Batch:
-    """The first `count` rows of a loader's batch on the device; pictures are normalised there."""
+    """The first `count` rows of a loader's batch on the device; images are normalised there."""
     names = ("image", "latent", "region", "codes")
     image, latent, region, codes = (rows[name][:count].to(device, non_blocking=True) for name in names)
     return Batch(image.permute(0, 3, 1, 2).float().div(127.5).sub(1), latent.float(), region, codes.float())

@@ -1,4 +1,4 @@
-"""What a training step takes of memory, found before the first one is taken, and which settings would take less."""
+"""How much memory a training step takes, computed before the first step, and which settings would take less."""
 
 import dataclasses
 import functools
@@ -22,19 +22,19 @@ from stages.train.state import build
 from stages.train.step import PENALTY_EVERY, Step
 
 GB = 1e9
-OVERHEAD = 0.7  # GB that a process takes before any tensor is there
-MOMENTS = 2  # that Adam keeps of every trained parameter
+OVERHEAD = 0.7  # GB that a process takes before it has any tensor
+MOMENTS = 2  # that Adam keeps for every trained parameter
 
 
 def step_bytes(ctx: Context) -> int:
-    """Most bytes of tensors at any time of a step that does all it can: both passes, discriminators with penalties.
+    """The most bytes of tensors at any time of a step with everything: both losses, discriminators with penalties.
 
-    One process, `micro_batch` samples at once, in float32; the accumulated gradients, Adam's moments and the average
-    are in it. Nothing is computed and no weights are needed.
+    It is for one process and `micro_batch` samples at once, in float32. The accumulated gradients, Adam's moments and
+    the EMA weights are included. Nothing is computed and no weights are needed.
     """
     train = dataclasses.replace(
         ctx.profile.train, precision="float32", refinement_iterations=min(2, ctx.profile.train.refinement_iterations)
-    )  # a third holds what the second does
+    )  # a third iteration takes as much as the second
     return _step_bytes(dataclasses.replace(_with(ctx, train), device="meta", run=Path(), cache=Path()))
 
 
@@ -51,7 +51,10 @@ def _step_bytes(ctx: Context) -> int:
 
 
 def forecast(ctx: Context) -> str:
-    """A line for the user before the first step. Raises: UserError(2) when it does not fit, naming settings that do."""
+    """A line for the user before the first step.
+
+    Raises: UserError(2) when the step does not fit; it names settings that do.
+    """
     need, free = step_bytes(ctx) / GB + OVERHEAD, available(ctx.device)
     if need > free:
         raise UserError(
@@ -66,7 +69,7 @@ def forecast(ctx: Context) -> str:
 
 @contextmanager
 def advice(ctx: Context) -> Iterator[None]:
-    """Turn running out of memory into an error that names the settings that would fit."""
+    """Turn an error for lack of memory into one that names the settings that would fit."""
     try:
         yield
     except RuntimeError as e:
@@ -75,18 +78,18 @@ def advice(ctx: Context) -> Iterator[None]:
             raise
         need = step_bytes(ctx) / GB + OVERHEAD
         raise UserError(
-            f"train: out of memory on {ctx.device}; a step takes about {need:.1f} GB and something else may "
-            f"hold memory there; {_way_out(ctx, need * 0.9)}"
+            f"train: out of memory on {ctx.device}; a step takes about {need:.1f} GB, and another program may "
+            f"use memory there; {_way_out(ctx, need * 0.9)}"
         ) from e
 
 
 def available(where: str) -> float:
-    """GB that are free on a device."""
+    """The GB that are free on a device."""
     return (torch.cuda.mem_get_info(where)[0] if where.startswith("cuda") else device.memory()[1]) / GB
 
 
 def savings(settings: Train) -> Iterator[Train]:
-    """The same step with less memory, the dearest in time last: fewer samples at once, then recomputation."""
+    """Settings for the same step with less memory, the slowest last: fewer samples at once, then recomputation."""
     sizes = [n for n in range(settings.micro_batch, 0, -1) if settings.batch % n == 0]
     for checkpointing in dict.fromkeys((settings.checkpointing, True)):
         for size in sizes:
@@ -99,12 +102,12 @@ def _way_out(ctx: Context, free: float) -> str:
         need = step_bytes(_with(ctx, settings)) / GB + OVERHEAD
         if need < free:
             return (
-                f"this would fit, with {need:.1f} GB and the batch as it is: train.micro_batch = "
+                f"this would fit, with {need:.1f} GB and the same batch: train.micro_batch = "
                 f"{settings.micro_batch}, train.checkpointing = {str(settings.checkpointing).lower()}"
             )
         least = min(least, need)
     return (
-        f"the least this network can do with is {least:.1f} GB; take a larger device, a smaller generator, or "
+        f"this network needs at least {least:.1f} GB; use a larger device, a smaller generator, or "
         'train.heads = "channel"'
     )
 
@@ -124,7 +127,7 @@ def _batch(settings: Train, size: int, num_ws: int) -> Batch:
 
 
 def _whole_step(step: Step, batch: Batch) -> None:
-    """What `Step` does to one micro-batch, with every region on both sides."""
+    """All that `Step` does with one micro-batch in which both images have every region."""
     s, rng = step.settings, np.random.default_rng(0)
     sample, region = np.divmod(np.arange(len(batch.image) * REGION_COUNT), REGION_COUNT)
     boxes = np.tile(np.array([0, 0, s.patch, s.patch]), (len(sample), s.patches, 1))

@@ -1,7 +1,7 @@
 """Train the hypernetwork on the shards: reconstruction of both collections, then stylisation (paper sections 3.3-3.5).
 
-Every random draw is a function of (seed, step, micro-batch), so the same command continues a killed run exactly, and
-several processes (torchrun) do what one would.
+Every random number is a function of (seed, step, micro-batch). So the same command resumes a killed run exactly, and
+several processes (torchrun) compute what one would.
 """
 
 import math
@@ -33,12 +33,12 @@ def run(
 ) -> int:
     """Train in `ctx.run` until `steps` in all (default: the profile's), or `minutes` of this call are over.
 
-    A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from nothing in the
-    reconstruction phase; `phase` has it start in another. `export` writes the averaged weights in fp16.
+    A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from random ones in the
+    reconstruction phase; `phase` overrides that. `export` is the file to write the EMA weights to, in fp16.
     """
-    with init_distributed(ctx) as (process_group, own):
+    with init_distributed(ctx) as (process_group, ctx):
         return _train(
-            own, process_group, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
+            ctx, process_group, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
         )
 
 
@@ -57,7 +57,7 @@ def _train(
     generator = generators.generator(ctx)
     state = start(ctx, generator, shipped, process_group, phase)
     if state.step >= total and not export:
-        say(f"train: {state.step} steps in {ctx.run}, nothing left to do")
+        say(f"train: {state.step} steps in {ctx.run}; there is nothing left to do")
         return 0
     step = Step(ctx, state, generator, process_group)
     grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and process_group.is_main else None
@@ -109,5 +109,5 @@ def _finish(ctx: Context, state: State, export: Path | None, contents: int, styl
             "command": "hypernst train",
         }
         checkpoint.save(export, checkpoint.half(state.ema.state_dict()), meta)
-    skipped = f", {state.skipped} skipped as not finite" if state.skipped else ""
+    skipped = f", {state.skipped} skipped because they were not finite" if state.skipped else ""
     say(f"train: {state.step} steps in {ctx.run}{skipped}; {validate.write_page(ctx)}")

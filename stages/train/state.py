@@ -1,4 +1,4 @@
-"""What a training of the hypernetwork holds: networks, optimisers, where it stands; how that is started."""
+"""The state of the hypernetwork's training: networks, optimisers, step and phase; how it is built and started."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,12 +22,12 @@ from pipeline.training.distributed import ProcessGroup
 from stages.loaders import hypernetwork as hypernetworks
 
 PHASES = ("reconstruct", "stylize")
-# Settings that change nothing about what is learnt; a change of the others is told.
-UNTOLD = {"reconstruction_steps", "stylization_steps", "validate_every", "checkpointing", "micro_batch"}
+# settings that do not change what is learnt; a change of any other one is reported
+SILENT = {"reconstruction_steps", "stylization_steps", "validate_every", "checkpointing", "micro_batch"}
 
 
 class State(state.State):
-    """All that a checkpoint holds; `phase` is one of PHASES, `skipped` counts steps that were not finite."""
+    """All that a checkpoint holds."""
 
     @property
     def hyper(self) -> HyperNetwork:
@@ -36,7 +36,7 @@ class State(state.State):
 
     @property
     def ema(self) -> HyperNetwork:
-        """Its averaged weights, which results are rendered with."""
+        """The hypernetwork with the EMA weights; results are rendered with it."""
         return cast(HyperNetwork, self.nets["ema"])
 
     @property
@@ -70,7 +70,7 @@ class State(state.State):
 
     @property
     def skipped(self) -> int:
-        """Steps so far that were not finite and changed nothing."""
+        """The number of steps that were not finite and changed nothing."""
         return int(self.extra["skipped"])
 
     @skipped.setter
@@ -84,12 +84,12 @@ def path(ctx: Context) -> Path:
 
 
 def step_of(ctx: Context) -> int:
-    """How many steps the run has taken."""
+    """The number of steps that the run has taken."""
     return int(checkpoint.meta(path(ctx))["step"]) if path(ctx).exists() else 0
 
 
 def build(ctx: Context, generator: Generator) -> State:
-    """New networks and optimisers for the profile, on the device; the hypernetwork's heads start at zero deltas."""
+    """New networks and optimisers for the profile, on the device. The hypernetwork's deltas start at zero."""
     settings = ctx.profile.train
     torch.manual_seed(ctx.profile.seed)
     table = generator.layer_table()
@@ -110,7 +110,7 @@ def build(ctx: Context, generator: Generator) -> State:
             "adam": _adam(hyper.parameters(), settings.learning_rate, (0.9, 0.99), ctx.device),
             "discriminator_adam": _adam(discriminators, settings.discriminator_learning_rate, (0.0, 0.99), ctx.device),
         },
-        settings={f"train.{name}": value for name, value in asdict(settings).items() if name not in UNTOLD},
+        settings={f"train.{name}": value for name, value in asdict(settings).items() if name not in SILENT},
         extra={"phase": PHASES[0], "skipped": 0},
     )
 
@@ -118,30 +118,30 @@ def build(ctx: Context, generator: Generator) -> State:
 def start(
     ctx: Context, generator: Generator, shipped: bool, process_group: ProcessGroup, phase: str | None = None
 ) -> State:
-    """The run's checkpoint if there is one, else the shipped or fresh weights, the same in all processes.
+    """The run's checkpoint if there is one, else the shipped or random weights; the same in all processes.
 
-    A new run starts in `phase`, if given, and in stylisation only from weights that know of styles otherwise.
-
+    A new run starts in `phase`. Without it, it starts in stylisation if its weights are trained on styles.
     Raises: UserError when the checkpoint is another profile's.
     """
-    found = build(ctx, generator)
-    if found.resume():
-        if found.changed:
-            say(f"train: resumes {path(ctx)} with changed settings: {found.changed}")
+    state = build(ctx, generator)
+    if state.resume():
+        if state.changed:
+            say(f"train: resumes {path(ctx)} with changed settings: {state.changed}")
     else:
         if shipped:
-            found.phase = hypernetworks.start(ctx, found.hyper)
-        found.phase = phase or found.phase
-        found.ema.load_state_dict(found.hyper.state_dict())
-    for module in found.nets.values():
+            state.phase = hypernetworks.start(ctx, state.hyper)
+        state.phase = phase or state.phase
+        state.ema.load_state_dict(state.hyper.state_dict())
+    for module in state.nets.values():
         process_group.broadcast_(module)
-    return found
+    return state
 
 
 def enter_phase(state: State, settings: Train) -> int:
-    """Switch to stylisation when its time has come, freeze what the phase does not train, set the rates.
+    """Switch to stylisation when reconstruction is over, freeze what the phase does not train, set the rates.
 
-    Returns the first row of the layer table that the phase trains. Raises: UserError(2) for a start layer past its end.
+    Returns the first row of the layer table that the phase trains.
+    Raises: UserError(2) when train.start_layer is no row of that table.
     """
     if state.phase == "reconstruct" and state.step >= settings.reconstruction_steps:
         state.phase = "stylize"

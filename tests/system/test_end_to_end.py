@@ -184,9 +184,9 @@ def test_a_step_of_training_then_a_stylised_picture(folder: Path, made: Context,
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--style=b.jpg", "-o", "out.txt"], "out.txt: expected a picture's name"),
+        (["--style=b.jpg", "-o", "out.txt"], "out.txt: expected an image's name"),
         (["--hair=b.jpg", "-o", "out.png"], "no style for --face, --background"),
-        (["--style=b.jpg", "-o", "out.png"], "a.jpg: no such file"),
+        (["--style=b.jpg", "-o", "out.png"], "a.jpg: is not a file"),
     ],
 )
 def test_wrong_use_of_stylize_is_told_in_one_line(given: list[str], message: str) -> None:

@@ -79,12 +79,12 @@ def test_the_loss_is_the_published_one() -> None:
 
 def test_views_of_a_step_share_no_crop_and_bring_their_group() -> None:
     setup = aladin.Setup(torch.zeros(40, 41, 256), np.full(40, 1 / 40), np.arange(40) // 4, 10, 0)
-    works, views, kept = aladin.draw(dataclasses.replace(setup), 3)
+    works, views, kept = aladin.sample_batch(dataclasses.replace(setup), 3)
     for own in views:
         crops = [c for view in own for c in aladin.SUBSETS[view]]
         assert len(crops) == len(set(crops)) and len(own) == 3
     assert len(set(works)) == len(works) and 0 < (kept == 0).mean() < 0.4
-    again, other = aladin.draw(setup, 3), aladin.draw(setup, 4)
+    again, other = aladin.sample_batch(setup, 3), aladin.sample_batch(setup, 4)
     assert np.array_equal(works, again[0]) and np.array_equal(kept, again[2])
     assert not np.array_equal(views, other[1])
 
@@ -92,10 +92,10 @@ def test_views_of_a_step_share_no_crop_and_bring_their_group() -> None:
 def test_one_of_a_pair_brings_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aladin, "BATCH", 10)
     setup = aladin.Setup(torch.zeros(0), np.full(400, 1 / 400), np.arange(400) // 20, 10, 0)
-    works = aladin.draw(setup, 0)[0]
+    works = aladin.sample_batch(setup, 0)[0]
     assert len(works) > 10 and all(np.count_nonzero(setup.group[works] == g) > 1 for g in setup.group[works])
     alone = dataclasses.replace(setup, group=np.arange(400))
-    assert len(aladin.draw(alone, 0)[0]) == 10
+    assert len(aladin.sample_batch(alone, 0)[0]) == 10
 
 
 def test_sub_folders_are_style_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +107,8 @@ def test_sub_folders_are_style_groups(tmp_path: Path, monkeypatch: pytest.Monkey
     works = aladin_crops.gather(tmp_path)
     assert {w.name: w.group for w in works if w.name.startswith("ink")} == {"ink/0.png": "ink/", "ink/1.png": "ink/"}
     assert sorted(w.group for w in works if w.name == "0.png") == ["content/0.png", "museum/0.png", "style/0.png"]
-    assert len({aladin.apart(w) for w in works if w.group == "ink/"}) == 1
-    with pytest.raises(UserError, match="no pictures to learn styles from"):
+    assert len({aladin.is_held_out(w) for w in works if w.group == "ink/"}) == 1
+    with pytest.raises(UserError, match="no images to learn styles from"):
         aladin_crops.gather(tmp_path / "style")
 
 

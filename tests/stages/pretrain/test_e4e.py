@@ -159,9 +159,9 @@ def test_progress_is_e4es() -> None:
 
 def test_samples_do_not_depend_on_how_many_processes_share_them(base: Path) -> None:
     photos = images.Folder(base / "data", 32)
-    whole = train_e4e.draw(photos, 0, 3, range(4))
+    whole = train_e4e.sample_batch(photos, 0, 3, range(4))
     for rank in (0, 1):
-        part = train_e4e.draw(photos, 0, 3, range(rank, 4, 2))
+        part = train_e4e.sample_batch(photos, 0, 3, range(rank, 4, 2))
         assert np.array_equal(whole.real[rank::2], part.real) and torch.equal(whole.z[rank::2], part.z)
 
 

@@ -122,7 +122,7 @@ def test_a_published_discriminator_is_a_start(base: Path, monkeypatch: pytest.Mo
         train(ctx, base, discriminator=f"{base}/bare.pt")
     larger = ImageDiscriminator(128, channels=[8] * 6)
     checkpoint.save(base / "larger.safetensors", larger.state_dict(), {})
-    with pytest.raises(UserError, match="judges 128 px, profile paper256 paints 64"):
+    with pytest.raises(UserError, match="takes 128 px, profile paper256 generates 64 px"):
         train(ctx, base, discriminator=f"{base}/larger.safetensors")
 
 
@@ -150,12 +150,12 @@ def test_samples_do_not_depend_on_how_many_processes_share_them(base: Path) -> N
     from pipeline.images import Folder
 
     photos = {name: Folder(base / "data" / name, 32) for name in ("content", "style")}
-    whole = finetune_generator.draw(photos, 0, 3, range(4), 18)
-    parts = [finetune_generator.draw(photos, 0, 3, range(r, 4, 2), 18) for r in (0, 1)]
+    whole = finetune_generator.sample_batch(photos, 0, 3, range(4), 18)
+    parts = [finetune_generator.sample_batch(photos, 0, 3, range(r, 4, 2), 18) for r in (0, 1)]
     for r in (0, 1):
         assert np.array_equal(whole.real[r::2], parts[r].real) and torch.equal(whole.z[r::2], parts[r].z)
         assert torch.equal(whole.cross[r::2], parts[r].cross)
-    assert not torch.equal(whole.z, finetune_generator.draw(photos, 0, 4, range(4), 18).z)
+    assert not torch.equal(whole.z, finetune_generator.sample_batch(photos, 0, 4, range(4), 18).z)
 
 
 @pytest.mark.weights

@@ -29,7 +29,7 @@ STEPS = 4
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(networks, "generator", small_run.generator)
-    monkeypatch.setattr(inverter, "RANK", 8)  # of the linear path; the full one takes seconds to solve
+    monkeypatch.setattr(portable, "RANK", 8)  # of the linear path; the full one takes seconds to solve
     monkeypatch.setattr(portable, "Refiner", functools.partial(portable.Refiner, 16, 16))
     monkeypatch.setattr(inverter, "MAPPED", 100)
     monkeypatch.setattr(inverter, "RIDGES", (0.1, 1.0))
@@ -115,7 +115,7 @@ def drawn(_: object, seed: int) -> output_head.Pair:
 def few_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_head, "HELD_OUT", 1)
     monkeypatch.setattr(output_head, "BATCH", 2)
-    monkeypatch.setattr(output_head, "draw_pair", drawn)
+    monkeypatch.setattr(output_head, "sample_pair", drawn)
 
 
 @pytest.mark.usefixtures("few_faces")

@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_told_with_settings_that_do(monkeypatch: pytest.Mon
         memory.forecast(ctx)
     assert fault.value.status == 2
     monkeypatch.setattr(memory, "available", lambda device: 0.9)
-    with pytest.raises(UserError, match=r"the least this network can do with is 1\.\d GB"):
+    with pytest.raises(UserError, match=r"this network needs at least 1\.\d GB"):
         memory.forecast(ctx)
 
 

@@ -66,7 +66,7 @@ def test_a_discriminator_is_another_part_of_its_generators_file(tmp_path: Path, 
         assert same(load_file(mine), discriminator) and f"StyleGAN2 discriminator (size {size}" in str(done)
         assert ImageDiscriminator.load(weights.tensors(str(mine))).size == size
         assert (file is alone) != (
-            "StyleGAN2 generator (size 8, mapping layers 2); `--part stylegan2` takes it" in str(done)
+            "StyleGAN2 generator (size 8, mapping layers 2); use `--part stylegan2` to take it" in str(done)
         )
         assert "StyleGAN2 discriminator" in importer.verify(str(mine))
     assert "; expected size 256" in refused(path, "stylegan2-discriminator-ffhq-256")
@@ -85,7 +85,7 @@ def test_nvidias_pickle_is_read_without_running_its_source(tmp_path: Path) -> No
     path = published_files.nvidia(tmp_path / "odd.pkl", state, trap, **odd)
     assert "1 tensors are unexpected (synthesis.b8.conv2.weight" in refused(path, tmp_path / "odd.safetensors")
     path = published_files.nvidia(tmp_path / "sg3.pkl", state, trap, **{"synthesis.L0_36_512.weight": torch.zeros(1)})
-    assert "FILE: is a StyleGAN3 generator" in refused(path)
+    assert "a StyleGAN3 generator" in refused(path)
 
 
 @pytest.mark.parametrize("namespace", [False, True])
