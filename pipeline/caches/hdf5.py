@@ -31,7 +31,9 @@ FIXED = {
 
 
 def provenance(h5: h5py.File) -> tuple[dict[str, Any], dict[str, Column]]:
-    """How a file was made, and its columns. Raises: ValueError for what is not written like that; KeyError without."""
+    """How a file was made, and its columns. Raises: ValueError for what is not written like that."""
+    if "provenance" not in h5.attrs:
+        raise ValueError("no attribute provenance")
     try:
         found = json.loads(text(h5.attrs["provenance"]))
     except RecursionError:
