@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,7 +69,7 @@ class Loop:
     def __enter__(self) -> "Loop":
         self._start = self._said = time.monotonic()
         if self.process_group.is_main:
-            self._open.enter_context(lock(self.folder, self.name))
+            self._open.enter_context(lock(self.folder, self.name, nested=True))
             _trim(self.folder / "log.jsonl", self.step)
             self._log = self._open.enter_context(open(self.folder / "log.jsonl", "a"))
             self._bar = self._open.enter_context(
@@ -175,6 +175,11 @@ class Loop:
 
     def _ask(self, *_: object) -> None:
         self._asked = True
+
+
+def lock_run(folder: Path, process_group: ProcessGroup = ALONE, name: str = "train") -> AbstractContextManager[None]:
+    """Hold a run's folder from before its checkpoint is loaded, by the first process alone; its Loop joins in."""
+    return lock(folder, name) if process_group.is_main else nullcontext()
 
 
 def memory() -> float:
