@@ -26,8 +26,10 @@ _handles: set[int] = set()
 def lock(folder: Path, stage: str, *, nested: bool = False) -> Iterator[None]:
     """Hold a cache's or a run's folder for this process; a lock dies with its process, so a killed run blocks nobody.
 
-    `nested`: what this thread holds already it may take again. Raises: UserError at once when another run
-    holds it, naming its stage, pid and host; when there are no locks on that file system; when its `.lock` is not one of ours.
+    `nested`: what this thread holds already it may take again.
+
+    Raises: UserError at once when another run holds it, naming its stage, pid and host; when there are no locks on that
+    file system; when its `.lock` is not one of ours.
     """
     path = folder / ours.LOCK
     with _opened(path) as handle:
