@@ -7,6 +7,7 @@
 A run's folder holds log.jsonl (a JSON line a step), tensorboard/ and whatever `save` writes. The same command goes on.
 """
 
+import functools
 import json
 import math
 import resource
@@ -21,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.locks import lock
@@ -180,6 +182,20 @@ class Loop:
 def lock_run(folder: Path, process_group: ProcessGroup = ALONE, name: str = "train") -> AbstractContextManager[None]:
     """Hold a run's folder from before its checkpoint is loaded, by the first process alone; its Loop joins in."""
     return lock(folder, name) if process_group.is_main else nullcontext()
+
+
+def holding(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a training of one process, a function of a context, hold the run's folder `name` as `lock_run` does."""
+
+    def wrap(train: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(train)
+        def held(ctx: Context, *words: Any, **options: Any) -> int:
+            with lock(ctx.run / name, name):
+                return train(ctx, *words, **options)
+
+        return held
+
+    return wrap
 
 
 def memory() -> float:

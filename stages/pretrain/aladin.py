@@ -29,7 +29,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, holding
 from pipeline.training.state import State, advance
 from stages.evaluate.retrieval import retrieval, same_group, top1
 from stages.pretrain.aladin_crops import CROPS, Work, collect, gather, pooled, trunk
@@ -63,6 +63,7 @@ class Setup:
     seed: int
 
 
+@holding(NAME)
 def run(
     ctx: Context,
     *,
@@ -86,7 +87,7 @@ def run(
         raise UserError(
             f"{data}: {count} works are too few to learn {CODE_SIZE} components from; expected {FEWEST} or more", 2
         )
-    with lock(folder, NAME):
+    with lock(folder, NAME, nested=True):
         stats = collect(ctx, folder, listed, size, count)
     listed = listed[:count]
     held = np.array([apart(w) for w in listed])

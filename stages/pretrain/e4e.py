@@ -26,7 +26,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from pipeline.training.distributed import init_distributed
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
@@ -86,7 +86,7 @@ def run(
     published layout, with the average latent, to `output`; the profile can name it, `weights import` takes it.
     """
     folder, photos = ctx.run / NAME, images.Folder(data, SIDE)
-    with init_distributed(ctx) as (process_group, ctx):
+    with init_distributed(ctx) as (process_group, ctx), lock_run(folder, process_group, NAME):
         if batch < process_group.world_size:
             raise UserError(
                 f"{NAME}: a batch of {batch} for {process_group.world_size} processes; expected one picture a process",
