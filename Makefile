@@ -3,18 +3,33 @@
 
 VENV ?= .venv
 CACHE ?= cache
-PYTHON ?= $(firstword $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done))
-READY := $(VENV)/.hypernst-ready
-BIN := $(VENV)/bin
-# Only a few modules of the libraries are ever imported. They are compiled when that happens, and kept, whatever the
-# shell says.
+python = $(if $(value PYTHON),$(call quoted,PYTHON),$(firstword $(shell \
+	for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p; done)))
+# A setting is passed on as it was written, whatever is in it: as raw text, in quotes of which only a leading ~ is left
+# out. `$` is a sign like others here, so none is handed to commands as a variable, where make would expand it.
+SETTINGS := PROFILE CONTENT STYLE CACHE RUN NO_FACE LIMIT ENGINE DEVICE PROCESSES PORTRAITS SHEET CONTROL_SHEET STRIP \
+	TABLE STEPS FILE STAGE DATA MINUTES VENV
+unexport $(SETTINGS) PYTHON
+no :=
+space := $(no) $(no)
+define line
+
+
+endef
+quoted = $(subst $(line),,$(subst $(line)'~',~,$(subst $(line)'~/,~/',$(line)'$(subst ','\'',$(value $1))')))
+option = $(if $(value $1), --$2 $(call quoted,$1))
+BIN := $(call quoted,VENV)/bin
+STAMP := $(call quoted,VENV)/.hypernst-ready
+UNFINISHED_VENV := $(call quoted,VENV).unfinished
+# The same as a target: make would take a space for the end of the name.
+READY := $(subst $(space),\ ,$(value VENV))/.hypernst-ready
+# Of some GB of libraries only few modules are ever imported; those are compiled then, and kept whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
-option = $(if $($1),--$2 '$($1)')
-COMMON := $(strip $(call option,PROFILE,profile) $(call option,CACHE,cache) $(call option,RUN,run) \
-	$(call option,LIMIT,limit) $(call option,ENGINE,engine) $(call option,DEVICE,device))
-SOURCES := $(strip $(call option,CONTENT,content) $(call option,STYLE,style))
+COMMON := $(call option,PROFILE,profile)$(call option,CACHE,cache)$(call option,RUN,run)$(call \
+	option,LIMIT,limit)$(call option,ENGINE,engine)$(call option,DEVICE,device)
+SOURCES := $(call option,CONTENT,content)$(call option,STYLE,style)
 NO_FACES := $(call option,NO_FACE,no-face)
 CACHED := samples align latents masks aladin-codes shards
 STAGES := $(CACHED) train eval
@@ -27,13 +42,14 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
-	@awk -F ':.*## ' -v cache='$(CACHE)' -v venv='$(VENV)' '/^[a-z][a-z-]*:.*## / { \
+	@CACHE=$(call quoted,CACHE); VENV=$(call quoted,VENV); export CACHE VENV; \
+	awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { \
 		text = $$2; state = ""; \
 		if (match(text, / \[.*\]$$/)) { \
 			files = substr(text, RSTART + 2, RLENGTH - 3); text = substr(text, 1, RSTART - 1); \
-			gsub(/CACHE/, cache, files); gsub(/VENV/, venv, files); \
+			gsub(/CACHE|VENV/, "$$&", files); \
 			n = split(files, each, " "); have = 0; \
-			for (i = 1; i <= n; i++) if (system("test -e " each[i]) == 0) have++; \
+			for (i = 1; i <= n; i++) if (system("test -e \"" each[i] "\"") == 0) have++; \
 			state = have == n ? "made" : have ? "partly" : "-" } \
 		printf "  %-18s %-7s %s\n", $$1, state, text }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Settings: PROFILE= CONTENT= STYLE= CACHE= RUN= NO_FACE= LIMIT= ENGINE= DEVICE= VENV= PYTHON='
@@ -43,30 +59,31 @@ setup: $(READY) ## create the virtual environment [VENV/.hypernst-ready]
 # The stamp makes an unchanged environment cost nothing. `.unfinished` lies beside the environment while it is being
 # filled, so that one killed half-way is rebuilt. To an environment of your own, named by VENV, packages are only added.
 $(READY): pyproject.toml constraints.txt
-	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or newer on PATH; name one with PYTHON=' >&2; exit 2; }
-	@if [ -e '$(VENV).unfinished' ] || [ ! -x '$(BIN)/python' ]; then \
-		touch '$(VENV).unfinished' && echo 'making $(VENV)' && $(PYTHON) -m venv --clear '$(VENV)'; fi
-	@echo 'installing into $(VENV): some GB with the GPU libraries, a few minutes the first time'
+	@test -n "$$(command -v $(python))" || \
+		{ echo 'make: no Python 3.11 or newer on PATH; name one with PYTHON=' >&2; exit 2; }
+	@if [ -e $(UNFINISHED_VENV) ] || [ ! -x $(BIN)/python ]; then \
+		touch $(UNFINISHED_VENV) && echo making $(call quoted,VENV) && $(python) -m venv --clear $(call quoted,VENV); fi
+	@echo installing into $(call quoted,VENV)': some GB with the GPU libraries, a few minutes the first time'
 	$(INSTALL) -e '.[dev]'
 # facexlib requires opencv-python, which shares files with the headless build but needs desktop libraries.
 	@if $(BIN)/python -m pip show --quiet opencv-python 2>/dev/null; then \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
 		$(INSTALL) --no-deps --force-reinstall opencv-python-headless; fi
 	@$(BIN)/python -c 'import cv2, torch, torchvision, pipeline'
-	@rm -f '$(VENV).unfinished' && touch '$@.tmp' && mv '$@.tmp' '$@'
+	@rm -f $(UNFINISHED_VENV) && touch $(STAMP).tmp && mv $(STAMP).tmp $(STAMP)
 
 weights: $(READY) ## fetch the published weights the profile needs
-	$(BIN)/hypernst weights $(COMMON) fetch
+	$(BIN)/hypernst weights$(COMMON) fetch
 
 # The stages that have something to do, asked once before anything runs: `make -n` and `make -q` then tell the truth, and
 # nothing is started for the others. If that is not known, all stages count.
 ifneq ($(filter $(STAGES),$(MAKECMDGOALS)),)
-UNFINISHED := $(shell test -e $(READY) && $(BIN)/hypernst explain --names $(COMMON) $(SOURCES) $(NO_FACES) 2>/dev/null || \
+UNFINISHED := $(shell test -e $(STAMP) && $(BIN)/hypernst explain --names$(COMMON)$(SOURCES)$(NO_FACES) 2>/dev/null || \
 	echo $(CACHED))
 endif
 
-# Sample images are made only if the run reads them.
-ifeq ($(CONTENT)$(STYLE),)
+# Sample pictures are made only when they are what the run reads.
+ifeq ($(SOURCES),)
 align: samples
 endif
 latents masks: align
@@ -86,38 +103,38 @@ eval: ## compare the methods
 
 $(STAGES): $(READY)
 
-# Training with several processes on one machine: one per GPU, or two or more on a CPU.
-ifneq ($(PROCESSES),)
-train: private LAUNCH = $(BIN)/torchrun --standalone --nproc-per-node=$(PROCESSES)
+# Training on several processes, one a GPU or on a CPU two or more, all of one machine.
+ifneq ($(value PROCESSES),)
+train: private LAUNCH = $(BIN)/torchrun --standalone$(call option,PROCESSES,nproc-per-node) -- $(no)
 endif
 
 $(filter $(UNFINISHED),$(CACHED)) train eval:
-	$(strip $(LAUNCH) $(BIN)/hypernst $@ $(COMMON) $(SOURCES) $(if $(filter align,$@),$(NO_FACES)))
+	$(LAUNCH)$(BIN)/hypernst $@$(COMMON)$(SOURCES)$(if $(filter align,$@),$(NO_FACES))
 
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
-	$(BIN)/hypernst demo $(COMMON) $(SOURCES)
+	$(BIN)/hypernst demo$(COMMON)$(SOURCES)
 
-quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name images to draw)
-	@test -n '$(PORTRAITS)' || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }
-	@$(BIN)/hypernst quality $(COMMON) $(strip $(call option,SHEET,sheet) \
-		$(call option,CONTROL_SHEET,control-sheet) $(call option,STRIP,strip)) '$(PORTRAITS)'
+quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
+	@test -n $(call quoted,PORTRAITS) || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }
+	@$(BIN)/hypernst quality$(COMMON)$(call option,SHEET,sheet)$(call \
+		option,CONTROL_SHEET,control-sheet)$(call option,STRIP,strip) $(call quoted,PORTRAITS)
 
-ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= stylisation steps per row)
-	@test -n '$(TABLE)' || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }
-	$(BIN)/hypernst ablation $(COMMON) $(SOURCES) --table $(TABLE) $(call option,STEPS,steps)
+ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= of stylisation a row)
+	@test -n $(call quoted,TABLE) || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }
+	$(BIN)/hypernst ablation$(COMMON)$(SOURCES)$(call option,TABLE,table)$(call option,STEPS,steps)
 
 inspect: $(READY) ## say what is in FILE=cache/.../x.h5
-	@test -n '$(FILE)' || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }
-	@$(BIN)/hypernst inspect '$(FILE)'
+	@test -n $(call quoted,FILE) || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }
+	@$(BIN)/hypernst inspect $(call quoted,FILE)
 
 verify: $(READY) ## check every cache file and shard
-	@$(BIN)/hypernst verify $(COMMON) $(SOURCES)
+	@$(BIN)/hypernst verify$(COMMON)$(SOURCES)
 
-explain: $(READY) ## say what STAGE=align (or every stage) would compute again, and why
-	@$(BIN)/hypernst explain $(COMMON) $(SOURCES) $(NO_FACES) $(STAGE)
+explain: $(READY) ## say what would make STAGE=align (or all) compute again
+	@$(BIN)/hypernst explain$(COMMON)$(SOURCES)$(NO_FACES)$(if $(value STAGE), $(call quoted,STAGE))
 
-doctor: $(READY) ## report versions, weights, disk, memory, GPU
-	@$(BIN)/hypernst doctor $(COMMON)
+doctor: $(READY) ## versions, weights, disk, memory, GPU
+	@$(BIN)/hypernst doctor$(COMMON)
 
 fit-head: ## fit the generator's 256 px output head (MINUTES= STEPS= limit each training)
 finetune-generator: ## teach the generator the content and style portraits of DATA=dir
@@ -126,7 +143,7 @@ train-parser: ## distil the portrait parser on DATA=dir
 train-aladin: ## train the style code's projection head on DATA=dir
 
 $(TRAININGS): $(READY)
-	$(BIN)/hypernst $@ $(COMMON) $(call option,DATA,data) $(call option,MINUTES,minutes) $(call option,STEPS,steps)
+	$(BIN)/hypernst $@$(COMMON)$(call option,DATA,data)$(call option,MINUTES,minutes)$(call option,STEPS,steps)
 
 test: $(READY) ## run the tests, except those marked slow
 	$(BIN)/python -m pytest
@@ -139,5 +156,5 @@ lint: $(READY) ## run ruff (check and format) and mypy
 bench: $(READY) ## measure speeds side by side [bench/results.md]
 	@$(BIN)/python bench/run.py
 
-clean: ## remove the caches; runs, weights and the environment stay
-	test ! -d '$(CACHE)' || find '$(CACHE)' -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -r {} +
+clean: ## remove the cached artefacts, nothing else; runs, weights and the environment stay
+	@python=$(BIN)/python; test -x "$$python" || python=$(python); "$$python" -m stages.tools.clean $(call quoted,CACHE)

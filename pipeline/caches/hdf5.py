@@ -32,10 +32,9 @@ FIXED = {
 
 
 def provenance(h5: h5py.File) -> tuple[dict[str, Any], dict[str, Column]]:
-    """How a file was made, and its columns.
-
-    Raises: KeyError when the file does not say so; ValueError when it says so in another form.
-    """
+    """How a file was made, and its columns. Raises: ValueError when the file does not say so in this form."""
+    if "provenance" not in h5.attrs:
+        raise ValueError("no attribute provenance")
     try:
         written = json.loads(text(h5.attrs["provenance"]))
     except RecursionError:

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from pipeline.caches import hdf5
+from pipeline.caches.failures import cache_error, opening_error
 from pipeline.caches.schema import Row
 from pipeline.errors import UserError
 from pipeline.hashing import digest, digest_all
@@ -53,7 +54,7 @@ class Cache:
         except DAMAGE as e:
             if hasattr(self, "h5"):
                 self.h5.close()
-            raise _damaged(path, e) from e
+            raise opening_error(path, e) from e
         self._rows: dict[str, int] | None = None
         self._datasets: dict[str, h5py.Dataset] = {}  # looking up a dataset costs as much as reading a row
 
@@ -110,7 +111,7 @@ class Cache:
             stored = self.h5.attrs.get("rows")
             return hdf5.text(stored) if stored is not None else file_digest(self.entries())
         except DAMAGE as e:
-            raise _damaged(self.path, e) from e
+            raise cache_error(self.path, e) from e
 
     def reject_entries(self, number: int = 0) -> dict[str, Entry]:
         """Key -> Entry of the rejects. Raises: UserError when they do not have the digest that was stored."""
@@ -120,7 +121,7 @@ class Cache:
             )
         ]
         if self.h5.attrs.get("rejects") not in (None, rejects_digest(rejects).encode()):
-            raise _damaged(self.path, ValueError("not the digest it should have"), "rejects")
+            raise cache_error(self.path, ValueError("not the digest it should have"), "rejects")
         return {key: Entry(number, -1, inputs, b"", reason) for key, reason, inputs in rejects}
 
     def reasons(self) -> list[str]:
@@ -152,7 +153,7 @@ class Cache:
                 digests += _digests(self._read("digest", slice(start, stop)))
         for key, row, expected in zip(wanted, rows, digests, strict=False):
             if row_digest(row) != expected:
-                raise _damaged(self.path, ValueError(f"key {key!r} does not have its digest"))
+                raise cache_error(self.path, ValueError(f"key {key!r} does not have its digest"))
         return [{name: row[name] for name in columns} for row in rows]
 
     def block(self, name: str, start: int, stop: int) -> Any:
@@ -174,9 +175,9 @@ class Cache:
         try:
             skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
         except DAMAGE as e:
-            raise _damaged(self.path, e, name) from e
+            raise cache_error(self.path, e, name) from e
         if skipped or len(data) < 4 or not checks(data):
-            raise _damaged(self.path, ValueError(f"row {row} does not have its checksum"), name)
+            raise cache_error(self.path, ValueError(f"row {row} does not have its checksum"), name)
         return bytes(data)
 
     def _read(self, name: str, where: slice = slice(None), text: bool = False) -> Any:
@@ -186,7 +187,7 @@ class Cache:
                 return dataset[where]
             return self._varying(dataset.asstr() if text else dataset, range(*where.indices(len(dataset))))
         except DAMAGE as e:
-            raise _damaged(self.path, e, name) from e
+            raise cache_error(self.path, e, name) from e
 
     def _varying(self, dataset: Any, rows: range) -> list[Any]:
         """Values of variable length, read in small blocks, as their sum may be larger than the file."""
@@ -207,7 +208,7 @@ class Cache:
             try:
                 dataset = self._datasets[name] = hdf5.dataset(self.h5, name, self.columns.get(name))
             except DAMAGE as e:
-                raise _damaged(self.path, e, name) from e
+                raise cache_error(self.path, e, name) from e
         return dataset
 
 
@@ -277,10 +278,3 @@ def _strings(values: np.ndarray) -> list[str]:
 def _digests(values: np.ndarray) -> list[bytes]:
     data, width = values.tobytes(), values[:1].nbytes
     return [data[i : i + width] for i in range(0, len(data), width)] if width else []
-
-
-def _damaged(path: Path, error: Exception, dataset: str = "") -> UserError:
-    where = f"{path}, dataset {dataset}" if dataset else str(path)
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{path}: no such cache; run the stage that writes it")
-    return UserError(f"{where}: damaged ({error}); run `hypernst verify --repair`, then the stage again")

@@ -88,7 +88,7 @@ def write_part(
 ) -> Path:
     """Write `batch` as part `number` (default: the next one) of the cache file `path`, whole or not at all."""
     part = folder(path) / f"{number or next_number(path):06d}.h5"
-    with replacing(part) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f:
+    with replacing(part) as temporary, h5py.File(temporary, "w", libver=FORMAT, locking=False) as f:
         _create(f, columns, len(batch.keys), parents, provenance)
         f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
         f["inputs"][:] = _undigest(batch.inputs, parents)
@@ -110,7 +110,11 @@ def compact(
     """Write `entries`, which are rows and rejects of `files`, to the cache file `path`, sorted by key."""
     order = [key for key in sorted(entries) if entries[key].row >= 0]
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver=FORMAT) as f, _Files(files) as opened:
+    with (
+        replacing(path) as temporary,
+        h5py.File(temporary, "w", libver=FORMAT, locking=False) as f,
+        _Files(files) as opened,
+    ):
         _create(f, columns, len(order), parents, provenance)
         f["key"][:] = np.fromiter((key.encode() for key in order), KEY.dtype, len(order))
         f["inputs"][:] = _undigest([entries[key].inputs for key in order], parents)

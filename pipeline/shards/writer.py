@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline import SCHEMA
+from pipeline import SCHEMA, ours
 from pipeline.files import replacing, write_atomic
 from pipeline.hashing import digest
 from pipeline.shards.index import BLOCK, MEMBERS, Shard, padded
@@ -52,7 +52,7 @@ def write(
                 shards.append(_fill(f, Shard(name, collection, split, 0, 0, "", [], [], []), remaining, max_bytes))
     named = {shard.name for shard in shards}
     for old in folder.glob("*.tar"):
-        if old.name not in named:
+        if old.name not in named and ours.is_shard_name(old.name):
             old.unlink()
     index = {"schema": SCHEMA, "provenance": provenance, "members": MEMBERS, "shards": [asdict(s) for s in shards]}
     write_atomic(folder / "index.json", json.dumps(index, sort_keys=True).encode())

@@ -8,6 +8,7 @@ The folder of a run holds log.jsonl (one JSON line per step), tensorboard/ and t
 command resumes the run.
 """
 
+import functools
 import json
 import math
 import resource
@@ -15,13 +16,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.locks import lock
@@ -70,7 +72,7 @@ class Loop:
     def __enter__(self) -> "Loop":
         self._start = self._printed = time.monotonic()
         if self.process_group.is_main:
-            self._open.enter_context(lock(self.folder, self.name))
+            self._open.enter_context(lock(self.folder, self.name, nested=True))
             _trim(self.folder / "log.jsonl", self.step)
             self._log = self._open.enter_context(open(self.folder / "log.jsonl", "a"))
             self._bar = self._open.enter_context(
@@ -179,6 +181,25 @@ class Loop:
 
     def _ask(self, *_: object) -> None:
         self._asked = True
+
+
+def lock_run(folder: Path, process_group: ProcessGroup = ALONE, name: str = "train") -> AbstractContextManager[None]:
+    """Hold a run's folder from before its checkpoint is loaded, by the first process alone; its Loop joins in."""
+    return lock(folder, name) if process_group.is_main else nullcontext()
+
+
+def holding(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a training of one process, a function of a context, hold the run's folder `name` as `lock_run` does."""
+
+    def wrap(train: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(train)
+        def held(ctx: Context, *words: Any, **options: Any) -> int:
+            with lock(ctx.run / name, name):
+                return train(ctx, *words, **options)
+
+        return held
+
+    return wrap
 
 
 def memory() -> float:

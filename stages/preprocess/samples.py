@@ -13,47 +13,78 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import device, files, weights
-from pipeline.context import Context
+from pipeline import device, files, ours, weights
+from pipeline.context import COLLECTIONS, Context
+from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
 
 FACES, PORTRAITS, OTHERS = 11, 12, 3
 SIDE = 512
 TRUNCATION = 0.7
-MARGIN = 0.2  # mirrored border, in sides, around the generated FFHQ square, so that alignment has work to do
-MIN_FACE = 0.15  # least width of a portrait's face, as a share of the painting's shorter side
-DONE = "samples.json"
+MARGIN = 0.2  # the drawn square, FFHQ-framed, gets this much mirrored border, so that alignment has work to do
+MIN_FACE = 0.15  # a portrait's face is at least so wide, in widths of the painting's shorter side
+DONE = ours.SAMPLES
 
 
 def run(ctx: Context) -> int:
-    """Fill CACHE/samples with content and style images. Does nothing when they are there and up to date."""
+    """Fill CACHE/samples with content and style images; does nothing when they are there and still the same.
+
+    Of what lies there only the images that its samples.json lists are removed. Raises: UserError when there are any
+    others, as they would pass for samples.
+    """
     folder, done, recipe = ctx.cache / "samples", ctx.cache / "samples" / DONE, _recipe(ctx)
     if is_current(ctx):
         say(f"samples: {folder} is up to date")
         return 0
     ctx = dataclasses.replace(ctx, device=device.resolve(ctx.device))
     with lock(ctx.cache, "samples"):
-        shutil.rmtree(folder, ignore_errors=True)  # of another recipe, or left unfinished
-        folder.mkdir(parents=True)
-        with files.replacing(folder / "content") as content:
-            content.mkdir()
-            generate_faces(ctx, content)
-            shutil.copyfile(weights.path("astronaut"), content / "astronaut.png")
-        with files.replacing(folder / "style") as style:
-            style.mkdir()
-            choose_paintings(style)
-        listing = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*"))
-        files.write_atomic(done, json.dumps({"recipe": recipe, "files": listing}, indent=1).encode())
+        _refuse_others(folder)
+        files.sweep(folder)
+        with files.scratch(folder / folder.name) as made:
+            for name in COLLECTIONS:
+                (made / name).mkdir(parents=True)
+            generate_faces(ctx, made / "content")
+            shutil.copyfile(weights.path("astronaut"), made / "content" / "astronaut.png")
+            choose_paintings(made / "style")
+            listing = sorted(str(path.relative_to(made)) for path in made.glob("*/*"))
+            _refuse_others(folder)  # it took minutes
+            for former in ours.samples(folder)[1]:
+                former.unlink(missing_ok=True)
+            # Listed first: whenever this is killed, the next run knows which images are samples.
+            files.write_atomic(done, json.dumps({"recipe": recipe, "files": listing}, indent=1).encode())
+            for name in listing:
+                files.fsync(made / name)
+                (folder / name).parent.mkdir(exist_ok=True)
+                (made / name).replace(folder / name)
     say(f"samples: {len(listing)} images in {folder}")
     return 0
 
 
 def is_current(ctx: Context) -> bool:
-    """Whether the samples are there and were made with this recipe."""
-    folder = ctx.cache / "samples"
-    done = folder / DONE
-    return done.exists() and json.loads(done.read_text())["recipe"] == _recipe(ctx) and _complete(folder)
+    """Whether the samples are there, made by this recipe."""
+    recipe, listed = ours.samples(ctx.cache / "samples")
+    return recipe == _recipe(ctx) and all(path.exists() for path in listed)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises: UserError(2) when there are files that samples.json does not list, or folders that lead elsewhere."""
+    listed = set(ours.samples(folder)[1])
+    others = [place for place in (folder, *(folder / name for name in COLLECTIONS)) if place.is_symlink()]
+    others += [
+        path
+        for place in (folder / name for name in COLLECTIONS)
+        for path in (sorted(place.iterdir()) if place.is_dir() else ())
+        if path not in listed and not path.name.startswith(".")
+    ]
+    if others:
+        shown = ", ".join(str(path.relative_to(folder)) for path in others[:3])
+        raise UserError(
+            f"{folder}: {len(others)} files are none of the samples that its {DONE} lists, the first are {shown}; "
+            "nothing was removed: move them elsewhere and name that folder by CONTENT= or STYLE= (--content, --style), "
+            "or remove them if they are samples of a run that was cut short",
+            2,
+        )
 
 
 def _recipe(ctx: Context) -> dict[str, Any]:
@@ -129,8 +160,3 @@ def _slug(title: str, fallback: str) -> str:
     letters = unicodedata.normalize("NFKD", title.lower())
     plain = "".join(c if c.isascii() and c.isalnum() else "" if unicodedata.combining(c) else "-" for c in letters)
     return "-".join(filter(None, plain.split("-")))[:48].strip("-") or fallback
-
-
-def _complete(folder: Path) -> bool:
-    listed = json.loads((folder / DONE).read_text())["files"]
-    return all((folder / name).exists() for name in listed)

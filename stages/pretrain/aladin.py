@@ -29,7 +29,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, holding
 from pipeline.training.state import State, advance
 from stages.evaluate.retrieval import retrieval, same_group, top1
 from stages.pretrain.aladin_crops import CROPS, Work, collect, gather, pooled, trunk
@@ -63,6 +63,7 @@ class Setup:
     seed: int
 
 
+@holding(NAME)
 def run(
     ctx: Context,
     *,
@@ -87,7 +88,7 @@ def run(
         raise UserError(
             f"{data}: holds {count} works, too few for {CODE_SIZE} components; expected {FEWEST} or more", 2
         )
-    with lock(folder, NAME):
+    with lock(folder, NAME, nested=True):
         stats = collect(ctx, folder, listed, size, count)
     listed = listed[:count]
     held = np.array([is_held_out(w) for w in listed])

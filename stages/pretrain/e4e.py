@@ -27,7 +27,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from pipeline.training.distributed import init_distributed
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as generators
@@ -89,7 +89,7 @@ def run(
     Raises: UserError(2) when the batch is smaller than the number of processes.
     """
     folder, photos = ctx.run / NAME, images.Folder(data, SIDE)
-    with init_distributed(ctx) as (process_group, ctx):
+    with init_distributed(ctx) as (process_group, ctx), lock_run(folder, process_group, NAME):
         if batch < (least := process_group.world_size):
             raise UserError(f"{NAME}: --batch is {batch}; expected at least {least}, one image per process", 2)
         setup, start = build_setup(ctx, batch, unlock)

@@ -24,7 +24,7 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from pipeline.training.distributed import init_distributed
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as generators
@@ -93,7 +93,7 @@ def run(
     kind = of_kind(ctx, KINDS, NAME)
     size, folder = ctx.profile.generator.size, ctx.run / NAME
     photos = {name: images.Folder(data / name, size) for name in COLLECTIONS}
-    with init_distributed(ctx) as (process_group, ctx):
+    with init_distributed(ctx) as (process_group, ctx), lock_run(folder, process_group, NAME):
         if batch < (least := process_group.world_size):
             raise UserError(f"{NAME}: --batch is {batch}; expected at least {least}, one image per process", 2)
         setup = build_setup(ctx, kind, batch, discriminator, stay, mapping)

@@ -30,7 +30,7 @@ from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.distributed import init_distributed
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
@@ -89,7 +89,7 @@ def portable(
     """
     folder, refine = ctx.run / NAME, minutes != 0
     photos = pictures.Folder(data, 256)
-    with init_distributed(ctx) as (process_group, ctx):
+    with init_distributed(ctx) as (process_group, ctx), lock_run(folder, process_group, NAME):
         setup = build_setup(ctx, steps, refine, max(1, images // PROBED))
         recipe = {
             "generator": weights.sha256(ctx.profile.generator.weights),
@@ -102,7 +102,7 @@ def portable(
         if not refine:
             solve(setup, images)
         elif not state.resume() and process_group.is_main:
-            with lock(folder, NAME):
+            with lock(folder, NAME, nested=True):
                 solve(setup, images)
                 state.save(0)
         process_group.broadcast_(setup.net)

@@ -18,7 +18,7 @@ from pipeline.context import Context
 from pipeline.progress import Progress
 from pipeline.training import checkpoint
 from pipeline.training.distributed import ALONE
-from pipeline.training.loop import SAVE_EVERY, Loop
+from pipeline.training.loop import SAVE_EVERY, Loop, holding
 from pipeline.training.state import State, advance
 from stages.loaders.load import of_kind
 
@@ -31,6 +31,7 @@ BATCH, CROP = 8, 40  # crops per step, cells per side of the features at 128 px
 RATES, WARM_UP = (1e-4, 3e-3), 30  # of modulations (their weights act through 512 latent values at once), of others
 
 
+@holding(NAME)
 def run(
     ctx: Context,
     *,

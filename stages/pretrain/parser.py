@@ -22,7 +22,7 @@ from pipeline import images, progress, weights
 from pipeline.context import Context
 from pipeline.locks import lock
 from pipeline.training import checkpoint
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, holding
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.evaluate.parsing import measure
@@ -74,6 +74,7 @@ class Setup:
     steps: int
 
 
+@holding(NAME)
 def run(
     ctx: Context,
     *,
@@ -92,7 +93,7 @@ def run(
     trained on. It is measured at the end, and the result is recorded in the weights' header.
     """
     folder = ctx.run / NAME
-    with lock(folder, NAME):
+    with lock(folder, NAME, nested=True):
         faces = prepare(ctx, folder / "data", data, copies)
     setup = build_setup(ctx, faces, steps, shipped)
     recipe = {

@@ -1,18 +1,21 @@
 """Checks every cache file, part and shard against its checksums, and the caches of a collection against each other."""
 
+import errno
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import hashing
+from pipeline import hashing, ours
 from pipeline.caches import reader, writer
+from pipeline.caches.failures import DamagedError
 from pipeline.caches.reader import Cache, Entry
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
-from pipeline.files import sweep
+from pipeline.files import move_aside, read_error, sweep
 from pipeline.locks import lock
 from pipeline.progress import say
 from pipeline.shards import index
@@ -26,8 +29,9 @@ ROWS = 64  # checked at once
 class Problem:
     """Something wrong with a file: the text for the user, and the keys it is about (none: the whole file).
 
-    `fatal` is false where nothing has to be removed: the file is not there, or is right again once another one is
-    repaired. `partial` is true where the keys are not known, but the rest of the file is good.
+    `fatal` is false when nothing is to be removed: once something else is repaired it may hold again, or it is not
+    there. `partial`: the keys are not known, but the rest of the file is good. `unread`: nothing is known of it, as the
+    system did not let it be read or it is not ours; then nothing is repaired.
     """
 
     path: Path
@@ -35,6 +39,7 @@ class Problem:
     keys: list[str] = field(default_factory=list)
     fatal: bool = True
     partial: bool = False
+    unread: bool = False
 
     def __str__(self) -> str:
         shown = ", ".join(self.keys[:5]) + (f" and {len(self.keys) - 5} more" if len(self.keys) > 5 else "")
@@ -44,12 +49,13 @@ class Problem:
 def run(ctx: Context, *, repair: bool = False) -> int:
     """Report every problem, one per line; 1 if there are any left.
 
-    `repair` removes only what is bad (rows, or a file that cannot be opened) and what killed runs left half-written,
-    and recomputes only that.
+    `repair` removes just what is bad (rows; a file that HDF5 itself cannot open is moved aside) and what killed runs
+    left half-written, and computes just that again. Raises: UserError when it would have to without knowing enough.
     """
     with lock(ctx.cache, "verify --repair") if repair else nullcontext():
         problems = check(ctx)
         if repair:
+            _refuse_unread(problems)
             remove(ctx, problems)
     checked = f"{ctx.cache}: {len(problems)} problems"
     if not problems:
@@ -78,7 +84,11 @@ def check(ctx: Context) -> list[Problem]:
 def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem]:
     """Every problem of one collection's caches and parts."""
     mains: dict[str, tuple[dict[str, Any], dict[str, Entry]]] = {}
-    for path in [*sorted(folder.glob("*.h5")), *sorted(folder.glob("*.parts/*.h5"))]:
+    there = [*sorted(folder.glob("*.h5")), *sorted(folder.glob("*.parts/*.h5"))]
+    own = [path for path in there if ours.is_cache_name(path.relative_to(folder))]
+    if foreign := sorted(str(path.relative_to(folder)) for path in set(there) - set(own)):
+        say(f"{folder}: {len(foreign)} files that no stage writes are not looked at: {', '.join(foreign[:5])}")
+    for path in own:
         try:
             with Cache(path) as cache:
                 entries, problems = readable(cache)
@@ -86,12 +96,14 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
                 yield from check_rows(cache, entries)
                 if path.parent == folder:
                     mains[path.stem] = cache.provenance, entries
-        except UserError as fault:
+        except DamagedError as fault:
             yield Problem(path, f"cannot be opened ({fault})")
+        except UserError as fault:
+            yield Problem(path, str(fault).removeprefix(f"{path}: "), fatal=False, unread=True)
     for unfinished in sorted(folder.glob("*.parts")):
-        present = {int(part.stem) for part in writer.listed(unfinished.with_suffix(".h5"))}
-        for number in sorted(set(range(1, max(present, default=0))) - present):
-            yield Problem(unfinished / f"{number:06d}.h5", "this part of an unfinished run is missing", fatal=False)
+        numbers = {int(part.stem) for part in writer.listed(unfinished.with_suffix(".h5"))}
+        for number in sorted(set(range(1, max(numbers, default=0))) - numbers):
+            yield Problem(unfinished / f"{number:06d}.h5", "part of an unfinished run is missing", fatal=False)
     for name, (provenance, entries) in mains.items():
         rows = {parent: of_parent for parent, (_, of_parent) in mains.items()}
         yield from _check_parents(folder / f"{name}.h5", provenance, entries, rows, limit)
@@ -101,7 +113,7 @@ def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
     """The entries that can be read, and a problem for each dataset about them that is damaged."""
     try:
         return cache.entries(), []
-    except UserError:
+    except DamagedError:
         pass
     entries: dict[str, Entry] = {}
     lost: dict[str, list[str]] = {}
@@ -109,11 +121,11 @@ def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
         stop = min(start + ROWS, len(cache))
         try:
             entries |= cache.row_entries(start, stop)
-        except UserError as fault:
+        except DamagedError as fault:
             lost.setdefault(str(fault), []).append(f"{start}-{stop - 1}")
     try:
         entries |= cache.reject_entries()
-    except UserError as fault:
+    except DamagedError as fault:
         lost[str(fault)] = []
     return entries, [
         Problem(cache.path, f"{text}{', rows ' * bool(rows)}{', '.join(rows)}", partial=True)
@@ -153,6 +165,10 @@ def check_shards(folder: Path) -> Iterator[Problem]:
         return
     try:
         data = (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b""
+    except OSError as error:
+        yield _unread(folder / "index.json", error)
+        return
+    try:
         provenance, listed = index.parse_index(data, str(folder))
     except UserError as fault:
         yield Problem(folder / "index.json", str(fault))
@@ -162,15 +178,35 @@ def check_shards(folder: Path) -> Iterator[Problem]:
         if not (folder.parent / f"{parent}.h5").exists():
             yield Problem(folder.parent / f"{parent}.h5", "is missing, but the shards were made from it", fatal=False)
     for shard in listed:
-        path = folder / shard.name
+        yield from _check_shard(folder / shard.name, shard)
+    strays = {path for path in folder.glob("*.tar") if ours.is_shard_name(path.name)} - {
+        folder / s.name for s in listed
+    }
+    yield from (Problem(stray, "not in index.json") for stray in sorted(strays))
+
+
+def _check_shard(path: Path, shard: index.Shard) -> Iterator[Problem]:
+    try:
         if not path.exists():
-            yield Problem(path, "is missing, but index.json lists it")
-        elif path.stat().st_size != shard.bytes:
-            yield Problem(path, f"has {path.stat().st_size} bytes, but index.json says {shard.bytes}")
+            yield Problem(path, "missing, but index.json lists it")
+        elif (size := path.stat().st_size) != shard.bytes:
+            yield Problem(path, f"{size} bytes, but index.json says {shard.bytes}")
         elif hashing.sha256(path) != shard.sha256:
             yield Problem(path, "its sha256 is not the one in index.json")
-    for stray in sorted(set(folder.glob("*.tar")) - {folder / s.name for s in listed}):
-        yield Problem(stray, "is not in index.json")
+    except OSError as error:
+        yield _unread(path, error)
+
+
+def _unread(path: Path, error: OSError) -> Problem:
+    text = str(read_error(error.errno or errno.EIO, path)).removeprefix(f"{path}: ")
+    return Problem(path, text, fatal=False, unread=True)
+
+
+def _refuse_unread(found: list[Problem]) -> None:
+    """Raises: UserError for the first file of which nothing is known: what depends on it cannot be judged either."""
+    for problem in found:
+        if problem.unread:
+            raise UserError(f"{problem.path}: {problem.text}; nothing was repaired or removed")
 
 
 def _check_parents(
@@ -202,16 +238,16 @@ def _check_parents(
         yield Problem(path, f"lacks keys that {' and '.join(parents)} have", lacking, fatal=False)
 
 
-def remove(ctx: Context, problems: list[Problem]) -> None:
-    """Remove whole files, or rewrite them without the bad rows; remove what killed runs left."""
-    for path in sorted({p.path for p in problems if p.fatal}):
-        fatal = [p for p in problems if p.path == path and p.fatal]
-        if path.name == "index.json" or path.parent != ctx.shards:
-            whole = any(not p.keys and not p.partial for p in fatal)
-            path.unlink() if whole else _drop(path, {key for p in fatal for key in p.keys})
+def remove(ctx: Context, found: list[Problem]) -> None:
+    """Move damaged files of ours aside, or rewrite them without the bad rows; sweep up after killed runs."""
+    for path in sorted({p.path for p in found if p.fatal}):
+        problems = [p for p in found if p.path == path and p.fatal]
+        if path.parent == ctx.shards or any(not p.keys and not p.partial for p in problems):
+            if os.path.lexists(path):
+                say(f"{path}: moved aside as {move_aside(path).name}; remove that when nothing in it is wanted")
         else:
-            path.unlink(missing_ok=True)
-    for folder in [ctx.cache, *ctx.cache.glob("*/"), *ctx.cache.glob("*/*.parts")]:
+            _drop(path, {key for p in problems for key in p.keys})
+    for folder in ours.folders(ctx.cache):
         sweep(folder)
         if folder.suffix == ".parts" and not any(folder.iterdir()):
             folder.rmdir()
@@ -240,7 +276,7 @@ def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:
     try:
         for column in [name] if name else cache.columns:
             cache.block(column, start, stop)
-    except UserError:
+    except DamagedError:
         return False
     return True
 

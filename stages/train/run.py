@@ -14,7 +14,7 @@ from pipeline.shards import index
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
 from pipeline.training.distributed import ProcessGroup, init_distributed
-from pipeline.training.loop import SAVE_EVERY, Loop
+from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from stages.loaders import generator as generators
 from stages.preprocess import compatibility
 from stages.train import data, memory, validate
@@ -36,7 +36,8 @@ def run(
     A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from random ones in the
     reconstruction phase; `phase` overrides that. `export` is the file to write the EMA weights to, in fp16.
     """
-    with init_distributed(ctx) as (process_group, ctx):
+    # Locked before anything is loaded: a checkpoint that another run is about to replace would be the wrong start.
+    with init_distributed(ctx) as (process_group, ctx), lock_run(ctx.run, process_group):
         return _train(
             ctx, process_group, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
         )

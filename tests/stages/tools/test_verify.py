@@ -55,7 +55,7 @@ def snapshot(ctx: Context) -> dict[str, object]:
                     cache.entries(),
                     [{name: np.asarray(value).tobytes() for name, value in row.items()} for row in rows],
                 )
-        elif path.name not in (".lock", ".sources.json"):
+        elif path.name not in (".lock", ".sources.json") and ".bad" not in path.suffix:
             held[str(path)] = path.read_bytes() if path.is_file() else "folder"
     return held
 

@@ -1,0 +1,131 @@
+"""What is this program's in a cache folder, by name and mark. Nothing else in one is removed, moved or emptied.
+
+Only the standard library is needed here, so that `make clean` works without an environment.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import temporary_of
+
+COLLECTIONS = ("content", "style")
+CACHES = ("images", "latents", "parses", "masks", "aladin")  # a cache file each; its parts lie in <name>.parts
+NOTES = ("rejects.jsonl", ".sources.json")  # beside a collection's caches
+INDEX, SAMPLES, LOCK = "index.json", "samples.json", ".lock"
+SHARD = re.compile(rf"(?:{'|'.join(COLLECTIONS)})-(?:train|test)-\d{{6,}}\.tar")
+PART = re.compile(r"\d{6,}\.h5")
+HDF5, HEAD = b"\x89HDF\r\n\x1a\n", 4096  # the mark of HDF5; a cache's provenance starts within its first bytes
+INDEX_MARK, LOCK_MARK = b'{"members"', b'{"pid"'
+
+
+def is_cache_name(relative: Path) -> bool:
+    """Whether a stage would write a cache file or a part of one under this name, seen from its collection's folder."""
+    if PART.fullmatch(relative.name):
+        return str(relative.parent) in {f"{name}.parts" for name in CACHES}
+    return str(relative) in {f"{name}.h5" for name in CACHES}
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether the packing of shards would give a tar this name."""
+    return SHARD.fullmatch(name) is not None
+
+
+def is_lock(content: bytes) -> bool:
+    """Whether a lock file of ours could hold this: nothing, or who holds it."""
+    return not content or content.startswith(LOCK_MARK)
+
+
+def samples(folder: Path) -> tuple[Any, list[Path]]:
+    """The recipe in the samples.json of `folder` and the pictures that it lists; (None, []) where it tells nothing."""
+    try:
+        told = json.loads((folder / SAMPLES).read_bytes())
+        recipe, names = told["recipe"], [Path(name) for name in told["files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None, []
+    inside = [name for name in names if len(name.parts) == 2 and name.parts[0] in COLLECTIONS and name.name != ".."]
+    return recipe, [folder / name for name in inside]
+
+
+def files(cache: Path) -> Iterator[Path]:
+    """Every file of ours in the folder `cache`, those of the measured portraits in it included. Links are not ours."""
+    for base in (cache, cache / "quality"):
+        found = (*_caches(base), *_shards(base), *_samples(base)) if _is_folder(base, base == cache) else ()
+        yield from (path for path in found if path.is_file() and not path.is_symlink())
+        if (base / LOCK).is_file() and not (base / LOCK).is_symlink() and is_lock(_head(base / LOCK)):
+            yield base / LOCK
+
+
+def folders(cache: Path) -> list[Path]:
+    """The folders of ours in the folder `cache`, inner ones first; they may hold other things as well."""
+    found: list[Path] = []
+    for base in (cache / "quality", cache):
+        samples = base / "samples"
+        inner = [*(samples / name for name in COLLECTIONS), *_unfinished(samples)]
+        inner += [base / name / f"{kind}.parts" for name in COLLECTIONS for kind in CACHES]
+        found += [*inner, *(base / name for name in (*COLLECTIONS, "shards", "samples"))]
+    found.append(cache / "quality")
+    return [folder for folder in found if _is_folder(folder) and (_is_folder(folder.parent, folder.parent == cache))]
+
+
+def _caches(base: Path) -> Iterator[Path]:
+    for collection in (base / name for name in COLLECTIONS):
+        for place in (collection, *(collection / f"{name}.parts" for name in CACHES)):
+            for path in _inside(place):
+                meant = path.relative_to(collection).with_name(_meant(path))
+                cache = is_cache_name(meant) and (temporary_of(path.name) or _is_cache(path))
+                if cache or str(meant) in NOTES:
+                    yield path
+
+
+def _shards(base: Path) -> Iterator[Path]:
+    for path in _inside(base / "shards"):
+        name = _meant(path)
+        if is_shard_name(name) or (name == INDEX and (temporary_of(path.name) or _head(path).startswith(INDEX_MARK))):
+            yield path
+
+
+def _samples(base: Path) -> Iterator[Path]:
+    folder = base / "samples"
+    if _is_folder(folder):
+        recipe, listed = samples(folder)
+        yield from (path for path in listed if _is_folder(path.parent))
+        yield from (path for unfinished in _unfinished(folder) for path in _inside(unfinished))
+        if recipe is not None:
+            yield folder / SAMPLES
+
+
+def _unfinished(samples: Path) -> list[Path]:
+    """Folders in which a killed run was drawing or choosing samples, inner ones first."""
+    tops = [path for path in _inside(samples) if temporary_of(path.name) == samples.name and _is_folder(path)]
+    return [path for path in (*(top / name for top in tops for name in COLLECTIONS), *tops) if _is_folder(path)]
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if _is_folder(folder) else []
+
+
+def _meant(path: Path) -> str:
+    """The name without what a temporary file or one that was moved aside has besides."""
+    return temporary_of(path.name) or re.sub(r"\.bad\d*$", "", path.name)
+
+
+def _is_cache(path: Path) -> bool:
+    head = _head(path)
+    return head.startswith(HDF5) and b"provenance" in head
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if path.is_symlink() or not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
+
+
+def _is_folder(path: Path, linked: bool = False) -> bool:
+    return path.is_dir() and (linked or not path.is_symlink())

@@ -1,0 +1,159 @@
+"""The Makefile through a shell, with settings as people have them: what is written after a target arrives as it was.
+
+Commands of an environment whose path has spaces and quotes are stood in for by one that notes its arguments.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STUB = """#!{python}
+import json, sys
+with open({noted!r}, "a") as file:
+    file.write(json.dumps(sys.argv) + "\\n")
+if "--names" in sys.argv:
+    print("align")
+"""
+NASTY = (
+    "/x/Anna's  photos",
+    "a $HOME b$5",
+    "$(oops ${x} $$",
+    '#1 "q" \\n; touch pwned',
+    "~/my pictures",
+    "~",
+    "a ~/b",
+    "x,y)",
+)
+OPTIONS = {
+    "PROFILE": "--profile", "CACHE": "--cache", "RUN": "--run", "LIMIT": "--limit", "ENGINE": "--engine",
+    "DEVICE": "--device", "CONTENT": "--content", "STYLE": "--style", "NO_FACE": "--no-face", "DATA": "--data",
+    "MINUTES": "--minutes", "STEPS": "--steps", "SHEET": "--sheet", "CONTROL_SHEET": "--control-sheet",
+    "STRIP": "--strip", "TABLE": "--table",
+}  # fmt: skip
+COMMON = ("PROFILE", "CACHE", "RUN", "LIMIT", "ENGINE", "DEVICE")
+BOTH = (*COMMON, "CONTENT", "STYLE")
+TAKES = {
+    "align": (*BOTH, "NO_FACE"), "train": BOTH, "eval": BOTH, "demo": BOTH, "verify": BOTH,
+    "explain": (*BOTH, "NO_FACE"),
+    "doctor": COMMON, "weights": COMMON, "quality": (*COMMON, "SHEET", "CONTROL_SHEET", "STRIP"),
+    "ablation": (*BOTH, "TABLE", "STEPS"), "train-parser": (*COMMON, "DATA", "MINUTES", "STEPS"),
+}  # fmt: skip
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+
+
+class Door:
+    """An environment of stubs, and `make` run there by sh."""
+
+    def __init__(self, folder: Path) -> None:
+        self.venv, self.noted, self.home = folder / "Anna's  env $5", folder / "noted", folder / "home of 'A'"
+        (self.venv / "bin").mkdir(parents=True)
+        self.home.mkdir()
+        for name in ("hypernst", "torchrun"):
+            command = self.venv / "bin" / name
+            command.write_text(STUB.format(python=sys.executable, noted=str(self.noted)))
+            command.chmod(0o755)
+        (self.venv / ".hypernst-ready").touch()
+
+    def make(self, *words: str, status: int = 0) -> list[list[str]]:
+        """The commands that were run, the survey of what is to be done left out."""
+        keep = {n: v for n, v in os.environ.items() if n not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", *OPTIONS}}
+        line = shlex.join(["make", *words, f"VENV={self.venv}"])
+        done = subprocess.run(
+            ["sh", "-c", line], cwd=ROOT, env=keep | {"HOME": str(self.home)}, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+        self.said = done.stdout + done.stderr
+        lines = self.noted.read_text().splitlines() if self.noted.exists() else []
+        self.noted.unlink(missing_ok=True)
+        assert not (ROOT / "pwned").exists()
+        return [command for command in map(json.loads, lines) if "--names" not in command]
+
+    def meant(self, value: str) -> str:
+        """The value as README's `CONTENT=~/faces` means it."""
+        return str(self.home) + value[1:] if value == "~" or value.startswith("~/") else value
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Door:
+    return Door(tmp_path)
+
+
+@pytest.mark.parametrize("target", TAKES)
+def test_settings_arrive_as_they_were_written(door: Door, target: str) -> None:
+    for i in range(0, len(NASTY), 2):  # neighbours, so that each setting meets half of the values
+        values = {name: NASTY[(i + j) % len(NASTY)] for j, name in enumerate(TAKES[target])}
+        named = {"quality": {"PORTRAITS": NASTY[i]}, "explain": {"STAGE": NASTY[i]}}.get(target, {})
+        ran = door.make(target, *(f"{name}={value}" for name, value in (values | named).items()))[-1]
+        assert Path(ran[0]).name == "hypernst" and ran[1] == target
+        rest = [word for word in ran[2:] if word != "fetch"]
+        if named:
+            assert rest.pop() == door.meant(NASTY[i])
+        assert dict(zip(rest[::2], rest[1::2], strict=True)) == {
+            OPTIONS.get(name, name): door.meant(value) for name, value in ({"CACHE": "cache"} | values).items()
+        }
+
+
+@pytest.mark.parametrize("value", NASTY)
+def test_a_file_to_inspect(door: Door, value: str) -> None:
+    assert [ran[1:] for ran in door.make("inspect", f"FILE={value}")] == [["inspect", door.meant(value)]]
+
+
+@pytest.mark.parametrize("target", ["samples", "latents", "masks", "aladin-codes", "shards", "align"])
+def test_what_make_n_tells_can_be_run(door: Door, target: str) -> None:
+    words = (target, f"CONTENT={NASTY[0]}", f"CACHE={NASTY[1]}", f"RUN={NASTY[4]}")
+    ran = door.make(*words)
+    assert door.make("-n", *words) == []
+    told = "\n".join(line for line in door.said.splitlines() if "hypernst " in line)
+    subprocess.run(["sh", "-c", told], env={"HOME": str(door.home)}, cwd=ROOT, check=True)
+    again = [json.loads(line) for line in door.noted.read_text().splitlines()] if told else []
+    assert again == ran
+
+
+@pytest.mark.parametrize("setting", ["RUN", "CACHE", "LIMIT", "DEVICE", "CONTENT"])
+def test_several_processes_get_the_command_with_its_own_options(door: Door, setting: str) -> None:
+    from torch.distributed.run import get_args_parser
+
+    [*_, ran] = door.make("train", "PROCESSES=2", f"{setting}=x y")
+    assert Path(ran[0]).name == "torchrun"
+    taken = get_args_parser().parse_args(ran[1:])
+    assert (taken.nproc_per_node, taken.standalone) == ("2", True)
+    assert taken.training_script == str(door.venv / "bin" / "hypernst")
+    words = taken.training_script_args
+    assert words[0] == "train" and words[words.index(OPTIONS[setting]) + 1] == "x y"
+
+
+def test_help_finds_what_is_there(door: Door, tmp_path: Path) -> None:
+    cache = tmp_path / 'Anna\'s "cache" $5'
+    (cache / "content").mkdir(parents=True)
+    (cache / "content" / "images.h5").touch()
+    door.make(f"CACHE={cache}")
+    states = {line.split()[0]: line.split()[1] for line in door.said.splitlines() if line.startswith("  ")}
+    assert (states["setup"], states["align"], states["latents"]) == ("made", "partly", "-")
+
+
+@pytest.mark.parametrize("name", ["Anna's  cache", "$5 $(x)", "~/a b"])
+def test_clean_needs_no_environment_and_knows_what_is_ours(door: Door, tmp_path: Path, name: str) -> None:
+    cache = Path(door.meant(name)) if name.startswith("~") else tmp_path / name
+    for part in ("content", "shards", "mine"):
+        (cache / part).mkdir(parents=True)
+    (cache / "content" / "rejects.jsonl").touch()
+    (cache / "content" / "mine.jpg").write_bytes(b"mine")
+    door.make("clean", f"CACHE={name if name.startswith('~') else cache}")
+    assert sorted(str(path.relative_to(cache)) for path in cache.rglob("*")) == ["content", "content/mine.jpg", "mine"]
+    assert "left, as it is not what the stages made: content/mine.jpg, mine/" in door.said
+
+
+def test_an_environment_is_made_where_it_was_named(door: Door, tmp_path: Path) -> None:
+    other = tmp_path / "Tom's $HOME"
+    door.make("-n", "setup", f"VENV={other}")  # the last one counts
+    assert "pip install" not in door.said
+    (door.venv / ".hypernst-ready").unlink()
+    door.make("-n", "setup")
+    assert f"-m venv --clear {shlex.quote(str(door.venv))}" in door.said.replace("'\\''", "'\"'\"'")
