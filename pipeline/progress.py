@@ -29,9 +29,9 @@ class Progress:
         elif now - self._printed > EVERY:
             self._printed = now
             rate = self.done / (now - self._start)
-            left = (self.total - self.done) / rate
+            seconds = (self.total - self.done) / rate
             print(
-                f"{self.name}: {self.done}/{self.total}, {rate:.3g}/s, {left:.0f} s left, {self.rejected} rejected",
+                f"{self.name}: {self.done}/{self.total}, {rate:.3g}/s, {seconds:.0f} s left, {self.rejected} rejected",
                 file=sys.stderr,
                 flush=True,
             )

@@ -34,21 +34,21 @@ def scan(place: Path, fingerprints: Fingerprints | None = None) -> list[Source]:
     Raises: UserError(2) when `place` is missing or a bad archive or holds no image, or when two names share a key.
     """
     fingerprints = fingerprints or Fingerprints(None)
-    found: Iterator[Source]
+    images: Iterator[Source]
     if place.is_dir():
-        found = itertools.chain.from_iterable(_file(file, relative, fingerprints) for file, relative in _walk(place))
+        images = itertools.chain.from_iterable(_file(file, relative, fingerprints) for file, relative in _walk(place))
     elif archives.is_archive(place.name) and place.is_file():
         try:
-            found = iter(_members(str(place), "", place.stat(), fingerprints))
+            images = iter(_members(str(place), "", place.stat(), fingerprints))
         except (BadArchiveError, OSError) as error:
             raise UserError(f"{place}: {error}", 2) from None
     elif place.is_file() and is_image(place.name):
-        found = iter(_file(str(place), place.name, fingerprints))
+        images = iter(_file(str(place), place.name, fingerprints))
     else:
         expected = f"a folder of images, an image or an archive ({' '.join(archives.SUFFIXES)})"
         what = "neither folder, image nor archive" if place.exists() else "no such folder or file"
         raise UserError(f"{place}: {what}; expected {expected}; `hypernst samples` makes sample images", 2)
-    sources = sorted(found)
+    sources = sorted(images)
     if not sources:
         raise UserError(f"{place}: holds no image; expected files that end in {' '.join(sorted(SUFFIXES))}", 2)
     for a, b in itertools.pairwise(sources):

@@ -164,11 +164,11 @@ class Loop:
         self._bar.update()
         if self._bar.disable and time.monotonic() - self._printed > EVERY:
             self._printed = time.monotonic()
-            left = (self.total - self.step - 1) * elapsed / done
+            remaining = (self.total - self.step - 1) * elapsed / done
             if self._minutes:
-                left = max(0.0, min(left, self._minutes * 60 - elapsed))
+                remaining = max(0.0, min(remaining, self._minutes * 60 - elapsed))
             say(
-                f"{self.name}: step {self.step + 1}/{self.total}, {rate:.2f} img/s, {left:.0f} s left, "
+                f"{self.name}: step {self.step + 1}/{self.total}, {rate:.2f} img/s, {remaining:.0f} s left, "
                 f"{memory():.1f} GB, {text}"
             )
 

@@ -76,8 +76,8 @@ def test_a_folder_is_read_in_order_and_its_bad_file_is_named(tmp_path: Path) -> 
     for name, seed in shades.items():
         (tmp_path / name).write_bytes(images.encode(np.full((16, 16, 3), 100 * seed, np.uint8)))
     (tmp_path / "notes.txt").write_text("no image")
-    found = images.Folder(tmp_path, 8)
-    assert found[2].shape == (8, 8, 3) and [found[i][0, 0, 0] for i in range(len(found))] == [0, 100, 200]
+    folder = images.Folder(tmp_path, 8)
+    assert folder[2].shape == (8, 8, 3) and [folder[i][0, 0, 0] for i in range(len(folder))] == [0, 100, 200]
     (tmp_path / "d.jpg").write_text("text")
     with pytest.raises(UserError, match=r"d\.jpg: 4 bytes are not an image"):
         images.Folder(tmp_path, 8)[2]

@@ -1,4 +1,4 @@
-"""Names and texts of unknown origin never reach the terminal as commands to it."""
+"""Names and texts of unknown origin never reach the terminal as control sequences."""
 
 import json
 import tarfile

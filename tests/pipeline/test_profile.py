@@ -1,4 +1,4 @@
-"""Profiles: what a file may say, what it extends, and what is answered when it is wrong."""
+"""Profiles: what a file may hold, what it extends, and the message when it is wrong."""
 
 import dataclasses
 import re
@@ -21,9 +21,9 @@ def write(folder: Path, text: str, name: str = "mine.toml") -> Path:
 def refused(path: Path) -> str:
     with pytest.raises(UserError) as caught:
         profile.load(path)
-    told = str(caught.value)
-    assert caught.value.status == 2 and "\n" not in told and str(path) in told
-    return told
+    message = str(caught.value)
+    assert caught.value.status == 2 and "\n" not in message and str(path) in message
+    return message
 
 
 def test_portable_is_every_default_and_explains_every_key() -> None:
@@ -62,7 +62,7 @@ def test_a_profile_extends_another_by_name_or_by_path_beside_it(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[train]\nbatches = 3", "unknown key 'train.batches'; expected one of weights, heads,"),
         (
@@ -86,14 +86,14 @@ def test_a_profile_extends_another_by_name_or_by_path_beside_it(tmp_path: Path) 
         ("\x00", "not a TOML file"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_is_allowed(tmp_path: Path, text: str, told: str) -> None:
-    assert told in refused(write(tmp_path, f"name = 'mine'\n{text}" if text.isprintable() or "\n" in text else text))
+def test_what_is_wrong_is_reported_with_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refused(write(tmp_path, f"name = 'mine'\n{text}" if text.isprintable() or "\n" in text else text))
 
 
 def test_a_profile_needs_a_name_of_its_own(tmp_path: Path) -> None:
     assert "missing key 'name'" in refused(write(tmp_path, 'extends = "portable"\n'))
 
 
-def test_a_missing_profile_is_told_with_those_there_are() -> None:
+def test_a_missing_profile_is_reported_with_those_there_are() -> None:
     with pytest.raises(UserError, match=r"no profile 'nothing': expected a \.toml file or one of paper1024, paper256"):
         profile.load("nothing")

@@ -1,4 +1,4 @@
-"""A cache's bytes do not depend on who computed it: not on the parts' layout, nor on Ray, nor on a killed actor."""
+"""The bytes of a cache do not depend on the engine, on the layout of its parts, or on a killed actor."""
 
 import dataclasses
 import importlib.util
@@ -28,7 +28,7 @@ ROOT = Path(cli.__file__).parents[2]
 
 
 def open_read(ctx: Context) -> Worker:
-    """Turns each file into a row of all kinds of columns; kills its own process once when the run's folder says so."""
+    """Turns each file into a row with all kinds of columns; kills its process once when the run folder says so."""
 
     def work(items: Sequence[Item]) -> list[Row | Reject]:
         order = ctx.run / "kill"
@@ -97,7 +97,7 @@ def actors() -> Iterator[None]:
 
 
 def both(ctx: Context) -> list[bytes]:
-    """Run both stages: the bytes of what they leave behind."""
+    """Run both stages; return the bytes of their caches."""
     for stage in (READ, SUM):
         run_stage(stage, "content", ctx)
     folder = ctx.cache / "content"
@@ -125,7 +125,7 @@ def test_the_local_engine_never_imports_ray() -> None:
     assert out.stdout == "False\n"
 
 
-def test_without_ray_the_way_out_is_told(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_way_out_is_reported(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray is not installed; run .*\[ray\]") as fault:
         run_stage(READ, "content", dataclasses.replace(ctx, engine="ray"))
@@ -146,7 +146,7 @@ def test_two_actors_leave_the_same_bytes(ctx: Context, actors: None, tmp_path: P
 
 @ray_only
 @pytest.mark.slow
-def test_a_fault_of_an_actor_is_told_in_one_line(ctx: Context, actors: None) -> None:
+def test_a_fault_of_an_actor_is_reported_in_one_line(ctx: Context, actors: None) -> None:
     ray = dataclasses.replace(ctx, engine="ray")
     run_stage(READ, "content", ray)
     wrong = dataclasses.replace(SUM, columns={"sum": Column("f4", (4,))})

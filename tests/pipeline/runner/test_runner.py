@@ -83,7 +83,7 @@ def test_a_changed_recipe_recomputes_all_and_is_explained(ctx: Context, change: 
     assert run(SQUARE, ctx).computed == 0, "the rows came out the same, so what is made from them holds"
 
 
-def test_settled_is_told_without_looking_at_rows(ctx: Context) -> None:
+def test_settled_is_reported_without_looking_at_rows(ctx: Context) -> None:
     def settled(stage: StageSpec = SQUARE, ctx: Context = ctx) -> bool:
         return is_settled(stage, "content", ctx)
 
@@ -116,10 +116,10 @@ def test_only_rows_of_changed_inputs_are_stale(ctx: Context) -> None:
     computed()
     (ctx.content / "n001.jpg").write_text("77")
     (ctx.content / "n002.jpg").unlink()
-    os.utime(ctx.content / "n003.jpg", (1, 1))  # touched, same content
+    os.utime(ctx.content / "n003.jpg", (1, 1))  # new modification time, same content
     (ctx.content / "n500.jpg").write_text("500")
-    told = explain_step(READ, "content", ctx)
-    assert "1 rows stale: input changed (source)" in told and "1 rows stale: input gone (source)" in told
+    message = explain_step(READ, "content", ctx)
+    assert "1 rows stale: input changed (source)" in message and "1 rows stale: input gone (source)" in message
     assert run(READ, ctx).cached == 10 and computed() == 2
     assert "1 rows stale: input changed (images)" in explain_step(SQUARE, "content", ctx)
     assert run(SQUARE, ctx).computed == 2
@@ -130,9 +130,9 @@ def test_only_rows_of_changed_inputs_are_stale(ctx: Context) -> None:
 def test_of_equal_files_the_first_is_kept_and_follows_changes(ctx: Context) -> None:
     for name in ("n003b", "n099"):
         (ctx.content / f"{name}.jpg").write_text("3")
-    told = (ctx.cache / "content/rejects.jsonl").read_text
+    read_rejects = (ctx.cache / "content/rejects.jsonl").read_text
     assert run(READ, ctx).rejected == 2
-    assert told().count("the same file as 'n003.jpg'") == 2
+    assert read_rejects().count("the same file as 'n003.jpg'") == 2
     computed()
     assert run(READ, ctx).rejected == 2 and computed() == 0
     (ctx.content / "n003.jpg").unlink()
@@ -140,7 +140,7 @@ def test_of_equal_files_the_first_is_kept_and_follows_changes(ctx: Context) -> N
     assert "n003b" in store.keys(ctx.file("content", "images"))
     (ctx.content / "a.jpg").write_text("3")
     assert run(READ, ctx).cached == 10
-    assert {"n003b", "n099"} <= {json.loads(x)["key"] for x in told().splitlines()}
+    assert {"n003b", "n099"} <= {json.loads(x)["key"] for x in read_rejects().splitlines()}
 
 
 def test_sources_in_a_gzipped_tar_are_read_in_one_pass(ctx: Context, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     peaks = []
     for count in (1000, 20_000):
         folder, cache = tmp_path / f"in{count}", tmp_path / f"cache{count}"

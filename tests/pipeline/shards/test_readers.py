@@ -1,4 +1,4 @@
-"""Both readers give every sample once an epoch in a reproducible order, resume exactly and refuse damaged shards."""
+"""Both readers yield each sample once per epoch in a reproducible order, resume exactly and refuse damaged shards."""
 
 import io
 import itertools
@@ -137,9 +137,9 @@ def test_both_readers_give_the_same_samples(packed: Path) -> None:
     whole = {s["key"]: s for s in map(samples.__getitem__, range(len(samples)))}
     for readers in (1, 2, 20):  # 20: more than there are shards
         source = Stream(str(packed), listed(str(packed), "content"), readers=readers, buffer=8)
-        found = [dict(s) for reader in range(readers) for s in source.samples(3, reader)]
-        assert sorted(s["key"] for s in found) == sorted(whole)
-        for s in found:
+        read = [dict(s) for reader in range(readers) for s in source.samples(3, reader)]
+        assert sorted(s["key"] for s in read) == sorted(whole)
+        for s in read:
             assert all(np.array_equal(s[n], whole[s["key"]][n]) for n in ("image", "region", "latent", "codes"))
             assert json.loads(s["json"]) == whole[s["key"]]["meta"]
 
@@ -165,7 +165,7 @@ def test_wrong_numbers_fail_early(packed: Path, tmp_path: Path) -> None:
 
 
 def read_all(folder: Path) -> None:
-    """Everything, by both readers: the indexed one must refuse no less than the stream."""
+    """Read everything with both readers; both must refuse it."""
     faults = []
     for read in (lambda: list(indexed(folder).epoch()), lambda: list(streamed(folder).epoch())):
         with pytest.raises(UserError) as fault:
@@ -177,7 +177,7 @@ def read_all(folder: Path) -> None:
 def test_a_cut_tar_is_refused(copied: Path) -> None:
     shard = read_index(copied)[1][0]
     path = copied / shard.name
-    path.write_bytes(path.read_bytes()[: shard.offsets[-1]] + bytes(1024))  # between two samples, and closed well
+    path.write_bytes(path.read_bytes()[: shard.offsets[-1]] + bytes(1024))  # cut between two samples, with a proper end
     with pytest.raises(UserError, match=rf"{shard.name}: \d+ bytes, but index.json says .*'its end'.*it was cut"):
         read_all(copied)
 
@@ -193,14 +193,14 @@ def test_a_tar_cut_while_it_is_read_is_refused(copied: Path) -> None:
 
 
 def change(folder: Path, edit: Callable[[list[tuple[str, bytes]]], None]) -> None:
-    """Write the first shard anew after `edit` of its members, and make it as long as it was."""
+    """Write the first shard again with its members changed by `edit`, padded to its old length."""
     path = folder / read_index(folder)[1][0].name
     with tarfile.open(path) as tar:
-        found = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
-    edit(found)
+        members = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
+    edit(members)
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in found:
+        for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
@@ -208,24 +208,24 @@ def change(folder: Path, edit: Callable[[list[tuple[str, bytes]]], None]) -> Non
     path.write_bytes(out.getvalue()[:size].ljust(size, b"\0"))
 
 
-def swap_members(found: list[tuple[str, bytes]]) -> None:
-    found[2], found[7] = found[7], found[2]  # two samples' latents, of equal size
+def swap_members(members: list[tuple[str, bytes]]) -> None:
+    members[2], members[7] = members[7], members[2]  # two samples' latents, of equal size
 
 
-def swap_contents(found: list[tuple[str, bytes]]) -> None:
-    found[4], found[9] = (found[4][0], found[9][1]), (found[9][0], found[4][1])
+def swap_contents(members: list[tuple[str, bytes]]) -> None:
+    members[4], members[9] = (members[4][0], members[9][1]), (members[9][0], members[4][1])
 
 
-def rename(found: list[tuple[str, bytes]]) -> None:
-    found[0] = ("../../k000.jpg", found[0][1])
+def rename(members: list[tuple[str, bytes]]) -> None:
+    members[0] = ("../../k000.jpg", members[0][1])
 
 
-def insert(found: list[tuple[str, bytes]]) -> None:
-    found.insert(5, ("../evil", b""))
+def insert(members: list[tuple[str, bytes]]) -> None:
+    members.insert(5, ("../evil", b""))
 
 
 @pytest.mark.parametrize(
-    "edit, told",
+    "edit, message",
     [
         (swap_members, r"holds b?'k000\.latent\.npy'.*holds 'k001\.latent\.npy'"),
         (swap_contents, r"sample 'k00\d': damaged \(its json is that of 'k00\d'\)"),
@@ -233,9 +233,9 @@ def insert(found: list[tuple[str, bytes]]) -> None:
         (insert, r"holds b?'\.\./evil'.*holds '\.\./evil' of 0 bytes"),
     ],
 )
-def test_a_changed_tar_is_refused(copied: Path, edit: Callable, told: str) -> None:
+def test_a_changed_tar_is_refused(copied: Path, edit: Callable, message: str) -> None:
     change(copied, edit)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_all(copied)
 
 
@@ -275,7 +275,7 @@ def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path, value, told",
+    "path, value, message",
     [
         (("name",), "../evil.tar", r"shard name '\.\./evil\.tar'"),
         (("name",), "a';touch b;'.tar", "shard name"),
@@ -288,12 +288,12 @@ def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:
         (("surplus",), 1, "not an index"),
     ],
 )
-def test_an_index_that_lies_is_refused(copied: Path, path: tuple, value: Any, told: str) -> None:
+def test_an_index_that_lies_is_refused(copied: Path, path: tuple, value: Any, message: str) -> None:
     index = json.loads((copied / "index.json").read_text())
     at = index["shards"][0]
     for step in path[:-1]:
         at = at[step]
     at[path[-1]] = value
     (copied / "index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=rf"index\.json: .*{told}.*index\.json: .*{told}"):
+    with pytest.raises(UserError, match=rf"index\.json: .*{message}.*index\.json: .*{message}"):
         read_all(copied)

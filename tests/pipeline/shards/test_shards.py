@@ -60,8 +60,8 @@ def test_index_describes_the_tars(packed: Context) -> None:
         path = packed.shards / shard.name
         assert hashlib.sha256(path.read_bytes()).hexdigest() == shard.sha256 and path.stat().st_size == shard.bytes
         with tarfile.open(path) as tar:
-            found = [(m.name, m.offset, m.size, m.mtime, m.mode) for m in tar]
-        assert found == [(*m, 0, 0o644) for i in range(shard.samples) for m in index.members(shard, i)]
+            headers = [(m.name, m.offset, m.size, m.mtime, m.mode) for m in tar]
+        assert headers == [(*m, 0, 0o644) for i in range(shard.samples) for m in index.members(shard, i)]
 
 
 def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
@@ -81,7 +81,7 @@ def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
 
 def test_other_caches_of_the_same_images_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:
     other = dataclasses.replace(packed, cache=tmp_path / "cache")
-    fill(dataclasses.replace(other, limit=10), "content", COUNT)  # computed in two goes, in another folder
+    fill(dataclasses.replace(other, limit=10), "content", COUNT)  # computed in two runs, in another folder
     fill(other, "content", COUNT)
     fill(other, "style", 8)
     stage.run(other)
@@ -117,8 +117,8 @@ def test_killed_while_packing_leaves_no_index_and_the_rerun_the_same_bytes(packe
 
 def test_the_split_is_by_key_alone_and_recorded(packed: Context) -> None:
     for fraction in (0.1, 0.25, 0.5):
-        found = [writer.split_of(f"picture-{i}", fraction) for i in range(2000)]
-        assert abs(found.count("test") / 2000 - fraction) < 0.04
+        splits = [writer.split_of(f"picture-{i}", fraction) for i in range(2000)]
+        assert abs(splits.count("test") / 2000 - fraction) < 0.04
     provenance, listed = index.read_index(packed.shards)
     assert provenance["params"]["test_fraction"] == 0.25
     for shard in listed:

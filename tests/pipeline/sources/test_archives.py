@@ -1,4 +1,4 @@
-"""Archives that lie, loop or have no end: each is a reject with its reason, and the others go on, in bounded memory."""
+"""Archives with false claims, loops or no end: each is a reject with its reason, and the others are read."""
 
 import bz2
 import gc
@@ -65,7 +65,7 @@ PICTURE = header(b"a.jpg", 5) + padded(b"hello")
 
 
 def gzipped(path: Path, *pieces: tuple[bytes, int]) -> Path:
-    """A gzip of pieces, each so many times."""
+    """A gzip of pieces, each repeated."""
     with gzip.open(path, "wb", 1) as file:
         for piece, times in pieces:
             for _ in range(times):
@@ -73,23 +73,23 @@ def gzipped(path: Path, *pieces: tuple[bytes, int]) -> Path:
     return path
 
 
-def lying(kind: int, size: int, told: int) -> bytes:
-    """A zip whose one member unpacks to `size` zeros and says that it is `told`, its checksum right."""
+def lying(kind: int, size: int, claimed: int) -> bytes:
+    """A zip whose one member unpacks to `size` zeros and claims to have `claimed`; its checksum is right."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", kind) as box:
         box.writestr("a.jpg", bytes(size))
     data = bytearray(out.getvalue())
     local, listed = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
     for at in (local + 14, listed + 16):
-        struct.pack_into("<I", data, at, zlib.crc32(bytes(told)))
+        struct.pack_into("<I", data, at, zlib.crc32(bytes(claimed)))
     for at in (local + 22, listed + 24):
-        struct.pack_into("<I", data, at, told)
+        struct.pack_into("<I", data, at, claimed)
     return bytes(data)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small files that claim or unpack to much."""
+    """Small files that claim large sizes, or unpack to them."""
     folder = tmp_path_factory.mktemp("bombs")
     pieces = bytes(1 << 20)
     for name, data in {
@@ -113,7 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TOLD = {
+PROBLEMS = {
     "deflate.zip": "1000",
     "bzip2.zip": "packed by bzip2, which",
     "lzma.zip": "packed by LZMA, which",
@@ -130,10 +130,10 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_bombs_stay_within_their_limits(folder: Path, name: str) -> None:
     said, peak = limited(READ, folder / name, seconds=30)
-    assert TOLD[name] in said and peak < PEAK, (said, peak)
+    assert PROBLEMS[name] in said and peak < PEAK, (said, peak)
 
 
 def test_lists_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,13 +145,13 @@ def test_lists_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "members.zip").write_bytes(listed + end)
     long = header(b"L", 1 << 19, b"L") + b"n" * (1 << 19) + PICTURE
     gzipped(tmp_path / "names.tar.gz", (long, 500), (END, 1))
-    for name, told in (
+    for name, message in (
         ("members.tar.gz", "more than 200000 files, or"),
         ("names.tar.gz", "names of more than 32 million letters; pack it as several archives"),
         ("members.zip", "its list of members is longer than 16 MB; split it"),
     ):
         said, peak = limited(READ, tmp_path / name)
-        assert told in said and peak < PEAK, (name, said, peak)
+        assert message in said and peak < PEAK, (name, said, peak)
     monkeypatch.setattr(archives, "MEMBERS", 3)
     (tmp_path / "four.tar").write_bytes(empty * 4 + END)
     with pytest.raises(BadArchiveError, match="holds more than 3 files"):
@@ -165,7 +165,7 @@ def test_lists_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (PICTURE + header(b"b.jpg", b"\xff" * 10 + b"\xfe\0"), "a file of -512 bytes"),  # leads back to its own header
         (header(b"b.jpg", b"\x80" + b"\xff" * 11), "a file of"),
@@ -180,10 +180,10 @@ def test_lists_of_members_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
         (b"", "its end is missing"),
     ],
 )
-def test_damaged_tars_come_to_an_end(tmp_path: Path, data: bytes, told: str) -> None:
+def test_damaged_tars_come_to_an_end(tmp_path: Path, data: bytes, message: str) -> None:
     for name, content in (("a.tar", data), ("a.tar.gz", gzip.compress(data))):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(BadArchiveError, match=rf"damaged or cut archive \(.*({told})"):
+        with pytest.raises(BadArchiveError, match=rf"damaged or cut archive \(.*({message})"):
             listing(str(tmp_path / name))
 
 
@@ -203,12 +203,12 @@ def test_tars_are_listed_as_python_lists_them(tmp_path: Path, form: int) -> None
     with tarfile.open(path) as tar:
         known = [(info.name, info.offset_data, info.size) for info in tar if not info.isdir()]
         contents = [file.read() for info in tar if info.isreg() and (file := tar.extractfile(info)) is not None]
-    found, reader = listing(str(path)), Reader()
-    assert [(m.name, m.at, m.size) for m in found] == known
-    assert [reader.read(str(path), m.at, m.size) for m in found if not m.problem] == contents
+    listed, reader = listing(str(path)), Reader()
+    assert [(m.name, m.at, m.size) for m in listed] == known
+    assert [reader.read(str(path), m.at, m.size) for m in listed if not m.problem] == contents
 
 
-def test_a_pax_record_may_tell_size_and_sparse_files_are_told(tmp_path: Path) -> None:
+def test_a_pax_record_may_tell_size_and_sparse_files_are_reported(tmp_path: Path) -> None:
     records = record(b"path", "ünï.jpg".encode()) + record(b"size", b"5") + record(b"mtime", b"1.5")
     data = header(b"x", len(records), b"x") + padded(records) + header(b"a.jpg", 0) + padded(b"hello")
     sparse = record(b"GNU.sparse.major", b"1")
@@ -220,16 +220,18 @@ def test_a_pax_record_may_tell_size_and_sparse_files_are_told(tmp_path: Path) ->
 
 
 def test_one_bad_archive_is_a_reject_and_the_rest_goes_on(folder: Path, tmp_path: Path) -> None:
-    for name in TOLD:
+    for name in PROBLEMS:
         (tmp_path / name).symlink_to(folder / name)
     (tmp_path / "good.tar").write_bytes(PICTURE + END)
     for error in (MemoryError, RecursionError, IndexError("list index"), OverflowError, ZeroDivisionError):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(archives.tars, "walk", lambda *_, error=error: raise_(error))
-            found = {source.path: source.problem for source in scan(tmp_path)}
-            assert "damaged or cut archive" in found["good.tar"]
-    found = {source.path: source.problem for source in scan(tmp_path)}
-    assert found["good.tar/a.jpg"] == "" and all(any(path.startswith(name) for path in found) for name in TOLD)
+            problems = {source.path: source.problem for source in scan(tmp_path)}
+            assert "damaged or cut archive" in problems["good.tar"]
+    problems = {source.path: source.problem for source in scan(tmp_path)}
+    assert problems["good.tar/a.jpg"] == "" and all(
+        any(path.startswith(name) for path in problems) for name in PROBLEMS
+    )
 
 
 def raise_(error: type[BaseException] | BaseException) -> None:

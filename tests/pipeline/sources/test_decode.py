@@ -155,7 +155,7 @@ def test_large_jpegs_say_how_much_smaller_they_were_read() -> None:
     assert decode.reduction(encoded(gradient(), "JPEG")) == decode.reduction(encoded(gradient(), "PNG")) == 1
 
 
-def test_what_a_jpegs_decoder_keeps_is_told_by_its_header() -> None:
+def test_what_a_jpegs_decoder_keeps_is_reported_by_its_header() -> None:
     ramp = gradient()
     assert jpeg.coefficients(encoded(ramp, "JPEG")) == 0
     assert jpeg.coefficients(encoded(ramp, "JPEG", progressive=True, subsampling=2)) == 3

@@ -51,10 +51,10 @@ def test_an_archive_has_the_keys_of_its_folder_unpacked_and_is_listed_once(tmp_p
     for kind in ("tar", "gztar", "zip"):
         archive = Path(shutil.make_archive(str(tmp_path / kind), kind, tmp_path / "in"))
         notes = Fingerprints(tmp_path / "notes.json")
-        found = scan(archive, notes)
-        assert {s.key: s.path for s in found} == plain
+        sources = scan(archive, notes)
+        assert {s.key: s.path for s in sources} == plain
         reader = Reader()
-        assert [reader.read(s).decode() for s in found] == [s.path for s in found]
+        assert [reader.read(s).decode() for s in sources] == [s.path for s in sources]
         notes.save()
         garbage = bytes(archive.stat().st_size)
         os.utime(archive, (1, 1))

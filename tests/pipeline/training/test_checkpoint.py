@@ -1,4 +1,4 @@
-"""Training state comes back exactly, and a write that fails or is killed leaves the former file."""
+"""Training state is restored exactly; a write that fails or is killed keeps the old file."""
 
 import os
 import signal
@@ -25,17 +25,17 @@ def test_tensors_and_meta_come_back(tmp_path_factory: pytest.TempPathFactory, ki
     path = tmp_path_factory.mktemp("c") / "deep" / "x.safetensors"
     tensors = {f"t.{i}": (torch.randn(shape) * 9).to(dtype) for i, (dtype, shape) in enumerate(kinds)}
     checkpoint.save(path, tensors, {"step": step, "phase": "stylize"})
-    found, meta = checkpoint.load(path)
-    assert meta == {"step": step, "phase": "stylize"} and found.keys() == tensors.keys()
-    assert all(found[n].dtype == t.dtype and torch.equal(found[n], t) for n, t in tensors.items())
+    loaded, meta = checkpoint.load(path)
+    assert meta == {"step": step, "phase": "stylize"} and loaded.keys() == tensors.keys()
+    assert all(loaded[n].dtype == t.dtype and torch.equal(loaded[n], t) for n, t in tensors.items())
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_views_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
     base = torch.arange(6.0).reshape(2, 3)
     checkpoint.save(tmp_path / "x.safetensors", {"a": base, "b": base.T, "c": base[0]}, {})
-    found, _ = checkpoint.load(tmp_path / "x.safetensors")
-    assert torch.equal(found["b"], base.T) and torch.equal(found["c"], base[0])
+    loaded, _ = checkpoint.load(tmp_path / "x.safetensors")
+    assert torch.equal(loaded["b"], base.T) and torch.equal(loaded["c"], base[0])
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "missing"])
@@ -109,7 +109,7 @@ def step(model: nn.Sequential, optimiser: torch.optim.Optimizer, number: int) ->
 
 @given(st.integers(0, 5), st.sampled_from(["adam", "adamw", "sgd"]))
 @settings(max_examples=15, deadline=None)
-def test_an_optimiser_goes_on_to_the_bit(tmp_path_factory: pytest.TempPathFactory, cut: int, kind: str) -> None:
+def test_an_optimiser_resumes_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, cut: int, kind: str) -> None:
     path = tmp_path_factory.mktemp("o") / "x.safetensors"
 
     def optimiser_of(model: nn.Sequential) -> torch.optim.Optimizer:

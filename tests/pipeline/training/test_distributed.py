@@ -1,4 +1,4 @@
-"""Training on several processes: two of them, met over gloo, do what one does."""
+"""Distributed training: two processes, connected over gloo, give the same result as one."""
 
 import json
 import os
@@ -27,7 +27,7 @@ train.run(ctx, shipped=False, steps=int(steps))
 
 
 def launch(base: Path, run: str, processes: int, steps: int) -> subprocess.CompletedProcess:
-    """Train in `runs/<run>` with so many processes."""
+    """Train in `runs/<run>` with this many processes."""
     script = base / "train.py"
     script.write_text(SCRIPT)
     starter = [sys.executable]
@@ -61,12 +61,12 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     one, two = (checkpoint.load(tmp_path / "runs" / run / "checkpoint.safetensors")[0] for run in ("alone", "both"))
     assert one.keys() == two.keys()
     far = {name: float((one[name] - two[name]).abs().max()) for name in one if name.startswith("hyper.")}
-    assert max(far.values()) < 1e-3, sorted(far, key=far.__getitem__)[-3:]  # Adam turns rounding of tiny gradients big
+    assert max(far.values()) < 1e-3, sorted(far, key=far.__getitem__)[-3:]  # Adam amplifies rounding
     assert torch.equal(one["hyper.content.project.weight"].isfinite().all(), torch.tensor(True))
 
 
 @pytest.mark.weights
-def test_processes_that_cannot_share_a_batch_are_told(tmp_path: Path) -> None:
+def test_processes_that_cannot_share_a_batch_are_reported(tmp_path: Path) -> None:
     small_run.write_shards(small_run.context(tmp_path, ""), count=5)
-    found = launch(tmp_path, "three", 3, 1)
-    assert found.returncode != 0 and "does not split evenly over 3 process(es)" in found.stderr
+    result = launch(tmp_path, "three", 3, 1)
+    assert result.returncode != 0 and "does not split evenly over 3 process(es)" in result.stderr

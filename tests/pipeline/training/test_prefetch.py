@@ -1,4 +1,4 @@
-"""Data made ahead: the next step's while this one runs, each once, and errors come with their own step."""
+"""Prefetching: the data of the next step loads while this one runs, once, and an error is raised in its own step."""
 
 import threading
 
@@ -20,7 +20,7 @@ def test_the_next_step_is_made_while_this_one_runs() -> None:
         assert prefetched[5] == 50
         assert started.wait(10)  # nobody has asked for step 6 yet
         assert [prefetched[6], prefetched[7]] == [60, 70]
-        assert prefetched[2] == 20  # a jump costs what was made in vain, no more
+        assert prefetched[2] == 20  # after a jump only the prefetched data is lost
     assert made[:3] == [5, 6, 7] and made.count(2) == 1
 
 

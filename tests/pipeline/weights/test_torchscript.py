@@ -1,4 +1,4 @@
-"""Untrusted code: of a TorchScript archive the tensors are read, bit for bit, and nothing in it is ever run."""
+"""TorchScript archives of unknown origin: their tensors are read bit for bit, and nothing in them is ever run."""
 
 import re
 import warnings
@@ -27,7 +27,7 @@ ROOT = Path(torchscript.__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_cache(tmp_path / "cache", monkeypatch)
-    warnings.simplefilter("ignore", FutureWarning)  # torch would rather have TorchScript forgotten
+    warnings.simplefilter("ignore", FutureWarning)  # torch warns that TorchScript is deprecated
 
 
 class Evil(nn.Module):
@@ -122,14 +122,14 @@ def test_tensors_are_those_of_the_state_dict(tmp_path: Path) -> None:
         "repeated": torch.ones(1).expand(3, 4),
     }
     path = scripted(tmp_path / "net.pt", state, sizes=[3, 4], title="ä", rate=0.5, on=True, pair=(1, 2))
-    found = torchscript.read(path)
-    wanted = torch.jit.load(str(path)).state_dict()
-    assert list(found.tensors) == list(wanted)
-    for name, t in wanted.items():
-        assert found.tensors[name].dtype == t.dtype and torch.equal(found.tensors[name], t), name
-    told = {"sizes": [3, 4], "title": "ä", "rate": 0.5, "on": True, "pair": (1, 2)}
-    assert told.items() <= found.attributes.items()
-    assert torchscript.read(path.read_bytes()).tensors.keys() == found.tensors.keys()
+    script = torchscript.read(path)
+    expected = torch.jit.load(str(path)).state_dict()
+    assert list(script.tensors) == list(expected)
+    for name, t in expected.items():
+        assert script.tensors[name].dtype == t.dtype and torch.equal(script.tensors[name], t), name
+    attributes = {"sizes": [3, 4], "title": "ä", "rate": 0.5, "on": True, "pair": (1, 2)}
+    assert attributes.items() <= script.attributes.items()
+    assert torchscript.read(path.read_bytes()).tensors.keys() == script.tensors.keys()
 
 
 def test_any_known_network_may_come_as_torchscript(tmp_path: Path) -> None:
@@ -147,23 +147,23 @@ def test_the_published_names_come_out_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "message"),
     [
         ({"input_resolution": 224}, "whose input_resolution is 224; expected 448"),
         ({"output_indices": [2, 5, 8, 11]}, r"whose output_indices is a list; expected \[3, 5, 7, 11\]"),
         ({"out_size": 512}, "whose out_size is 512; expected a height and a width"),
     ],
 )
-def test_a_network_that_works_otherwise_is_refused(tmp_path: Path, attributes: dict, told: str) -> None:
+def test_a_network_that_works_otherwise_is_refused(tmp_path: Path, attributes: dict, message: str) -> None:
     path = scripted(tmp_path / "net.pt", farl(11), **attributes)
-    assert re.search(told, refused(path, "farl-lapa"))
+    assert re.search(message, refused(path, "farl-lapa"))
 
 
 def test_no_instruction_of_its_pickle_gets_to_run(tmp_path: Path) -> None:
     trap = tmp_path / "ran"
     for name, body in calls(trap).items():
-        told = refused(archive(tmp_path / "net.pt", HEAD + body), tmp_path / "kept.safetensors")
-        assert re.search(r"a pickle (that|with) .*, which weights never need; nothing in it was run", told), name
+        message = refused(archive(tmp_path / "net.pt", HEAD + body), tmp_path / "kept.safetensors")
+        assert re.search(r"a pickle (that|with) .*, which weights never need; nothing in it was run", message), name
         assert not trap.exists(), name
 
 
@@ -185,12 +185,12 @@ def test_no_instruction_of_its_pickle_gets_to_run(tmp_path: Path) -> None:
     ],
 )
 def test_instructions_are_for_what_they_are_for(tmp_path: Path, body: bytes) -> None:
-    told = refused(archive(tmp_path / "net.pt", HEAD + body))
-    assert re.search(r"a pickle (that|with) .*, which weights never need", told) or "damaged" in told
+    message = refused(archive(tmp_path / "net.pt", HEAD + body))
+    assert re.search(r"a pickle (that|with) .*, which weights never need", message) or "damaged" in message
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (tensor(4, (5,), (1,)), "outside its 4 numbers"),
         (tensor(4, (4,), (1,), 1), "outside its 4 numbers"),
@@ -203,9 +203,9 @@ def test_instructions_are_for_what_they_are_for(tmp_path: Path, body: bytes) -> 
         (storage(4), "without named tensors"),
     ],
 )
-def test_tensors_lie_inside_their_storage(tmp_path: Path, body: bytes, told: str) -> None:
+def test_tensors_lie_inside_their_storage(tmp_path: Path, body: bytes, message: str) -> None:
     path = archive(tmp_path / "net.pt", module(text("x") + body), {"net/data/0": bytes(16)})
-    assert told in refused(path)
+    assert message in refused(path)
 
 
 def test_modules_within_themselves_come_to_an_end(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_modules_within_themselves_come_to_an_end(tmp_path: Path) -> None:
 def test_archives_that_no_pytorch_wrote(tmp_path: Path) -> None:
     good, path = module(text("x") + tensor(4, (4,), (1,))), tmp_path / "net.pt"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name that is there twice
+        warnings.simplefilter("ignore")  # zipfile warns about a name that occurs twice
         for members in ({"net/data.pkl": b""}, {"other/data/0": bytes(16)}, {"net/../data/0": bytes(16)}):
             assert "several roots; expected one that PyTorch wrote" in refused(archive(path, good, members))
     assert "without net/data/0" in refused(archive(path, good))

