@@ -211,15 +211,8 @@ def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
         ("prov-no-columns.h5", "names no columns"),
     ],
 )
-<<<<<<< HEAD
-def test_known_hostile_caches(name: str, told: str, tmp_path: Path) -> None:
+def test_known_hostile_caches(name: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "images.h5").write_bytes((SHARED / name).read_bytes())
     said, peak = limited(LOOK, tmp_path / "images.h5")
-    assert told in said.splitlines()[0] and "problem" in said and peak < 300, (said, peak)
-=======
-def test_known_hostile_caches(name: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes((SHARED / name).read_bytes())
-    said, peak = limited(LOOK, tmp_path / name)
     assert message in said.splitlines()[0] and "problem" in said and peak < 300, (said, peak)
->>>>>>> prose1
     assert "\x1b" not in said
