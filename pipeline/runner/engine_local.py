@@ -6,8 +6,9 @@ from pipeline.caches import writer as parts
 from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
 from pipeline.progress import Progress
+from pipeline.runner import compute as shared
 from pipeline.runner import staleness as planning
-from pipeline.runner.compute import PART_BYTES, PART_SECONDS, width, work
+from pipeline.runner.compute import width, work
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import Plan
 
@@ -24,7 +25,7 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
         for done in work(stage, stage.open(ctx), collection, ctx, plan.inputs, plan.todo):
             batch.extend(done)
             progress.add(len(done), len(done.rejects))
-            if batch.nbytes > PART_BYTES or time.monotonic() - opened > PART_SECONDS:
+            if batch.nbytes > shared.PART_BYTES or time.monotonic() - opened > shared.PART_SECONDS:
                 parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
                 plan.inputs.fingerprints.save()
                 batch, opened = PendingRows.empty(), time.monotonic()

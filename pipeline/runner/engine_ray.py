@@ -15,7 +15,7 @@ from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.progress import Progress
-from pipeline.runner import compute as runner
+from pipeline.runner import compute as shared
 from pipeline.runner import staleness as planning
 from pipeline.runner.spec import StageSpec, Worker
 from pipeline.runner.staleness import Inputs, Plan
@@ -55,10 +55,10 @@ class StageActor:
         path = self.ctx.file(self.collection, self.stage.output)
         inputs = Inputs(input_digests, sources, self.parents, Fingerprints(None))
         batch = PendingRows.empty()
-        for done in runner.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
+        for done in shared.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
             batch.extend(done)
         provenance = planning.provenance(self.stage, self.ctx, inputs)
-        parts.write_part(path, batch, self.stage.columns, runner.width(self.stage), provenance, number)
+        parts.write_part(path, batch, self.stage.columns, shared.width(self.stage), provenance, number)
         seconds = time.monotonic() - start
         return PartResult(len(keys), len(batch.rejects), batch.nbytes, seconds, inputs.fingerprints.news)
 
@@ -131,8 +131,8 @@ def _result(task: Any, stage: StageSpec) -> PartResult:
 
 def _next_size(done: PartResult, least: int, most: int) -> int:
     """How many keys the next part takes: as large as a part of the local engine, with some left for every actor."""
-    by_time = runner.PART_SECONDS / max(done.seconds / done.keys, 1e-9)
-    by_bytes = runner.PART_BYTES / max(done.nbytes / done.keys, 1)
+    by_time = shared.PART_SECONDS / max(done.seconds / done.keys, 1e-9)
+    by_bytes = shared.PART_BYTES / max(done.nbytes / done.keys, 1)
     return max(least, int(min(by_time, by_bytes, most)))
 
 

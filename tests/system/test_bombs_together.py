@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pipeline.sources.test_archives import PEAK, SHARED, TOLD, folder  # noqa: F401
+from tests.pipeline.sources.test_archives import PEAK, PROBLEMS, SHARED, folder  # noqa: F401
 from tests.pipeline.sources.test_decode import BOMBS, flat
 from tests.support.limits import limited
 
@@ -24,7 +24,7 @@ except SystemExit as left:
 def test_the_stage_goes_on_beside_every_hostile_input(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     content = tmp_path / "content"
     content.mkdir()
-    for source in [*(folder / name for name in TOLD), *(SHARED.iterdir() if SHARED.is_dir() else ())]:
+    for source in [*(folder / name for name in PROBLEMS), *(SHARED.iterdir() if SHARED.is_dir() else ())]:
         (content / source.name).symlink_to(source)
     for number, (side, mode, kind, options) in enumerate(BOMBS):
         (content / f"{number}.{kind.lower()}").write_bytes(flat(side, mode, kind, **options))

@@ -37,7 +37,7 @@ BAD = {
 KILLING = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.runner import run as runner
+from pipeline.runner import compute as runner
 from stages.cli import main
 left, replace = int(sys.argv[1]), Path.replace
 def killing(self, target):

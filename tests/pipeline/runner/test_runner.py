@@ -208,7 +208,7 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
     whole = contents(ctx.file("content", "images"))
     killed = dataclasses.replace(ctx, cache=tmp_path / "killed")
     code = (
-        "import pathlib; from pipeline import profile; from pipeline.runner import run as runner\n"
+        "import pathlib; from pipeline import profile; from pipeline.runner import compute as runner\n"
         "from tests.support import two_stages as t\n"
         "runner.PART_SECONDS = 0.02\n"
         f"folder, cache = pathlib.Path({str(ctx.content)!r}), pathlib.Path({str(killed.cache)!r})\n"
