@@ -9,7 +9,10 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from stages.apply.portrait import in_region
 from stages.apply.reader import PortraitReader
+from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
+
+REFINE = 10  # steps of refinement unless others are asked for
 
 
 def run(
@@ -22,9 +25,11 @@ def run(
     hair: Path | None = None,
     face: Path | None = None,
     background: Path | None = None,
+    refine: int | None = None,
 ) -> int:
     """Write the stylised portrait. `hair`, `face` and `background` override `style` in their region.
 
+    `refine` steps of refinement follow the prediction; None takes REFINE of them where refinement can be had.
     Raises: UserError when the options are wrong (2; checked before anything is loaded), or an image cannot be used (1).
     """
     if output.suffix.lower() not in images.SUFFIXES:
@@ -37,6 +42,14 @@ def run(
         raise UserError(
             f"there is no style for {missing}; name one with --style, or one for each of the three regions", 2
         )
+    refinable = not chosen and strength == 1 and ctx.profile.train.refinement_iterations == 1
+    if refine and not refinable:
+        raise UserError(
+            f"--refine is {refine}; refinement takes one style for all regions at full strength, and a profile with "
+            "train.refinement_iterations = 1; leave --refine out, or the other options",
+            2,
+        )
+    steps = REFINE if refine is None and refinable else refine or 0
     for path in filter(None, (content, style, *chosen.values())):
         if not path.is_file():
             raise UserError(f"{path}: is not a file; expected an image", 2)
@@ -45,7 +58,11 @@ def run(
     target = read(style, "style") if style else read(chosen["face"], "style")
     for name, path in chosen.items():
         target = in_region(target, REGIONS.index(name), read(path, "style"))
-    image = Stylist(ctx).stylize(portrait, target, strength)
+    stylist = Stylist(ctx)
+    if steps:
+        image = images.to_arrays(Refinement(ctx, stylist)(portrait, target, steps))[0]
+    else:
+        image = stylist.stylize(portrait, target, strength)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, images.encode(image, output.suffix.lower()))
     print(output)

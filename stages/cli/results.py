@@ -74,6 +74,11 @@ def demo(**common: Any) -> None:
 @click.option("--hair", type=FILE, help="Another style image for the hair.")
 @click.option("--face", type=FILE, help="Another style image for the face.")
 @click.option("--background", type=FILE, help="Another style image for the background.")
+@click.option(
+    "--refine",
+    type=click.IntRange(min=0),
+    help="Steps of refinement for this pair; 0 for none [default: 10, for one style at full strength].",
+)
 def stylize(
     content: Path,
     output: Path,
@@ -82,12 +87,13 @@ def stylize(
     hair: Path | None,
     face: Path | None,
     background: Path | None,
+    refine: int | None,
     **settings: Any,
 ) -> None:
     """Stylise one portrait by one image, portrait or not."""
     from stages.apply import stylize as stage
 
-    chosen = given(style=style, strength=strength, hair=hair, face=face, background=background)
+    chosen = given(style=style, strength=strength, hair=hair, face=face, background=background, refine=refine)
     finish(stage.run(context(settings), content=content, output=output, **chosen))
 
 

@@ -176,6 +176,12 @@ def test_a_step_of_training_then_a_stylised_picture(folder: Path, made: Context,
     result = call("stylize", *pair, "-o", tmp_path / "deep" / "out.png", "--strength=0.5", *options)
     assert result.exit_code == 0, result.output
     assert images.decode((tmp_path / "deep" / "out.png").read_bytes()).shape == (256, 256, 3)
+    results = {}
+    for name, refine in (("plain", ["--refine=0"]), ("refined", ["--refine=2"])):
+        result = call("stylize", *pair, "-o", tmp_path / f"{name}.png", *refine, *options)
+        assert result.exit_code == 0, result.output
+        results[name] = images.decode((tmp_path / f"{name}.png").read_bytes()).astype(int)
+    assert 0.1 < np.abs(results["plain"] - results["refined"]).mean() < 60
     refused = call("stylize", f"--content={folder / 'nobody.jpg'}", pair[1], "-o", tmp_path / "out.png", *options)
     assert refused.exit_code == 1 and "nobody.jpg: no face found" in refused.stderr
     assert not (tmp_path / "out.png").exists()
@@ -187,6 +193,11 @@ def test_a_step_of_training_then_a_stylised_picture(folder: Path, made: Context,
         (["--style=b.jpg", "-o", "out.txt"], "out.txt: expected an image's name"),
         (["--hair=b.jpg", "-o", "out.png"], "no style for --face, --background"),
         (["--style=b.jpg", "-o", "out.png"], "a.jpg: is not a file"),
+        (
+            ["--style=b.jpg", "-o", "out.png", "--refine=3", "--strength=0.5"],
+            "--refine is 3; refinement takes one style",
+        ),
+        (["--style=b.jpg", "-o", "out.png", "--refine=3", "--hair=c.jpg"], "--refine is 3; refinement takes one style"),
     ],
 )
 def test_wrong_use_of_stylize_is_told_in_one_line(given: list[str], message: str) -> None:
