@@ -33,6 +33,11 @@ def is_shard_name(name: str) -> bool:
     return SHARD.fullmatch(name) is not None
 
 
+def is_index(path: Path) -> bool:
+    """Whether a file begins as the index of our shards does."""
+    return _head(path).startswith(INDEX_MARK)
+
+
 def is_lock(content: bytes) -> bool:
     """Whether a lock file of ours could hold this: nothing, or who holds it."""
     return not content or content.startswith(LOCK_MARK)

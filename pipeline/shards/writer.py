@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import sys
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline import SCHEMA, ours
-from pipeline.files import replacing, write_atomic
+from pipeline.files import move_aside, replacing, write_atomic
 from pipeline.hashing import digest
 from pipeline.shards.index import BLOCK, MEMBERS, Shard, padded
 
@@ -42,7 +43,7 @@ def write(
     The old index is removed first, so a killed run is never taken for a finished one.
     Raises: UserError when a file cannot be written.
     """
-    (folder / "index.json").unlink(missing_ok=True)
+    drop_index(folder)
     shards: list[Shard] = []
     for collection, split, samples in groups:
         remaining = _Peekable(samples)
@@ -57,6 +58,15 @@ def write(
     index = {"schema": SCHEMA, "provenance": provenance, "members": MEMBERS, "shards": [asdict(s) for s in shards]}
     write_atomic(folder / "index.json", json.dumps(index, sort_keys=True).encode())
     return shards
+
+
+def drop_index(folder: Path) -> None:
+    """Remove index.json; one that none of ours begins like is moved aside."""
+    path = folder / ours.INDEX
+    if ours.is_index(path):
+        path.unlink()
+    elif os.path.lexists(path):
+        move_aside(path)
 
 
 def refill(folder: Path, shard: Shard, samples: Iterable[tuple[str, Sample]]) -> bool:

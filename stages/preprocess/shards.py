@@ -63,7 +63,7 @@ def repack(ctx: Context, names: set[str]) -> None:
                 samples = _samples(ctx, shard.collection, shard.split, caches, shard.keys, progress)
                 sound = writer.refill(folder, shard, samples) and sound
         if not sound:
-            path.unlink(missing_ok=True)
+            writer.drop_index(folder)
     if not sound:
         run(ctx)
 

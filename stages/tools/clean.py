@@ -66,6 +66,8 @@ def _say(text: str) -> None:
 def main() -> None:
     """Clean the folder that is the only argument."""
     try:
+        if not sys.argv[1]:
+            raise UserError("no folder named; name the cache's with CACHE=dir", 2)
         run(Path(sys.argv[1]))
     except UserError as error:
         _say(f"make clean: {error}")

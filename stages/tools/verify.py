@@ -84,6 +84,13 @@ def check(ctx: Context) -> list[Problem]:
 def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem]:
     """Every problem of one collection's caches and parts."""
     mains: dict[str, tuple[dict[str, Any], dict[str, Entry]]] = {}
+    try:
+        os.listdir(folder)  # noqa: PTH208 - globbing takes a folder that may not be read for an empty one
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield _unread(folder, error)
+        return
     there = [*sorted(folder.glob("*.h5")), *sorted(folder.glob("*.parts/*.h5"))]
     own = [path for path in there if ours.is_cache_name(path.relative_to(folder))]
     if foreign := sorted(str(path.relative_to(folder)) for path in set(there) - set(own)):

@@ -157,3 +157,8 @@ def test_an_environment_is_made_where_it_was_named(door: Door, tmp_path: Path) -
     (door.venv / ".hypernst-ready").unlink()
     door.make("-n", "setup")
     assert f"-m venv --clear {shlex.quote(str(door.venv))}" in door.said.replace("'\\''", "'\"'\"'")
+
+
+def test_clean_of_no_folder_is_refused(door: Door) -> None:
+    door.make("clean", "CACHE=", status=2)
+    assert "no folder named; name the cache's with CACHE=dir" in door.said

@@ -149,3 +149,25 @@ def test_the_damaged_is_moved_aside(ctx: Context, monkeypatch: pytest.MonkeyPatc
     verify.run(ctx, repair=True)
     assert not cache.exists() and not tar.exists()
     assert (cache.with_name("latents.h5.bad").read_bytes(), tar.with_name(tar.name + ".bad").read_bytes()) == lost
+
+
+def test_a_folder_that_may_not_be_read_is_not_empty(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.listdir
+
+    def listdir(path: Path) -> list[str]:
+        if path == ctx.cache / "style":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert verify.run(ctx) == 1
+    with pytest.raises(UserError, match=r"style: may not be read by this user"):
+        verify.run(ctx, repair=True)
+
+
+def test_packing_moves_an_index_of_others_aside(ctx: Context) -> None:
+    (ctx.shards / "index.json").write_text('{"mine": 1}')
+    (ctx.shards / "mine.tar").write_bytes(b"mine")
+    shards.run(ctx)
+    assert (ctx.shards / "index.json.bad").read_text() == '{"mine": 1}'
+    assert (ctx.shards / "mine.tar").read_bytes() == b"mine" and verify.run(ctx) == 0
