@@ -165,7 +165,7 @@ def test_labels_that_cannot_be_grouped_are_told_first(tmp_path: Path) -> None:
 
 def test_what_is_no_network_of_farls_is_told_before_it_runs(tmp_path: Path) -> None:
     for file, why in (
-        ("mine.pt", "a TorchScript file is never run: `hypernst weights import"),
+        ("mine.pt", "a TorchScript file is never run; run `hypernst weights import"),
         ("cut.safetensors", "is not a readable safetensors file"),
     ):
         (tmp_path / file).write_bytes(b"PK")
