@@ -17,7 +17,9 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     picture.write_bytes(b"astronaut")
     monkeypatch.setattr(samples.weights, "path", lambda _: picture)
     monkeypatch.setattr(samples, "_recipe", lambda ctx: {"seed": ctx.profile.seed})
-    monkeypatch.setattr(samples, "generate_faces", lambda ctx, folder: (folder / f"face-{ctx.limit}.jpg").write_bytes(b"f"))
+    monkeypatch.setattr(
+        samples, "generate_faces", lambda ctx, folder: (folder / f"face-{ctx.limit}.jpg").write_bytes(b"f")
+    )
     monkeypatch.setattr(samples, "choose_paintings", lambda folder: (folder / "klimt.jpg").write_bytes(b"painting"))
     return Context(profile.load("tiny"), cache=tmp_path / "cache", limit=1)
 
