@@ -44,7 +44,7 @@ def is_lock(content: bytes) -> bool:
 
 
 def samples(folder: Path) -> tuple[Any, list[Path]]:
-    """The recipe in the samples.json of `folder` and the pictures that it lists; (None, []) where it tells nothing."""
+    """The recipe in the samples.json of `folder` and the images that it lists; (None, []) where it tells nothing."""
     try:
         told = json.loads((folder / SAMPLES).read_bytes())
         recipe, names = told["recipe"], [Path(name) for name in told["files"]]

@@ -1,7 +1,7 @@
-"""What a portrait's latent is optimised by: LPIPS-vgg of the face, enlarged, and of the whole picture, and pixels.
+"""What a portrait's latent is optimised by: LPIPS-vgg of the face, enlarged, and of the whole image, and pixels.
 
-LPIPS of the whole picture alone loses the person, since a face is a quarter of it. The face has a share of its own:
-it is seen at 84 x 96 px, beside the whole picture at 96 px. No part of this is a measure that inversions are
+LPIPS of the whole image alone loses the person, since a face is a quarter of it. The face has a share of its own:
+it is seen at 84 x 96 px, beside the whole image at 96 px. No part of this is a measure that inversions are
 judged by (LPIPS-alex, an identity network).
 """
 
@@ -14,22 +14,22 @@ from torch import Tensor
 from models.metrics.lpips import EPSILON, LPIPS
 
 FACE = (slice(72, 216), slice(64, 192))  # rows and columns of an aligned face at 256 px: brows to chin, both cheeks
-SEEN, SEEN_WHOLE = (96, 84), (96, 96)  # px at which the face and the whole picture are compared
-WHOLE = 1.4  # weight of the whole picture
+SEEN, SEEN_WHOLE = (96, 84), (96, 96)  # px at which the face and the whole image are compared
+WHOLE = 1.4  # weight of the whole image
 ALL = torch.ones(())  # weight of every pixel
 TAPS = 4  # of LPIPS-vgg's five: the deepest costs a tenth and changes nothing
 
 
 @dataclass(frozen=True)
 class Target:
-    """A picture [1, 3, 256, 256] and the features of its views."""
+    """A image [1, 3, 256, 256] and the features of its views."""
 
     picture: Tensor
     features: list[list[Tensor]]
 
 
 class FaceLoss:
-    """Distance of a picture to a target, both aligned portraits [1, 3, 256, 256] in [-1, 1].
+    """Distance of a image to a target, both aligned portraits [1, 3, 256, 256] in [-1, 1].
 
     `lpips` is LPIPS-vgg; features are computed in `dtype` and in channels-last order.
     """
@@ -50,7 +50,7 @@ class FaceLoss:
         self.lins = [lpips.get_buffer(f"lin_{i}") for i in range(TAPS)]
 
     def target(self, x: Tensor) -> Target:
-        """What a picture is compared with."""
+        """What a image is compared with."""
         with torch.no_grad():
             return Target(x, [self._features(view) for view in self._views(x)])
 

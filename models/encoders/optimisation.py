@@ -1,8 +1,8 @@
 """Hybrid inversion (Zhu et al. 2020): from an encoder's latent down by L-BFGS in the loss's own metric.
 
 A step of the same length in W+ changes a face beyond recognition in one direction and invisibly in another. `Metric`
-holds the average of J^T J over drawn faces, J the derivative of all that the loss compares by the latent (the matrix of
-Gauss and Newton), and optimisation takes place in coordinates in which that average is the identity.
+holds the average of J^T J over generated faces, J the derivative of all that the loss compares by the latent (the
+matrix of Gauss and Newton), and optimisation takes place in coordinates in which that average is the identity.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class Metric(nn.Module):
 
 
 def optimise(latent: Tensor, deviation: Tensor, metric: Metric, loss: Callable[[Tensor], Tensor], steps: int) -> Tensor:
-    """The latent [1, S, 512] after `steps` gradients of `loss`, of one picture, so that no batch counts.
+    """The latent [1, S, 512] after `steps` gradients of `loss`, of one image, so that no batch counts.
 
     The metric's L num_ws move, the others (which the 256 px cut does not read) stay. Deterministic.
     """

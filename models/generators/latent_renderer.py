@@ -26,13 +26,13 @@ def narrow_type(device: str | torch.device) -> torch.dtype:
 
 
 def _image(rows: Tensor) -> Tensor:
-    """Rows [side * side, C] seen as a picture [1, C, side, side] in channels-last order."""
+    """Rows [side * side, C] seen as a image [1, C, side, side] in channels-last order."""
     side = round(rows.shape[0] ** 0.5)
     return rows.view(1, side, side, -1).permute(0, 3, 1, 2)
 
 
 def _rows(image: Tensor) -> Tensor:
-    """The rows of a picture [1, C, S, S]."""
+    """The rows of a image [1, C, S, S]."""
     return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
 
 
@@ -150,7 +150,7 @@ class LatentRenderer:
         )
 
     def __call__(self, latent: Tensor) -> Tensor:
-        """The picture of one latent [1, 18, 512], float32 in about [-1, 1]. Raises: ValueError for another shape."""
+        """The image of one latent [1, 18, 512], float32 in about [-1, 1]. Raises: ValueError for another shape."""
         if latent.ndim != 3 or latent.shape[0] != 1:
             raise ValueError(f"the renderer takes one latent [1, num_ws, 512], got {tuple(latent.shape)}")
         first = self.generator.conv1(self.generator.constant, latent[:, 0])

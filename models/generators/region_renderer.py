@@ -147,7 +147,7 @@ class RegionRenderer:
         self.early = _rows(early)[:, _wavelet_order(early.shape[1])].to(dtype).contiguous()
 
     def __call__(self, deltas: Sequence[Tensor]) -> Tensor:
-        """The picture [1, 3, 256, 256], float32 in about [-1, 1], of the deltas of all rows."""
+        """The image [1, 3, 256, 256], float32 in about [-1, 1], of the deltas of all rows."""
         rows, index = self.early, 1 + 2 * self.depth
         for up, slot, order, *convs in self.rows.blocks[self.depth :]:
             rows = _Up.apply(rows, up(self.latent[:, slot]).flatten()[order] * 0.5)

@@ -31,7 +31,7 @@ class _Moments(torch.autograd.Function):
 
 
 class NarrowRegionStyleLoss(RegionStyleLoss):
-    """`RegionStyleLoss` of one picture [1, 3, 256, 256] at a time, its activations in `dtype`."""
+    """`RegionStyleLoss` of one image [1, 3, 256, 256] at a time, its activations in `dtype`."""
 
     def __init__(self, trunk: Trunk, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(trunk.to(memory_format=torch.channels_last))
@@ -44,7 +44,7 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
         return found, shape.float()
 
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Mean and deviation [1, 4, C] of each feature inside hair, face, background, and the whole picture."""
+        """Mean and deviation [1, 4, C] of each feature inside hair, face, background, and the whole image."""
         masks = torch.stack([(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()], 1)
         found = []
         for f in features:

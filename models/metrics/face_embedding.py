@@ -18,7 +18,7 @@ TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
 
 
 class FaceEmbedding:
-    """Unit codes of the faces in aligned portraits; strangers have a cosine of about 0, one person's pictures of 1.
+    """Unit codes of the faces in aligned portraits; strangers have a cosine of about 0, one person's images of 1.
 
     The face is cut by the average points of FFHQ's alignment, not by a detector, which stylised faces would confuse.
     Raises: ValueError when `model` is not the ONNX file of such a network.
@@ -31,7 +31,7 @@ class FaceEmbedding:
             raise ValueError(f"{model}: OpenCV cannot read this network ({str(error).splitlines()[0]})") from error
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Code [512] of an aligned portrait, RGB [S, S, 3] u8. Raises: ValueError for another form of picture."""
+        """Code [512] of an aligned portrait, RGB [S, S, 3] u8. Raises: ValueError for another form of image."""
         if image.ndim != 3 or image.shape[2] != 3 or image.shape[0] != image.shape[1] or image.dtype != np.uint8:
             raise ValueError(f"a portrait is RGB [S, S, 3] uint8, got {image.dtype} {image.shape}")
         to_face, _ = cv2.estimateAffinePartial2D(alignment.POINTS * len(image), TEMPLATE)

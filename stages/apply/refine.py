@@ -1,7 +1,7 @@
 """Refinement: the deltas that one forward pass predicts, optimised for one portrait and one style (beyond the paper).
 
 Adam on the deltas of the trained layers, on the auxiliary loss of the training: style statistics of VGG16 by region and
-normalised content features, both cached for each picture. Nothing that results are judged by is optimised (no
+normalised content features, both cached for each image. Nothing that results are judged by is optimised (no
 LPIPS-alex, no Inception, no identity network).
 """
 
@@ -47,7 +47,7 @@ class Refinement:
         self._wanted: dict[tuple[str, int], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
 
     def __call__(self, content: Portrait, style: Portrait, steps: int) -> Tensor:
-        """The picture [1, 3, 256, 256] in [-1, 1] of the best deltas among `steps` steps; 0: one forward pass."""
+        """The image [1, 3, 256, 256] in [-1, 1] of the best deltas among `steps` steps; 0: one forward pass."""
         s, codes = self.stylist, self.stylist.codes(content, style, 1.0)
         x, region = images.to_tensor(content.image).to(s.device), torch.from_numpy(content.region)[None].to(s.device)
         latent = torch.from_numpy(content.latent).float()[None].to(s.device)
@@ -88,7 +88,7 @@ class Refinement:
 
     @torch.no_grad()
     def _statistics(self, portrait: Portrait) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """A picture's style statistics by region and content features, computed once."""
+        """A image's style statistics by region and content features, computed once."""
         known = portrait.key, hash(portrait.image.tobytes())
         if known not in self._wanted:
             x = images.to_tensor(portrait.image).to(self.stylist.device)

@@ -58,7 +58,7 @@ def run(
             raise UserError(f"{portraits}: has no folder {name}/; expected content, style, seg and nonportrait", 2)
     for path in filter(None, (sheet, control_sheet, strip)):
         if path.suffix.lower() not in images.SUFFIXES:
-            raise UserError(f"{path}: expected a picture's name, ending in {', '.join(images.SUFFIXES)}", 2)
+            raise UserError(f"{path}: expected an image's name, ending in {', '.join(images.SUFFIXES)}", 2)
     parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
     figure("parser_miou", *parsing.measure(parser, portraits / "seg"))
     works = _files(portraits / "style") + _files(portraits / "nonportrait")
@@ -94,7 +94,7 @@ def prepare(ctx: Context, portraits: Path) -> tuple[list[Portrait], list[Portrai
     found = [list(cached(inside, collection)) for collection in COLLECTIONS]
     for collection, usable in zip(COLLECTIONS, found, strict=True):
         if not usable:
-            raise UserError(f"{portraits / collection}: no usable picture; expected aligned portraits")
+            raise UserError(f"{portraits / collection}: no usable image; expected aligned portraits")
     return found[0], found[1]
 
 

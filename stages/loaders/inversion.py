@@ -24,12 +24,12 @@ from stages.loaders.load import drawn, load, of_kind
 
 
 class Invert(Protocol):
-    """Turns pictures [N, 3, 256, 256] in [-1, 1] into latents [N, num_ws, 512] of its `generator`."""
+    """Turns images [N, 3, 256, 256] in [-1, 1] into latents [N, num_ws, 512] of its `generator`."""
 
     generator: Generator
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Latents of pictures."""
+        """Latents of images."""
 
 
 def inversion(ctx: Context) -> Invert:
@@ -38,7 +38,7 @@ def inversion(ctx: Context) -> Invert:
 
 
 class RandomInversion:
-    """In place of an inverter: takes the picture's colours for z, so that alike pictures have alike latents."""
+    """In place of an inverter: takes the image's colours for z, so that alike images have alike latents."""
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)

@@ -1,4 +1,4 @@
-"""Invert every aligned picture to a W+ latent of the frozen generator, and note how well that went.
+"""Invert every aligned image to a W+ latent of the frozen generator, and note how well that went.
 
 Content is rendered from its latent, so it gets the profile's steps of optimisation; of a style only the codes are used,
 and the encoder's latent is enough.

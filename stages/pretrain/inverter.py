@@ -1,9 +1,9 @@
 """Train the inverter that belongs to the profile's kind of generator; for MobileStyleGAN that is the portable one.
 
-Faces drawn from the generator have known latents, real photos only have to look right. First the linear path is solved
-on drawn faces, and the metric of W+ for the optimisation that follows the encoder is measured on some. Then each step
-takes drawn faces (latent loss, in units of W's deviation) and real pictures (L2 + LPIPS-alex of the generated picture,
-ArcFace's distance if the profile weighs it); a pull of the num_ws towards one another keeps latents editable (e4e's
+Faces generated have known latents, real photos only have to look right. First the linear path is solved on generated
+faces, and the metric of W+ for the optimisation that follows the encoder is measured on some. Then each step takes
+generated faces (latent loss, in units of W's deviation) and real images (L2 + LPIPS-alex of the generated image,
+ArcFace's distance if the profile weighs it); a pull of the W+ layers towards one another keeps latents editable (e4e's
 delta loss, its Eqs. 5-8).
 """
 
@@ -67,7 +67,7 @@ class Setup:
 
 
 def run(ctx: Context, *, data: Path, **options: Any) -> int:
-    """Train on the aligned pictures of folder `data`, as `portable` or `train_e4e.run` do; the same command goes on."""
+    """Train on the aligned images of folder `data`, as `portable` or `train_e4e.run` do; the same command goes on."""
     train = of_kind(ctx, KINDS, NAME)
     if strange := options.keys() - signature(train).parameters.keys():
         raise UserError(f"{NAME}: the encoder of a {ctx.profile.generator.kind} generator has no --{min(strange)}", 2)
@@ -83,7 +83,7 @@ def portable(
     images: int = 8000,
     output: Path = OUTPUT,
 ) -> int:
-    """Solve linear path and metric on `images` drawn faces, then train until `steps` in all, or `minutes` of this call.
+    """Solve linear path and metric on `images` generated faces, then train to `steps` in all, or `minutes` of this call.
 
     0 minutes saves these two alone. Checkpoint and log lie in the run folder; saves `output`.
     """
@@ -165,13 +165,13 @@ def build_setup(ctx: Context, steps: int, refine: bool, probed: int) -> Setup:
 
 
 def draw(photos: pictures.Folder, seed: int, step: int, own: range) -> dict[int, np.ndarray | None]:
-    """The samples numbered `own` of a step: None for those that the generator draws, pictures [1, 256, 256, 3] u8."""
+    """The samples numbered `own` of a step: None for those that the generator draws, images [1, 256, 256, 3] u8."""
     picked = np.random.default_rng([seed, step, DRAWN + REAL]).integers(len(photos), size=DRAWN + REAL)
     return {i: None if i < DRAWN else photos[int(picked[i])][None] for i in own}
 
 
 def train_step(setup: Setup, batch: dict[int, np.ndarray | None], step: int, loop: Loop) -> dict[str, float]:
-    """One optimiser step over DRAWN generated faces and REAL pictures; its losses, means over all processes."""
+    """One optimiser step over DRAWN generated faces and REAL images; its losses, means over all processes."""
     sums = {"latent": 0.0, "lpips": 0.0, "l2": 0.0} | ({"identity": 0.0} if setup.identity else {})
     net, generator, lpips = setup.net, setup.generator, setup.lpips
     for i, picture in batch.items():
@@ -204,7 +204,7 @@ def train_step(setup: Setup, batch: dict[int, np.ndarray | None], step: int, loo
 
 
 def solve(setup: Setup, faces: int) -> None:
-    """Solve the linear path on `faces` drawn faces, and measure the metric at every PROBED-th of so many."""
+    """Solve the linear path on `faces` generated faces, and measure the metric at every PROBED-th of so many."""
     solve_path(setup, faces)
     metric = latent_metric.measure(setup.generator, setup.net.mean, setup.net.deviation, max(1, faces // PROBED))
     if setup.net.metric is not None:
@@ -213,7 +213,7 @@ def solve(setup: Setup, faces: int) -> None:
 
 @torch.no_grad()
 def solve_path(setup: Setup, faces: int) -> None:
-    """Solve the linear path on `faces` drawn faces, with the ridge that does best on a tenth held out."""
+    """Solve the linear path on `faces` generated faces, with the ridge that does best on a tenth held out."""
     net, generator, lpips = setup.net, setup.generator, setup.lpips
     pooled, latents = [], []
     for i in range(faces):
@@ -238,7 +238,7 @@ def solve_path(setup: Setup, faces: int) -> None:
 
 
 def draw_face(net: PortableEncoder, generator: MobileStyleGAN, index: int) -> tuple[Tensor, Tensor]:
-    """Picture [1, 3, 256, 256] and latent [1, 18, 512] of the linear path's face number `index`."""
+    """Image [1, 3, 256, 256] and latent [1, 18, 512] of the linear path's face number `index`."""
     rng = np.random.default_rng([1, index])
     latent = latent_metric.draw(generator, net.mean, net.deviation, rng)
     seen = pictures.to_tensor(spoil(pictures.to_arrays(generator(latent))[0], rng))

@@ -1,4 +1,4 @@
-"""Measure, over drawn faces, how much each direction of W+ changes what an inversion's loss compares: its metric."""
+"""The metric of W+: how much each direction changes what an inversion's loss compares, over generated faces."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def blank(faces: int) -> Metric:
 
 
 def measure(generator: MobileStyleGAN, mean: Tensor, deviation: Tensor, faces: int) -> Metric:
-    """The metric of W+ in units of `deviation` [512], from PROBES random probes of each of `faces` drawn faces."""
+    """The metric of W+ in units of `deviation` [512], from PROBES random probes of each of `faces` generated faces."""
     dtype = narrow_type(mean.device)
     loss = FaceLoss(LPIPS("vgg", weights.tensors("lpips-vgg")).to(mean.device), dtype)
     renderer, found = LatentRenderer(generator, dtype), []

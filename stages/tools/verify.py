@@ -50,7 +50,7 @@ def run(ctx: Context, *, repair: bool = False) -> int:
     """Report every problem, one per line; 1 if there are any left.
 
     `repair` removes just what is bad (rows; a file that HDF5 itself cannot open is moved aside) and what killed runs
-    left half-written, and computes just that again. Raises: UserError when it would have to without knowing enough.
+    left half-written, and recomputes only that. Raises: UserError when it would have to without knowing enough.
     """
     with lock(ctx.cache, "verify --repair") if repair else nullcontext():
         problems = check(ctx)

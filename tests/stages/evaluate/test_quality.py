@@ -148,7 +148,7 @@ def test_its_portraits_go_through_the_stages_into_a_cache_of_their_own(
     monkeypatch.setattr(quality, "run_stage", run_stage)
     usable = {"content": [portrait(1)], "style": []}
     monkeypatch.setattr(quality, "cached", lambda ctx, collection: iter(usable[collection]))
-    with pytest.raises(UserError, match="style: no usable picture"):
+    with pytest.raises(UserError, match="style: no usable image"):
         quality.prepare(Context(profile.load("portable"), cache=folder / "cache"), folder)
     caches = ("images", "latents", "parses", "masks", "aladin")
     assert sorted(ran) == sorted((cache, name) for cache in caches for name in ("content", "style"))
@@ -157,7 +157,7 @@ def test_its_portraits_go_through_the_stages_into_a_cache_of_their_own(
 def test_wrong_use_is_told_before_anything_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parsing, "measure", None)
     ctx = Context(profile.load("portable"))
-    with pytest.raises(UserError, match=r"grid.txt: expected a picture's name"):
+    with pytest.raises(UserError, match=r"grid.txt: expected an image's name"):
         quality.run(ctx, portraits=folder, strip=folder / "grid.txt")
     (folder / "seg").rmdir()
     with pytest.raises(UserError, match="has no folder seg/"):
