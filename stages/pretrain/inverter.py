@@ -83,7 +83,7 @@ def portable(
     images: int = 8000,
     output: Path = OUTPUT,
 ) -> int:
-    """Solve linear path and metric on `images` generated faces, then train to `steps` in all, or `minutes` of this call.
+    """Solve linear path and metric on `images` generated faces, then train to `steps` in all or `minutes` of this call.
 
     0 minutes saves these two alone. Checkpoint and log lie in the run folder; saves `output`.
     """
