@@ -6,7 +6,8 @@ STYLE = """
 :root { color-scheme: light dark }
 body { font: 14px system-ui, sans-serif; margin: 2em; max-width: 100% }
 img { max-width: 100% }
-table { border-collapse: collapse } th { font-weight: normal; color: #777 } td img { width: 128px; display: block }
+table { border-collapse: collapse; display: block; overflow-x: auto } th { font-weight: normal; color: #777 }
+td img, th img { width: 128px; max-width: none; display: block }
 figure { display: inline-block; margin: 8px } pre { overflow-x: auto }
 """
 
