@@ -143,7 +143,8 @@ train-parser: ## distil the portrait parser on DATA=dir
 train-aladin: ## train the style code's projection head on DATA=dir
 
 $(TRAININGS): $(READY)
-	$(BIN)/hypernst $@$(COMMON)$(call option,DATA,data)$(call option,MINUTES,minutes)$(call option,STEPS,steps)
+	$(BIN)/hypernst $@$(COMMON)$(if $(filter-out fit-head,$@),$(call option,DATA,data))$(call \
+		option,MINUTES,minutes)$(call option,STEPS,steps)
 
 test: $(READY) ## run the tests, except those marked slow
 	$(BIN)/python -m pytest
