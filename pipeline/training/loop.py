@@ -29,6 +29,7 @@ from pipeline.files import write_atomic
 from pipeline.locks import lock
 from pipeline.progress import EVERY, say
 from pipeline.training.distributed import ALONE, ProcessGroup
+from pipeline.training.state import State
 
 SAVE_EVERY = 50  # steps
 SKIPS = 100  # a run stops after this many steps in a row that are not finite
@@ -68,6 +69,22 @@ class Loop:
         self._save, self._every, self._spent = save, save_every, spent
         self._minutes, self._asked, self._in_a_row = minutes, False, 0
         self._open = ExitStack()
+
+    @classmethod
+    def of(
+        cls, name: str, state: State, total: int, *, saved: Callable[[int], None] = lambda _: None, **options: Any
+    ) -> "Loop":
+        """A loop that goes on from `state` and saves it in its folder; after each save it calls `saved(step)`.
+
+        The other `options` are those of a Loop.
+        """
+
+        def save(step: int) -> None:
+            state.save(step, loop.seconds)
+            saved(step)
+
+        loop = cls(name, state.path.parent, total, save=save, step=state.step, spent=state.seconds, **options)
+        return loop
 
     def __enter__(self) -> "Loop":
         self._start = self._printed = time.monotonic()

@@ -190,17 +190,7 @@ def fit(
     weight = np.array([w.weight for w in works])
     group = np.unique([w.group for w in works], return_inverse=True)[1]
     setup = Setup(views, weight / weight.sum(), group, steps, seed)
-    loop = Loop(
-        NAME,
-        folder,
-        steps,
-        save=lambda step: state.save(step, loop.seconds),
-        step=state.step,
-        minutes=minutes,
-        images=min(BATCH, len(works)),
-        spent=state.seconds,
-        save_every=SAVE_EVERY,
-    )
+    loop = Loop.of(NAME, state, steps, minutes=minutes, images=min(BATCH, len(works)), save_every=SAVE_EVERY)
     with loop:
         for step in loop:
             loop.tell(train_step(head, state.optimisers["adamw"], setup, step, loop))

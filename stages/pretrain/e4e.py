@@ -111,21 +111,18 @@ def run(
                 measure(setup.net, photos, ctx.profile.seed)
             progress.say(f"{NAME}: starts from {start or 'random weights'}")
 
-        def save(step: int) -> None:
-            state.save(step, loop.seconds)
+        def saved(step: int) -> None:
             grid = _grid(setup, photos, step)
             loop.picture("reconstructions", grid)
             files.write_atomic(folder / "reconstructions.png", images.encode(grid))
 
-        loop = Loop(
+        loop = Loop.of(
             NAME,
-            folder,
+            state,
             steps,
-            save=save,
-            step=state.step,
+            saved=saved,
             minutes=minutes,
             images=batch,
-            spent=state.seconds,
             save_every=SAVE_EVERY,
             process_group=process_group,
         )

@@ -113,21 +113,18 @@ def run(
         )
         state.resume()
 
-        def save(step: int) -> None:
-            state.save(step, loop.seconds)
+        def saved(step: int) -> None:
             faces = _faces(setup, ctx.profile.seed)
             loop.picture("faces", faces)
             files.write_atomic(folder / "faces.png", images.encode(faces))
 
-        loop = Loop(
+        loop = Loop.of(
             NAME,
-            folder,
+            state,
             steps,
-            save=save,
-            step=state.step,
+            saved=saved,
             minutes=minutes,
             images=batch,
-            spent=state.seconds,
             save_every=SAVE_EVERY,
             process_group=process_group,
         )

@@ -106,17 +106,8 @@ def portable(
                 solve(setup, images)
                 state.save(0)
         process_group.broadcast_(setup.net)
-        loop = Loop(
-            NAME,
-            folder,
-            steps,
-            save=lambda step: state.save(step, loop.seconds),
-            step=state.step,
-            minutes=minutes,
-            images=DRAWN + REAL,
-            spent=state.seconds,
-            save_every=SAVE_EVERY,
-            process_group=process_group,
+        loop = Loop.of(
+            NAME, state, steps, minutes=minutes, images=DRAWN + REAL, save_every=SAVE_EVERY, process_group=process_group
         )
         own = range(process_group.rank, DRAWN + REAL, process_group.world_size)
         if refine:

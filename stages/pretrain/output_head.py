@@ -72,17 +72,7 @@ def run(
     }
     state = State(folder / "checkpoint.safetensors", {"head": head}, {"adam": optimiser}, recipe)
     state.resume()
-    loop = Loop(
-        NAME,
-        folder,
-        steps,
-        save=lambda step: state.save(step, loop.seconds),
-        step=state.step,
-        minutes=minutes,
-        images=BATCH,
-        spent=state.seconds,
-        save_every=SAVE_EVERY,
-    )
+    loop = Loop.of(NAME, state, steps, minutes=minutes, images=BATCH, save_every=SAVE_EVERY)
     with loop:
         for step in loop:
             rng = torch.Generator().manual_seed(ctx.profile.seed * steps + step)

@@ -107,17 +107,7 @@ def run(
         folder / "checkpoint.safetensors", {"net": setup.net, "ema": setup.ema}, {"adamw": setup.optimiser}, recipe
     )
     state.resume()
-    loop = Loop(
-        NAME,
-        folder,
-        steps,
-        save=lambda step: state.save(step, loop.seconds),
-        step=state.step,
-        minutes=minutes,
-        images=BATCH,
-        spent=state.seconds,
-        save_every=SAVE_EVERY,
-    )
+    loop = Loop.of(NAME, state, steps, minutes=minutes, images=BATCH, save_every=SAVE_EVERY)
     with loop, Prefetcher(lambda step: sample_batch(faces, ctx.profile.seed, step)) as prefetched:
         for step in loop:
             loop.tell(train_step(setup, prefetched[step], step, loop))

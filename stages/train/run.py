@@ -64,13 +64,10 @@ def _train(
     grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and process_group.is_main else None
     batches = data.pairs(ctx, content, style, state.step, process_group)
     with (
-        Loop(
+        Loop.of(
             "train",
-            ctx.run,
+            state,
             total,
-            save=lambda step: state.save(step, loop.seconds),
-            spent=state.seconds,
-            step=state.step,
             minutes=minutes,
             images=settings.batch,
             save_every=SAVE_EVERY,
