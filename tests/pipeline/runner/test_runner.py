@@ -218,12 +218,12 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
     for i in range(8):
         process = subprocess.Popen(
             [sys.executable, "-c", code],
-            env={**os.environ, "DELAY": "0.01"},
+            env={**os.environ, "DELAY": "0.05"},
             cwd=Path(__file__).parents[3],
             stderr=subprocess.DEVNULL,
         )
         try:
-            process.wait(0.6 + 0.08 * i)
+            process.wait(0.5 + 0.15 * i)
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1
@@ -231,7 +231,7 @@ def test_killed_at_any_moment_the_rerun_ends_as_if_undisturbed(ctx: Context, tmp
     run(READ, killed)
     again = contents(killed.file("content", "images"))
     assert [e[1:] for e in whole[0].values()] == [e[1:] for e in again[0].values()] and whole[1] == again[1]
-    assert kills and not list(killed.cache.rglob(".*.tmp")) and not list(killed.cache.rglob("*.parts"))
+    assert kills > 1 and not list(killed.cache.rglob(".*.tmp")) and not list(killed.cache.rglob("*.parts"))
 
 
 @pytest.mark.slow
