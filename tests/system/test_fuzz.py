@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 from pipeline.shards import index
 from pipeline.sources import archives, decode
 from pipeline.weights import torchscript
-from stages.tools import inspect, verify
+from stages.tools import inspect, verify_checks
 from tests.pipeline.caches.test_hostile_caches import cache
 from tests.support.torchscripts import scripted
 
@@ -234,7 +234,7 @@ def test_caches(rounds: int, tmp_path: Path) -> None:
     looks: list[Callable[[], object]] = [
         lambda: inspect.run(path, full=True),
         lambda: reader.Cache(path).entries(),
-        lambda: [*verify.check_collection(tmp_path)],
+        lambda: [*verify_checks.check_collection(tmp_path)],
     ]
 
     def once(rng: random.Random) -> None:

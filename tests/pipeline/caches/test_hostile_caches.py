@@ -15,21 +15,21 @@ from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Column
 from pipeline.caches.writer import PendingRows
 from pipeline.errors import UserError
-from stages.tools import inspect, verify
+from stages.tools import inspect, verify_checks
 from tests.support.limits import limited
 
 SHARED = Path(os.environ.get("HYPERNST_SHARED", Path(__file__).parents[4] / "shared")) / "inputs" / "hostile"
 COLUMNS = {"note": Column("text"), "image": Column("bytes"), "code": Column("f4", (4,)), "map": Column("u1", (64, 64))}
 LOOK = """
 from pathlib import Path
-from stages.tools import inspect, verify
+from stages.tools import inspect, verify_checks
 from pipeline.errors import UserError
 path = Path(sys.argv[1])
 try:
     print(inspect.run(path, full=True))
 except UserError as fault:
     print(fault)
-for problem in verify.check_collection(path.parent):
+for problem in verify_checks.check_collection(path.parent):
     print('problem', problem)
 """
 
@@ -153,7 +153,7 @@ def test_a_file_that_is_not_ours_is_reported_and_not_followed(name: str, tmp_pat
     with pytest.raises(UserError, match=r"damaged|no cache of this program") as caught:
         inspect.run(path, full=True)
     assert message in str(caught.value)
-    problems = [str(problem) for problem in verify.check_collection(path.parent)]
+    problems = [str(problem) for problem in verify_checks.check_collection(path.parent)]
     assert problems and any(message in text for text in problems)
 
 
@@ -166,7 +166,7 @@ def test_a_digest_that_is_a_number_is_reported(name: str, message: str, tmp_path
 
 def test_a_sound_file_is_read(tmp_path: Path) -> None:
     path = cache(tmp_path / "images.h5")
-    assert "2 rows, 1 rejects" in inspect.run(path, full=True) and not [*verify.check_collection(tmp_path)]
+    assert "2 rows, 1 rejects" in inspect.run(path, full=True) and not [*verify_checks.check_collection(tmp_path)]
     with Cache(path) as opened:
         assert opened.rows(["b"], ["note", "image"]) == [{"note": "n", "image": b"12"}]
 
@@ -192,7 +192,7 @@ def test_values_that_all_lie_in_one_place_are_bounded(tmp_path: Path) -> None:
 
 def test_a_provenance_without_parents_is_a_problem(tmp_path: Path) -> None:
     cache(tmp_path / "images.h5", parents=[1])
-    assert [p.text for p in verify.check_collection(tmp_path)] == ["its provenance names no parents"]
+    assert [p.text for p in verify_checks.check_collection(tmp_path)] == ["its provenance names no parents"]
 
 
 def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:

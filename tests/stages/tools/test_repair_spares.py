@@ -14,7 +14,7 @@ from pipeline.caches.failures import DamagedError, ForeignError
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.preprocess import chain, shards
-from stages.tools import verify
+from stages.tools import verify, verify_checks
 from tests.support.caches import fill
 
 ERRNOS = {
@@ -107,7 +107,7 @@ def test_a_shard_that_cannot_be_read_stays(ctx: Context, number: int, monkeypatc
     def sha256(path: Path) -> str:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(verify.hashing, "sha256", sha256)
+    monkeypatch.setattr(verify_checks.hashing, "sha256", sha256)
     with pytest.raises(UserError, match=tar.name):
         verify.run(ctx, repair=True)
     assert held(ctx) == before

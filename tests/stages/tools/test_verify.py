@@ -13,7 +13,7 @@ from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.preprocess import chain, shards
-from stages.tools import verify
+from stages.tools import verify, verify_checks
 from tests.support.caches import fill, fill_in_place_of_networks, in_place_of_networks
 
 COUNT = 20
@@ -205,7 +205,7 @@ def test_any_flipped_bit_is_found_or_harmless(ctx: Context, name: str) -> None:
     places = {*random.integers(len(whole), size=60), *random.integers(4000, size=60)}  # its own structures come first
     for place in map(int, places):
         flip(path, place)
-        found = list(verify.check_collection(path.parent))
+        found = list(verify_checks.check_collection(path.parent))
         assert found or snapshot(ctx) == rows, place
         path.write_bytes(whole)
 
