@@ -19,6 +19,11 @@ def digest_all(parts: Iterable[bytes]) -> bytes:
     return h.digest()
 
 
+def seed_from(*parts: bytes) -> int:
+    """A seed that follows from content alone, never from its name or its place in a list; below 2**64."""
+    return int.from_bytes(digest(*parts)[:8], "little")
+
+
 def sha256(path: Path) -> str:
     """The sha256 of a file, or of a folder's names and contents in sorted order, as hex digits."""
     if not path.is_dir():

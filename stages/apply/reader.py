@@ -38,7 +38,7 @@ class PortraitReader:
             data = contents(str(path))
         except OSError as e:
             raise UserError(f"{path}: cannot be read ({e.strerror})", 2) from e
-        key = key_of(path.name)  # style windows are sampled by it
+        key = key_of(path.name)
         values: dict[str, Any] = {"source": data}
         for step in self.steps[collection]:
             row = one(self._worker(step), Item(key, values, path.name))

@@ -1,6 +1,5 @@
 """Style codes: the ALADIN code of each region, averaged over windows inside it, and that of the whole image."""
 
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from models.regions import CODE_SIZE, MAP_SIZE, REGION_COUNT
 from pipeline import weights
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
+from pipeline.hashing import seed_from
 from pipeline.runner.run import run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from stages.loaders.style_encoder import TRUNK, check_kind, network
@@ -44,7 +44,7 @@ def spec(ctx: Context) -> StageSpec:
         },
         params=ctx.profile.section_dict("aladin") | {"align_size": ctx.profile.align.size, "seed": ctx.profile.seed},
         weights={name: weights.sha256(name) for name in names},
-        version=1,
+        version=2,  # 2: windows are sampled by the aligned image, not by the key
         batch=8,
         open=open_worker,
     )
@@ -70,7 +70,8 @@ def open_worker(ctx: Context) -> Worker:
         for item in items:
             image = images.to_tensor(images.decode(item["images.image"])).to(ctx.device)
             thresholds = (section.coverage, section.relaxed)
-            seed = zlib.crc32(f"{ctx.profile.seed}:{item.key}".encode())
+            # by what the windows are cut from: the same in the cache and in `stylize`, under any name
+            seed = seed_from(str(ctx.profile.seed).encode(), item["images.image"])
             boxes, iou = sample_region_windows(item["masks.region"], side, section.patches, thresholds, seed)
             valid = boxes[:, 0, 0] >= 0
             with torch.inference_mode():

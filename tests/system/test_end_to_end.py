@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,7 +166,9 @@ def contents(path: Path) -> tuple:
         return cache.provenance, cache.entries(), [{k: np.asarray(v).tobytes() for k, v in r.items()} for r in rows]
 
 
-def test_one_picture_read_alone_gives_what_the_caches_hold(folder: Path, made: Context) -> None:
+def test_one_picture_read_alone_gives_what_the_caches_hold_under_any_name(
+    folder: Path, made: Context, tmp_path: Path
+) -> None:
     read = PortraitReader(made)
     for collection in ("content", "style"):
         for cached in portrait.cached(made, collection):
@@ -173,6 +176,11 @@ def test_one_picture_read_alone_gives_what_the_caches_hold(folder: Path, made: C
             alone = read(folder / name, collection)
             for field in ("key", "image", "region", "latent", "codes", "valid"):
                 assert np.array_equal(getattr(alone, field), getattr(cached, field)), (name, field)
+    renamed = read(shutil.copyfile(folder / GOOD[0], tmp_path / "another name.jpg"), "style")
+    alone = read(folder / GOOD[0], "style")
+    assert renamed.key != alone.key
+    for field in ("image", "region", "latent", "codes", "valid"):
+        assert np.array_equal(getattr(alone, field), getattr(renamed, field)), field
 
 
 def test_a_step_of_training_then_a_stylised_picture(folder: Path, made: Context, tmp_path: Path) -> None:

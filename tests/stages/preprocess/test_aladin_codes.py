@@ -66,14 +66,17 @@ def test_windows_are_drawn_as_from_a_list_of_all_that_fit(share: float, count: i
         assert found[1].tolist() == (sums[y, x] / 16).tolist()
 
 
-def test_a_row_depends_on_its_own_picture_and_key_only() -> None:
+def test_a_row_depends_on_its_own_picture_and_the_seed_only() -> None:
     ctx = context()
     work = aladin_codes.spec(ctx).open(ctx)
     alone = work([item("b", 1)])[0]
-    _, among, other = work([item("a", 0), item("b", 1), item("c", 1)])
-    assert isinstance(alone, dict) and isinstance(among, dict) and isinstance(other, dict)
-    assert all(np.array_equal(alone[name], among[name]) for name in alone)
-    assert not np.array_equal(alone["boxes"], other["boxes"])
+    other, among, renamed = work([item("a", 0), item("b", 1), item("c", 1)])
+    seeded = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, seed=1))
+    reseeded = aladin_codes.spec(ctx).open(seeded)([item("b", 1)])[0]
+    rows = (alone, among, renamed, other, reseeded)
+    assert all(isinstance(row, dict) for row in rows)
+    assert all(np.array_equal(alone[name], row[name]) for name in alone for row in (among, renamed))
+    assert not any(np.array_equal(alone["boxes"], row["boxes"]) for row in (other, reseeded))
     assert {n: np.shape(v) for n, v in alone.items()} == {n: c.shape for n, c in aladin_codes.spec(ctx).columns.items()}
 
 
