@@ -21,7 +21,8 @@ def run(function: Callable[..., Result], *inputs: object, again: bool) -> Result
     return function(*inputs)
 
 
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast on the device of x."""
+def full_precision(x: Tensor, when: bool = True) -> AbstractContextManager[object]:
+    """A context without autocast on the device of x; with `when` False it changes nothing."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    switch = when and torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if switch else nullcontext()

@@ -21,6 +21,7 @@ class LayerEntry:
 
 
 Deltas = Sequence[Tensor | None]
+FULL_UNTIL = 32  # px; autocast narrows only higher resolutions, where the time goes: what lies below spreads everywhere
 
 
 class Generator(Protocol):
@@ -50,6 +51,11 @@ class Generator(Protocol):
 
     def mean_latent(self, samples: int = ..., seed: int = 0) -> Tensor:
         """The mean of `samples` mapped z, [512]; the same for the same seed."""
+
+
+def moved(kernel: Tensor, delta: Tensor) -> Tensor:
+    """The kernel times 1 + delta (Eq. 2), in the kernel's precision: a bfloat16 sum would lose small deltas."""
+    return kernel + kernel * delta.to(kernel.dtype)
 
 
 def start_row(table: Sequence[LayerEntry], start: int | str) -> int:

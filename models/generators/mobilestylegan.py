@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import recompute
-from models.generators.interface import Deltas, LayerEntry
+from models.generators.interface import FULL_UNTIL, Deltas, LayerEntry, moved
 from models.generators.region_weights import RegionWeights
 
 NUM_WS = 18
@@ -52,7 +52,7 @@ def haar(x: Tensor) -> Tensor:
 
 def modulated_kernel(weight: Tensor, delta: Tensor) -> Tensor:
     """The kernels weight * (1 + delta), one kernel per sample (paper Eq. 2; HyperStyle's relative deltas)."""
-    return weight.unsqueeze(0) * (1 + delta)
+    return moved(weight.unsqueeze(0), delta)
 
 
 class Modulation(nn.Module):
@@ -135,7 +135,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, resolution: int) -> None:
         super().__init__()
-        self.up = Modulation(inputs)
+        self.up, self.full = Modulation(inputs), resolution <= FULL_UNTIL
         self.conv1 = SeparableConv(inputs // 4, outputs, resolution)
         self.conv2 = SeparableConv(outputs, outputs, resolution)
 
@@ -143,8 +143,9 @@ class Block(nn.Module):
         self, x: Tensor, w: Sequence[Tensor], deltas: Deltas, region_weights: RegionWeights | None = None
     ) -> Tensor:
         """Double the sides; `w` holds the latents [N, 512] of up, conv1 and conv2, `deltas` go to the convolutions."""
-        x = inverse_haar(x * self.up(w[0]))
-        return self.conv2(self.conv1(x, w[1], deltas[0], region_weights), w[2], deltas[1], region_weights)
+        with recompute.full_precision(x, self.full):
+            x = inverse_haar(x * self.up(w[0]))
+            return self.conv2(self.conv1(x, w[1], deltas[0], region_weights), w[2], deltas[1], region_weights)
 
 
 class ToImage(nn.Module):
@@ -160,7 +161,9 @@ class ToImage(nn.Module):
         self, x: Tensor, w: Tensor, delta: Tensor | None = None, region_weights: RegionWeights | None = None
     ) -> Tensor:
         """Map features x [N, in, H, W] to images [N, 3, 2H, 2W] by latents w [N, 512]."""
-        return inverse_haar(pointwise(x * self.modulation(w), self.weight, delta, region_weights) + self.bias)
+        with recompute.full_precision(x):
+            x = x.to(self.weight.dtype) * self.modulation(w)
+            return inverse_haar(pointwise(x, self.weight, delta, region_weights) + self.bias)
 
 
 class Head256(nn.Module):
@@ -262,7 +265,8 @@ class MobileStyleGAN(nn.Module):
         w = latent[:, None].expand(-1, NUM_WS, -1) if latent.ndim == 2 else latent
         d = list(deltas) if deltas is not None else [None] * (1 + 2 * len(self.layers))
         x = self.constant.expand(w.shape[0], -1, -1, -1)
-        x = self.conv1(x, w[:, 0], d[0], region_weights)
+        with recompute.full_precision(x):
+            x = self.conv1(x, w[:, 0], d[0], region_weights)
         for i, block in enumerate(self.layers[:depth]):
             num_ws = [w[:, w_layer_of(f"layers.{i}.{part}")] for part in ("up", "conv1", "conv2")]
             x = recompute.run(block, x, num_ws, d[2 * i + 1 : 2 * i + 3], region_weights, again=self.checkpointing)

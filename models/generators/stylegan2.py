@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import recompute, state_dicts
-from models.generators.interface import Deltas, LayerEntry
+from models.generators.interface import FULL_UNTIL, Deltas, LayerEntry
 from models.generators.region_weights import RegionWeights
 from models.generators.stylegan2_layers import Constant, PixelNorm, StyledConv, ToRGB
 from models.stylegan_ops import LATENT, EqualLinear
@@ -156,8 +156,9 @@ class StyleGAN2(nn.Module):
             raise ValueError(f"{len(d)} deltas for a generator of {self.native} px; expected {rows}")
         maps = self._noise(noise, w)
         x = self.input.input.expand(len(w), -1, -1, -1)
-        x = self.conv1(x, w[:, 0], maps[0], d[0], region_weights)
-        y = self.to_rgb1(x, w[:, 1], d[1], region_weights)
+        with recompute.full_precision(x):
+            x = self.conv1(x, w[:, 0], maps[0], d[0], region_weights)
+            y = self.to_rgb1(x, w[:, 1], d[1], region_weights)
         for b in range(len(self.to_rgbs)):
             pair = slice(1 + 2 * b, 3 + 2 * b)
             x, y = recompute.run(
@@ -184,9 +185,10 @@ class StyleGAN2(nn.Module):
         region_weights: RegionWeights | None,
     ) -> tuple[Tensor, Tensor]:
         """Features and image of resolution block b from those at half its size."""
-        for j in (0, 1):
-            x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], region_weights)
-        return x, self.to_rgbs[b](x, w[:, 2], d[2], region_weights, y)
+        with recompute.full_precision(x, 8 << b <= FULL_UNTIL):
+            for j in (0, 1):
+                x = self.convs[2 * b + j](x, w[:, j], maps[j], d[j], region_weights)
+            return x, self.to_rgbs[b](x, w[:, 2], d[2], region_weights, y)
 
     def _noise(self, noise: str | Sequence[Tensor], w: Tensor) -> list[Tensor]:
         count = len(self.convs) + 1

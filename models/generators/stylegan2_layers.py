@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import recompute
+from models.generators import interface
 from models.generators.region_weights import RegionWeights
 from models.stylegan_ops import LATENT, Bias, EqualLinear, fir, upfirdn
 
@@ -35,7 +36,7 @@ class ModulatedConv(nn.Module):
         x = x * style[:, :, None, None].to(x.dtype)
         kernel = self.weight * self.scale
         if delta is not None:
-            kernel = kernel * (1 + (delta[..., None, None] if delta.ndim == 3 else delta))
+            kernel = interface.moved(kernel, delta[..., None, None] if delta.ndim == 3 else delta)
         x = self._convolve(x, kernel)
         if self.demodulate:
             with recompute.full_precision(x):
@@ -116,8 +117,11 @@ class ToRGB(nn.Module):
         below: Tensor | None = None,
     ) -> Tensor:
         """Features [N, in, H, W] and the image at half the size to the image [N, 3, H, W]."""
-        y = self.conv(x, w, delta, region_weights) + self.bias
-        return y if below is None or self.upsample is None else y + self.upsample(below, (2, 1), up=2)
+        y = self.conv(x, w, delta, region_weights).to(self.bias.dtype) + self.bias
+        if below is None or self.upsample is None:
+            return y
+        with recompute.full_precision(x):  # an image that goes through eight octaves is rounded in none of them
+            return y + self.upsample(below, (2, 1), up=2)
 
 
 class Constant(nn.Module):

@@ -103,10 +103,11 @@ class DeltaHead(nn.Module):
         """[N, 512, 16, 16] and codes [N, 4, 256] -> relative deltas [N, out, in]."""
         sizes = [self.outputs, self.inputs, self.rank * self.outputs, self.rank * self.inputs]
         hidden = F.leaky_relu(self.neck(x) + self.style(codes.flatten(1) * CODE_SIZE**0.5), 0.2)
-        out, into, left, right = self.out(hidden).split(sizes, 1)
         n = x.shape[0]
-        separable = torch.bmm(left.reshape(n, self.outputs, self.rank), right.reshape(n, self.rank, self.inputs))
-        return out[:, :, None] + into[:, None, :] + separable * max(self.rank, 1) ** -0.5
+        with recompute.full_precision(x):
+            out, into, left, right = self.out(hidden.to(self.out.weight.dtype)).split(sizes, 1)
+            separable = torch.bmm(left.reshape(n, self.outputs, self.rank), right.reshape(n, self.rank, self.inputs))
+            return out[:, :, None] + into[:, None, :] + separable * max(self.rank, 1) ** -0.5
 
 
 class HyperNetwork(nn.Module):
@@ -145,6 +146,7 @@ class HyperNetwork(nn.Module):
         conditions, tiled = self.conditions(codes, region)
         regions = len(conditions) // len(codes)
         deltas = self.deltas(torch.cat([content.repeat_interleave(regions, 0), self.mask(tiled)], 1), conditions)
+        deltas = [d.float() if d.dtype is torch.bfloat16 else d for d in deltas]  # sums of them must stay exact
         return [d.unflatten(0, (-1, regions)) for d in deltas] if self.region_deltas else deltas
 
     def features(self, both: Tensor) -> Tensor:

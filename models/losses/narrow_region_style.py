@@ -14,20 +14,24 @@ from models.regions import REGION_COUNT
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and mean square [G, C] of rows [P, C] under weights [G, P]; no square is kept for the backward pass."""
+    """Mean and variance [G, C] of rows [P, C] under weights [G, P]; no square is kept for the backward pass."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         weights = weights.to(rows.dtype)
-        ctx.save_for_backward(rows, weights)
-        return (weights @ rows).float(), (weights @ rows.square()).float()
+        mean = (weights @ rows).float()
+        variance, centred = torch.empty_like(mean), torch.empty_like(rows)
+        for group, (w, m) in enumerate(zip(weights, mean.to(rows.dtype), strict=True)):
+            variance[group] = w @ torch.sub(rows, m, out=centred).square_()
+        ctx.save_for_backward(rows, weights, mean)
+        return mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_mean: Tensor, of_square: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
-        rows, weights = ctx.saved_tensors
-        into = (weights.T @ (2 * of_square).to(rows.dtype)).mul_(rows)
-        return into.addmm_(weights.T, of_mean.to(rows.dtype)), None
+    def backward(ctx, of_mean: Tensor, of_variance: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        rows, weights, mean = ctx.saved_tensors
+        into = (weights.T @ (2 * of_variance).to(rows.dtype)).mul_(rows)
+        return into.addmm_(weights.T, (of_mean - 2 * of_variance * mean).to(rows.dtype)), None
 
 
 class NarrowRegionStyleLoss(RegionStyleLoss):
@@ -50,6 +54,6 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
         for f in features:
             weights = F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1])).flatten(2)[0]
             weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-3)
-            mean, square = _Moments.apply(f.permute(0, 2, 3, 1).reshape(-1, f.shape[1]), weights)
-            found.append((mean[None], (square - mean.square()).clamp(min=1e-6).sqrt()[None]))
+            mean, variance = _Moments.apply(f.permute(0, 2, 3, 1).reshape(-1, f.shape[1]), weights)
+            found.append((mean[None], variance.clamp(min=1e-6).sqrt()[None]))
         return found

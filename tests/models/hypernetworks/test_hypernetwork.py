@@ -177,6 +177,14 @@ def test_refinements_add_up_and_only_the_last_is_learned_from() -> None:
         add(total, [])
 
 
+def test_deltas_and_their_sums_stay_float32_under_autocast(awake: HyperNetwork) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        first = awake(*inputs(8))
+        total = add(first, [torch.full_like(d, 1e-4) for d in first])
+    assert all(d.dtype is torch.float32 for d in total)
+    assert all(torch.allclose(t - d, torch.tensor(1e-4), atol=1e-6) for t, d in zip(total, first, strict=True))
+
+
 class Painter:
     """A generator whose image tells which deltas it got."""
 
