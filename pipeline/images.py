@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from pipeline import ours
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
 
 
 class Folder:
-    """All images under a folder with one of the `suffixes`, sorted by path, without hidden files.
+    """All images under a folder with one of the `suffixes`, sorted by path, but nothing hidden or of the system.
 
     Item i is decoded when it is read: RGB u8 [size, size, 3].
     Raises: UserError(2) when there is none; UserError when one cannot be decoded.
@@ -53,7 +54,7 @@ class Folder:
 
     def __init__(self, folder: Path, size: int, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         candidates = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
-        self.files = sorted(p for p in candidates if not p.name.startswith("."))
+        self.files = sorted(p for p in candidates if not any(map(ours.is_system, p.relative_to(folder).parts)))
         self.size = size
         if not self.files:
             raise UserError(f"{folder} holds no images; expected files that end in {', '.join(suffixes)}", 2)

@@ -1,11 +1,13 @@
 """What is this program's in a cache folder, by name and mark. Nothing else in one is removed, moved or emptied.
 
+Among the user's images neither this program's files nor the system's are read.
+
 Only the standard library is needed here, so that `make clean` works without an environment.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ INDEX, SAMPLES, LOCK = "index.json", "samples.json", ".lock"
 SHARD = re.compile(rf"(?:{'|'.join(COLLECTIONS)})-(?:train|test)-\d{{6,}}\.tar")
 PART = re.compile(r"\d{6,}\.h5")
 HDF5, HEAD = b"\x89HDF\r\n\x1a\n", 4096  # the mark of HDF5; a cache's provenance starts within its first bytes
+# What an evaluation, a gallery and a training leave in a folder: files that are there then, and the images beside them.
+RESULTS: tuple[tuple[set[str], tuple[str, ...]], ...] = (
+    ({"results.json", "table.md"}, ("cells/*.jpg", "index.html")),
+    ({"gallery.stamp"}, ("cells/*.jpg", "index.html", "sheet.png")),
+    ({"log.jsonl"}, ("grids/step-*.png", "index.html", "faces.png", "reconstructions.png", "checkpoint.safetensors")),
+)
+SYSTEM = {
+    "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot", "$recycle.bin",
+    "recycler", "recycled", "system volume information", "found.000", "lost+found", "__macosx", "network trash folder",
+    "temporary items", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+}  # fmt: skip
 INDEX_MARK, LOCK_MARK = b'{"members"', b'{"pid"'
 
 
@@ -134,3 +147,26 @@ def _head(path: Path) -> bytes:
 
 def _is_folder(path: Path, linked: bool = False) -> bool:
     return path.is_dir() and (linked or not path.is_symlink())
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or put there by a file system, a NAS or a desktop."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def outputs(folder: str, names: Collection[str]) -> Iterator[str]:
+    """What this program has put into `folder`, known by marks among the folder's `names`: images, shards and caches.
+
+    Paths may lie in folders inside. Links are not ours.
+    """
+    place = Path(folder)
+    for marks, patterns in RESULTS:
+        if marks <= set(names):
+            found = (path for pattern in patterns for path in place.glob(pattern))
+            yield from (str(path) for path in found if not path.is_symlink())
+    if SAMPLES in names:
+        yield from map(str, samples(place)[1])
+    shards = [name for name in names if is_shard_name(name)]
+    if shards and (place.name == "shards" or is_index(place / INDEX)):
+        yield from (str(place / name) for name in shards)
+    yield from (str(place / name) for name in names if name.endswith(".h5") and _is_cache(place / name))

@@ -81,6 +81,8 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         _list_rejects(stage, collection, ctx, plan)
     summary = Summary(stage.name, collection, len(plan.wanted), plan.cached, plan.rejected, todo)
     say(str(summary))
+    if left := str(plan.inputs.left):
+        say(f"{stage.name} {collection}: {left}")
     return summary
 
 

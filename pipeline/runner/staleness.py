@@ -18,13 +18,14 @@ import numpy as np
 from pipeline import __version__
 from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache, Entry
-from pipeline.context import Context
+from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.hashing import digest
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import UNREADABLE, Reader, Source, reading_order
 from pipeline.sources.scan import scan
+from pipeline.sources.walk import LeftOut
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Inputs:
 
     `input_digests[key]` is the row digests of its parents in order of their names, joined; None when a file is not
     read yet. `refused` maps the user's files that are already rejects to the reason. `firsts` maps the content of the
-    other files, where it is known, to the first key with this content.
+    other files, where it is known, to the first key with this content. `left` counts what else
+    the user's folder holds.
     """
 
     input_digests: dict[str, bytes | None]
@@ -42,6 +44,7 @@ class Inputs:
     fingerprints: Fingerprints
     refused: dict[str, str] = field(default_factory=dict)
     firsts: dict[bytes, str] = field(default_factory=dict)
+    left: LeftOut = field(default_factory=LeftOut)
 
     def duplicate(self, key: str, content: bytes) -> str:
         """Why the file `key` is refused: an earlier key has the same content; "" if it is the first one."""
@@ -164,7 +167,7 @@ def _sources(collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
     """The user's files. Only those with a row or a reject are read here, and only if they look changed."""
     fingerprints = Fingerprints(ctx.cache / collection / ".sources.json")
     inputs = Inputs({}, {}, {}, fingerprints)
-    sources = scan(ctx.source(collection), fingerprints)
+    sources = scan(ctx.source(collection), fingerprints, _outside(collection, ctx), inputs.left)
     reader = Reader()
     changed = [s for s in sources if s.key in cached_keys and not s.problem and fingerprints.get(s) is None]
     reread = {s.key: fingerprints.read(s, reader) for s in sorted(changed, key=reading_order)}
@@ -179,6 +182,12 @@ def _sources(collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
             inputs.refused[key], content = why, refusal(content or UNREADABLE, why)
         inputs.input_digests[key] = content
     return inputs
+
+
+def _outside(collection: str, ctx: Context) -> dict[Path, str]:
+    """Places that are not read where they lie in the folder of a collection, and what they are."""
+    others = {ctx.source(name): f"the {name} images" for name in COLLECTIONS if name != collection}
+    return others | {ctx.cache: "the cache folder", ctx.run: "the run folder"}
 
 
 def refusal(content: bytes, reason: str) -> bytes:

@@ -9,6 +9,7 @@ The messages here become reasons of rejects, and these enter digests: another wo
 # ruff: noqa: PTH116
 
 import gzip
+import io
 import os
 import re
 import stat
@@ -16,11 +17,9 @@ import zipfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from pipeline.sources import tars
+from pipeline.sources import kinds, tars
 from pipeline.zips import MEMBERS, Zip, judge
 
-TARS = (".tar", ".tar.gz", ".tgz")
-SUFFIXES = (*TARS, ".zip")
 MAX_BYTES = 1 << 27  # most bytes of an image's file
 NAMES = 1 << 25  # most letters in the names of all members
 GROWTH, ROOM = 100, 1 << 30  # a gzipped tar may unpack to GROWTH times its size, or to ROOM bytes
@@ -33,18 +32,26 @@ class BadArchiveError(Exception):
 class Member(NamedTuple):
     """One file of an archive: `at` is its offset in the (unzipped) bytes of a tar, or its number in a zip.
 
-    `problem` says why it cannot be used, if that is known before it is read; "" if not.
+    `problem` says why it cannot be used, if that is known before it is read; "" if not. `sniffed` is whether its first
+    bytes are those of an image, where its name does not tell.
     """
 
     name: str
     at: int
     size: int
     problem: str = ""
+    sniffed: bool = False
 
 
-def is_archive(name: str) -> bool:
-    """Whether a file of this name is read as an archive."""
-    return name.lower().endswith(SUFFIXES)
+def packing(path: str) -> str:
+    """How an archive is packed, by its first bytes, or by its name where these tell nothing: zip, gzip or tar.
+
+    Raises: OSError when the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(kinds.HEAD)
+    name = path.lower()
+    return kinds.packing(head) or ("zip" if name.endswith(".zip") else "tar" if name.endswith(".tar") else "gzip")
 
 
 def listing(path: str) -> list[Member]:
@@ -54,7 +61,8 @@ def listing(path: str) -> list[Member]:
     name of a member leads out of it or occurs twice; OSError when the file cannot be read.
     """
     try:
-        members = _zip_members(path) if path.lower().endswith(".zip") else _tar_members(path)
+        form = packing(path)
+        members = _zip_members(path) if form == "zip" else _tar_members(path, form == "gzip")
         listed = _bounded(members)
     except BadArchiveError:
         raise
@@ -85,12 +93,12 @@ def _bounded(members: Iterator[Member]) -> list[Member]:
     return listed
 
 
-def main_images(members: list[Member], suffixes: set[str]) -> dict[str, str]:
+def main_images(members: list[Member]) -> dict[str, str]:
     """The grouping of a tar by webdataset: sample (a name up to its first dot) -> the sample's main image."""
     mains = {}
     for member in members:
         sample, ending = split(member.name)
-        if f".{ending.lower()}" in suffixes:
+        if f".{ending.lower()}" in kinds.IMAGES:
             mains[sample] = member.name
     return mains
 
@@ -116,10 +124,11 @@ class Reader:
             if path != self._path:
                 self.close()
                 self._path = path
-                if path.lower().endswith(".zip"):
+                form = packing(path)
+                if form == "zip":
                     self._zip = Zip(path)
                 else:
-                    opened = open if path.lower().endswith(".tar") else gzip.open
+                    opened = gzip.open if form == "gzip" else open
                     self._file = opened(path, "rb")
             if self._zip is not None:
                 data = bytes(self._zip.bounded(self._zip.infolist()[at], MAX_BYTES))
@@ -142,12 +151,15 @@ class Reader:
         self._path, self._file, self._zip = "", None, None
 
 
-def _tar_members(path: str) -> Iterator[Member]:
-    packed = not path.lower().endswith(".tar")
+def _tar_members(path: str, packed: bool) -> Iterator[Member]:
     limit = max(ROOM, GROWTH * os.stat(path).st_size) if packed else tars.FAR
     with gzip.open(path) if packed else open(path, "rb") as file:
-        for name, at, size, problem in tars.walk(file, limit):
-            yield Member(_inside(name), at, size, problem)
+        for entry, at, size, problem in tars.walk(file, limit):
+            name, sniffed = _inside(entry), False
+            if not problem and kinds.by_name(name) is None:
+                file.seek(at)
+                sniffed = _is_image(file.read(min(size, kinds.HEAD)), name)
+            yield Member(name, at, size, problem, sniffed)
 
 
 def _zip_members(path: str) -> Iterator[Member]:
@@ -157,7 +169,15 @@ def _zip_members(path: str) -> Iterator[Member]:
                 continue
             problem = "a link inside an archive" if stat.S_ISLNK(info.external_attr >> 16) else ""
             problem = "encrypted" if info.flag_bits & 1 else problem or _packing(info)
-            yield Member(_inside(info.filename), number, info.file_size, problem)
+            name, sniffed = _inside(info.filename), False
+            if not problem and kinds.by_name(name) is None:
+                with archive.open(info) as member:
+                    sniffed = _is_image(member.read(kinds.HEAD), name)
+            yield Member(name, number, info.file_size, problem, sniffed)
+
+
+def _is_image(head: bytes, name: str) -> bool:
+    return kinds.by_content(io.BytesIO(head), name).kind == kinds.IMAGE
 
 
 def _packing(info: zipfile.ZipInfo) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.sources import jpeg
+from pipeline.sources import jpeg, kinds
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 MAX_PIXELS = 120_000_000
@@ -46,7 +46,8 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
             rgb = np.rot90(rgb, turn)
             return np.ascontiguousarray(rgb[:, ::-1] if mirrored else rgb)
         except UnidentifiedImageError:
-            raise UnusableError(f"not a picture in a known format ({', '.join(FORMATS)})") from None
+            known, what = f"not a picture in a known format ({', '.join(FORMATS)})", kinds.unreadable(data)
+            raise UnusableError(f"{what}: {known}; {kinds.WAY_OUT}" if what else known) from None
         except Image.DecompressionBombError:
             raise UnusableError(f"more than {max_pixels / 1e6:.0f} million pixels") from None
         except MemoryError:

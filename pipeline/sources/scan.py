@@ -1,86 +1,68 @@
 """Finds the user's images in folders and archives; each becomes a source with a stable and unique key."""
 
 # Paths are plain strings: one Path per file would take half the time and memory of a scan of 100,000 files.
-# ruff: noqa: PTH116, PTH118, PTH122
+# ruff: noqa: PTH116
 
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipeline import ours
 from pipeline.errors import UserError
-from pipeline.sources import archives
+from pipeline.sources import archives, kinds
 from pipeline.sources.archives import BadArchiveError
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import key_of
+from pipeline.sources.kinds import Kind
 from pipeline.sources.reader import PLAIN, Source, too_large
-
-SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-    ".avif", ".heic", ".heif", ".jp2", ".jxl",  # some of these cannot be read and become rejects
-}  # fmt: skip
+from pipeline.sources.walk import LeftOut, kind_of, walk
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image; hidden files are not."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def scan(place: Path, fingerprints: Fingerprints | None = None) -> list[Source]:
+def scan(
+    place: Path,
+    fingerprints: Fingerprints | None = None,
+    outside: Mapping[Path, str] | None = None,
+    left: LeftOut | None = None,
+) -> list[Source]:
     """Every image in a folder or an archive, sorted by key; a folder's links and archives are followed.
 
-    `fingerprints` remembers the members of archives. A bad archive in a folder becomes one source with a problem.
+    Files are judged by their first bytes where their names do not tell. `outside` maps places that are not read, though
+    they lie in the folder, to what they are; `left` counts all that is not taken. `fingerprints` remembers the members
+    of archives. A bad archive in a folder, or an image of a kind that is not read, becomes one source with a problem.
     Raises: UserError(2) when `place` is missing or a bad archive or holds no image, or when two names share a key.
     """
     fingerprints = fingerprints or Fingerprints(None)
+    left = LeftOut() if left is None else left
+    kind = kind_of(str(place), place.name) if place.is_file() else None
     images: Iterator[Source]
     if place.is_dir():
-        images = itertools.chain.from_iterable(_file(file, relative, fingerprints) for file, relative in _walk(place))
-    elif archives.is_archive(place.name) and place.is_file():
+        found = walk(place, outside or {}, left)
+        images = itertools.chain.from_iterable(_file(*one, fingerprints, left) for one in found)
+    elif kind is not None and kind.kind == kinds.ARCHIVE:
         try:
-            images = iter(_members(str(place), "", place.stat(), fingerprints))
+            if kind.problem:
+                raise BadArchiveError(kind.problem)
+            images = iter(_members(str(place), "", place.stat(), fingerprints, left))
         except (BadArchiveError, OSError) as error:
             raise UserError(f"{place}: {error}", 2) from None
-    elif place.is_file() and is_image(place.name):
-        images = iter(_file(str(place), place.name, fingerprints))
+    elif kind is not None and kind.kind != kinds.OTHER:
+        images = iter(_file(str(place), place.name, kind, fingerprints, left))
     else:
-        expected = f"a folder of images, an image or an archive ({' '.join(archives.SUFFIXES)})"
+        expected = f"a folder of images, an image or an archive ({' '.join(kinds.ARCHIVES)})"
         what = "neither folder, image nor archive" if place.exists() else "no such folder or file"
         raise UserError(f"{place}: {what}; expected {expected}; `hypernst samples` makes sample images", 2)
     sources = sorted(images)
     if not sources:
-        raise UserError(f"{place}: holds no image; expected files that end in {' '.join(sorted(SUFFIXES))}", 2)
+        raise UserError(f"{place}: holds no image; expected JPEG, PNG, WebP and the like; {left or 'it is empty'}", 2)
     for a, b in itertools.pairwise(sources):
         if a.key == b.key:
             raise UserError(f"{place}: {a.path!r} and {b.path!r} share the key {a.key!r}; rename one of them", 2)
     return sources
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, str]]:
-    """(file, relative path) of each image and archive, and of each folder that cannot be read.
-
-    A folder that links lead to twice is visited once.
-    """
-    visited: set[str] = set()
-    unreadable: list[str] = []
-    skip = len(os.path.join(folder, ""))
-    for top, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: unreadable.append(e.filename)):
-        real = os.path.realpath(top)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in files:
-            if is_image(name) or (archives.is_archive(name) and not name.startswith(".")):
-                file = os.path.join(top, name)
-                yield file, file[skip:]
-    for file in unreadable:
-        yield file, file[skip:] or "."
-
-
-def _file(file: str, relative: str, fingerprints: Fingerprints) -> list[Source]:
+def _file(file: str, relative: str, kind: Kind, fingerprints: Fingerprints, left: LeftOut) -> list[Source]:
     """The source of an image file, or those of an archive; one with a problem when the file is not usable."""
 
     def one(size: int, mtime_ns: int, problem: str = "") -> list[Source]:
@@ -94,32 +76,37 @@ def _file(file: str, relative: str, fingerprints: Fingerprints) -> list[Source]:
         return one(-1, 0, "folder cannot be read")
     if not stat.S_ISREG(state.st_mode):
         return one(-1, 0, "not a plain file")
-    if not archives.is_archive(relative):
-        return one(state.st_size, state.st_mtime_ns, too_large(state.st_size))
+    if kind.kind == kinds.IMAGE or kind.problem:
+        return one(state.st_size, state.st_mtime_ns, kind.problem or too_large(state.st_size))
     try:
-        return _members(file, relative, state, fingerprints)
+        return _members(file, relative, state, fingerprints, left)
     except BadArchiveError as error:
         return one(state.st_size, state.st_mtime_ns, str(error))
     except OSError as error:
         return one(-1, 0, f"cannot be read: {error.strerror}")
 
 
-def _members(file: str, relative: str, state: os.stat_result, fingerprints: Fingerprints) -> list[Source]:
+def _members(
+    file: str, relative: str, state: os.stat_result, fingerprints: Fingerprints, left: LeftOut
+) -> list[Source]:
     """The images in an archive; their paths begin with `relative`, the archive's path ("" for the collection)."""
     members = fingerprints.archive(file, state)
-    mains = archives.main_images(members, SUFFIXES) if file.lower().endswith(archives.TARS) else {}
+    mains = archives.main_images(members) if archives.packing(file) != "zip" else {}
     sources = []
-    for name, at, size, problem in members:
+    for name, at, size, problem, sniffed in members:
         parts = name.split("/")
-        if any(part.startswith(".") for part in parts[:-1]) or not is_image(parts[-1]):
+        if system := next(filter(ours.is_system, parts), ""):
+            left.system[system] += 1
+            continue
+        kind = kinds.by_name(parts[-1]) or Kind(kinds.IMAGE if sniffed else kinds.OTHER)
+        if kind.kind != kinds.IMAGE:
+            left.others[kinds.suffix(name) or "without a suffix"] += 1
             continue
         sample, ending = archives.split(name)
-        if "." in ending and sample in mains:  # `7.region.png` beside `7.jpg`: another field of a webdataset sample
+        if sample in mains and ("." in ending or sniffed):  # `7.region.png` beside `7.jpg`: another field of a sample
             problem = problem or f"a further field of the sample whose picture is {mains[sample]!r}"
-        path = f"{relative}/{name}" if relative else name
-        sources.append(
-            Source(key_of(path), _shown(path), file, at, size, state.st_mtime_ns, problem or too_large(size))
-        )
+        path, problem = f"{relative}/{name}" if relative else name, problem or kind.problem or too_large(size)
+        sources.append(Source(key_of(path), _shown(path), file, at, size, state.st_mtime_ns, problem))
     return sources
 
 

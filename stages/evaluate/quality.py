@@ -20,7 +20,7 @@ from models.encoders.aladin import Aladin
 from models.metrics import sifid
 from models.metrics.face_embedding import FaceEmbedding
 from models.parsing.portrait import PortraitParser
-from pipeline import images, weights
+from pipeline import images, ours, weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
@@ -215,7 +215,9 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         p
         for p in folder.iterdir()
-        if p.suffix.lower() in images.SUFFIXES and not (p.suffix == ".png" and p.with_suffix(".jpg").exists())
+        if p.suffix.lower() in images.SUFFIXES
+        and not ours.is_system(p.name)
+        and not (p.suffix == ".png" and p.with_suffix(".jpg").exists())
     )
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from models.backbones.trunks import LAYOUTS, Trunk
 from models.encoders.aladin import STATISTICS, Aladin
-from pipeline import files, hashing, images, weights
+from pipeline import files, hashing, images, ours, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.evaluate.retrieval import SIDE
@@ -59,7 +59,8 @@ def gather(data: Path) -> list[Work]:
         if table.exists():
             with table.open() as rows:
                 native = {row["file"].rpartition("/")[2]: float(row["native_crop_px"]) for row in csv.DictReader(rows)}
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+        found = (p for p in folder.rglob("*") if p.suffix.lower() in images.SUFFIXES)
+        paths = sorted(p for p in found if not any(map(ours.is_system, p.relative_to(folder).parts)))
         if limit is not None and len(paths) > limit:
             paths = paths[:: len(paths) // limit][:limit]
         for path in paths:

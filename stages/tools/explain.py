@@ -19,6 +19,8 @@ def explain_step(stage: StageSpec, collection: str, ctx: Context) -> str:
     lines = [f"  {count} rows stale: {cause}" for cause, count in sorted(plan.stale.items())]
     if plan.fresh:
         lines.append(f"  {plan.fresh} keys new")
+    if left := str(plan.inputs.left):
+        lines.append(f"  {left}")
     state = f"{len(plan.todo)} to compute" if plan.todo else "nothing to compute"
     return "\n".join([f"{head}; {state}", *lines])
 

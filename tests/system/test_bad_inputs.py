@@ -139,7 +139,7 @@ ZOO: dict[str, tuple[Callable[[], Make], dict[str, str]]] = {
     "notes.txt": (lambda: written(b"not an input at all"), {"-": ""}),
     "empty.jpg": (lambda: written(b""), {"empty.jpg": "empty file"}),
     "text.jpg": (lambda: written(b"milk, eggs"), {"text.jpg": "not a picture in a known format"}),
-    "phone.heic": (lambda: written(b"\0\0\0\x18ftypheic" + bytes(99)), {"phone.heic": "not a picture in a known"}),
+    "phone.heic": (lambda: written(b"\0\0\0\x18ftypheic" + bytes(99)), {"phone.heic": "a HEIC picture: not a picture"}),
     "cut.jpg": (lambda: written(data(portrait(20))[:5000]), {"cut.jpg": "truncated"}),
     "cut.png": (lambda: written(data(portrait(21), "PNG")[:5000]), {"cut.png": "truncated"}),
     "bomb.png": (lambda: written(bomb()), {"bomb.png": "million"}),
@@ -170,8 +170,9 @@ EXPECTED.pop("-")  # where nothing is expected to come of it
 def aligned(tmp_path_factory: pytest.TempPathFactory) -> Context:
     base = tmp_path_factory.mktemp("zoo")
     folder = base / "zoo"
-    ctx = Context(profile.load("portable"), cache=base / "cache", content=folder, style=folder / "plain.jpg")
+    ctx = Context(profile.load("portable"), cache=base / "cache", content=folder, style=base / "style.jpg")
     ctx.content.mkdir()
+    ctx.style.write_bytes(data(portrait(1)))
     for name, (make, _) in ZOO.items():
         make()(ctx.content / name)
     words = ["align", f"--cache={ctx.cache}", f"--content={ctx.content}", f"--style={ctx.style}", "--device=cpu"]
