@@ -9,7 +9,7 @@ python = $(if $(value PYTHON),$(call quoted,PYTHON),$(firstword $(shell \
 # A setting is passed on as it was written, whatever is in it: as raw text, in quotes of which only a leading ~ is left
 # out. `$` is a sign like others here, so none is handed to commands as a variable, where make would expand it.
 SETTINGS := PROFILE CONTENT STYLE CACHE RUN NO_FACE LIMIT ENGINE DEVICE PROCESSES PORTRAITS SHEET CONTROL_SHEET STRIP \
-	TABLE STEPS FILE STAGE DATA MINUTES VENV
+	TABLE STEPS FILE STAGE DATA MINUTES OUT VENV
 unexport $(SETTINGS) PYTHON
 no :=
 space := $(no) $(no)
@@ -38,7 +38,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo ablation quality inspect verify explain doctor test lint bench clean $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo stylize ablation quality inspect verify explain doctor test lint bench clean $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -64,7 +64,7 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $(UNFINISHED_VENV) ] || [ ! -x $(BIN)/python ]; then \
 		touch $(UNFINISHED_VENV) && echo making $(call quoted,VENV) && $(python) -m venv --clear $(call quoted,VENV); fi
 	@echo installing into $(call quoted,VENV)': some GB with the GPU libraries, a few minutes the first time'
-	$(INSTALL) -e '.[dev]'
+	$(INSTALL) -e '.[dev,facexlib]'
 # facexlib requires opencv-python, which shares files with the headless build but needs desktop libraries.
 	@if $(BIN)/python -m pip show --quiet opencv-python 2>/dev/null; then \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \
@@ -113,6 +113,12 @@ $(filter $(UNFINISHED),$(CACHED)) train eval:
 
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
 	$(BIN)/hypernst demo$(COMMON)$(SOURCES)
+
+stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file
+	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
+		{ echo 'make stylize: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
+	@$(BIN)/hypernst stylize$(call option,PROFILE,profile)$(call option,RUN,run)$(call \
+		option,DEVICE,device)$(SOURCES)$(call option,OUT,output)
 
 quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
 	@test -n $(call quoted,PORTRAITS) || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }

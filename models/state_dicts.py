@@ -1,12 +1,25 @@
 """Strict loading of published tensors: each one is used, none is invented, and an error names those that do not fit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+@contextmanager
+def needs_facexlib() -> Iterator[None]:
+    """For imports of facexlib, which is an extra. Raises: ValueError naming the extra when one fails."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"its network is that of facexlib, which is not installed ({error}); install the extra: "
+            "`make setup`, or `pip install 'hypernst[facexlib]'`"
+        ) from error
 
 
 def build(kind: type[Module], *args: object, **options: object) -> Module:

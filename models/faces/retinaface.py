@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.faces.detector import Face
-from models.state_dicts import fill
+from models.state_dicts import fill, needs_facexlib
 
 MEAN = (104.0, 117.0, 123.0)  # of BGR in 0..255, subtracted before the network
 STRIDES: Mapping[int, tuple[int, int]] = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # -> sides of its anchors
@@ -31,7 +31,8 @@ class RetinaFace:
     def __init__(
         self, tensors: Mapping[str, Tensor], score: float = 0.9, device: str = "cpu", longest: int = 1280
     ) -> None:
-        from facexlib.detection.retinaface import RetinaFace as Network
+        with needs_facexlib():
+            from facexlib.detection.retinaface import RetinaFace as Network
 
         self.score, self.device, self.longest = score, device, longest
         state = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.state_dicts import build, fill, width
+from models.state_dicts import build, fill, needs_facexlib, width
 
 SIDE = 512
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of images in [0, 1]
@@ -45,7 +45,8 @@ class BiSeNet(FacexlibParser):
 
         Raises: ValueError naming tensors that do not fit.
         """
-        from facexlib.parsing.bisenet import BiSeNet as Network
+        with needs_facexlib():
+            from facexlib.parsing.bisenet import BiSeNet as Network
 
         classes = width(tensors, "conv_out.conv_out.weight", "a BiSeNet")
         return cls(fill(build(Network, classes), tensors, "a BiSeNet"))
@@ -60,7 +61,8 @@ class ParseNet(FacexlibParser):
 
         Raises: ValueError naming tensors that do not fit.
         """
-        from facexlib.parsing.parsenet import ParseNet as Network
+        with needs_facexlib():
+            from facexlib.parsing.parsenet import ParseNet as Network
 
         classes = width(tensors, "out_mask_conv.conv2d.weight", "a ParseNet")
         return cls(fill(build(Network, SIDE, SIDE, parsing_ch=classes), tensors, "a ParseNet"))

