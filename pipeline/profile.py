@@ -140,6 +140,7 @@ class Train:
     reconstruction_every: Positive = 2
     reconstruct_styles: bool = False
     warm_up: Count = 0
+    cool_down: Count = 0
     validate_every: Count = 200
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False

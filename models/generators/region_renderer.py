@@ -1,11 +1,14 @@
-"""MobileStyleGAN's 256 px cut for one latent and one region map, with gradients to weight deltas: for refinement.
+"""MobileStyleGAN's 256 px cut for one latent and one region map, with gradients to weight deltas.
+
+For refinement, and for training on a CPU.
 
 The same numbers as `MobileStyleGAN.forward` with `region_weights`, about twice as fast to differentiate on a CPU (four
 times in bfloat16 where the processor has it): features are rows [pixels, channels], each region multiplies its own
 rows, only places of several regions are summed, and what comes before the first moving layer is computed once.
+`renderer` chooses it where it fits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.generators.interface import Generator
 from models.generators.latent_renderer import LatentRenderer, _Conv, _image, _rows, _Up, _wavelet_order
 from models.generators.mobilestylegan import SLOPE, MobileStyleGAN, w_layer_of
 from models.generators.region_weights import RegionWeights
@@ -129,22 +133,16 @@ class RegionRenderer:
     """
 
     def __init__(
-        self,
-        generator: MobileStyleGAN,
-        latent: Tensor,
-        region_weights: RegionWeights,
-        still: Sequence[Tensor],
-        start: int,
-        dtype: torch.dtype = torch.float32,
+        self, rows: LatentRenderer, latent: Tensor, region_weights: RegionWeights, still: Sequence[Tensor], start: int
     ) -> None:
-        self.rows, self.region_weights, self.latent = LatentRenderer(generator, dtype), region_weights, latent
-        self.still, self.start, self.dtype = list(still), max(1, start), dtype
+        self.rows, self.region_weights, self.latent = rows, region_weights, latent
+        self.start, self.dtype = max(1, start), rows.dtype
         self.depth = (self.start - 1) // 2
         self._layouts: dict[int, _Layout] = {}
         self._kernels: dict[int, Tensor] = {}
         with torch.no_grad():
-            early = generator.features(latent, [*still], depth=self.depth, region_weights=region_weights)
-        self.early = _rows(early)[:, _wavelet_order(early.shape[1])].to(dtype).contiguous()
+            early = rows.generator.features(latent, [*still], depth=self.depth, region_weights=region_weights)
+        self.early = _rows(early)[:, _wavelet_order(early.shape[1])].to(self.dtype).contiguous()
 
     def __call__(self, deltas: Sequence[Tensor]) -> Tensor:
         """The image [1, 3, 256, 256], float32 in about [-1, 1], of the deltas of all rows."""
@@ -181,3 +179,27 @@ class RegionRenderer:
         if count not in self._layouts:
             self._layouts[count] = _Layout.of(self.region_weights, round(count**0.5))
         return self._layouts[count]
+
+
+def rows_of(generator: Generator, dtype: torch.dtype = torch.float32) -> LatentRenderer | None:
+    """What `RegionRenderer` needs of a generator, made once; None for a generator that it does not know."""
+    if isinstance(generator, MobileStyleGAN) and generator.head is not None:
+        return LatentRenderer(generator, dtype)
+    return None
+
+
+def renderer(
+    generator: Generator,
+    rows: LatentRenderer | None,
+    latent: Tensor,
+    region_weights: RegionWeights | None,
+    still: Sequence[Tensor],
+    start: int,
+) -> Callable[[Sequence[Tensor]], Tensor]:
+    """What renders deltas of one latent: `RegionRenderer` with `rows` where deltas act by region, else the generator.
+
+    Only deltas of rows from `start` on have to get gradients.
+    """
+    if rows is None or region_weights is None:
+        return lambda deltas: generator(latent, [*deltas], region_weights)
+    return RegionRenderer(rows, latent, region_weights, still, start)

@@ -19,7 +19,7 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         weights = weights.to(rows.dtype)
-        mean = (weights @ rows).float()
+        mean = (weights @ rows).to(torch.promote_types(rows.dtype, torch.float32))
         variance, centred = torch.empty_like(mean), torch.empty_like(rows)
         for group, (w, m) in enumerate(zip(weights, mean.to(rows.dtype), strict=True)):
             variance[group] = w @ torch.sub(rows, m, out=centred).square_()
@@ -43,9 +43,17 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The compared activations, and the content features [1, 256, 32, 32] in float32, instance-normalised."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+        with self._autocast(x):
             found, shape = super().features(x.contiguous(memory_format=torch.channels_last))
-        return found, shape.float()
+        return found, shape.to(x.dtype)
+
+    def content_features(self, x: Tensor) -> Tensor:
+        """The content features of `features` alone."""
+        with self._autocast(x):
+            return super().content_features(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation [1, 4, C] of each feature inside hair, face, background, and the whole image."""

@@ -5,8 +5,6 @@ normalised content features, both cached for each image. Nothing that results ar
 LPIPS-alex, no Inception, no identity network).
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,9 +12,7 @@ from torch import Tensor
 from models.backbones.trunks import Trunk
 from models.generators import interface
 from models.generators.latent_renderer import narrow_type
-from models.generators.mobilestylegan import MobileStyleGAN
-from models.generators.region_renderer import RegionRenderer
-from models.generators.region_weights import RegionWeights
+from models.generators.region_renderer import renderer, rows_of
 from models.losses.narrow_region_style import NarrowRegionStyleLoss
 from models.losses.region_style import groups_present
 from pipeline import images, weights
@@ -41,8 +37,9 @@ class Refinement:
                 f"refinement starts from one forward pass, this network makes {stylist.refinement_iterations}"
             )
         self.stylist = stylist
-        self.dtype = narrow_type(ctx.device)
-        self.term = NarrowRegionStyleLoss(Trunk("vgg16", weights.tensors("lpips-vgg")), self.dtype).to(ctx.device)
+        dtype = narrow_type(ctx.device)
+        self.rows = rows_of(stylist.generator, dtype)
+        self.term = NarrowRegionStyleLoss(Trunk("vgg16", weights.tensors("lpips-vgg")), dtype).to(ctx.device)
         self.start = max(1, interface.start_row(stylist.generator.layer_table(), ctx.profile.train.start_layer))
         self._wanted: dict[tuple[str, int], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
 
@@ -57,7 +54,7 @@ class Refinement:
             where, shape = s.hyper.region_weights(region), self._statistics(content)[1]
         theirs = self._statistics(style)[0]
         present = groups_present(region, torch.from_numpy(style.region)[None].to(s.device))
-        draw = self._renderer(latent, where, deltas)
+        draw = renderer(s.generator, self.rows, latent, where, deltas, self.start)
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, lr=RATE, betas=MOMENTA, fused=True)
         best: tuple[float, int, Tensor] | None = None
@@ -76,15 +73,6 @@ class Refinement:
             optimiser.step()
         assert best is not None
         return best[2].clamp(-1, 1)
-
-    def _renderer(
-        self, latent: Tensor, where: RegionWeights | None, deltas: list[Tensor]
-    ) -> Callable[[list[Tensor]], Tensor]:
-        """What draws deltas of this latent: the fast renderer where there is one for the generator."""
-        net = self.stylist.generator
-        if isinstance(net, MobileStyleGAN) and net.head is not None and where is not None:
-            return RegionRenderer(net, latent, where, deltas, self.start, self.dtype)
-        return lambda moved: net(latent, moved, where)
 
     @torch.no_grad()
     def _statistics(self, portrait: Portrait) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

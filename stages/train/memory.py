@@ -132,9 +132,10 @@ def _whole_step(step: Step, batch: Batch) -> None:
     sample, region = np.divmod(np.arange(len(batch.image) * REGION_COUNT), REGION_COUNT)
     boxes = np.tile(np.array([0, 0, s.patch, s.patch]), (len(sample), s.patches, 1))
     groups = region_patches.PatchGroups(sample, region, boxes, boxes, boxes)
-    for y in step.refine(batch, batch.codes, rng):
+    inversion = step.invert(batch)
+    for y in step.refine(batch, inversion, batch.codes, rng):
         step.reconstruction(y, batch)[0].backward()
-    for y in step.refine(batch, batch.codes, rng):
+    for y in step.refine(batch, inversion, batch.codes, rng):
         step.stylization(y, batch, batch, groups, s.discriminators_every)[0].backward()
     if s.lambda2:
         step.stylization.discriminator(y, batch, groups)[0].backward()

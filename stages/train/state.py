@@ -1,5 +1,6 @@
 """The state of the hypernetwork's training: networks, optimisers, step and phase; how it is built and started."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -146,11 +147,14 @@ def enter_phase(state: State, settings: Train) -> int:
     if state.phase == "reconstruct" and state.step >= settings.reconstruction_steps:
         state.phase = "stylize"
     try:
-        row = 0 if state.phase == "reconstruct" else interface.start_row(state.hyper.table, settings.start_layer)
+        row = trained_from(state, settings)
         state.hyper.train_only(None if state.phase == "reconstruct" else row)
     except ValueError as e:
         raise UserError(f"train.start_layer: {e}", 2) from e
     share = min(1.0, (state.step + 1) / settings.warm_up) if settings.warm_up else 1.0
+    left = settings.reconstruction_steps + settings.stylization_steps - state.step
+    if left < settings.cool_down:
+        share *= 0.5 - 0.5 * math.cos(math.pi * max(0, left) / settings.cool_down)
     for optimiser, rate in (
         (state.optimiser, settings.learning_rate),
         (state.discriminator_optimiser, settings.discriminator_learning_rate),
@@ -158,6 +162,11 @@ def enter_phase(state: State, settings: Train) -> int:
         for group in optimiser.param_groups:
             group["lr"] = rate * share
     return row
+
+
+def trained_from(state: State, settings: Train) -> int:
+    """The first row of the layer table that the phase trains. Raises: ValueError when train.start_layer is no row."""
+    return 0 if state.phase == "reconstruct" else interface.start_row(state.hyper.table, settings.start_layer)
 
 
 def _adam(

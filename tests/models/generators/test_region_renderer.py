@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.generators.latent_renderer import LatentRenderer
 from models.generators.mobilestylegan import NUM_WS, MobileStyleGAN
 from models.generators.region_renderer import RegionRenderer
 from models.generators.region_weights import RegionWeights
@@ -36,19 +37,19 @@ def test_pictures_and_gradients_are_the_generators(generator: MobileStyleGAN, re
         return picture.detach(), [d.grad for d in moving if d.grad is not None]
 
     picture, gradients = seen(lambda d: generator(latent, d, region_weights))
-    ours, slopes = seen(RegionRenderer(generator, latent, region_weights, deltas, START))
+    ours, slopes = seen(RegionRenderer(LatentRenderer(generator), latent, region_weights, deltas, START))
     assert picture.std() > 0.1 and len(slopes) == len(gradients) == len(deltas) - START
     torch.testing.assert_close(ours, picture, atol=1e-4, rtol=1e-4)
     for slope, gradient in zip(slopes, gradients, strict=True):
         torch.testing.assert_close(slope, gradient, atol=1e-3 * float(gradient.abs().max()), rtol=1e-2)
-    narrow, _ = seen(RegionRenderer(generator, latent, region_weights, deltas, START, torch.bfloat16))
+    narrow, _ = seen(RegionRenderer(LatentRenderer(generator, torch.bfloat16), latent, region_weights, deltas, START))
     assert narrow.dtype is torch.float32 and float((narrow - picture).abs().mean()) < 0.03 * float(picture.std())
 
 
 def test_rows_before_the_start_stand_still(generator: MobileStyleGAN, region_weights: RegionWeights) -> None:
     latent, table = torch.randn(1, NUM_WS, 512), generator.layer_table()
     deltas = [torch.zeros(1, region_weights.region_count, *entry.shape[:2]) for entry in table]
-    render = RegionRenderer(generator, latent, region_weights, deltas, START)
+    render = RegionRenderer(LatentRenderer(generator), latent, region_weights, deltas, START)
     others = [d + 1 if i < START else d for i, d in enumerate(deltas)]
     assert torch.equal(render(others), render(deltas))
     others[START] = deltas[START] + 0.5

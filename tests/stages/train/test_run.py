@@ -245,14 +245,14 @@ def test_a_batch_that_does_not_split_is_wrong_use(base: Path) -> None:
     assert fault.value.status == 2
 
 
-def test_rates_rise_while_warming_up(base: Path) -> None:
-    ctx = small_run.context(base, "warm", warm_up=4)
+def test_rates_rise_at_the_start_and_fall_at_the_end(base: Path) -> None:
+    ctx = small_run.context(base, "warm", warm_up=4, cool_down=2, reconstruction_steps=3, stylization_steps=6)
     held = build(ctx, generators.generator(ctx))
     found = []
-    for held.step in range(6):
+    for held.step in range(9):
         enter_phase(held, ctx.profile.train)
         found.append(held.optimiser.param_groups[0]["lr"] / ctx.profile.train.learning_rate)
-    assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 0.5])
 
 
 def test_a_grid_is_drawn_measured_and_shown_on_the_page(base: Path) -> None:
