@@ -93,7 +93,8 @@ def test_reconstruction_is_equation_3_in_float64(tmp_path: Path, wide: bool, reg
     state, content = step.state, batch(0)
     hyper, generator = copy.deepcopy(state.hyper).double(), copy.deepcopy(step.generator).double()
     lpips = copy.deepcopy(step.reconstruction.lpips).double()
-    terms = step._reconstruct(double(content) if wide else content, np.random.default_rng(0), 1)
+    own = double(content) if wide else content
+    terms = step._reconstruct(own, step.invert(own), np.random.default_rng(0), 1)
     own, last = double(content), {}
     for y in renderings(hyper, generator, own, own.codes):
         last = {"l2": F.mse_loss(y, own.image), "lpips": lpips(y, own.image).mean()}
@@ -112,7 +113,8 @@ def test_stylisation_is_equations_4_to_6_in_float64(tmp_path: Path, wide: bool, 
     ]
     hyper, generator, image_discriminator, patch_discriminator = nets
     c, s, rng, last = double(content), double(style), np.random.default_rng(7), {}
-    terms = step._stylize(*((c, s) if wide else (content, style)), np.random.default_rng(7), 1)
+    pair = (c, s) if wide else (content, style)
+    terms = step._stylize(*pair, step.invert(pair[0]), np.random.default_rng(7), 1)
     for y in renderings(hyper, generator, c, s.codes):
         groups = step.stylization.sample_patch_groups(content, style, rng)
         last = {
@@ -225,5 +227,5 @@ def test_reconstruction_sees_styles_where_the_profile_says_so(tmp_path: Path, st
     _, step = trainer(tmp_path, "reconstruct", refinement_iterations=1, reconstruct_styles=styles)
     content, style = batch(0), batch(1)
     seen = {step._passes(Pair(0, content, style), np.random.default_rng(seed), 1)["l2"] for seed in range(6)}
-    own = step._reconstruct(content, np.random.default_rng(0), 1)["l2"]
+    own = step._reconstruct(content, step.invert(content), np.random.default_rng(0), 1)["l2"]
     assert own in seen and len(seen) == 1 + styles
