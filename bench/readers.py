@@ -22,6 +22,7 @@ from pipeline.shards.batches import collate
 from pipeline.shards.indexed import Loader, Samples
 from pipeline.shards.sample import decode, fields
 from pipeline.shards.streaming import StreamLoader
+from stages.preprocess import shards as shards_stage
 
 COUNT, BATCH, ROUNDS = 320, 16, 7
 
@@ -49,7 +50,7 @@ class Files(Dataset):
 
 
 def sample(number: int) -> tuple[str, shards.Sample]:
-    """A sample with the shapes of the portable profile; its image is as hard to compress as a photo (about 50 kB)."""
+    """A sample with the shapes of the portable profile; its image is as hard to compress as a photo."""
     rng = np.random.default_rng(number)
     image = (
         sum(
@@ -62,7 +63,7 @@ def sample(number: int) -> tuple[str, shards.Sample]:
     key = f"k{number:05d}"
     meta = {"key": key, "boxes": rng.integers(0, 256, (3, 8, 4)).tolist(), "iou": rng.random((3, 8)).tolist()}
     return key, {
-        "jpg": images.encode(image.clip(0, 255).astype(np.uint8), ".jpg"),
+        "jpg": images.encode(image.clip(0, 255).astype(np.uint8), ".jpg", shards_stage.QUALITY, full_colour=True),
         "region.png": cv2.imencode(".png", region)[1].tobytes(),
         "latent.npy": shards.npy(rng.random((18, 512), np.float32)),
         "codes.npy": shards.npy(rng.random((4, 256), np.float32)),

@@ -39,9 +39,14 @@ def decode(data: bytes, size: int | None = None, halve: bool = False) -> np.ndar
     return rgb
 
 
-def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
-    """Encode RGB u8 [H, W, 3] as a file of this `suffix`; `quality` is 1 to 100, for JPEG."""
+def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 95, *, full_colour: bool = False) -> bytes:
+    """Encode RGB u8 [H, W, 3] as a file of this `suffix`.
+
+    For JPEG, `quality` is 1 to 100, and `full_colour` keeps the colours' resolution (4:4:4), which is halved otherwise.
+    """
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in (".jpg", ".jpeg") else []
+    if options and full_colour:
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(suffix, rgb[:, :, ::-1], options)[1].tobytes()
 
 

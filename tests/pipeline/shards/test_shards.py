@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -77,6 +79,30 @@ def test_samples_hold_what_the_caches_hold(packed: Context) -> None:
     assert sample["meta"]["split"] == "test" and sample["meta"]["boxes"] == row["boxes"].tolist()
     train = Samples(packed.shards, "content", "train").keys()
     assert not set(train) & set(samples.keys()) and len(train) + len(samples) == COUNT
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_images_have_no_traces_that_a_discriminator_could_tell_real_ones_by(noisy: bool) -> None:
+    """Colour edges lose half their resolution in a usual JPEG; even noise keeps 45 dB here."""
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 256, (512, 512, 3), np.uint8) if noisy else np.zeros((512, 512, 3), np.uint8)
+    if not noisy:
+        large[:, 2::4, 0], large[:, 3::4, 0] = 255, 255
+        large[..., 2] = 255 - large[..., 0]
+    wanted = cv2.resize(large, (256, 256), interpolation=cv2.INTER_AREA)
+    kept = cv2.imdecode(np.frombuffer(stage._jpeg(cv2.imencode(".png", large)[1].tobytes(), 256), np.uint8), 1)
+    assert 10 * np.log10(255**2 / np.square(kept.astype(float) - wanted).mean()) > 45
+
+
+def test_shards_of_the_former_format_are_packed_again_and_told(packed: Context, tmp_path: Path) -> None:
+    former = dataclasses.replace(packed, cache=shutil.copytree(packed.cache, tmp_path / "cache"))
+    place = former.shards / "index.json"
+    entries = json.loads(place.read_text())
+    entries["provenance"] |= {"version": 1, "params": entries["provenance"]["params"] | {"jpeg_quality": 95}}
+    place.write_text(json.dumps(entries))
+    told = stage.explain(former)
+    assert "98 samples to pack" in told and "params.jpeg_quality 95 -> 99, version 1 -> 2" in told
+    assert stage.run(former) == 0 and "nothing to compute" in stage.explain(former)
 
 
 def test_other_caches_of_the_same_images_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:
