@@ -110,6 +110,8 @@ class Train:
 
     weights: str = "hypernet"
     heads: Literal["channel", "separable", "hyperstyle"] = "separable"
+    trunk: str = ""
+    project_content: bool = True
     width: Positive = 32
     rank: Count = 4
     refinement_iterations: Positive = 1
@@ -141,6 +143,9 @@ class Train:
     reconstruct_styles: bool = False
     warm_up: Count = 0
     cool_down: Count = 0
+    discriminators_first: Count = 0
+    image_discriminator: str = ""
+    patch_discriminator: str = ""
     validate_every: Count = 200
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
@@ -148,10 +153,11 @@ class Train:
 
 @dataclass(frozen=True)
 class Eval:
-    """The evaluation grid: how many contents and styles it has at most."""
+    """The evaluation grid: how many contents and styles it has at most, and the network of SIFID."""
 
     contents: Positive = 4
     styles: Positive = 4
+    sifid: Literal["inception-fid", "inception-imagenet"] = "inception-fid"
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,9 @@ class DeltaHead(nn.Module):
 class HyperNetwork(nn.Module):
     """H: one head for each row of a generator's layer table.
 
-    `condition_on_regions` False ignores the region map and tiles the whole-image code (Table 4's "no mask cond").
-    `region_deltas`, which needs it, gives each region its own deltas, from its own code alone, so that the regions'
-    styles do not mix. It goes beyond the paper, whose deltas act everywhere.
+    `condition_on_regions` False gives every region the whole-image code (Table 4's "no mask cond") and changes nothing
+    else. `region_deltas` gives each region its own deltas, from its own code alone, so that the regions' styles do not
+    mix. It goes beyond the paper, whose deltas act everywhere.
     `checkpointing` recomputes activations in the backward pass to save memory.
     """
 
@@ -131,7 +131,7 @@ class HyperNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.condition_on_regions = condition_on_regions
-        self.region_deltas = region_deltas and condition_on_regions
+        self.region_deltas = region_deltas
         self.checkpointing, self.table = checkpointing, list(table)
         self.content = ContentEncoder(width)
         self.mask = MaskEncoder()
@@ -163,9 +163,9 @@ class HyperNetwork(nn.Module):
         With `region_deltas` a sample becomes one per region, with that region's code everywhere.
         """
         if not self.condition_on_regions:
-            region, codes = torch.full_like(region, UNKNOWN), codes[:, REGION_COUNT:].expand_as(codes)
+            codes = codes[:, REGION_COUNT:].expand_as(codes)
         if not self.region_deltas:
-            return codes, arrange(codes, region)
+            return codes, arrange(codes, region if self.condition_on_regions else torch.full_like(region, UNKNOWN))
         code = codes[:, : region_weights.region_count(region)].flatten(0, 1)
         return code[:, None].expand(-1, REGION_COUNT + 1, -1), code[:, :, None, None].expand(-1, -1, CELLS, CELLS)
 

@@ -18,6 +18,7 @@ from models.stylegan_ops import EqualLinear
 
 SHARED_UNTIL = 64  # px; layers of higher resolution have heads of their own
 BLOCKS = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # channels, basic blocks, stride of the first
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of images in [0, 1]
 SHARED = ("w1", "b1", "w2", "b2")
 
 
@@ -50,6 +51,26 @@ class Trunk(nn.Module):
                 blocks.append(Block(inputs, width, stride if i == 0 else 1))
                 inputs = width
         self.body = nn.Sequential(*blocks)
+
+    @classmethod
+    def load_imagenet(cls, tensors: Mapping[str, Tensor]) -> "Trunk":
+        """Start from torchvision's published ResNet34: features of the mean of image and rendering.
+
+        The file's input normalisation is folded into the first layer, which reads both halves alike; PReLU starts as
+        ReLU, and there is no pooling. Raises: ValueError, in one line, when the tensors are not those of a ResNet34.
+        """
+        state = {_from_torchvision(name): t.float() for name, t in tensors.items() if not name.startswith("fc.")}
+        net, what = cls(), "torchvision's ResNet34"
+        counters = {n: t for n, t in net.state_dict().items() if n.endswith("num_batches_tracked")}
+        state = counters | {"relu.weight": torch.zeros(64)} | state
+        shapes = state_dicts.shapes(net) | {"conv1.weight": (64, 3, 7, 7)}
+        state_dicts.check(shapes, state, what)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in IMAGENET)
+        kernel = state["conv1.weight"] / std
+        state["bn1.running_mean"] = state["bn1.running_mean"] - (kernel * (0.5 - mean)).sum((1, 2, 3))
+        state["conv1.weight"] = 0.25 * torch.cat([kernel, kernel], 1)
+        net.load_state_dict(state)
+        return net
 
     def features(self, x: Tensor) -> Tensor:
         """Features [N, 512, 16, 16] of x [N, 6, 256, 256]."""
@@ -188,6 +209,16 @@ def without_aliases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 "which it should repeat"
             )
     return out
+
+
+def _from_torchvision(name: str) -> str:
+    """torchvision's name of a tensor, with its layers counted through: `layer2.0.` is `body.3.`."""
+    stage, _, rest = name.partition(".")
+    if not stage.startswith("layer") or stage.removeprefix("layer") not in ("1", "2", "3", "4"):
+        return name
+    number, _, leaf = rest.partition(".")
+    first = sum(count for _, count, _ in BLOCKS[: int(stage[-1]) - 1])
+    return f"body.{first + int(number)}.{leaf}" if number.isdecimal() else name
 
 
 def _guess(state: Mapping[str, Tensor], tuned: Sequence[int]) -> list[LayerEntry]:

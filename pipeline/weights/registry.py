@@ -72,6 +72,7 @@ _ADAIN_TERMS = "MIT in the package; weights of naoto0804/pytorch-AdaIN (MIT), Im
 _DATA = "random_face/data"
 _TFJS = "package/resources/bisenetv2-celebamask"
 
+_TORCHVISION = "BSD-3-Clause (torchvision); trained on ImageNet"
 _RESEARCH = "no licence stated: ask its authors"
 _FACER = "MIT"
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
@@ -169,6 +170,12 @@ _PAPER = (
                _drive("1KW7bjndL3QG3sxBbZxreGHigcCCpsDgn"),
                "MIT code (InsightFace_Pytorch); trained on MS-Celeb-1M, for research only", "model_ir_se50.pth",
                "arcface", 175),
+    _published("inception-imagenet", "torchvision's InceptionV3: SIFID as SinGAN computes it",
+               "https://docs.pytorch.org/vision/stable/models/inception.html", _TORCHVISION,
+               "inception_v3_google-0cc3c7bd.pth", "inception", 109),
+    _published("resnet34-imagenet", "torchvision's ResNet34: what a HyperStyle trunk starts from",
+               "https://docs.pytorch.org/vision/stable/models/resnet.html", _TORCHVISION, "resnet34-b627a593.pth",
+               "resnet34", 87),
 )  # fmt: skip
 
 REGISTRY: dict[str, Weight] = {

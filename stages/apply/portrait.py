@@ -4,18 +4,20 @@ It is read from the caches or computed from one image file. A single image goes 
 preprocessing stages, so both ways give the same numbers.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline import images
+from pipeline import hashing, images
 from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.runner.spec import Item, Reject, Worker
+from pipeline.shards import index, writer
 from pipeline.shards.sample import Decoded
 from stages.preprocess import compatibility
 from stages.preprocess.producers import PRODUCERS
@@ -49,8 +51,30 @@ def in_region(target: Portrait, region: int, other: Portrait) -> Portrait:
     return dataclasses.replace(target, codes=codes)
 
 
-def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[Portrait]:
-    """The portraits of a collection that every cache holds, in order of key.
+def held_out(ctx: Context, keys: Sequence[str]) -> list[str]:
+    """Those of `keys` that training never sees, in a random order that follows from the profile's seed.
+
+    They are the test split of the profile, and of the shards where these were packed with a smaller one.
+    """
+    fraction = ctx.profile.shards.test_fraction
+    with contextlib.suppress(UserError):
+        fraction = min(fraction, float(index.read_index(ctx.shards)[0]["params"]["test_fraction"]))
+    return shuffled(ctx, (key for key in keys if writer.split_of(key, fraction) == "test"))
+
+
+def shuffled(ctx: Context, keys: Iterable[str]) -> list[str]:
+    """The keys in a random order that follows from the profile's seed and does not depend on which others there are."""
+    seed = str(ctx.profile.seed).encode()
+    return sorted(keys, key=lambda key: hashing.digest(b"evaluation", seed, key.encode()))
+
+
+def cached(
+    ctx: Context,
+    collection: str,
+    limit: int | None = None,
+    choose: Callable[[Context, Sequence[str]], Sequence[str]] = lambda ctx, keys: keys,
+) -> Iterator[Portrait]:
+    """The portraits of a collection that every cache holds: the first `limit` of those that `choose` takes of all keys.
 
     Raises: UserError when a cache is missing (2), or was made with another encoder or generator.
     """
@@ -62,7 +86,7 @@ def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[
     with reader.Cache(files["latents"]) as cache:
         compatibility.refuse_others(ctx, cache.provenance, files["latents"])
     shared = sorted(set.intersection(*(set(reader.keys(path)) for path in files.values())))
-    for key in shared[:limit]:
+    for key in choose(ctx, shared)[:limit]:
         row: dict[str, Any] = {}
         for name, columns in PIXELS.items():
             row |= reader.read_rows(files[name], [key], columns)[0]

@@ -11,11 +11,12 @@ from stages.cli.options import FILE, FOLDER, context, finish, given
 
 @click.command("eval")
 @options.common
-def evaluate(**common: Any) -> None:
-    """Compare the methods over content x style pairs."""
+@click.option("--all", "everything", is_flag=True, help="Measure images that training may have seen, too.")
+def evaluate(everything: bool, **common: Any) -> None:
+    """Compare the methods over content x style pairs held out from training."""
     from stages.evaluate import comparison
 
-    finish(comparison.run(context(common)))
+    finish(comparison.run(context(common), everything=everything))
 
 
 @click.command()

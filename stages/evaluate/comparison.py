@@ -16,15 +16,16 @@ import numpy as np
 import torch
 
 from pipeline import files, hashing, images, weights
-from pipeline.context import Context
+from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.progress import Progress, say
-from stages.apply.portrait import Portrait, cached
+from stages.apply.portrait import Portrait, cached, held_out, shuffled
+from stages.evaluate import statistics
 from stages.evaluate.comparison_page import SHOWN, page, table
 from stages.evaluate.methods import METHODS, Method
-from stages.evaluate.metrics import METRIC_WEIGHTS, METRICS, Metrics
+from stages.evaluate.metrics import METRICS, Metrics, metric_weights, sifid_titles
 
-VERSION = 1
+VERSION = 2
 
 
 def folder(ctx: Context) -> Path:
@@ -32,17 +33,16 @@ def folder(ctx: Context) -> Path:
     return ctx.run.parent / "eval" / ctx.run.name
 
 
-def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = METHODS) -> int:
+def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = METHODS, everything: bool = False) -> int:
     """Measure every method on the profile's grid of cached portraits; write results.json, table.md and index.html.
 
+    The portraits are held out from training; with `everything` any, for collections that nothing was trained on.
     Does nothing when the same weights, images and profile were measured before. A killed run resumes where it was.
-    Raises: UserError when a cache is missing, or has no portraits.
+    Raises: UserError when a cache is missing, or has no such portraits.
     """
-    faces, styles = (list(cached(ctx, name, _limit(ctx, name))) for name in ("content", "style"))
-    if not faces or not styles:
-        counts = f"{len(faces)} contents and {len(styles)} styles"
-        raise UserError(f"eval: {ctx.cache} holds {counts}; expected one of each or more; run `hypernst align` first")
-    recipe = describe(ctx, list(methods), faces, styles)
+    faces, styles = (_portraits(ctx, name, everything) for name in COLLECTIONS)
+    split = {"name": "all" if everything else "test", "test_fraction": ctx.profile.shards.test_fraction}
+    recipe = describe(ctx, list(methods), faces, styles) | {"split": split | {"seed": ctx.profile.seed}}
     stamp = stamp_of(recipe)
     out = folder(ctx)
     if (out / "results.json").exists() and json.loads((out / "results.json").read_text()).get("stamp") == stamp:
@@ -50,12 +50,14 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
         return 0
     pairs = measure(ctx, methods, faces, styles, out, stamp)
     results = {name: _mean([p for p in pairs if p["method"] == name]) for name in methods}
+    spread = statistics.describe(pairs, list(methods), METRICS, ctx.profile.seed)
+    text = table(results, spread, sifid_titles(ctx))
     (out / "cells").mkdir(parents=True, exist_ok=True)
-    files.write_atomic(out / "table.md", table(results).encode())
-    files.write_atomic(out / "index.html", page(ctx, results, list(methods), faces, styles, out))
-    report = {"stamp": stamp, "methods": results} | recipe
+    files.write_atomic(out / "table.md", text.encode())
+    files.write_atomic(out / "index.html", page(ctx, text, list(methods), faces, styles, out))
+    report = {"stamp": stamp, "methods": results} | spread | recipe
     files.write_atomic(out / "results.json", json.dumps(report, indent=1).encode())
-    say(f"eval: {out / 'index.html'}\n{table(results)}")
+    say(f"eval: {out / 'index.html'}\n{text}")
     return 0
 
 
@@ -76,9 +78,10 @@ def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: li
     return {
         "version": VERSION,
         "metrics": {
-            "weights": {name: weights.sha256(name) for name in METRIC_WEIGHTS},
+            "weights": {name: weights.sha256(name) for name in metric_weights(ctx)},
             "lpips": "v0.1, stylised against content",
-            "sifid": "stylised against style; Inception after Conv2d_2b (64) and Conv2d_4a (192), a sample a position",
+            "sifid": "stylised against style, a sample a position",
+            **sifid_titles(ctx),
             "size": profile.align.size,
             "seconds": f"core forward on {ctx.device}, inputs cached, median after one warm-up",
         },
@@ -162,9 +165,21 @@ def measure(
     return [done[name, f.key, s.key] for name in methods for f in faces for s in styles]
 
 
-def _limit(ctx: Context, collection: str) -> int:
-    count = ctx.profile.eval.contents if collection == "content" else ctx.profile.eval.styles
-    return count if ctx.limit is None else min(count, ctx.limit)
+def _portraits(ctx: Context, collection: str, everything: bool) -> list[Portrait]:
+    """The portraits to measure, at most as many as the profile and --limit say; fewer are told, none is an error."""
+    wanted = ctx.profile.eval.contents if collection == "content" else ctx.profile.eval.styles
+    wanted = wanted if ctx.limit is None else min(wanted, ctx.limit)
+    found = list(cached(ctx, collection, wanted, shuffled if everything else held_out))
+    if everything and not found:
+        raise UserError(f"eval: {ctx.cache} holds no {collection} portraits; run `hypernst align` first")
+    if len(found) < wanted and not everything:
+        lack = f"eval: {len(found)} of {wanted} {collection} portraits are held out from training (shards.test_fraction"
+        way_out = "add images, raise it and train again, or use --all if nothing was trained on these images"
+        lack = f"{lack} = {ctx.profile.shards.test_fraction:g}); {way_out}"
+        if not found:
+            raise UserError(lack)
+        say(lack)
+    return found
 
 
 def _digest(portrait: Portrait) -> str:

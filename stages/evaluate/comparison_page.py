@@ -1,8 +1,10 @@
 """The comparison as a table and as a page."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from pipeline import files, images
 from pipeline.context import Context
@@ -13,40 +15,50 @@ from stages.evaluate.methods import ABILITIES, TITLES
 SHOWN = 8  # contents and styles in the page's grid
 
 
-def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """The paper's Table 1 as Markdown; lower is better in every number."""
-    columns = (
-        "Model",
-        "LPIPS (Alexnet)",
-        "LPIPS (VGG)",
-        "SIFID (64)",
-        "SIFID (192)",
-        "Time (s/img)",
-        "Interpolation",
-        "Editing",
-    )
-    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, r in results.items():
-        numbers = [
-            f"{r['lpips_alex']:.4f}",
-            f"{r['lpips_vgg']:.4f}",
-            f"{r['sifid_64']:.3f}",
-            f"{r['sifid_192']:.3f}",
-            f"{r['seconds_per_image']:.3f}",
-        ]
-        rows.append(" | ".join([f"| {TITLES.get(name, name)}", *numbers, *ABILITIES.get(name, ("no", "no"))]) + " |")
+def table(results: Mapping[str, Mapping[str, float]], spread: Mapping[str, Any], sifid: Mapping[str, str]) -> str:
+    """The paper's Table 1 and the paired differences as Markdown; lower is better in every number.
+
+    `spread` is that of `statistics.describe`, `sifid` has the titles of the SIFID columns.
+    """
+    metrics = {"lpips_alex": "LPIPS (Alexnet)", "lpips_vgg": "LPIPS (VGG)", **sifid}
+    percent = f"{100 * spread['confidence']:.0f} %"
+    rows = _head("Model", *metrics.values(), "Time (s/img)", "Interpolation", "Editing")
+    for name, values in results.items():
+        numbers = [_number(values[m], spread["intervals"][name][m]) for m in metrics]
+        abilities = ABILITIES.get(name, ("no", "no"))
+        rows += [_line(TITLES.get(name, name), *numbers, f"{values['seconds_per_image']:.3f}", *abilities)]
+    rows += ["", f"Means over pairs, with {percent} bootstrap intervals."]
+    if len(results) > 1:
+        rows += ["", "Paired differences, first minus second: below 0 the first is better.", ""]
+        rows += _head("Methods", *metrics.values())
+        for name, other in itertools.combinations(reversed(list(results)), 2):
+            gaps = spread["differences"][name][other]
+            numbers = [_number(gaps[m]["mean"], gaps[m]["interval"]) for m in metrics]
+            rows += [_line(f"{TITLES.get(name, name)} minus {TITLES.get(other, other)}", *numbers)]
     return "\n".join(rows) + "\n"
+
+
+def _head(*titles: str) -> list[str]:
+    return [_line(*titles), "|---" * len(titles) + "|"]
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.4g} ({interval[0]:.4g} to {interval[1]:.4g})"
 
 
 def page(
     ctx: Context,
-    results: Mapping[str, Mapping[str, float]],
+    text: str,
     methods: list[str],
     faces: list[Portrait],
     styles: list[Portrait],
     out: Path,
 ) -> bytes:
-    """The page: the table, then for each shown content one row per method and one column per style."""
+    """The page: the table `text`, then for each shown content one row per method and one column per style."""
     for kind, portraits in (("content", faces), ("style", styles)):
         for i, portrait in enumerate(portraits[:SHOWN]):
             files.write_atomic(out / "cells" / f"{kind}-{i}.jpg", images.encode(portrait.image, ".jpg"))
@@ -64,5 +76,5 @@ def page(
         f"Evaluation of {ctx.run.name}",
         f"<p>{len(faces)} contents x {len(styles)} styles, profile {escape(ctx.profile.name)}; means over all pairs, "
         "lower is better. LPIPS is to the content, SIFID to the style.</p>",
-        f"<pre>{escape(table(results))}</pre><table>{''.join(body)}</table>",
+        f"<pre>{escape(text)}</pre><table>{''.join(body)}</table>",
     )

@@ -6,14 +6,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.backbones.inception import InceptionStem
+from models.backbones.inception import SIFID_LAYERS, InceptionStem
 from models.metrics import sifid
 from models.metrics.lpips import LPIPS
 from pipeline import images, weights
 from pipeline.context import Context
+from stages.loaders.load import load
 
-METRICS = ("lpips_alex", "lpips_vgg", "sifid_64", "sifid_192")
+METRICS = ("lpips_alex", "lpips_vgg", "sifid_192", "sifid_64")
 METRIC_WEIGHTS = ("lpips-alex", "lpips-vgg", "inception-fid")
+STEM_LOADERS = {"inception-fid": InceptionStem, "inception-imagenet": InceptionStem.load_imagenet}
+STEMS = {"inception-fid": "FID Inception", "inception-imagenet": "ImageNet Inception"}  # by their weights
+
+
+def metric_weights(ctx: Context) -> tuple[str, ...]:
+    """The weights of METRICS: LPIPS', and those of the profile's Inception."""
+    return *METRIC_WEIGHTS[:2], ctx.profile.eval.sifid
+
+
+def sifid_titles(ctx: Context) -> dict[str, str]:
+    """The full name of each SIFID of METRICS: network, layer and channels, without which it compares with none."""
+    stem = STEMS[ctx.profile.eval.sifid]
+    return {f"sifid_{channels}": f"SIFID ({stem}, {layer}, {channels})" for channels, layer in SIFID_LAYERS.items()}
 
 
 class Metrics:
@@ -22,7 +36,8 @@ class Metrics:
     def __init__(self, ctx: Context) -> None:
         self.device = ctx.device
         self.alex = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
-        self.stem = InceptionStem(weights.tensors("inception-fid")).to(ctx.device)
+        name = ctx.profile.eval.sifid
+        self.stem = load(name, STEM_LOADERS[name]).to(ctx.device)
 
     @cached_property
     def vgg(self) -> LPIPS:
@@ -31,7 +46,7 @@ class Metrics:
 
     @torch.inference_mode()
     def summary(self, image: np.ndarray) -> dict[int, sifid.Gaussian]:
-        """SIFID's mean and covariance at 64 and 192 channels."""
+        """SIFID's mean and covariance at 192 and 64 channels."""
         maps = self.stem(images.to_tensor(image).to(self.device))
         return {channels: sifid.gaussian(features[0].cpu()) for channels, features in maps.items()}
 
@@ -55,6 +70,6 @@ class Metrics:
         return {
             "lpips_alex": float(self.alex.distance(alex, content[0])),
             "lpips_vgg": float(self.vgg.distance(vgg, content[1])),
-            "sifid_64": sifid.frechet(ours[64], style[64]),
             "sifid_192": sifid.frechet(ours[192], style[192]),
+            "sifid_64": sifid.frechet(ours[64], style[64]),
         }

@@ -32,7 +32,7 @@ from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, control, gallery, parsing, retrieval
 from stages.evaluate.methods import METHODS, Method
-from stages.evaluate.metrics import Metrics
+from stages.evaluate.metrics import Metrics, sifid_titles
 from stages.loaders import style_encoder
 from stages.preprocess import chain
 
@@ -76,8 +76,8 @@ def run(
     renderings(stylist, metrics, person, faces)
     chosen = _spaced(artworks, styles)
     compare(ctx, stylist, metrics, person, _spaced(faces, contents), chosen, sheet)
-    refined(Refinement(ctx, stylist), metrics, person, _spaced(faces, REFINED), _spaced(artworks, REFINED))
-    steer(stylist, metrics, faces, artworks, control_sheet, strip)
+    refined(ctx, Refinement(ctx, stylist), metrics, person, _spaced(faces, REFINED), _spaced(artworks, REFINED))
+    steer(ctx, stylist, metrics, faces, artworks, control_sheet, strip)
     figure("seconds_per_image", seconds(lambda: stylist.stylize(faces[0], chosen[0])), TIMED)
     return 0
 
@@ -134,13 +134,18 @@ def compare(
             if cell.method != "unstylised" or name.startswith("sifid"):
                 scores.setdefault(f"{name.replace('sifid_', 'sifid')}_{cell.method}", []).append(value)
     for name, numbers in sorted(scores.items()):
-        figure(name, (median if name.startswith("identity") else mean)(numbers), len(numbers))
+        figure(name, (median if name.startswith("identity") else mean)(numbers), len(numbers), sifid_title(ctx, name))
     if sheet:
         _draw(sheet, gallery.compose(rows, styles))
 
 
 def refined(
-    refine: Refinement, metrics: Metrics, person: FaceEmbedding, faces: list[Portrait], styles: list[Portrait]
+    ctx: Context,
+    refine: Refinement,
+    metrics: Metrics,
+    person: FaceEmbedding,
+    faces: list[Portrait],
+    styles: list[Portrait],
 ) -> None:
     """What refinement makes of each face with the style of its place in the list; identity and seconds are medians."""
     scores: dict[str, list[float]] = {}
@@ -152,10 +157,12 @@ def refined(
         for name, value in values.items():
             scores.setdefault(f"{name.replace('sifid_', 'sifid')}_refined", []).append(value)
     for name, numbers in scores.items():
-        figure(name, (median if name.startswith(("identity", "seconds")) else mean)(numbers), len(numbers))
+        middle = median if name.startswith(("identity", "seconds")) else mean
+        figure(name, middle(numbers), len(numbers), sifid_title(ctx, name))
 
 
 def steer(
+    ctx: Context,
     stylist: Stylist,
     metrics: Metrics,
     faces: list[Portrait],
@@ -181,15 +188,21 @@ def steer(
 
     walked, strips = control.walk(stylist.render, stylist.codes, pairs, score)
     for name, (value, n) in walked.items():
-        figure(f"interpolation_{name}", value, n)
+        figure(f"interpolation_{name}", value, n, sifid_title(ctx, name))
     if strip:
         titles = ("content", *(f"{strength:.1f}" for strength in control.STRENGTHS), "style")
         _draw(strip, sheets.grid(_spaced(strips, SHOWN), titles))
 
 
-def figure(name: str, value: float, n: int) -> None:
-    """Print one figure."""
-    print(json.dumps({"figure": name, "value": round(float(value), 4), "n": n}), flush=True)
+def figure(name: str, value: float, n: int, title: str = "") -> None:
+    """Print one figure; `title` is its full name."""
+    row = {"figure": name, "value": round(float(value), 4), "n": n}
+    print(json.dumps(row | ({"title": title} if title else {})), flush=True)
+
+
+def sifid_title(ctx: Context, name: str) -> str:
+    """The full name of a SIFID's figure, "" of any other."""
+    return sifid_titles(ctx).get(name.split("_")[0].replace("sifid", "sifid_"), "")
 
 
 def seconds(work: Callable[[], object]) -> float:

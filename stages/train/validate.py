@@ -25,7 +25,7 @@ from pipeline.training import loop
 from stages.apply.portrait import Portrait, from_sample
 from stages.apply.stylist import Stylist
 from stages.evaluate import gallery
-from stages.evaluate.metrics import Metrics
+from stages.evaluate.metrics import Metrics, sifid_titles
 
 SIDE = 4  # contents and styles
 FOLDER = "grids"
@@ -36,12 +36,15 @@ class Grid:
 
     def __init__(self, ctx: Context, generator: Generator, hyper: HyperNetwork) -> None:
         self.ctx, self.stylist, self.metrics = ctx, Stylist(ctx, generator, hyper), Metrics(ctx)
+        self.titles = {f"{name}_title": title for name, title in sifid_titles(ctx).items()}
         self.contents, self.styles = (_portraits(ctx, name) for name in ("content", "style"))
-        self.targets = [self.metrics.summary(p.image)[64] for p in self.styles]
+        self.targets = [self.metrics.summary(p.image) for p in self.styles]
 
     def draw(self, step: int) -> np.ndarray:
         """Render and measure the grid, and add a line to validation.jsonl. Returns the image u8 [H, W, 3]."""
-        figures: dict[str, list[float]] = {"reconstruction_lpips_alex": [], "lpips_alex": [], "sifid_64": []}
+        figures: dict[str, list[float]] = {
+            name: [] for name in ("reconstruction_lpips_alex", "lpips_alex", "sifid_192", "sifid_64")
+        }
         rows = []
         for content in self.contents:
             reconstruction = self.stylist.render(content, content.codes)
@@ -50,14 +53,18 @@ class Grid:
             for style, target in zip(self.styles, self.targets, strict=True):
                 row.append(self.stylist.render(content, style.codes))
                 figures["lpips_alex"].append(self.metrics.lpips(row[-1], content.image))
-                figures["sifid_64"].append(sifid.frechet(self.metrics.summary(row[-1])[64], target))
+                found = self.metrics.summary(row[-1])
+                for channels in (192, 64):
+                    figures[f"sifid_{channels}"].append(sifid.frechet(found[channels], target[channels]))
             rows.append(row)
         sheet = gallery.compose(rows, self.styles)
         place = self.ctx.run / FOLDER
         place.mkdir(exist_ok=True)
         files.write_atomic(place / f"step-{step:06d}.png", images.encode(sheet))
         with open(self.ctx.run / "validation.jsonl", "a") as log:
-            log.write(json.dumps({"step": step} | {name: round(mean(v), 5) for name, v in figures.items()}) + "\n")
+            log.write(
+                json.dumps({"step": step} | {n: round(mean(v), 5) for n, v in figures.items()} | self.titles) + "\n"
+            )
         write_page(self.ctx)
         return sheet
 

@@ -26,7 +26,8 @@ NAMES = {
     "bisenet": "BiSeNet face parser", "parsenet": "ParseNet face parser", "retinaface": "RetinaFace-R50",
     "retinaface-mobilenet": "RetinaFace-MobileNet0.25", "sae-patch": "Swapping Autoencoder patch discriminator",
     "sae-image": "Swapping Autoencoder image discriminator", "boundary": "semantic boundary",
-    "arcface": "ArcFace IR-SE50 face recogniser",
+    "arcface": "ArcFace IR-SE50 face recogniser", "inception": "torchvision InceptionV3",
+    "resnet34": "torchvision ResNet34",
 }  # fmt: skip
 
 
@@ -177,7 +178,7 @@ def _psp(state: "Tensors", latent_avg: "Tensors", opts: Any) -> list[Part]:
 FLAT: tuple[tuple[str, str], ...] = (
     ("enc_style.transformer.", "aladin-vit"), ("enc_style.model.conv_", "aladin-vgg"), ("cp.resnet.", "bisenet"),
     ("out_mask_conv.", "parsenet"), ("body.stage1.", "retinaface-mobilenet"), ("body.layer1.", "retinaface"),
-    ("output_layer.3.", "arcface"),
+    ("output_layer.3.", "arcface"), ("Conv2d_1a_3x3.", "inception"), ("layer1.2.", "resnet34"),
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 def structure(kind: str, tensors: Mapping[str, "Tensor"]) -> None:
     """Raises: ValueError when tensors are missing, unexpected or of another shape; one line that names them."""
+    from models.backbones import inception
     from models.discriminators import image, patch
     from models.encoders import aladin, aladin_vit, e4e
     from models.faces import retinaface
@@ -26,6 +27,7 @@ def structure(kind: str, tensors: Mapping[str, "Tensor"]) -> None:
         "retinaface": retinaface.RetinaFace, "retinaface-mobilenet": retinaface.RetinaFace,
         "sae-patch": patch.PatchDiscriminator.load, "sae-image": image.ImageDiscriminator.load,
         "boundary": _boundary, "arcface": identity.Identity.load,
+        "inception": inception.InceptionStem.load_imagenet, "resnet34": hyperstyle.Trunk.load_imagenet,
     }  # fmt: skip
     loaders[kind](tensors)
 

@@ -241,8 +241,16 @@ def test_region_deltas_are_those_of_the_regions_own_code(seed: int, changed: int
         assert [bool((a[:, r] != b[:, r]).any()) for r in range(4)] == [r == changed for r in range(4)]
 
 
-def test_without_regions_there_are_no_deltas_by_region() -> None:
-    net = HyperNetwork(TABLE, width=8, rank=2, region_deltas=True, condition_on_regions=False)
+@pytest.mark.parametrize("region_deltas", [False, True])
+def test_without_region_conditioning_only_the_codes_change(awake: HyperNetwork, region_deltas: bool) -> None:
+    nets = [
+        HyperNetwork(TABLE, width=8, rank=2, region_deltas=region_deltas, condition_on_regions=condition)
+        for condition in (True, False)
+    ]
+    for net in nets:
+        net.load_state_dict(awake.state_dict())
     x, y_hat, own, region = inputs(0)
-    assert net.region_weights(region) is None
-    assert [d.shape for d in net(x, y_hat, own, region)] == [(1, *entry.shape[:2]) for entry in TABLE]
+    same = nets[0](x, y_hat, own[:, 3:].expand_as(own), region)
+    for a, b in zip(same, nets[1](x, y_hat, own, region), strict=True):
+        assert a.shape == b.shape and torch.allclose(a, b, atol=1e-5)
+    assert (nets[1].region_weights(region) is None) != region_deltas

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from models.backbones.inception import InceptionStem
+from models.backbones.inception import LAYERS, PUBLISHED, InceptionStem
 from models.metrics.sifid import Gaussian, frechet, gaussian
 from tests.models.metrics.test_lpips import patterns
 from tests.support.goldens import Case
@@ -48,6 +49,30 @@ def test_feature_maps_have_the_published_sizes() -> None:
     assert {c: tuple(m.shape[1:]) for c, m in maps.items()} == {64: (64, 125, 125), 192: (192, 60, 60)}
     with pytest.raises(ValueError, match=r"conv.0.weight has to be \[32, 3, 3, 3\], got nothing"):
         InceptionStem({})
+
+
+def test_torchvisions_network_is_read_with_its_norms_folded_in() -> None:
+    torch.manual_seed(0)
+    layers = [
+        nn.Sequential(nn.Conv2d(i, o, k, s, p, bias=False), nn.BatchNorm2d(o, eps=1e-3), nn.ReLU()).eval()
+        for i, o, k, s, p in LAYERS
+    ]
+    state = {"fc.weight": torch.zeros(1000, 2048)}
+    for layer, name in zip(layers, PUBLISHED, strict=True):
+        for tensor in (layer[1].running_mean, layer[1].running_var, layer[1].weight, layer[1].bias):
+            tensor.data.uniform_(0.5, 1.5)
+        state |= {f"{name}.conv.weight": layer[0].weight.data}
+        state |= {f"{name}.bn.{leaf}": t for leaf, t in layer[1].state_dict().items()}
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        fine = nn.Sequential(*layers[:3])(x)
+        found = InceptionStem.load_imagenet(state)(x)
+        torch.testing.assert_close(found[64], fine, rtol=1e-3, atol=1e-4)
+        coarse = nn.Sequential(*layers[3:])(nn.functional.max_pool2d(fine, 3, 2))
+        torch.testing.assert_close(found[192], coarse, rtol=1e-3, atol=1e-4)
+    del state["Conv2d_4a_3x3.bn.bias"]
+    with pytest.raises(ValueError, match="not torchvision's Inception: Conv2d_4a_3x3 is incomplete"):
+        InceptionStem.load_imagenet(state)
 
 
 @pytest.mark.weights

@@ -1,8 +1,10 @@
 """The evaluation: its numbers on pictures whose scores are known, and that it resumes without measuring twice."""
 
+import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ import pytest
 from pipeline import profile
 from pipeline.context import Context
 from pipeline.errors import UserError
-from stages.apply.portrait import Portrait
-from stages.evaluate import comparison, metrics
+from pipeline.shards import writer
+from pipeline.shards.writer import split_of
+from stages.apply.portrait import Portrait, held_out
+from stages.evaluate import comparison, metrics, statistics
 from stages.evaluate.methods import Method, unstylised
 
 
@@ -25,8 +29,11 @@ def portrait(key: str, seed: int) -> Portrait:
 
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
-    def cached(ctx: Context, collection: str, limit: int | None = None) -> Iterator[Portrait]:
-        yield from [portrait(f"{collection}-{i}", 10 * len(collection) + i) for i in range(2)][:limit]
+    def cached(
+        ctx: Context, collection: str, limit: int | None, choose: Callable[[Context, Sequence[str]], list[str]]
+    ) -> Iterator[Portrait]:
+        keys = choose(ctx, [f"{collection}-{i}" for i in range(30)])[:limit]
+        yield from (portrait(key, 10 * len(collection) + int(key.rpartition("-")[2])) for key in keys)
 
     monkeypatch.setattr(comparison, "cached", cached)
     return Context(profile.load("tiny"), cache=tmp_path / "cache", run=tmp_path / "runs" / "one")
@@ -52,6 +59,12 @@ def test_the_content_itself_and_the_style_itself_score_as_they_must(ctx: Context
     pairs = min(2, ctx.profile.eval.contents) * min(2, ctx.profile.eval.styles)
     assert plain["lpips_alex"] == plain["lpips_vgg"] == 0 and plain["sifid_64"] > 0 and plain["pairs"] == pairs
     assert stolen["sifid_64"] == pytest.approx(0, abs=1e-4) and stolen["sifid_192"] == pytest.approx(0, abs=1e-4)
+    gap = results["differences"]["thief"]["unstylised"]["sifid_192"]
+    assert gap["mean"] == pytest.approx(stolen["sifid_192"] - plain["sifid_192"], abs=1e-4) and gap["interval"][1] < 0
+    heads = (out / "table.md").read_text().splitlines()[0]
+    first, second = "SIFID (FID Inception, Conv2d_4a, 192)", "SIFID (FID Inception, Conv2d_2b, 64)"
+    assert 0 < heads.index(first) < heads.index(second)
+    assert results["metrics"]["sifid_192"] == first and results["metrics"]["sifid_64"] == second
     assert stolen["lpips_alex"] > 0.05 and set(results["metrics"]["weights"]) == set(metrics.METRIC_WEIGHTS)
     assert "| thief |" in (out / "table.md").read_text() and "cells/thief-0-0.jpg" in (out / "index.html").read_text()
 
@@ -66,5 +79,82 @@ def test_the_content_itself_and_the_style_itself_score_as_they_must(ctx: Context
 
 def test_empty_caches_are_told(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "cached", lambda *_: iter(()))
-    with pytest.raises(UserError, match="0 contents and 0 styles"):
+    with pytest.raises(UserError, match=r"0 of 2 content portraits are held out .* use --all"):
         comparison.run(ctx)
+    with pytest.raises(UserError, match="holds no content portraits; run `hypernst align`"):
+        comparison.run(ctx, everything=True)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_only_held_out_portraits_are_measured_in_an_order_that_follows_from_the_seed(
+    ctx: Context, everything: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(seed: int) -> dict[str, Any]:
+        seeded = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, seed=seed))
+        assert comparison.run(seeded, methods={"unstylised": unstylised}, everything=everything) == 0
+        return json.loads((comparison.folder(ctx) / "results.json").read_text())
+
+    monkeypatch.setattr(comparison, "Metrics", Level)
+    monkeypatch.setattr(comparison.weights, "sha256", lambda name: name)
+    seen = [measured(seed) for seed in (0, 0, 1, 2)]
+    keys = [tuple(result["pictures"]["contents"] + result["pictures"]["styles"]) for result in seen]
+    assert keys[0] == keys[1] and len(set(keys)) > 1
+    assert [result["split"]["seed"] for result in seen] == [0, 0, 1, 2]
+    assert seen[0]["split"]["name"] == ("all" if everything else "test")
+    held = [split_of(key, ctx.profile.shards.test_fraction) == "test" for chosen in keys for key in chosen]
+    assert all(held) != everything
+
+
+def test_shards_with_a_smaller_test_split_count(tmp_path: Path) -> None:
+    small = Context(profile.load("tiny"), cache=tmp_path)
+    keys = [f"k{i}" for i in range(200)]
+    assert set(held_out(small, keys)) == {key for key in keys if split_of(key, 0.25) == "test"}
+    small.shards.mkdir(parents=True)
+    writer.write(small.shards, [], 10**6, {"params": {"test_fraction": 0.1}})
+    assert set(held_out(small, keys)) == {key for key in keys if split_of(key, 0.1) == "test"}
+
+
+def test_too_few_are_told(ctx: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    many = dataclasses.replace(ctx.profile.eval, contents=50, styles=50)
+    ctx = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, eval=many))
+    monkeypatch.setattr(comparison, "Metrics", Level)
+    monkeypatch.setattr(comparison.weights, "sha256", lambda name: name)
+    assert comparison.run(ctx, methods={"unstylised": unstylised}) == 0
+    assert "of 50 style portraits are held out from training (shards.test_fraction = 0.25)" in capsys.readouterr().err
+
+
+class Level:
+    """In place of the metrics' networks: every measure is the mean level of the result."""
+
+    def __init__(self, ctx: Context) -> None:
+        pass
+
+    def summary(self, image: np.ndarray) -> None:
+        pass
+
+    features = summary
+
+    def compare(self, image: np.ndarray, content: None, style: None) -> dict[str, float]:
+        return dict.fromkeys(metrics.METRICS, float(image.mean()))
+
+
+def test_intervals_cover_the_mean_and_pairing_narrows_differences() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(100):
+        low, high = statistics.intervals(rng.normal(3, 1, (50, 1)), seed)
+        covered += int(low[0] <= 3 <= high[0])
+    assert 85 <= covered <= 100
+    hard = rng.normal(0, 10, 200)  # how hard a pair is, for both methods
+    pairs = [
+        {"method": name, "x": float(value)}
+        for name, shift in (("a", 0.0), ("b", 0.5))
+        for value in hard + shift + rng.normal(0, 0.1, 200)
+    ]
+    found = statistics.describe(pairs, ["a", "b"], ["x"], 0)
+    gap, back = found["differences"]["b"]["a"]["x"], found["differences"]["a"]["b"]["x"]
+    assert gap["mean"] == pytest.approx(0.5, abs=0.03) and gap["mean"] == pytest.approx(-back["mean"])
+    assert gap["interval"][0] > 0.45 and gap["interval"][1] - gap["interval"][0] < 0.1
+    low, high = found["intervals"]["a"]["x"]
+    assert high - low > 1 and low <= hard.mean() <= high
+    assert found == statistics.describe(pairs, ["a", "b"], ["x"], 0)
