@@ -3,29 +3,47 @@
 import contextlib
 import errno
 import itertools
+import json
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.errors import UserError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp", re.DOTALL)  # as `replacing` names them
-# What the system says when it does not let a file be read; none of it tells anything about what is in the file.
-_READING = {
-    errno.EACCES: "may not be read by this user; have its owner or mode changed, or run as its owner",
-    errno.EPERM: "may not be read by this user; have its owner or mode changed, or run as its owner",
-    errno.EIO: "the disk or network did not deliver it (input/output error); look at the disk, then run again",
+# What the system says of a disk, a path or this process, whether it is read or written.
+_ANY = {
+    errno.EIO: "the disk or network failed (input/output error); look at the disk, then run again",
     errno.ESTALE: "the network disk has lost track of it (stale file handle); mount it anew, then run again",
     errno.EMFILE: "this process may not open any more files; raise the limit (`ulimit -n`), then run again",
     errno.ENFILE: "this machine may not open any more files; end other programs, then run again",
-    errno.ENOMEM: "not enough memory to read it; free some, then run again",
+    errno.ENOMEM: "not enough memory for it; free some, then run again",
     errno.ELOOP: "its links lead in a circle; expected a plain file: remove or mend the link",
     errno.ETIMEDOUT: "the network disk did not answer in time; look at the connection, then run again",
+    errno.ENAMETOOLONG: "its name is too long for this file system; choose shorter names of files and folders",
+}
+_DENIED = "may not be read by this user; have its owner or mode changed, or run as its owner"
+_READING = _ANY | {errno.EACCES: _DENIED, errno.EPERM: _DENIED}
+_CLOSED = "this user may not write there; have the folder's owner or mode changed, or choose another folder"
+_WRITING = _ANY | {
+    errno.ENOSPC: "no space left on the device; free some space, or choose another folder",
+    errno.EDQUOT: "this user's quota of the disk is used up; remove some of your files, or choose another folder",
+    errno.EFBIG: "larger than a file may be there; raise the limit (`ulimit -f`), or choose another disk",
+    errno.EACCES: _CLOSED,
+    errno.EPERM: _CLOSED,
+    errno.EROFS: "the file system is read-only; choose another folder, or have it mounted for writing",
+    errno.ENOTDIR: "a part of its path is no folder; choose another folder",
+    errno.EEXIST: "a file is where its folder should be; move that file, or choose another folder",
+    errno.EISDIR: "a folder is where the file should be; move that folder, or choose another name",
+    errno.ENOENT: "its folder has gone; look at the disk, then run again",
 }
 
 
@@ -38,6 +56,14 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those on the way to it, where they are missing, so that they outlast a loss of power."""
+    missing = list(itertools.takewhile(lambda folder: not folder.exists(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        fsync(folder.parent)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a whole folder, if it is there."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
@@ -47,26 +73,35 @@ def remove(path: Path) -> None:
 def scratch(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, to be written as a file or a folder; whatever is there at the end goes.
 
-    Raises UserError when the disk is full.
+    Raises: UserError when the disk is full, or does not let it be written for another reason.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield temporary
     except OSError as error:
-        if error.errno in _FULL | _CLOSED:
+        if error.errno in _WRITING and _concerns(error, temporary):
             raise disk_error(error, path) from error
         raise
     finally:
-        remove(temporary)
+        with contextlib.suppress(OSError):  # what cannot be removed could not be written either, and that is told
+            remove(temporary)
+
+
+def _concerns(error: OSError, temporary: Path) -> bool:
+    """Whether an error is about `temporary`, what is in it or its folders, and not about another file that was read."""
+    if not isinstance(error.filename, str):
+        return True
+    path = Path(error.filename)
+    return temporary in (path, *path.parents) or path in temporary.parents or path.name.startswith(".mode.")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to be written as a file or a folder; on success it becomes `path`.
 
-    Raises UserError when the disk is full; whatever goes wrong, `path` keeps its former content. Who may read the file
-    is what the umask says, also where a library wrote it for its owner alone.
+    Raises: UserError as `scratch`; whatever goes wrong, `path` keeps its former content. Who may read the file is what
+    the umask says, also where a library wrote it for its owner alone.
     """
     with scratch(path) as temporary:
         yield temporary
@@ -97,19 +132,98 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
-    """The UserError for a write to `path` that failed."""
-    if error.errno in _FULL:
-        free = shutil.disk_usage(path.parent).free / 1e6
-        return UserError(
-            f"{path}: no space left on the device ({free:.0f} MB free); free some space, or choose another folder"
-        )
-    return UserError(f"{path}: cannot be written: {error.strerror or error}; check the folder and its permissions")
+    """Return the one-line UserError for a write to `path` that failed, each cause with its own words."""
+    words = _WRITING.get(
+        error.errno or 0, f"{error.strerror or error}; look at the folder and its disk, then run again"
+    )
+    if error.errno == errno.ENOSPC:
+        with contextlib.suppress(OSError):
+            words = words.replace(";", f" ({shutil.disk_usage(path.parent).free / 1e6:.0f} MB free);", 1)
+    return UserError(f"{path}: cannot be written: {words}")
 
 
 def read_error(number: int, path: Path) -> UserError:
     """Return the one-line UserError for reading `path` when the system refused with errno `number`."""
     words = _READING.get(number, f"cannot be read just now ({os.strerror(number)}); look at its disk, then run again")
     return UserError(f"{path}: {words}; nothing is wrong with its content as far as is known, it is left as it is")
+
+
+def new_array(path: Path, dtype: "DTypeLike", shape: tuple[int, ...], fill: int = 0) -> "np.memmap[Any, Any]":
+    """Return a new .npy file as a mapped array full of `fill`, whose room on the disk is taken now.
+
+    The system kills a process that writes to a mapped file for which the disk has no room.
+    Raises: UserError when there is none.
+    """
+    import numpy as np
+
+    with replacing(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, "w+", dtype, shape)
+        with temporary.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        if fill:
+            array[:] = fill
+        array.flush()
+    return np.lib.format.open_memmap(path, "r+")
+
+
+class LineLog:
+    """A file of JSON lines that grows: one line per `add`, each flushed. What a kill or a full disk cut is ended first.
+
+    Raises: UserError when it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            make_folder(path.parent)
+            self._file = path.open("ab", buffering=0)
+            self._write(b"" if _ends_a_line(path) else b"\n")
+        except OSError as error:
+            raise disk_error(error, path) from error
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write one row."""
+        try:
+            self._write(json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
+    def _write(self, data: bytes) -> None:
+        while data:  # a disk that becomes full takes a part at first
+            data = data[self._file.write(data) or 0 :]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; none where it is missing. A line that was cut or damaged is left out.
+
+    Raises: UserError when the system does not let it be read.
+    """
+    rows = []
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise read_error(error.errno or errno.EIO, path) from error
+    for line in data.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) in (b"", b"\n")
 
 
 def size(path: Path) -> int:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from pipeline import SCHEMA
+from pipeline.caches.output import Output, new_file
 from pipeline.caches.reader import Cache, Entry, file_digest, filters, rejects_digest, row_digest, stretches
 from pipeline.caches.schema import Column, Row
 from pipeline.files import replacing
@@ -20,7 +21,6 @@ KEY = Column(f"S{KEY_LENGTH}")
 REASON = Column("text")
 CHUNK = 1 << 16  # bytes of a chunk; larger rows have one chunk per row
 BLOCK = 1 << 21  # bytes copied at a time while compacting
-FORMAT = ("v110", "v110")  # the first HDF5 format with checksums for its own structures
 OVERHEAD = 1 << 14  # bytes that Python's objects add to a row, rounded up
 OPEN = 4  # most files open while compacting; HDF5 keeps a few MB of each
 _VARYING = ("bytes", "text")
@@ -88,13 +88,14 @@ def write_part(
 ) -> Path:
     """Write `batch` as part `number` (default: the next one) of the cache file `path`, whole or not at all."""
     part = folder(path) / f"{number or next_number(path):06d}.h5"
-    with replacing(part) as temporary, h5py.File(temporary, "w", libver=FORMAT, locking=False) as f:
+    with replacing(part) as temporary, new_file(temporary) as (f, output):
         _create(f, columns, len(batch.keys), parents, provenance)
         f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
         f["inputs"][:] = _undigest(batch.inputs, parents)
         f["digest"][:] = _undigest([row_digest(r) for r in batch.rows])
         for name in columns:
             _put(f[name], 0, [r[name] for r in batch.rows])
+            output.check()
         _put_rejects(f, batch.rejects, parents)
     return part
 
@@ -112,7 +113,7 @@ def compact(
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
     with (
         replacing(path) as temporary,
-        h5py.File(temporary, "w", libver=FORMAT, locking=False) as f,
+        new_file(temporary) as (f, output),
         _Files(files) as opened,
     ):
         _create(f, columns, len(order), parents, provenance)
@@ -123,7 +124,7 @@ def compact(
         f.attrs["rows"] = np.bytes_(file_digest(entries))
         for name, column in columns.items():
             if f[name].compression and f[name].chunks[0] == 1:
-                _copy(f[name], name, [entries[key][:2] for key in order], opened)
+                _copy(f[name], name, [entries[key][:2] for key in order], opened, output)
                 continue
             # Whole chunks at a time, so that the bytes do not depend on how the rows lay in the parts.
             chunk = f[name].chunks[0]
@@ -132,9 +133,12 @@ def compact(
                 places = [entries[key][:2] for key in order[start : start + step]]  # file, row
                 blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places)]
                 _put(f[name], start, _joined(blocks))
+                output.check()
 
 
-def _copy(dataset: h5py.Dataset, name: str, places: Sequence[tuple[int, int]], opened: "_Files") -> None:
+def _copy(
+    dataset: h5py.Dataset, name: str, places: Sequence[tuple[int, int]], opened: "_Files", output: Output
+) -> None:
     """Fill `dataset` with the rows at (file, row) `places`; chunks are copied packed where the filters are equal."""
     packing, rest, same_filters = filters(dataset), [0] * (dataset.ndim - 1), dict[int, bool]()
     for i, (number, row) in enumerate(places):
@@ -145,6 +149,7 @@ def _copy(dataset: h5py.Dataset, name: str, places: Sequence[tuple[int, int]], o
             dataset.id.write_direct_chunk((i, *rest), cache.chunk(name, row))
         else:
             dataset[i] = cache.block(name, row, row + 1)[0]
+        output.check()
 
 
 def _joined(blocks: Sequence[Any]) -> Any:

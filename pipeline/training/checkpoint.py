@@ -1,6 +1,10 @@
 """Checkpoints that survive a kill: safetensors and JSON, written under a temporary name and then renamed."""
 
+import errno
 import json
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,11 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
 
     Raises: UserError when the file cannot be written.
     """
+    write(path, tensors, {"meta": json.dumps(meta, sort_keys=True)})
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write tensors and the texts of `header` to one safetensors file, whole or not at all. Raises: as `save`."""
     plain: dict[str, Tensor] = {}
     addresses: set[int] = set()
     for name, tensor in tensors.items():  # copies only where needed: a state may fill half the memory
@@ -25,11 +34,13 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         shared = dense.untyped_storage().nbytes() != dense.nbytes
         plain[name] = dense.clone() if shared or dense.data_ptr() in addresses else dense
         addresses.add(dense.data_ptr())
-    try:
-        with replacing(path) as temporary:
-            save_file(plain, temporary, metadata={"meta": json.dumps(meta, sort_keys=True)})
-    except (OSError, SafetensorError) as e:
-        raise UserError(f"{path}: cannot be written ({e}); free disk space or choose another folder") from e
+    with replacing(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata=header)
+        except SafetensorError as error:  # the library keeps the system's number in its text only
+            told = re.search(r"\(os error (\d+)\)", str(error))
+            number = int(told[1]) if told else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
 
 
 def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:

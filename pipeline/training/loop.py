@@ -11,6 +11,7 @@ command resumes the run.
 import functools
 import json
 import math
+import os
 import resource
 import signal
 import sys
@@ -25,9 +26,10 @@ from tqdm import tqdm
 
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.files import write_atomic
+from pipeline.files import LineLog, read_lines, write_atomic
 from pipeline.locks import lock
 from pipeline.progress import EVERY, say
+from pipeline.training.board import Board
 from pipeline.training.distributed import ALONE, ProcessGroup
 from pipeline.training.state import State
 
@@ -68,7 +70,6 @@ class Loop:
         )
         self._save, self._every, self._spent = save, save_every, spent
         self._minutes, self._asked, self._in_a_row = minutes, False, 0
-        self._open = ExitStack()
 
     @classmethod
     def of(
@@ -88,23 +89,25 @@ class Loop:
 
     def __enter__(self) -> "Loop":
         self._start = self._printed = time.monotonic()
-        if self.process_group.is_main:
-            self._open.enter_context(lock(self.folder, self.name, nested=True))
-            _trim(self.folder / "log.jsonl", self.step)
-            self._log = self._open.enter_context(open(self.folder / "log.jsonl", "a"))
-            self._bar = self._open.enter_context(
-                tqdm(
-                    total=self.total,
-                    initial=self.step,
-                    desc=self.name,
-                    unit="step",
-                    mininterval=1,
-                    disable=not sys.stderr.isatty(),
+        with ExitStack() as opened:
+            if self.process_group.is_main:
+                opened.enter_context(lock(self.folder, self.name, nested=True))
+                _trim(self.folder / "log.jsonl", self.step)
+                self._log = opened.enter_context(LineLog(self.folder / "log.jsonl"))
+                self._board = opened.enter_context(Board(self.folder / "tensorboard", self.step))
+                self._bar = opened.enter_context(
+                    tqdm(
+                        total=self.total,
+                        initial=self.step,
+                        desc=self.name,
+                        unit="step",
+                        mininterval=1,
+                        disable=not sys.stderr.isatty(),
+                    )
                 )
-            )
-            self._board = _board(self.folder, self.step)
-        for name in (signal.SIGINT, signal.SIGTERM):
-            self._open.callback(signal.signal, name, signal.signal(name, self._ask))
+            for name in (signal.SIGINT, signal.SIGTERM):
+                opened.callback(signal.signal, name, signal.signal(name, self._ask))
+            self._open = opened.pop_all()
         self._first = self.step
         return self
 
@@ -114,8 +117,6 @@ class Loop:
         with self._open:
             if kind is None:
                 self.save()
-                if self.process_group.is_main and self._board is not None:
-                    self._board.close()
         if kind is None and self._asked:
             raise UserError(
                 f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to resume"
@@ -146,11 +147,8 @@ class Loop:
         row: dict[str, Any] = {"step": self.step + 1, **more, "time": round(time.time(), 1), **finite}
         if len(finite) < len(terms):
             row["not_finite"] = sorted(terms.keys() - finite.keys())
-        self._log.write(json.dumps(row) + "\n")
-        self._log.flush()
-        if self._board is not None:
-            for name, value in finite.items():
-                self._board.add_scalar(name, value, self.step + 1)
+        self._log.add(row)
+        self._board.curves(finite, self.step + 1)
         self._show(finite)
 
     def count(self, bad: str = "") -> None:
@@ -169,8 +167,8 @@ class Loop:
 
     def picture(self, name: str, rgb: Any) -> None:
         """Show an image u8 [H, W, 3] in TensorBoard."""
-        if self.process_group.is_main and self._board is not None:
-            self._board.add_image(name, rgb, self.step, dataformats="HWC")
+        if self.process_group.is_main:
+            self._board.picture(name, rgb, self.step)
 
     def _show(self, terms: Mapping[str, float]) -> None:
         done = self.step + 1 - self._first
@@ -196,8 +194,13 @@ class Loop:
         self._asked = self.process_group.any(self._asked) if over else self._asked
         return over
 
-    def _ask(self, *_: object) -> None:
+    def _ask(self, number: int, *_: object) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: the step is not waited for, nothing is saved
         self._asked = True
+        if number == signal.SIGINT and self.process_group.is_main:
+            # Written past Python's own streams, which a signal may have come into the midst of.
+            os.write(2, f"{self.name}: stops and saves after this step; Ctrl-C again stops at once\n".encode())
 
 
 def lock_run(folder: Path, process_group: ProcessGroup = ALONE, name: str = "train") -> AbstractContextManager[None]:
@@ -229,11 +232,8 @@ def memory() -> float:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log.jsonl; an unfinished last line is left out."""
-    path = folder / "log.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    """The rows of a run's log.jsonl; lines that were cut are left out."""
+    return [row for row in read_lines(folder / "log.jsonl") if "step" in row]
 
 
 def _trim(path: Path, step: int) -> None:
@@ -241,10 +241,3 @@ def _trim(path: Path, step: int) -> None:
     if path.exists():
         kept = [row for row in rows(path.parent) if row["step"] <= step]
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
-
-
-def _board(folder: Path, step: int) -> Any:
-    """The writer for TensorBoard; it hides what a killed run wrote after `step`."""
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)

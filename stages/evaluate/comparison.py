@@ -52,7 +52,6 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
     results = {name: _mean([p for p in pairs if p["method"] == name]) for name in methods}
     spread = statistics.describe(pairs, list(methods), METRICS, ctx.profile.seed)
     text = table(results, spread, sifid_titles(ctx))
-    (out / "cells").mkdir(parents=True, exist_ok=True)
     files.write_atomic(out / "table.md", text.encode())
     files.write_atomic(out / "index.html", page(ctx, text, list(methods), faces, styles, out))
     report = {"stamp": stamp, "methods": results} | spread | recipe
@@ -141,18 +140,14 @@ def measure(
     stamp: str,
 ) -> list[dict[str, Any]]:
     """Measure each pair by each method. Pairs that are in pairs-<stamp>.jsonl from an earlier run are not repeated."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "cells").mkdir(exist_ok=True)
     log = out / f"pairs-{stamp}.jsonl"
-    done = {(p["method"], p["content"], p["style"]): p for p in _lines(log)}
+    done = {(p["method"], p["content"], p["style"]): p for p in files.read_lines(log)}
     earlier = set(done)
 
     def skip(name: str, face: Portrait, style: Portrait) -> bool:
         return (name, face.key, style.key) in earlier
 
-    with log.open("a") as lines:
-        if log.stat().st_size:
-            lines.write("\n")  # ends a line that a kill cut short
+    with files.LineLog(log) as lines:
         for cell in cells(ctx, Metrics(ctx), methods, faces, styles, skip):
             if cell.content < SHOWN and cell.style < SHOWN:
                 name = f"{cell.method}-{cell.content}-{cell.style}.jpg"
@@ -160,8 +155,7 @@ def measure(
             face, style = faces[cell.content].key, styles[cell.style].key
             row = {"method": cell.method, "content": face, "style": style, "seconds": cell.seconds} | cell.figures
             done[cell.method, face, style] = row
-            lines.write(json.dumps(row) + "\n")
-            lines.flush()
+            lines.add(row)
     return [done[name, f.key, s.key] for name in methods for f in faces for s in styles]
 
 
@@ -193,15 +187,6 @@ def _timed(ctx: Context, method: Method, content: Portrait, style: Portrait) -> 
     if ctx.device.startswith("cuda"):
         torch.cuda.synchronize()
     return image, time.perf_counter() - start
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSON log; a line that a kill cut short is skipped."""
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
 
 
 def _mean(pairs: list[dict[str, Any]]) -> dict[str, float]:

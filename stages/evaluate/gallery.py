@@ -40,7 +40,6 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
             progress.add(1)
         rows.append(row)
     progress.close()
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(sheet, images.encode(compose(rows, chosen, mixes)))
     write_atomic(page, _page(ctx, rows, faces, chosen, mixes, folder))
     write_atomic(mark, stamp.encode())
@@ -96,7 +95,6 @@ def _page(
 ) -> bytes:
     """Write the cells as JPEG files and return the page that shows them."""
     cells = folder / "cells"
-    cells.mkdir(exist_ok=True)
 
     def cell(name: str, image: np.ndarray, title: str) -> str:
         write_atomic(cells / f"{name}.jpg", images.encode(image, ".jpg"))

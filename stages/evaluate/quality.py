@@ -219,7 +219,6 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def _draw(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, images.encode(picture, path.suffix.lower()))
     say(f"quality: {path}")
 

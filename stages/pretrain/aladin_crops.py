@@ -101,10 +101,9 @@ def collect(ctx: Context, folder: Path, works: Sequence[Work], size: int, count:
     recipe = json.dumps([[w.name for w in works], size, SIDE, CROPS, weights.sha256("lpips-vgg"), ctx.profile.seed])
     path = folder / f"statistics-{hashing.short_hash(recipe)}.npy"
     note = path.with_suffix(".done")
-    path.parent.mkdir(parents=True, exist_ok=True)
     shape = (len(works), CROPS, STATISTICS)
     done = int(note.read_text()) if note.exists() and path.exists() else 0
-    stats = np.lib.format.open_memmap(path, "r+" if done else "w+", np.float16, shape)
+    stats = np.lib.format.open_memmap(path, "r+") if done else files.new_array(path, np.float16, shape)
     if done < count:
         net = Aladin(trunk=trunk(), size=size).to(ctx.device)
         for i in tqdm(range(done, count), initial=done, total=count, unit="work", mininterval=5):

@@ -20,6 +20,7 @@ from models.parsing.teacher import start_from
 from models.regions import MAP_SIZE
 from pipeline import images, progress, weights
 from pipeline.context import Context
+from pipeline.files import new_array
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.loop import Loop, holding
@@ -214,7 +215,6 @@ def _stylize(ctx: Context, faces: Faces, styles: images.Folder, rng: np.random.G
 
 
 def _open(folder: Path, photos: int, copies: int) -> Faces:
-    folder.mkdir(parents=True, exist_ok=True)
     shapes = {
         "photos": (photos, MAP_SIZE, MAP_SIZE, 3),
         "labels": (photos, MAP_SIZE, MAP_SIZE, 3),
@@ -225,9 +225,6 @@ def _open(folder: Path, photos: int, copies: int) -> Faces:
         path = folder / f"{name}.npy"
         if not path.exists():
             kind = np.dtype(np.int64 if name == "origins" else np.uint8)
-            array = np.lib.format.open_memmap(path, "w+", kind, shape)
-            if name == "origins":
-                array[:] = -1
-            array.flush()
+            new_array(path, kind, shape, fill=-1 if name == "origins" else 0)
         arrays[name] = np.load(path, mmap_mode="r+")
     return Faces(**arrays)

@@ -4,7 +4,6 @@ The portraits are the first ones that the shards hold out from training (or trai
 that grids of different steps and runs can be compared.
 """
 
-import json
 from html import escape
 from pathlib import Path
 from statistics import mean
@@ -59,12 +58,9 @@ class Grid:
             rows.append(row)
         sheet = gallery.compose(rows, self.styles)
         place = self.ctx.run / FOLDER
-        place.mkdir(exist_ok=True)
         files.write_atomic(place / f"step-{step:06d}.png", images.encode(sheet))
-        with open(self.ctx.run / "validation.jsonl", "a") as log:
-            log.write(
-                json.dumps({"step": step} | {n: round(mean(v), 5) for n, v in figures.items()} | self.titles) + "\n"
-            )
+        with files.LineLog(self.ctx.run / "validation.jsonl") as log:
+            log.add({"step": step} | {name: round(mean(v), 5) for name, v in figures.items()} | self.titles)
         write_page(self.ctx)
         return sheet
 
@@ -87,9 +83,8 @@ def write_page(ctx: Context) -> str:
 
 def validation(run: Path) -> list[dict[str, Any]]:
     """The measures of a run's grids in order of their steps. Where a step was measured twice, the later ones count."""
-    path = run / "validation.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for _, row in sorted({row["step"]: row for row in map(json.loads, lines)}.items())]
+    rows = files.read_lines(run / "validation.jsonl")
+    return [row for _, row in sorted({row["step"]: row for row in rows if "step" in row}.items())]
 
 
 def _series(rows: list[dict[str, Any]], without: set[str]) -> dict[str, list[tuple[float, float]]]:

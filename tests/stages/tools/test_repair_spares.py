@@ -20,7 +20,7 @@ from tests.support.caches import fill
 ERRNOS = {
     errno.EACCES: "may not be read by this user",
     errno.EPERM: "may not be read by this user",
-    errno.EIO: "the disk or network did not deliver it",
+    errno.EIO: "the disk or network failed",
     errno.ESTALE: "stale file handle",
     errno.EMFILE: "ulimit -n",
     errno.ENFILE: "this machine may not open any more files",

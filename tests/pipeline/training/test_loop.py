@@ -1,0 +1,35 @@
+"""A training is stopped by a signal: once to save and end, twice to end at once."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.locks import lock
+from pipeline.training.loop import Loop
+
+
+@pytest.mark.parametrize(("times", "saved"), [(1, [1]), (2, [])])
+def test_ctrl_c_once_saves_and_twice_ends_at_once(
+    tmp_path: Path, times: int, saved: list[int], capfd: pytest.CaptureFixture
+) -> None:
+    steps: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    ends: type[BaseException] = UserError if times == 1 else KeyboardInterrupt
+    with pytest.raises(ends), Loop("train", tmp_path, 5, save=steps.append) as loop:
+        for _ in loop:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+    assert steps == saved and signal.getsignal(signal.SIGINT) is before
+    assert "train: stops and saves after this step; Ctrl-C again stops at once\n" in capfd.readouterr().err
+    with lock(tmp_path, "train"):
+        pass
+
+
+def test_a_board_that_cannot_be_written_leaves_the_folder_free(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("mine")
+    with pytest.raises(UserError, match="tensorboard: cannot be written"), Loop("train", tmp_path, 5, save=print):
+        pass
+    with lock(tmp_path, "train"):
+        pass

@@ -1,0 +1,290 @@
+"""A disk that is really full, at every point of writing: one line, nothing damaged, and on it goes when there is room.
+
+The disk is a small tmpfs that a child process mounts for itself alone.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import images, profile
+from pipeline.caches import reader, writer
+from pipeline.caches.schema import Column
+from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.files import LineLog, new_array, read_lines, write_atomic
+from pipeline.runner.run import run_stage
+from pipeline.runner.spec import Item, Reject, StageSpec, Worker
+from pipeline.shards import writer as shards
+from pipeline.training import checkpoint
+from pipeline.training.board import Board
+from pipeline.training.loop import Loop
+from pipeline.training.state import State
+from stages.tools.verify_checks import check_rows
+from stages.weights_import import importer
+from stages.weights_import.identify import Part
+from tests.support import small_run
+
+ROOT = Path(__file__).parents[2]
+DISK = 4 << 20  # bytes
+STEPS = 8  # how full it is at the start, from full to nearly enough
+COLUMNS = {"image": Column("bytes"), "code": Column("f4", (64,)), "region": Column("u1", (64, 64))}
+
+
+def row(key: str, size: int = 4000) -> dict:
+    rng = np.random.default_rng([*key.encode()])
+    return {
+        "image": rng.bytes(size),
+        "code": rng.random(64).astype("f4"),
+        "region": rng.integers(0, 255, (64, 64)).astype("u1"),
+    }
+
+
+def batch(first: int, count: int) -> writer.PendingRows:
+    rows = writer.PendingRows.empty()
+    for key in (f"k{i:04d}" for i in range(first, first + count)):
+        rows.add(key, row(key), bytes(16))
+    return rows
+
+
+def part(folder: Path) -> None:
+    writer.write_part(folder / "images.h5", batch(0, 60), COLUMNS, 1, {"columns": {}}, number=1)
+
+
+def merge(folder: Path) -> None:
+    """Merge three parts, which were written while there was room."""
+    path = folder / "images.h5"
+    entries = {}
+    for number, file in enumerate(writer.listed(path)):
+        with reader.Cache(file) as cache:
+            entries |= cache.entries(number)
+    columns = {name: [c.dtype, *c.shape] for name, c in COLUMNS.items()}
+    writer.compact(path, writer.listed(path), entries, COLUMNS, 1, {"columns": columns})
+
+
+def parts(folder: Path) -> None:
+    columns = {name: [c.dtype, *c.shape] for name, c in COLUMNS.items()}
+    for number in range(3):
+        writer.write_part(folder / "images.h5", batch(20 * number, 20), COLUMNS, 1, {"columns": columns})
+
+
+def stage(folder: Path) -> None:
+    """A whole stage: parts, the merged cache, the list of rejects and the digests of the sources."""
+
+    def opened(_: Context) -> Worker:
+        def work(items: list[Item]) -> list:
+            return [
+                Reject("no " * 3000) if item.key.endswith("3") else {"value": row(item.key)["code"]} for item in items
+            ]
+
+        return work
+
+    spec = StageSpec("align", "images", {"value": Column("f4", (64,))}, opened, batch=4)
+    run_stage(spec, "content", Context(profile.load("tiny"), folder / "cache", folder / "content"))
+
+
+def sources(folder: Path) -> None:
+    (folder / "content").mkdir()
+    for i in range(30):
+        (folder / "content" / f"{i:04d}.jpg").write_text(f"{i}")
+
+
+def shard(folder: Path) -> None:
+    samples = [*small_run._samples("content", 12, 1.0)]
+    shards.write(folder / "shards", [("content", "train", samples)], 10**5, {})
+
+
+def log(folder: Path) -> None:
+    with LineLog(folder / "log.jsonl") as lines:
+        for i in range(2000 - len(read_lines(folder / "log.jsonl"))):
+            lines.add({"step": i, "text": "x" * 100})
+
+
+def board(folder: Path) -> None:
+    with Board(folder / "tensorboard", 0) as curves:
+        for step in range(40):
+            curves.curves({"loss": step}, step)
+            curves.picture("grid", np.random.default_rng(step).integers(0, 255, (64, 64, 3), np.uint8), step)
+
+
+def training(folder: Path) -> None:
+    """A training's loop: its log, its curves and its checkpoint."""
+    net = torch.nn.Linear(128, 128)
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+        net.bias.fill_(0.0)
+    state = State(folder / "run" / "checkpoint.safetensors", {"net": net}, {})
+    state.resume()
+    with Loop.of("train", state, 200, save_every=3) as loop:
+        for step in loop:
+            loop.tell({"loss": step})
+
+
+def imported(folder: Path) -> None:
+    importer._write(Part("toy", {"a": torch.arange(60_000.0)}), folder / "weights" / "toy.safetensors", {})
+
+
+def picture(folder: Path) -> None:
+    write_atomic(
+        folder / "out" / "x.png", images.encode(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))
+    )
+
+
+def array(folder: Path) -> None:
+    new_array(folder / "cache" / "photos.npy", np.float16, (200, 800), fill=3)
+
+
+POINTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
+    "part": (lambda _: None, part),
+    "merge": (parts, merge),
+    "stage": (sources, stage),
+    "shard": (lambda _: None, shard),
+    "checkpoint": (
+        lambda folder: checkpoint.save(folder / "x.safetensors", {"a": torch.zeros(9)}, {}),
+        lambda folder: checkpoint.save(folder / "x.safetensors", {"a": torch.arange(60_000.0)}, {}),
+    ),
+    "log": (lambda _: None, log),
+    "board": (lambda _: None, board),
+    "training": (lambda _: None, training),
+    "imported weights": (lambda _: None, imported),
+    "picture": (lambda _: None, picture),
+    "mapped array": (lambda _: None, array),
+}  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What lies in a folder, without what depends on the time."""
+    found = {}
+    for path in (path for path in sorted(folder.rglob("*")) if path.is_file() and "tfevents" not in path.name):
+        if path.name not in ("log.jsonl", ".sources.json", ".lock"):
+            told = checkpoint.load(path) if path.name == "checkpoint.safetensors" else None
+            found[str(path.relative_to(folder))] = (
+                repr((told[0], told[1]["step"])).encode() if told else path.read_bytes()
+            )
+    return found
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file that is neither the former nor the final one is whole, as of a step or a part before the end."""
+    if path.name == "checkpoint.safetensors":
+        return checkpoint.meta(path)["step"] < 200
+    return path.parent.suffix == ".parts" and not [*check_rows(cache := reader.Cache(path), cache.entries())]
+
+
+def used(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+@contextlib.contextmanager
+def room(disk: Path, size: int) -> Iterator[None]:
+    """Only `size` bytes are left on the disk."""
+    free = os.statvfs(disk)
+    with (disk / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - size)
+    try:
+        yield
+    finally:
+        (disk / "filler").unlink()
+
+
+def try_point(disk: Path, name: str) -> list[str]:
+    """Run a point of writing with room, then with less and less too little; what is told."""
+    prepare, write = POINTS[name]
+    whole = disk / "whole"
+    whole.mkdir()
+    prepare(whole)
+    before = used(whole)
+    write(whole)
+    needed, expected = used(whole) - before, content(whole)
+    told = []
+    for step in range(STEPS):
+        folder = disk / f"{step}"
+        folder.mkdir()
+        prepare(folder)
+        former = content(folder)
+        with room(disk, step * needed // STEPS // 4096 * 4096):
+            try:
+                write(folder)
+            except UserError as error:
+                told.append(str(error))
+            now = content(folder)
+            assert former.keys() - {path for path in former if ".parts/" in path} <= now.keys()
+            for path, data in now.items():
+                assert data in (former.get(path), expected.get(path)) or is_sound(folder / path), path
+        write(folder)
+        assert content(folder) == expected
+        shutil.rmtree(folder)
+    shutil.rmtree(whole)
+    return told
+
+
+def child(disk: str) -> None:
+    """Runs in a process of its own: `try_point` with each, on a disk of its own."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", disk], check=True)
+    torch.set_num_threads(1)
+    print(json.dumps({name: try_point(Path(disk), name) for name in POINTS}))
+
+
+@functools.cache
+def alone() -> tuple[str, ...]:
+    """How to run a command that may mount; () where that is not to be had."""
+    for flags in ("-m", "-rm"):
+        command = ("unshare", flags)
+        with contextlib.suppress(OSError):
+            tried = subprocess.run(
+                [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+            )
+            if tried.returncode == 0:
+                return command
+    return ()
+
+
+def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path: Path) -> None:
+    if not alone():
+        pytest.skip("a tmpfs cannot be mounted here: neither as root nor in a user namespace")
+    code = f"from tests.system.test_full_disk import child; child({str(tmp_path)!r})"
+    command = [*alone(), sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not any(word in done.stderr for word in ("Traceback", "HDF5", "Exception")), done.stderr[-3000:]
+    for name, lines in json.loads(done.stdout).items():
+        assert len(lines) >= STEPS // 2, (name, lines)
+        assert all("no space left on the device (" in line or "MB are free" in line for line in lines), (name, lines)
+
+
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+from tests.system import test_full_disk as points
+folder = Path(sys.argv[1])
+points.parts(folder)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+for write in (points.part, points.merge, points.shard, points.imported, points.array, points.board):
+    try:
+        write(folder)
+    except points.UserError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+points.merge(folder)
+"""
+
+
+def test_a_file_that_may_not_grow_is_one_line(tmp_path: Path) -> None:
+    """Another disk error at the same points, which needs no mount."""
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) == 6, done.stdout
+    assert all("larger than a file may be there; raise the limit (`ulimit -f`)" in x for x in done.stdout.splitlines())
+    assert not [*tmp_path.rglob("*.tmp")] and len(reader.keys(tmp_path / "images.h5")) == 60
