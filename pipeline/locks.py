@@ -9,7 +9,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pipeline import ours
@@ -31,27 +31,64 @@ def lock(folder: Path, stage: str, *, nested: bool = False) -> Iterator[None]:
     Raises: UserError at once when another run holds it, naming its stage, pid and host; when there are no locks on that
     file system; when its `.lock` is not one of ours.
     """
+    holder = (folder.resolve(), threading.get_ident())
+    if nested and holder in _mine:
+        yield
+        return
     path = folder / ours.LOCK
-    with _opened(path) as handle:
-        holder = (folder.resolve(), threading.get_ident())
-        if nested and holder in _mine:
-            yield
-            return
-        _take(handle, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as handle:
         if not ours.is_lock(os.pread(handle, 4096, 0)):
             raise UserError(
                 f"{path}: not a lock of this program (it should be empty or say who runs); left as it is: "
                 "move it elsewhere, or choose another folder"
             )
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"pid": os.getpid(), "stage": stage, "host": socket.gethostname()}).encode(), 0)
+        _write(handle, json.dumps({"pid": os.getpid(), "stage": stage, "host": socket.gethostname()}))
         _mine.add(holder)
         try:
             yield
         finally:
             _mine.discard(holder)
             if handle in _handles:
-                os.ftruncate(handle, 0)
+                _write(handle, "")
+
+
+@contextmanager
+def lock_if_writable(folder: Path, stage: str) -> Iterator[UserError | None]:
+    """As `lock`, for work that may turn out to be none: where nothing may be written, yield the error to raise if any.
+
+    Then nobody else can be at work there under the same mount; `reading` holds it against other users.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(folder, stage))
+            unwritable = None
+        except UserError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            held.enter_context(reading(folder))
+            unwritable = error
+        yield unwritable
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Keep stages from changing a cache's folder while it is read. Any number may read at once; nothing is written.
+
+    Raises: UserError at once when a run that writes holds it, naming its stage, pid and host.
+    """
+    if (folder.resolve(), threading.get_ident()) in _mine:
+        yield
+        return
+    with ExitStack() as held:
+        try:
+            held.enter_context(_taken(folder / ours.LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY))
+        except UserError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno in _TAKEN - {errno.EACCES}:
+                raise
+            # No stage has worked here, or locks cannot be had: then no stage works here either.
+        yield
 
 
 @contextmanager
@@ -60,17 +97,35 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises: UserError when it is a link or no plain file, or when there are no locks on its file system.
     """
-    with _opened(path) as handle:
-        _take(handle, path, fcntl.LOCK_EX)
+    with _taken(path, fcntl.LOCK_EX):
         yield
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
+@contextmanager
+def _taken(path: Path, how: int, mode: int = os.O_RDWR | os.O_CREAT) -> Iterator[int]:
+    """A lock's file, opened and locked: the one that is there under its name, as `clean` may have removed another."""
+    while True:
+        with _opened(path, mode) as handle:
+            _take(handle, path, how)
+            if _is_there(handle, path):
+                yield handle
+                return
+
+
+def _is_there(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _opened(path: Path, mode: int) -> Iterator[int]:
     """A lock's file, open, made when missing. A child of this process closes it, or it would hold the lock on."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if mode & os.O_CREAT:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) and os.path.lexists(path):
             raise _not_plain(path) from error
@@ -84,6 +139,13 @@ def _opened(path: Path) -> Iterator[int]:
         if handle in _handles:  # not in a child
             _handles.discard(handle)
             os.close(handle)
+
+
+def _write(handle: int, text: str) -> None:
+    """Replace the text of a lock that is held: who holds it is a help for others, which a full disk may refuse."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
 
 
 def _take(handle: int, path: Path, how: int) -> None:
@@ -114,7 +176,7 @@ def _holder(handle: int) -> str:
         h = json.loads(os.pread(handle, 4096, 0))
         return f"stage {h['stage']} (pid {h['pid']} on {h['host']})"
     except (ValueError, KeyError, TypeError):
-        return "another run"
+        return "another run (one that only reads, such as verify, does not say its name)"
 
 
 def _in_child() -> None:

@@ -9,8 +9,8 @@ from pipeline.caches import writer as parts
 from pipeline.caches.writer import PendingRows
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError, printable
-from pipeline.files import sweep, write_atomic
-from pipeline.locks import lock
+from pipeline.files import read_lines, sweep, write_atomic
+from pipeline.locks import lock_if_writable
 from pipeline.progress import Progress, say
 from pipeline.runner import engine_local
 from pipeline.runner import staleness as planning
@@ -51,12 +51,14 @@ def run_collections(stage: StageSpec, ctx: Context, collections: Sequence[str] =
 def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[str] | None = None) -> Summary:
     """Bring cache/<collection>/<stage.output>.h5 up to date: compute only rows that are missing or stale.
 
-    With `only`, no other keys are computed.
+    With `only`, no other keys are computed. Where nothing may be written it ends well if nothing is to do.
     Raises: UserError(2) when a parent cache is missing; UserError when another run uses the cache, or the worker fails.
     """
-    with lock(ctx.cache, f"{stage.name} ({collection})"):
+    with lock_if_writable(ctx.cache, f"{stage.name} ({collection})") as unwritable:
         plan = planning.survey(stage, collection, ctx, retry=ctx.retry_rejected, only=only)
         todo = len(plan.todo)
+        if unwritable and (todo or plan.dirty):
+            raise unwritable
         for _ in range(PASSES):
             if plan.todo:
                 _compute(stage, collection, ctx, plan)
@@ -67,6 +69,8 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
                 f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
                 f"the first is {plan.todo[0]!r}; run it again"
             )
+        if not unwritable:  # before the cache says that all is done
+            _list_rejects(stage, collection, ctx, plan)
         if plan.dirty:
             parts.compact(
                 plan.path,
@@ -76,9 +80,9 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
                 width(stage),
                 planning.provenance(stage, ctx, plan.inputs),
             )
-        _clear_parts(plan)
-        plan.inputs.fingerprints.save()
-        _list_rejects(stage, collection, ctx, plan)
+        if not unwritable:
+            _clear_parts(plan)
+            plan.inputs.fingerprints.save()
     summary = Summary(stage.name, collection, len(plan.wanted), plan.cached, plan.rejected, todo)
     say(str(summary))
     if left := str(plan.inputs.left):
@@ -139,13 +143,12 @@ def _clear_parts(plan: Plan) -> None:
 def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:
     """Update this stage's lines in rejects.jsonl, which is for people: later runs read the cache file."""
     path = ctx.cache / collection / "rejects.jsonl"
-    old = path.read_bytes() if path.exists() else b""
-    lines = [line for line in old.decode().splitlines() if json.loads(line)["stage"] != stage.name]
-    lines += [
-        json.dumps({"key": key, "stage": stage.name, "reason": printable(entry.reason)}, ensure_ascii=False)
+    rows = [row for row in read_lines(path) if row.get("stage") != stage.name]
+    rows += [
+        {"key": key, "stage": stage.name, "reason": printable(entry.reason)}
         for key, entry in sorted(plan.entries.items())
         if entry.row < 0
     ]
-    new = "".join(f"{line}\n" for line in lines).encode()
-    if new != old:
+    new = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+    if new != (path.read_bytes() if path.exists() else b""):
         write_atomic(path, new)

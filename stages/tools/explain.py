@@ -3,6 +3,7 @@
 from pipeline import weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
+from pipeline.locks import reading
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import survey
 from stages.preprocess import shards
@@ -26,8 +27,11 @@ def explain_step(stage: StageSpec, collection: str, ctx: Context) -> str:
 
 
 def explain(name: str, ctx: Context) -> str:
-    """What the stage `name` would compute and why, a few lines per collection. Computes, fetches and writes nothing."""
-    with weights.no_fetching():
+    """What the stage `name` would compute and why, a few lines per collection. Computes, fetches and writes nothing.
+
+    Raises: UserError when a stage is at work there: its parts come and go.
+    """
+    with weights.no_fetching(), reading(ctx.cache):
         if name == "shards":
             text = shards.explain(ctx)
         else:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-from contextlib import nullcontext
 from pathlib import Path
 
 from pipeline import ours
@@ -11,7 +10,7 @@ from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import move_aside, sweep
-from pipeline.locks import lock
+from pipeline.locks import lock, reading
 from pipeline.progress import say
 from stages.preprocess import chain
 from stages.preprocess.chain import Wanted
@@ -24,7 +23,7 @@ def run(ctx: Context, *, repair: bool = False) -> int:
     `repair` removes just what is bad (rows; a file that HDF5 itself cannot open is moved aside) and what killed runs
     left half-written, and recomputes only that. Raises: UserError when it would have to without knowing enough.
     """
-    with lock(ctx.cache, "verify --repair") if repair else nullcontext():
+    with lock(ctx.cache, "verify --repair") if repair else reading(ctx.cache):
         problems = check(ctx)
         if repair:
             _refuse_unread(problems)
@@ -37,7 +36,8 @@ def run(ctx: Context, *, repair: bool = False) -> int:
     else:
         chain.rebuild(ctx, _wanted(problems))
         say(f"{checked} repaired; checking again")
-        problems = check(ctx)
+        with reading(ctx.cache):
+            problems = check(ctx)
         say(f"{ctx.cache}: {len(problems)} problems left" if problems else f"{ctx.cache}: all checksums hold")
         return 1 if problems else 0
     return 1 if problems and not repair else 0

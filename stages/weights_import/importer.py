@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, hashing, locks, weights
+from pipeline import files, hashing, weights
 from pipeline.errors import UserError
 from pipeline.weights import download
 from pipeline.weights.registry import Weight
@@ -122,7 +122,10 @@ def fetch_file(name: str) -> Path:
         return here
     if not weight.direct:
         return weights.path(name)
-    with locks.locked(weights.folder() / "locks" / f"{name}.lock"):
+    with weights.held(weight.published):  # by what is written, not by the name
+        here = weights.local(name)
+        if here is not None:
+            return here  # another process was faster, or took it from the same file
         target = weights.folder() / f"{weight.published}.part"
         try:
             download.address(str(weight.source), target, weight.mb * MB if weight.sha256 else ANY)
@@ -131,7 +134,11 @@ def fetch_file(name: str) -> Path:
                     f"{weight.source}: this is another file than was published (sha256 {digest[:16]}…, expected "
                     f"{weight.sha256[:16]}…); if you know why, fetch it by other means and import it"
                 )
-            return import_file(target, name).place
+            place = import_file(target, name).place
+            for other in weights.REGISTRY.values():  # such as a discriminator beside its generator: no second download
+                if other.direct and other.source == weight.source and weights.local(other.name) is None:
+                    import_file(target, other.name)
+            return place
         finally:
             target.unlink(missing_ok=True)
 
@@ -176,7 +183,7 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 
 def _record(name: str, entry: dict[str, Any]) -> None:
-    with locks.locked(weights.folder() / "locks" / "imported.lock"):
+    with weights.held("imported"):
         data = json.dumps(ledger() | {name: entry}, indent=1, sort_keys=True)
         files.write_atomic(weights.folder() / "imported.json", data.encode())
 
@@ -229,7 +236,7 @@ def _check_values(part: Part) -> None:
 
 
 def _write(part: Part, place: Path, about: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
+    from pipeline.training import checkpoint
 
     size = sum(t.numel() * t.element_size() for t in part.tensors.values())
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -237,11 +244,4 @@ def _write(part: Part, place: Path, about: dict[str, Any]) -> None:
     if free < 1.05 * size:
         needed = math.ceil(1.05 * size / 1e6)
         raise UserError(f"{place.parent}: {free / 1e6:.0f} MB are free, {needed} MB are needed; free some space")
-    with files.replacing(place) as temporary:
-        storages: set[int] = set()
-        tensors = {}
-        for name, tensor in part.tensors.items():  # in safetensors each tensor must have its own memory
-            plain = tensor.contiguous()
-            tensors[name] = plain.clone() if plain.untyped_storage().data_ptr() in storages else plain
-            storages.add(tensors[name].untyped_storage().data_ptr())
-        save_file(tensors, temporary, {"about": json.dumps(about, sort_keys=True)})
+    checkpoint.write(place, part.tensors, {"about": json.dumps(about, sort_keys=True)})

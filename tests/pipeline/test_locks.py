@@ -132,3 +132,59 @@ def test_who_may_take_it_is_what_the_umask_says(tmp_path: Path, umask: int, mode
             assert {(tmp_path / name).stat().st_mode & 0o777 for name in (".lock", "x")} == {mode}
     finally:
         os.umask(former)
+
+
+def test_readers_share_and_keep_writers_out(tmp_path: Path) -> None:
+    with locks.reading(tmp_path):  # no stage has worked here
+        assert not [*tmp_path.iterdir()]
+    with locks.lock(tmp_path, "align"), locks.reading(tmp_path):  # its own
+        pass
+    with locks.reading(tmp_path), locks.reading(tmp_path):
+        with (
+            pytest.raises(UserError, match="in use by another run"),
+            locks.lock(tmp_path, "masks"),
+        ):
+            pass
+        with pytest.raises(UserError, match="in use by another run"), locks.lock_if_writable(tmp_path, "masks"):
+            pass
+    told: list[str] = []
+
+    def read() -> None:
+        try:
+            with locks.reading(tmp_path):
+                told.append("read")
+        except UserError as error:
+            told.append(str(error))
+
+    with locks.lock(tmp_path, "align"):
+        thread = threading.Thread(target=read)
+        thread.start()
+        thread.join()
+    read()
+    assert f"in use by stage align (pid {os.getpid()} on " in told[0] and told[1:] == ["read"]
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_again(tmp_path: Path) -> None:
+    """`clean` removes a lock that it holds; who waited for that one holds nothing with it."""
+    there: list[bool] = []
+
+    def wait() -> None:
+        with locks.locked(tmp_path / "x"):
+            there.append((tmp_path / "x").exists())
+
+    with locks.locked(tmp_path / "x"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        threading.Event().wait(0.2)  # until it waits; sooner is as good
+        (tmp_path / "x").unlink()
+    thread.join()
+    assert there == [True]
+
+
+def test_a_disk_without_room_for_the_holders_name_has_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with locks.lock(tmp_path, "align"):
+        pass
