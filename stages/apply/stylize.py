@@ -7,10 +7,12 @@ from pipeline import images
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
+from pipeline.profile import NoFace
 from stages.apply.portrait import in_region
 from stages.apply.reader import PortraitReader
 from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
+from stages.preprocess import align
 
 REFINE = 10  # steps of refinement unless others are asked for
 
@@ -26,9 +28,13 @@ def run(
     face: Path | None = None,
     background: Path | None = None,
     refine: int | None = None,
+    no_face: NoFace | None = None,
+    which: int | None = None,
 ) -> int:
     """Write the stylised portrait. `hair`, `face` and `background` override `style` in their region.
 
+    `which` of several faces in the content is taken, counted from the left and from 1; None: the largest. `no_face`
+    "keep" takes the central square of a content without a face.
     `refine` steps of refinement follow the prediction; None takes REFINE of them where refinement can be had.
     Raises: UserError when the options are wrong (2; checked before anything is loaded), or an image cannot be used (1).
     """
@@ -53,7 +59,7 @@ def run(
     for path in filter(None, (content, style, *chosen.values())):
         if not path.is_file():
             raise UserError(f"{path}: is not a file; expected an image", 2)
-    read = PortraitReader(ctx)
+    read = PortraitReader(align.with_no_face(ctx, no_face), which)
     portrait = read(content, "content")
     target = read(style, "style") if style else read(chosen["face"], "style")
     for name, path in chosen.items():
@@ -63,7 +69,6 @@ def run(
         image = images.to_arrays(Refinement(ctx, stylist)(portrait, target, steps))[0]
     else:
         image = stylist.stylize(portrait, target, strength)
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, images.encode(image, output.suffix.lower()))
     print(output)
     return 0

@@ -1,5 +1,7 @@
 """The command `hypernst`: its groups, errors in one line, exit statuses."""
 
+import os
+import sys
 from typing import Any
 
 import click
@@ -34,6 +36,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            raise  # the reader of our output has gone, such as `head`: click ends quietly
         except Exception as error:
             if ctx.meta.get(options.DEBUG):
                 raise
@@ -63,7 +67,16 @@ for _commands in SECTIONS.values():
 
 def main() -> None:
     """Entry point of the console command `hypernst`."""
-    cli(prog_name="hypernst")
+    try:
+        cli(prog_name="hypernst")
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:  # Python would complain in its own words about what is left when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                click.echo(f"hypernst: the output cannot be written: {error.strerror}", err=True)
+                sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,15 @@ def demo(**common: Any) -> None:
 @click.option("--output", "-o", type=FILE, required=True, help="The image to write.")
 @click.option("--strength", type=click.FloatRange(0, 1), help="0: the portrait as it is; 1: the full style.")
 @click.option("--hair", type=FILE, help="Another style image for the hair.")
-@click.option("--face", type=FILE, help="Another style image for the face.")
+@click.option(
+    "--face",
+    "faces",
+    multiple=True,
+    metavar="FILE|N",
+    help="Another style image for the face; or a number: which of several faces of the portrait, from the left.",
+)
 @click.option("--background", type=FILE, help="Another style image for the background.")
+@options.no_face
 @click.option(
     "--refine",
     type=click.IntRange(min=0),
@@ -86,16 +93,23 @@ def stylize(
     style: Path | None,
     strength: float | None,
     hair: Path | None,
-    face: Path | None,
+    faces: tuple[str, ...],
     background: Path | None,
     refine: int | None,
+    no_face: str | None,
     **settings: Any,
 ) -> None:
     """Stylise one portrait by one image, portrait or not."""
     from stages.apply import stylize as stage
 
+    images, numbers = [Path(x) for x in faces if not x.isdecimal()], [int(x) for x in faces if x.isdecimal()]
+    if len(images) > 1 or len(numbers) > 1:
+        raise click.BadParameter("expected one image, or one number, or one of each", param_hint="--face")
+    face, which = (next(iter(values), None) for values in (images, numbers))
     chosen = given(style=style, strength=strength, hair=hair, face=face, background=background, refine=refine)
-    finish(stage.run(context(settings), content=content, output=output, **chosen))
+    finish(
+        stage.run(context(settings), content=content, output=output, **chosen, **given(no_face=no_face, which=which))
+    )
 
 
 EVALUATE = (evaluate, quality, ablation)

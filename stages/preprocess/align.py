@@ -78,19 +78,27 @@ def with_no_face(ctx: Context, no_face: NoFace | None) -> Context:
     return dataclasses.replace(ctx, profile=profile)
 
 
-def open_worker(ctx: Context, keep: bool) -> Worker:
-    """The worker that turns a file's bytes into an aligned image or a reject; `keep` keeps images without a face."""
+def open_worker(ctx: Context, keep: bool, which: int | None = None) -> Worker:
+    """The worker that turns a file's bytes into an aligned image or a reject.
+
+    `keep` keeps images without a face; `which` takes this face, counted from the left and from 1, not the largest.
+    """
     settings = ctx.profile.align
     detector = open_detector(ctx)
 
     def work(items: Sequence[Item]) -> list[Row | Reject]:
-        return [_row(item, detector, settings, keep) for item in items]
+        return [_row(item, detector, settings, keep, which) for item in items]
 
     return work
 
 
-def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Align, keep: bool) -> Aligned | None:
-    """The square of the largest face in RGB [H, W, 3] u8. Without a face the central square with `keep`, else None."""
+def align_picture(
+    rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Align, keep: bool, which: int | None = None
+) -> Aligned | None:
+    """The square of the largest face in RGB [H, W, 3] u8. Without a face the central square with `keep`, else None.
+
+    Raises: ValueError when there is no face of the number `which`, counted from the left and from 1.
+    """
     from models.faces.alignment import centre_quad, crop, quad_of_face
     from models.faces.detector import largest
 
@@ -99,8 +107,13 @@ def align_picture(rgb: NDArray[np.uint8], detector: "FaceDetector", settings: Al
     faces = [face for face in detector.detect(rgb) if _usable(quad_of_face(face), width, height)]
     if not faces:
         return Aligned(crop(rgb, whole, settings.source_size), whole, 0.0, "no face: central square") if keep else None
-    face = largest(faces)
-    quad, note = quad_of_face(face), f"{len(faces)} faces: the largest kept" if len(faces) > 1 else ""
+    face, note = largest(faces), f"{len(faces)} faces: the largest kept" if len(faces) > 1 else ""
+    if which is not None:
+        if not 1 <= which <= len(faces):
+            raise ValueError(f"{len(faces)} faces, so there is no face {which}, counted from the left")
+        face = sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2)[which - 1]
+        note = f"{len(faces)} faces: face {which} from the left kept"
+    quad = quad_of_face(face)
     # detectors move the points of a turned or small face towards an upright one: detect again in the square
     again = detector.detect(crop(rgb, quad, settings.source_size))
     if again:
@@ -119,7 +132,7 @@ def _usable(quad: NDArray[np.float64], width: int, height: int) -> bool:
     return bool(np.hypot(*(quad[3] - quad[0])) >= MIN_QUAD and coverage(quad, width, height) >= MIN_COVERAGE)
 
 
-def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool) -> Row | Reject:
+def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool, which: int | None = None) -> Row | Reject:
     from pipeline import images
     from pipeline.sources import decode
 
@@ -127,9 +140,13 @@ def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool) -> R
         rgb = decode.read(item["source"])
     except decode.UnusableError as error:
         return Reject(str(error))
-    aligned = align_picture(rgb, detector, settings, keep)
+    try:
+        aligned = align_picture(rgb, detector, settings, keep, which)
+    except ValueError as error:
+        return Reject(str(error))
     if aligned is None:
-        return Reject(f"no face found (of at least {MIN_QUAD} px, mostly inside the picture)")
+        small = f"no face found (of at least {MIN_QUAD} px, mostly inside the picture)"
+        return Reject(f"{small}; --no-face keep takes the central square")
     image, note = images.encode(aligned.image, ".jpg", settings.jpeg_quality), aligned.note
     if (times := decode.reduction(item["source"])) > 1:
         note = "; ".join(filter(None, (note, f"read at 1/{round(times)} of its size")))

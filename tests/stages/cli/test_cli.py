@@ -70,6 +70,31 @@ def test_stylize_takes_files_where_stages_take_folders(stage):
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--face f.jpg", {"face": Path("f.jpg")}),
+        ("--face 2", {"which": 2}),
+        ("--face 2 --face f.jpg --no-face keep", {"which": 2, "face": Path("f.jpg"), "no_face": "keep"}),
+    ],
+)
+def test_stylize_takes_another_style_for_the_face_or_another_face(stage, words, expected):
+    call(*"stylize --device cpu --content a.jpg --style b.jpg -o c.png".split(), *words.split())
+    [(_, options)] = stage.calls
+    assert options == {"content": Path("a.jpg"), "style": Path("b.jpg"), "output": Path("c.png"), **expected}
+
+
+@pytest.mark.parametrize(("closed", "text"), [(True, ""), (False, "No space left on device")])
+def test_a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one(closed, text):
+    """As of `hypernst weights | head` and `hypernst weights > /dev/full`."""
+    reading, writing = os.pipe() if closed else (os.open(os.devnull, os.O_RDONLY), os.open("/dev/full", os.O_WRONLY))
+    os.close(reading)
+    command = [sys.executable, "-m", "stages.cli.main", "weights"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1 and text in done.stderr and len(done.stderr.splitlines()) == bool(text), done.stderr
+
+
+@pytest.mark.parametrize(
     ("error", "status", "text"),
     [
         (UserError("no face in x.jpg", 1), 1, "hypernst: no face in x.jpg\n"),
@@ -91,7 +116,8 @@ def test_failures_are_one_line(monkeypatch, error, status, text):
 @pytest.mark.parametrize(
     "words",
     ["nonsense", "align --nonsense", "align --limit 0", "align --profile nonsense", "align --device nonsense",
-     "weights fetch nonsense", "stylize --content a.jpg", "train-parser"],
+     "weights fetch nonsense", "stylize --content a.jpg", "train-parser",
+     "stylize --content a --style b -o c.png --face 1 --face 2"],
 )  # fmt: skip
 def test_wrong_use_is_status_2(words):
     status, _, stderr = call(*words.split())

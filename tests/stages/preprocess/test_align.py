@@ -69,6 +69,23 @@ def test_turned_face_comes_out_upright_and_aligning_again_changes_nothing(astron
 
 
 @pytest.mark.weights
+def test_which_of_several_faces_is_counted_from_the_left(astronaut: np.ndarray) -> None:
+    """The middle one is the largest."""
+    faces = [cv2.copyMakeBorder(astronaut[:256, 96:352], b, b, b, b, cv2.BORDER_REFLECT) for b in (40, 0, 60)]
+    rgb = np.hstack([cv2.resize(face, (360, 360)) for face in faces])
+    detector = YuNet(weights.path("yunet"))
+    places = []
+    for which in (None, 1, 2, 3):
+        found = align.align_picture(rgb, detector, SETTINGS, keep=False, which=which)
+        assert found is not None and found.note.startswith("3 faces: ")
+        places.append(int(found.quad[:, 0].mean() // 360))
+    assert places == [1, 0, 1, 2]
+    for which in (0, 4, -1):
+        with pytest.raises(ValueError, match=f"3 faces, so there is no face {which}, counted from the left"):
+            align.align_picture(rgb, detector, SETTINGS, keep=False, which=which)
+
+
+@pytest.mark.weights
 def test_a_folder_of_good_and_bad_pictures(tmp_path: Path, astronaut: np.ndarray) -> None:
     ctx = Context(
         profile=profile.load("portable"), cache=tmp_path / "cache", content=tmp_path / "c", style=tmp_path / "s"
@@ -90,7 +107,11 @@ def test_a_folder_of_good_and_bad_pictures(tmp_path: Path, astronaut: np.ndarray
     lines = [json.loads(line) for line in (ctx.cache / "content/rejects.jsonl").read_text().splitlines()]
     reasons = {line["key"]: line["reason"] for line in lines}
     assert set(reasons) == {"text", "cut", "grey", "tiny"}
-    assert "no face" in reasons["grey"] and "under 64" in reasons["tiny"] and "truncated" in reasons["cut"]
+    assert (
+        "--no-face keep takes the central square" in reasons["grey"]
+        and "under 64" in reasons["tiny"]
+        and "truncated" in reasons["cut"]
+    )
     assert align.run(dataclasses.replace(ctx, max_rejects=2)) == 3
     assert align.run(ctx, no_face="keep") == 0
     assert "grey" in reader.keys(ctx.file("content", "images"))
