@@ -94,13 +94,19 @@ def _bounded(members: Iterator[Member]) -> list[Member]:
 
 
 def main_images(members: list[Member]) -> dict[str, str]:
-    """The grouping of a tar by webdataset: sample (a name up to its first dot) -> the sample's main image."""
-    mains = {}
+    """The grouping of webdataset: sample (a name up to its first dot) -> the sample's main image.
+
+    Only for samples that have a file besides images: `tom.jpg` and `tom.edited.jpg` alone are two pictures, in tars and
+    zips alike.
+    """
+    mains, with_others = {}, set()
     for member in members:
         sample, ending = split(member.name)
         if f".{ending.lower()}" in kinds.IMAGES:
             mains[sample] = member.name
-    return mains
+        elif "." not in ending and not member.sniffed:
+            with_others.add(sample)
+    return {sample: name for sample, name in mains.items() if sample in with_others}
 
 
 def split(name: str) -> tuple[str, str]:

@@ -91,7 +91,7 @@ def _members(
 ) -> list[Source]:
     """The images in an archive; their paths begin with `relative`, the archive's path ("" for the collection)."""
     members = fingerprints.archive(file, state)
-    mains = archives.main_images(members) if archives.packing(file) != "zip" else {}
+    mains = archives.main_images(members)
     sources = []
     for name, at, size, problem, sniffed in members:
         parts = name.split("/")
