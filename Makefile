@@ -134,7 +134,7 @@ inspect: $(READY) ## say what is in FILE=cache/.../x.h5
 	@$(BIN)/hypernst inspect $(call quoted,FILE)
 
 verify: $(READY) ## check every cache file and shard
-	@$(BIN)/hypernst verify$(COMMON)$(SOURCES)
+	@$(BIN)/hypernst verify$(COMMON)$(SOURCES)$(NO_FACES)
 
 explain: $(READY) ## say what would make STAGE=align (or all) compute again
 	@$(BIN)/hypernst explain$(COMMON)$(SOURCES)$(NO_FACES)$(if $(value STAGE), $(call quoted,STAGE))

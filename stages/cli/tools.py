@@ -32,14 +32,16 @@ def inspect(file: Path, key: str | None, full: bool, html: Path | None, png: Pat
 @click.command()
 @options.common
 @click.option("--repair", is_flag=True, help="Recompute only what is damaged or missing.")
-def verify(repair: bool, **common: Any) -> None:
+@options.no_face
+def verify(repair: bool, no_face: "NoFace | None", **common: Any) -> None:
     """Check every cache file and shard against its checksums.
 
     Caches are also checked against each other.
     """
+    from stages.preprocess import align
     from stages.tools import verify as tool
 
-    finish(tool.run(context(common, resolve=False), repair=repair))
+    finish(tool.run(align.with_no_face(context(common, resolve=False), no_face), repair=repair))
 
 
 @click.command()

@@ -52,11 +52,12 @@ def _explain(name: str, collection: str, ctx: Context) -> str:
 
 
 def explain_all(ctx: Context) -> str:
-    """`explain` of every stage, or the error that stands in its way."""
+    """`explain` of every stage, or the error in its way. Raises: UserError when a stage is at work there."""
     texts = []
-    for name in STAGES:
-        try:
-            texts.append(explain(name, ctx))
-        except UserError as fault:
-            texts.append(f"{name}: {fault}")
+    with reading(ctx.cache):
+        for name in STAGES:
+            try:
+                texts.append(explain(name, ctx))
+            except UserError as fault:
+                texts.append(f"{name}: {fault}")
     return "\n".join(texts)

@@ -60,6 +60,8 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
                 entries, problems = readable(cache)
                 yield from problems
                 yield from check_rows(cache, entries)
+                if not problems and cache.rows_digest() != reader.file_digest(entries):
+                    yield Problem(path, "its rows do not have the digest that the file was written with")
                 if path.parent == folder:
                     mains[path.stem] = cache.provenance, entries
         except DamagedError as fault:
@@ -169,15 +171,27 @@ def check_shards(folder: Path) -> Iterator[Problem]:
         yield Problem(folder / "index.json", str(fault))
         return
     parents = provenance.get("parents")
-    for parent in parents if isinstance(parents, dict) else ():
-        if not (folder.parent / f"{parent}.h5").exists():
-            yield Problem(folder.parent / f"{parent}.h5", "is missing, but the shards were made from it", fatal=False)
+    for parent, made_from in parents.items() if isinstance(parents, dict) else ():
+        cache = folder.parent / f"{parent}.h5"
+        if not cache.exists():
+            yield Problem(cache, "is missing, but the shards were made from it", fatal=False)
+        elif _rows_digest(cache) not in ("", made_from):
+            yield Problem(folder / "index.json", f"was made from other rows than {cache} holds", fatal=False)
     for shard in listed:
         yield from _check_shard(folder / shard.name, shard)
     strays = {path for path in folder.glob("*.tar") if ours.is_shard_name(path.name)} - {
         folder / s.name for s in listed
     }
     yield from (Problem(stray, "not in index.json") for stray in sorted(strays))
+
+
+def _rows_digest(path: Path) -> str:
+    """The digest of a cache's rows; "" where it cannot be read, which is another problem."""
+    try:
+        with Cache(path) as cache:
+            return cache.rows_digest()
+    except UserError:
+        return ""
 
 
 def _check_shard(path: Path, shard: index.Shard) -> Iterator[Problem]:

@@ -40,7 +40,7 @@ OPTIONS = {
 COMMON = ("PROFILE", "CACHE", "RUN", "LIMIT", "ENGINE", "DEVICE")
 BOTH = (*COMMON, "CONTENT", "STYLE")
 TAKES = {
-    "align": (*BOTH, "NO_FACE"), "train": BOTH, "eval": BOTH, "demo": BOTH, "verify": BOTH,
+    "align": (*BOTH, "NO_FACE"), "train": BOTH, "eval": BOTH, "demo": BOTH, "verify": (*BOTH, "NO_FACE"),
     "explain": (*BOTH, "NO_FACE"),
     "doctor": COMMON, "weights": COMMON, "quality": (*COMMON, "SHEET", "CONTROL_SHEET", "STRIP"),
     "stylize": ("PROFILE", "RUN", "DEVICE", "CONTENT", "STYLE", "OUT"),

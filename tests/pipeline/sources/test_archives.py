@@ -270,3 +270,23 @@ def test_a_zip_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path) -> No
     with pytest.raises(BadArchiveError, match="not a zip file"):
         listing(str(tmp_path / "no.zip"))
     gc.collect()
+
+
+@pytest.mark.parametrize("pack", ["zip", "tar"])
+def test_dotted_names_are_pictures_of_their_own_unless_their_sample_has_other_files(tmp_path: Path, pack: str) -> None:
+    names = ["tom.jpg", "tom.edited.jpg", "ann.2020.jpg", "7.jpg", "7.region.png", "7.json"]
+    path = tmp_path / f"x.{pack}"
+    if pack == "zip":
+        with zipfile.ZipFile(path, "w") as box:
+            for name in names:
+                box.writestr(name, name)
+    else:
+        with tarfile.open(path, "w") as box:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(name)
+                box.addfile(info, io.BytesIO(name.encode()))
+    problems = {source.path: source.problem for source in scan(path)}
+    assert problems == dict.fromkeys(("tom.jpg", "tom.edited.jpg", "ann.2020.jpg", "7.jpg"), "") | {
+        "7.region.png": "a further field of the sample whose picture is '7.jpg'"
+    }

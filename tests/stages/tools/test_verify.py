@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from pathlib import Path
 
 import h5py
@@ -12,9 +13,11 @@ from pipeline import profile
 from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.locks import lock, reading
+from stages.apply.portrait import cached
 from stages.preprocess import chain, shards
-from stages.tools import verify, verify_checks
-from tests.support.caches import fill, fill_in_place_of_networks, in_place_of_networks
+from stages.tools import explain, verify, verify_checks
+from tests.support.caches import SPECS, fill, fill_in_place_of_networks, in_place_of_networks
 
 COUNT = 20
 
@@ -219,6 +222,45 @@ def test_a_damaged_shard_is_found(ctx: Context, capsys: pytest.CaptureFixture) -
     verify.remove(ctx, verify.check(ctx))
     shards.run(ctx)
     assert tar.read_bytes() == whole and verify.run(ctx) == 0
+
+
+def test_a_row_that_was_edited_with_its_digest_is_found(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    path = ctx.file("content", "aladin")
+    with h5py.File(path, "r+") as f:
+        f["code"][0] += 1
+        row = {name: f[name][0] for name in SPECS["aladin"]}
+        f["digest"][0] = np.frombuffer(reader.row_digest(row), np.uint8)
+    assert verify.run(ctx) == 1
+    assert f"{path}: its rows do not have the digest that the file was written with" in capsys.readouterr().err
+
+
+def test_shards_of_other_rows_are_found(ctx: Context, capsys: pytest.CaptureFixture) -> None:
+    verify._drop(ctx.file("content", "masks"), {"content0001"})
+    verify.run(ctx)
+    index = ctx.shards / "index.json"
+    assert f"{index}: was made from other rows than {ctx.file('content', 'masks')} holds" in capsys.readouterr().err
+    shards.run(ctx)
+    verify.run(ctx)
+    assert "other rows than" not in capsys.readouterr().err
+
+
+def test_verify_reads_beside_others_and_not_beside_a_stage(ctx: Context) -> None:
+    with reading(ctx.cache):
+        assert verify.run(ctx) == 0
+    told: list[str] = []
+
+    def beside() -> None:
+        for command in (verify.run, explain.explain_all, lambda ctx: list(cached(ctx, "content"))):
+            try:
+                told.append(str(command(ctx)))
+            except UserError as error:
+                told.append(str(error))
+
+    with lock(ctx.cache, "align"):
+        thread = threading.Thread(target=beside)
+        thread.start()
+        thread.join()
+    assert len(told) == 3 and all("in use by stage align (pid " in text for text in told), told
 
 
 def test_limits_and_rejects_reach_the_shards(ctx: Context, capsys: pytest.CaptureFixture) -> None:
