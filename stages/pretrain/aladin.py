@@ -1,5 +1,8 @@
 """Train ALADIN's projection head: crops of one style group share a code, crops of different groups do not.
 
+An auxiliary task keeps colour and contrast in the codes, as the original's reconstruction did (Ruta et al. 2021): a
+linear decoder, dropped afterwards, tells the statistics of a view from its code.
+
 The VGG16 statistics are frozen, so they are computed once per crop and kept. The head is then trained in the space of
 their principal components, and starts as that space, whitened. At the end its first layer is folded back to 8448
 inputs, so that what is saved has the published architecture.
@@ -12,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -45,7 +48,8 @@ DISJOINT = [
 FEWEST = 60
 BATCH = 256  # works sampled per step; each work of a sub-folder adds another one of it
 CHUNK = 64
-RATE = 5e-4
+RATE, DECODER_RATE = 5e-4, 2e-3
+AUXILIARY = 10.0  # weight of the auxiliary task beside the contrast
 DECAY = 0.05
 DROP = 0.2
 TEMPERATURE = 0.04
@@ -54,11 +58,15 @@ SAVE_EVERY = 200
 
 @dataclass(frozen=True)
 class Setup:
-    """What a step reads: component views [N, S, 256] of N works, how often each is sampled, its group's number."""
+    """What a step reads: component views [N, S, 256] of N works, how often each is sampled, its group's number.
+
+    `spread` is the variance of the components, summed over them.
+    """
 
     views: Tensor
     weight: NDArray[np.float64]
     group: NDArray[np.int64]
+    spread: float
     steps: int
     seed: int
 
@@ -167,10 +175,15 @@ def fit(
     """
     seed, head = ctx.profile.seed, ProjectionHead(2 * CODE_SIZE, inputs=CODE_SIZE).to(ctx.device)
     to_components = nn.Linear(STATISTICS, CODE_SIZE).requires_grad_(False)
+    torch.manual_seed(seed)
+    decoder = nn.Linear(CODE_SIZE, CODE_SIZE).to(ctx.device)
     state = State(
         folder / "checkpoint.safetensors",
-        {"head": head, "basis": to_components},
-        {"adamw": torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY)},
+        {"head": head, "decoder": decoder, "basis": to_components},
+        {
+            "adamw": torch.optim.AdamW(head.parameters(), RATE, weight_decay=DECAY),
+            "decoder_adamw": torch.optim.AdamW(decoder.parameters(), DECODER_RATE, weight_decay=DECAY),
+        },
         recipe,
     )
     if not state.resume():
@@ -189,11 +202,11 @@ def fit(
         ).to(ctx.device)
     weight = np.array([w.weight for w in works])
     group = np.unique([w.group for w in works], return_inverse=True)[1]
-    setup = Setup(views, weight / weight.sum(), group, steps, seed)
+    setup = Setup(views, weight / weight.sum(), group, float(views.flatten(0, 1).var(0).sum()), steps, seed)
     loop = Loop.of(NAME, state, steps, minutes=minutes, images=min(BATCH, len(works)), save_every=SAVE_EVERY)
     with loop:
         for step in loop:
-            loop.tell(train_step(head, state.optimisers["adamw"], setup, step, loop))
+            loop.tell(train_step(state, setup, step, loop))
     head.cpu()
     out = ProjectionHead(2 * CODE_SIZE)
     with torch.no_grad():
@@ -217,19 +230,25 @@ def sample_batch(setup: Setup, step: int) -> tuple[NDArray[np.int64], NDArray[np
     return works, views, keep.astype(np.float32) / (1 - DROP)
 
 
-def train_step(
-    head: ProjectionHead, optimiser: torch.optim.Optimizer, setup: Setup, step: int, loop: Loop
-) -> dict[str, float]:
-    """One step of AdamW, whose rate follows a cosine over the run; its loss."""
+def train_step(state: State, setup: Setup, step: int, loop: Loop) -> dict[str, float]:
+    """One step of AdamW, whose rates follow a cosine over the run; its losses."""
+    head, decoder = cast(ProjectionHead, state.nets["head"]), state.nets["decoder"]
     works, views, dropout = sample_batch(setup, step)
     rows = torch.from_numpy(works)[:, None].to(setup.views.device)
-    x = setup.views[rows, torch.from_numpy(views).to(rows.device)] * torch.from_numpy(dropout).to(rows.device)
-    codes = F.normalize(head.fc2(F.leaky_relu(head.fc1(x.flatten(0, 1)))))
+    whole = setup.views[rows, torch.from_numpy(views).to(rows.device)].flatten(0, 1)
+    x = whole * torch.from_numpy(dropout).to(rows.device).flatten(0, 1)
+    codes = F.normalize(head.fc2(F.leaky_relu(head.fc1(x))))
     groups = torch.from_numpy(setup.group[works].repeat(3)).to(rows.device)
-    loss = multi_positive(codes, groups, TEMPERATURE)
-    loss.backward()
-    loop.count(advance(optimiser, loop.process_group, rate=RATE * (0.5 + 0.5 * math.cos(math.pi * step / setup.steps))))
-    return {"contrast": float(loss.detach())}
+    contrast = multi_positive(codes, groups, TEMPERATURE)
+    told = (decoder(codes * CODE_SIZE**0.5) - whole).square().sum(1).mean() / setup.spread
+    (contrast + AUXILIARY * told).backward()
+    rate = 0.5 + 0.5 * math.cos(math.pi * step / setup.steps)
+    bad = [
+        advance(state.optimisers[name], loop.process_group, rate=rate * full)
+        for name, full in (("adamw", RATE), ("decoder_adamw", DECODER_RATE))
+    ]
+    loop.count(next(filter(None, bad), ""))
+    return {"contrast": float(contrast.detach()), "unexplained": float(told.detach())}
 
 
 @torch.inference_mode()

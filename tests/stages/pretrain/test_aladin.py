@@ -17,6 +17,7 @@ from pipeline import profile
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
+from pipeline.training.loop import rows
 from stages.pretrain import aladin, aladin_crops
 from stages.pretrain.aladin_crops import Work
 from tests.support import pretrainings
@@ -78,7 +79,7 @@ def test_the_loss_is_the_published_one() -> None:
 
 
 def test_views_of_a_step_share_no_crop_and_bring_their_group() -> None:
-    setup = aladin.Setup(torch.zeros(40, 41, 256), np.full(40, 1 / 40), np.arange(40) // 4, 10, 0)
+    setup = aladin.Setup(torch.zeros(40, 41, 256), np.full(40, 1 / 40), np.arange(40) // 4, 1.0, 10, 0)
     works, views, kept = aladin.sample_batch(dataclasses.replace(setup), 3)
     for own in views:
         crops = [c for view in own for c in aladin.SUBSETS[view]]
@@ -91,7 +92,7 @@ def test_views_of_a_step_share_no_crop_and_bring_their_group() -> None:
 
 def test_one_of_a_pair_brings_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aladin, "BATCH", 10)
-    setup = aladin.Setup(torch.zeros(0), np.full(400, 1 / 400), np.arange(400) // 20, 10, 0)
+    setup = aladin.Setup(torch.zeros(0), np.full(400, 1 / 400), np.arange(400) // 20, 1.0, 10, 0)
     works = aladin.sample_batch(setup, 0)[0]
     assert len(works) > 10 and all(np.count_nonzero(setup.group[works] == g) > 1 for g in setup.group[works])
     alone = dataclasses.replace(setup, group=np.arange(400))
@@ -130,6 +131,8 @@ def test_training_beats_the_statistics_it_starts_from(tmp_path: Path) -> None:
     done, head = aladin.fit(ctx, tmp_path, stats[:44], works[:44], 10, None, {})
     with torch.inference_mode():
         codes = F.normalize(head(torch.from_numpy(stats[44:].astype(np.float32))), dim=-1)
+    told = [row["unexplained"] for row in rows(tmp_path)]
+    assert told[-1] < 0.9 * told[0]  # the auxiliary task is learnt beside
     assert done == 10 and head.fc1.weight.shape == (512, STATISTICS)
     assert codes.shape == (4, aladin_crops.CROPS, 256) and bool(torch.isfinite(codes).all())
     scores = aladin.held_out(stats[:44], head, np.array([w.group for w in works[:44]]))
@@ -142,7 +145,7 @@ def test_works_come_together_by_their_groups(tmp_path: Path) -> None:
     group = np.array([w.group for w in works])
     ctx, found = Context(profile.load("portable"), run=tmp_path), {}
     for name, own in (("groups", works), ("alone", [dataclasses.replace(w, group=w.name) for w in works])):
-        head = aladin.fit(ctx, tmp_path / name, stats, own, 20, None, {})[1]
+        head = aladin.fit(ctx, tmp_path / name, stats, own, 80, None, {})[1]
         found[name] = aladin.held_out(stats, head, group)
     raw = found["groups"]["held_out_group_top1_raw"]
     assert found["groups"]["held_out_group_top1"] > 0.9 and max(raw, found["alone"]["held_out_group_top1"]) < 0.5
