@@ -14,15 +14,18 @@ from models.regions import REGION_COUNT
 
 
 class _Moments(torch.autograd.Function):
-    """Mean and variance [G, C] of rows [P, C] under weights [G, P]; no square is kept for the backward pass."""
+    """Mean and variance [G, C] of rows [P, C] under weights [G, P]; no square is kept for the backward pass.
+
+    The last group is the whole image.
+    """
 
     @staticmethod
     def forward(ctx, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         weights = weights.to(rows.dtype)
         mean = (weights @ rows).to(torch.promote_types(rows.dtype, torch.float32))
-        variance, centred = torch.empty_like(mean), torch.empty_like(rows)
-        for group, (w, m) in enumerate(zip(weights, mean.to(rows.dtype), strict=True)):
-            variance[group] = w @ torch.sub(rows, m, out=centred).square_()
+        centre = mean[-1].to(rows.dtype)  # near enough to every group's mean that no digits are lost
+        squares = weights @ (rows - centre).square_()
+        variance = squares.to(mean.dtype) - (mean - centre).square()
         ctx.save_for_backward(rows, weights, mean)
         return mean, variance
 
