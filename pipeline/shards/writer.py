@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -45,10 +46,12 @@ def write(
     """
     drop_index(folder)
     shards: list[Shard] = []
+    numbers: Counter[str] = Counter()
     for collection, split, samples in groups:
         remaining = _Peekable(samples)
         while remaining:
-            name = f"{collection}-{split}-{sum(s.name.startswith(f'{collection}-{split}-') for s in shards):06d}.tar"
+            name = f"{collection}-{split}-{numbers[f'{collection}-{split}']:06d}.tar"
+            numbers[f"{collection}-{split}"] += 1
             with replacing(folder / name) as temporary, temporary.open("wb") as f:
                 shards.append(_fill(f, Shard(name, collection, split, 0, 0, "", [], [], []), remaining, max_bytes))
     named = {shard.name for shard in shards}

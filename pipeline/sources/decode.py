@@ -7,6 +7,7 @@ The messages here become reasons of rejects: they stay as they are.
 
 import io
 import warnings
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +65,26 @@ def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.ui
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image.size, max_pixels, min_side)
         _check_memory(image, data)
-        image.load()
+        try:
+            image.load()
+        except OSError:
+            if not jpeg.lacks_end(data) or not _is_complete(data):
+                raise
+            return _decoded(data + jpeg.END, max_pixels, min_side)
         return _plain(image), TURNS.get(_orientation(image), (0, False))
+
+
+def _is_complete(data: bytes) -> bool:
+    """Whether a JPEG lacks nothing but its end marker: then what is put before that changes no pixel."""
+    seen = set()
+    for ended in jpeg.endings(data):
+        try:
+            with Image.open(io.BytesIO(ended), formats=("JPEG",)) as image:
+                _check_memory(image, ended)
+                seen.add(zlib.crc32(image.tobytes()))
+        except OSError:
+            return False
+    return len(seen) == 1
 
 
 def reduction(data: bytes) -> float:

@@ -1,8 +1,9 @@
-"""Tells from the header of a JPEG how much memory its decoder needs."""
+"""What is to be known of a JPEG beside its decoder: the memory that this needs, and whether the file has its end."""
 
 import struct
 
-START = b"\xff\xd8"
+START, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+FILLERS = [bytes([value]) * 1024 for value in (0x00, 0x33, 0x55, 0x92, 0xAA, 0xDB, 0xFE)]  # no markers in them
 FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}  # markers of frames; the other three mark tables
 AT_ONCE = {0xC0, 0xC1, 0xC9}  # frames that can be decoded row by row, if one scan holds all of their components
 
@@ -30,3 +31,14 @@ def coefficients(data: bytes) -> float:
             return 0.0 if rows and body[:1] == bytes([components]) else 2 * share
         at += 2 + length
     return 2 * share
+
+
+def lacks_end(data: bytes) -> bool:
+    """Whether a JPEG has no end marker after its last scan, as after a download that broke off, or by a bad writer."""
+    return data.startswith(START) and data.find(END, max(0, data.rfind(SCAN))) < 0
+
+
+def endings(data: bytes) -> list[bytes]:
+    """A JPEG without an end marker, with one; and with bits before it that matter only where some are missing."""
+    picture = data.removesuffix(END[:1])  # the first half of the marker may be there
+    return [picture + filler + END for filler in (b"", *FILLERS)]

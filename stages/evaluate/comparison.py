@@ -18,6 +18,7 @@ import torch
 from pipeline import files, hashing, images, weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
+from pipeline.locks import lock
 from pipeline.progress import Progress, say
 from stages.apply.portrait import Portrait, cached, held_out, shuffled
 from stages.evaluate import statistics
@@ -147,7 +148,7 @@ def measure(
     def skip(name: str, face: Portrait, style: Portrait) -> bool:
         return (name, face.key, style.key) in earlier
 
-    with files.LineLog(log) as lines:
+    with lock(out, "eval"), files.LineLog(log) as lines:
         for cell in cells(ctx, Metrics(ctx), methods, faces, styles, skip):
             if cell.content < SHOWN and cell.style < SHOWN:
                 name = f"{cell.method}-{cell.content}-{cell.style}.jpg"

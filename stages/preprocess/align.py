@@ -134,7 +134,7 @@ def _usable(quad: NDArray[np.float64], width: int, height: int) -> bool:
 
 def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool, which: int | None = None) -> Row | Reject:
     from pipeline import images
-    from pipeline.sources import decode
+    from pipeline.sources import decode, jpeg
 
     try:
         rgb = decode.read(item["source"])
@@ -150,4 +150,6 @@ def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool, whic
     image, note = images.encode(aligned.image, ".jpg", settings.jpeg_quality), aligned.note
     if (times := decode.reduction(item["source"])) > 1:
         note = "; ".join(filter(None, (note, f"read at 1/{round(times)} of its size")))
+    if jpeg.lacks_end(item["source"]):
+        note = "; ".join(filter(None, (note, "its end marker is missing")))
     return {"image": image, "path": item.path, "note": note, "quad": aligned.quad * times, "score": aligned.score}

@@ -11,6 +11,7 @@ from pipeline import files, profile
 from pipeline.caches import writer
 from pipeline.context import Context
 from pipeline.training import checkpoint
+from pipeline.training.board import Board
 from stages.preprocess import shards
 from stages.weights_import import importer
 from stages.weights_import.identify import Part
@@ -40,6 +41,16 @@ def imported(path: Path) -> None:
     importer._write(Part("toy", {"a": torch.zeros(2)}), path, {})
 
 
+def log(path: Path) -> None:
+    with files.LineLog(path) as lines:
+        lines.add({"a": 1})
+
+
+def board(path: Path) -> None:
+    with Board(path, 0) as curves:
+        curves.curves({"a": 1.0}, 1)
+
+
 WRITERS: dict[str, Callable[[Path], object]] = {
     "bytes": lambda path: files.write_atomic(path, b"x"),
     "a library": library,
@@ -47,6 +58,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "checkpoint": lambda path: checkpoint.save(path, {"a": torch.zeros(2)}, {}),
     "imported weights": imported,
     "a cache": lambda path: writer.compact(path, [], {}, {}, 1, {}),
+    "a mapped array": lambda path: files.new_array(path, "u1", (3,)),
+    "a log": log,
+    "a board": board,
 }
 
 

@@ -178,3 +178,19 @@ def test_tiles_larger_than_the_image_are_counted() -> None:
     assert decode.read(tiled(1024)).shape == (80, 96, 3)
     with pytest.raises(decode.UnusableError, match="take 900 MB to decode"):
         decode.read(tiled(30000))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}], ids=str
+)
+def test_a_jpeg_without_its_end_marker_is_read_and_one_without_pixels_is_not(options: dict) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=90, **options)
+    whole = out.getvalue()
+    assert whole.endswith(jpeg.END) and not jpeg.lacks_end(whole)
+    for cut in (1, 2):
+        assert jpeg.lacks_end(whole[:-cut]) and np.array_equal(decode.read(whole[:-cut]), decode.read(whole))
+    for cut in (12, 100, len(whole) // 2):
+        with pytest.raises(decode.UnusableError, match="truncated"):
+            decode.read(whole[:-cut])
