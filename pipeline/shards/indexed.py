@@ -22,6 +22,8 @@ from pipeline.shards.sample import REPAIR, Decoded, decode, fields
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
+OPEN = 64  # most tars open in a process: the system allows about a thousand files in all
+
 
 class Samples:
     """The samples of one collection and split, by number; each process opens the files when it first needs them.
@@ -92,6 +94,8 @@ class Samples:
         return decode(members, key)
 
     def _file(self, n: int) -> int:
+        if n not in self._files and len(self._files) >= OPEN:
+            self._files.pop(next(iter(self._files))).close()  # the one that was opened first
         if n not in self._files:
             self._files[n] = (self.folder / self.shards[n].name).open("rb", buffering=0)
         return self._files[n].fileno()

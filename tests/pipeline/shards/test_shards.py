@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -160,3 +162,19 @@ def test_shards_are_of_a_size_that_streams_well(name: str) -> None:
 
 def test_no_shard_is_larger_than_asked(packed: Context) -> None:
     assert all(s.bytes <= 150_000 for s in index.read_index(packed.shards)[1])
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    samples = [(f"k{i:03d}", dict.fromkeys(index.MEMBERS, b"%d" % i)) for i in range(300)]
+    writer.write(tmp_path, [("content", "train", samples)], 1, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(lowest := os.open(os.devnull, os.O_RDONLY))  # what is below it is in use
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 100, hard))
+    try:
+        read = Samples(tmp_path, "content")
+        assert len(read.shards) == 300
+        for i in np.random.default_rng(0).permutation(300):
+            key, members = read.raw(int(i))
+            assert key == samples[i][0] and bytes(members["jpg"]) == b"%d" % i
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
