@@ -1,4 +1,4 @@
-"""The cost of reading in one process: both readers, a plain file-per-sample Dataset, and decoding the images alone.
+"""The cost of reading in one process: the reader, a plain file-per-sample Dataset, and decoding the images alone.
 
 All read the same 256 px samples in batches of 16. The bound decodes image and region map from memory and does nothing
 else. Times are processor times, measured in turn, so that a busy machine slows all of them equally.
@@ -21,7 +21,6 @@ from pipeline.shards import writer as shards
 from pipeline.shards.batches import collate
 from pipeline.shards.indexed import Loader, Samples
 from pipeline.shards.sample import decode, fields
-from pipeline.shards.streaming import StreamLoader
 from stages.preprocess import shards as shards_stage
 
 COUNT, BATCH, ROUNDS = 320, 16, 7
@@ -104,7 +103,6 @@ def main() -> None:
             "whole samples decoded, from memory": everything,
             "whole samples decoded and batched, from memory": whole,
             "indexed reader": drain(Loader(Samples(folder, "content"), BATCH, 0)),
-            "streaming reader": drain(StreamLoader(str(folder), "content", "train", BATCH, 0)),
             "file-per-sample Dataset": drain(
                 DataLoader(
                     Files(folder / "files"),

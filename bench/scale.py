@@ -40,7 +40,6 @@ STEPS = {
     "codes": "aladin",
     "packing shards": "shards",
     "indexed reader": "indexed",
-    "streaming reader": "streamed",
 }
 
 
@@ -73,14 +72,10 @@ def step(name: str, ctx: Context) -> None:
         from stages.preprocess import shards
 
         shards.run(ctx, ("content",))
-    elif name == "indexed":
+    else:
         from pipeline.shards.indexed import Loader, Samples
 
         sum(1 for _ in Loader(Samples(ctx.shards, "content"), 16, 0).epoch())
-    else:
-        from pipeline.shards.streaming import StreamLoader
-
-        sum(1 for _ in StreamLoader(str(ctx.shards), "content", "train", 16, 0).epoch())
 
 
 def context(base: Path) -> Context:

@@ -13,7 +13,8 @@ class Context:
     """The settings of one run: the profile says what is computed, the rest says where and how much.
 
     `limit` keeps the first N keys of each collection. `max_rejects` is the limit per stage and collection; None means
-    no limit. `retry_rejected` recomputes the rejects of earlier runs.
+    no limit. `retry_rejected` recomputes the rejects of earlier runs. `shards_at` names the folder or the URL of shards
+    to train on that lie elsewhere.
     """
 
     profile: Profile
@@ -26,6 +27,7 @@ class Context:
     max_rejects: int | None = None
     retry_rejected: bool = False
     engine: str = "local"
+    shards_at: str = ""
 
     def source(self, collection: str) -> Path:
         """Where the user's images for `collection` lie."""
@@ -39,3 +41,8 @@ class Context:
     def shards(self) -> Path:
         """The folder of the shards and their index.json."""
         return self.cache / "shards"
+
+    @property
+    def training_shards(self) -> Path | str:
+        """The folder or the URL of the shards that a training reads."""
+        return self.shards_at or self.shards

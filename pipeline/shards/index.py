@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline import SCHEMA, __version__
 from pipeline.errors import UserError
+from pipeline.shards.store import Store
 from pipeline.sources.keys import KEY
 
 MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # the members of every sample, in this order
@@ -33,11 +34,13 @@ class Shard:
     sizes: list[list[int]]
 
 
-def read_index(folder: Path) -> tuple[dict[str, Any], list[Shard]]:
-    """The provenance and the shards in index.json; every tar is checked to exist with its full size.
+def read_index(folder: Path | Store) -> tuple[dict[str, Any], list[Shard]]:
+    """The provenance and the shards in index.json; every tar of a folder is checked to exist with its full size.
 
     Raises: UserError when the index is missing, has another schema, or does not fit the tars.
     """
+    if isinstance(folder, Store):
+        return parse_index(folder.whole("index.json"), str(folder))
     provenance, shards = parse_index(
         (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b"", str(folder)
     )

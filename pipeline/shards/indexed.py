@@ -1,13 +1,14 @@
 """The random-access reader of shards: it reads every sample by its number.
 
 Step s of a run is always the same batch for the same seed, batch size and number of ranks. The number of workers does
-not matter. So a run resumes at a step. For shards that are not on a local disk, `streaming` reads in sequence.
+not matter. So a run resumes at a step. All that holds for shards in a store elsewhere as well: the index says where
+each sample lies, so that only its own bytes are fetched, those of a batch at the same time.
 """
 
 import bisect
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.shards import index as shards
 from pipeline.shards.batches import Batches, as_is, collate, order, piece, single_thread, steps
+from pipeline.shards.index import Shard
 from pipeline.shards.sample import REPAIR, Decoded, decode, fields
+from pipeline.shards.store import Span, Store, is_url
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -28,14 +31,14 @@ OPEN = 64  # most tars open in a process: the system allows about a thousand fil
 class Samples:
     """The samples of one collection and split, by number; each process opens the files when it first needs them.
 
-    Files are read with pread, not mapped: when a file is cut meanwhile, this gives an error and does not kill the
-    process, and what was read does not count as the process's memory.
+    `folder` may be the URL of a store. Files are read with pread, not mapped: when a file is cut meanwhile, this gives
+    an error and does not kill the process, and what was read does not count as the process's memory.
     Raises: UserError when the index or a tar is missing or cut, or the collection has no such split.
     """
 
-    def __init__(self, folder: Path, collection: str, split: str = "train") -> None:
-        self.folder = folder
-        _, listed = shards.read_index(folder)
+    def __init__(self, folder: Path | str, collection: str, split: str = "train") -> None:
+        self.folder = Store(str(folder)) if is_url(folder) else Path(folder)
+        self.provenance, listed = shards.read_index(self.folder)
         self.shards = [s for s in listed if (s.collection, s.split) == (collection, split)]
         self._ends = [*itertools.accumulate(s.samples for s in self.shards)]
         self._files: dict[int, FileIO] = {}
@@ -43,7 +46,7 @@ class Samples:
         if not self.shards:
             existing = sorted({f"{s.collection}-{s.split}" for s in listed})
             raise UserError(
-                f"{folder}: no samples of {collection}-{split}; there are "
+                f"{self.folder}: no samples of {collection}-{split}; there are "
                 f"{', '.join(existing) or 'none'}; run `hypernst shards`"
             )
 
@@ -62,27 +65,26 @@ class Samples:
 
         Raises: UserError when the tar holds something else at the sample's offset.
         """
-        n = bisect.bisect_right(self._ends, number)
-        i = number - (self._ends[n - 1] if n else 0)
-        shard = self.shards[n]
-        start, places = shard.offsets[i], [*shards.members(shard, i)]
-        length = places[-1][1] + shards.BLOCK + places[-1][2] - start
+        n, i = self._place(number)
+        part = span(self.shards[n], i)
+        if isinstance(self.folder, Store):
+            return self._members(n, i, self.folder.spans([part])[0])
+        length = part.stop - part.start
         if len(self._buffer) < length:
             self._buffer = bytearray(length)
-        data = memoryview(self._buffer)[:length]
-        if os.preadv(self._file(n), [data], start) != length:
-            raise UserError(f"{self.folder / shard.name}: ends within sample {shard.keys[i]!r}; {REPAIR}")
-        out = {}
-        for member, (name, at, size) in zip(shards.MEMBERS, places, strict=True):
-            begin = at - start + shards.BLOCK
-            if not self._buffer.startswith(name.encode() + b"\0", at - start):  # a tar's header begins with the name
-                actual = bytes(data[at - start : at - start + 100]).rstrip(b"\0")
-                raise UserError(
-                    f"{self.folder / shard.name}, offset {at}: holds {actual[:40]!r}, "
-                    f"but index.json says {name!r}; {REPAIR}"
-                )
-            out[member] = data[begin : begin + size]
-        return shard.keys[i], out
+        if os.preadv(self._file(n, self.folder), [memoryview(self._buffer)[:length]], part.start) != length:
+            raise UserError(f"{self._path(n)}: ends within sample {self.shards[n].keys[i]!r}; {REPAIR}")
+        return self._members(n, i, self._buffer)
+
+    def batch(self, numbers: Sequence[int]) -> Iterator[Iterator[tuple[str, Any]]]:
+        """Yield the `fields` of each sample; use them before the next ones. From a store they come at the same time."""
+        if not isinstance(self.folder, Store):
+            yield from map(self.fields, numbers)
+            return
+        places = [self._place(number) for number in numbers]
+        for (n, i), data in zip(places, self.folder.spans(span(self.shards[n], i) for n, i in places), strict=True):
+            key, members = self._members(n, i, data)
+            yield fields(members, key)
 
     def fields(self, number: int) -> Iterator[tuple[str, Any]]:
         """The `fields` of a sample; use them before the next sample is read."""
@@ -93,12 +95,41 @@ class Samples:
         key, members = self.raw(number)
         return decode(members, key)
 
-    def _file(self, n: int) -> int:
+    def _place(self, number: int) -> tuple[int, int]:
+        """Which shard a sample lies in, and which of its samples it is."""
+        n = bisect.bisect_right(self._ends, number)
+        return n, number - (self._ends[n - 1] if n else 0)
+
+    def _members(self, n: int, i: int, data: bytes | bytearray) -> tuple[str, dict[str, memoryview]]:
+        """The key and the members of sample i of shard n, whose bytes in the tar are at the start of `data`."""
+        shard, view, out = self.shards[n], memoryview(data), {}
+        start = shard.offsets[i]
+        for member, (name, at, size) in zip(shards.MEMBERS, shards.members(shard, i), strict=True):
+            begin = at - start + shards.BLOCK
+            if not data.startswith(name.encode() + b"\0", at - start):  # a tar's header begins with the name
+                actual = bytes(view[at - start : at - start + 100]).rstrip(b"\0")
+                raise UserError(
+                    f"{self._path(n)}, offset {at}: holds {actual[:40]!r}, but index.json says {name!r}; {REPAIR}"
+                )
+            out[member] = view[begin : begin + size]
+        return shard.keys[i], out
+
+    def _path(self, n: int) -> str:
+        name = self.shards[n].name
+        return self.folder.path(name) if isinstance(self.folder, Store) else str(self.folder / name)
+
+    def _file(self, n: int, folder: Path) -> int:
         if n not in self._files and len(self._files) >= OPEN:
             self._files.pop(next(iter(self._files))).close()  # the one that was opened first
         if n not in self._files:
-            self._files[n] = (self.folder / self.shards[n].name).open("rb", buffering=0)
+            self._files[n] = (folder / self.shards[n].name).open("rb", buffering=0)
         return self._files[n].fileno()
+
+
+def span(shard: Shard, i: int) -> Span:
+    """Where sample i of a shard lies, from its first header to the last byte of its last member."""
+    *_, (_, at, size) = shards.members(shard, i)
+    return Span(shard.name, shard.offsets[i], at + shards.BLOCK + size, shard.bytes)
 
 
 class Loader(Batches):
@@ -165,4 +196,4 @@ class _Numbered:
         if self._order[0] != epoch:
             self._order = (epoch, order(len(self.samples), self.seed, epoch))
         start, stop = piece(len(self.samples), self.steps * self.ranks, k * self.ranks + self.rank)
-        return collate((self.samples.fields(int(n)) for n in self._order[1][start:stop]), stop - start)
+        return collate(self.samples.batch(self._order[1][start:stop].tolist()), stop - start)

@@ -82,6 +82,7 @@ def context(options: dict[str, Any], run: str = "default", *, resolve: bool = Tr
         max_rejects=options["max_rejects"],
         retry_rejected=options["retry_rejected"],
         engine=options["engine"],
+        shards_at=options.get("shards") or "",
         device=device.resolve(options["device"]) if resolve else device.check(options["device"]),
     )
 

@@ -20,18 +20,25 @@ from stages.cli.options import FILE, context, finish, given
     help="Phase that a new run starts in; reconstruction has train.reconstruction_steps steps.",
 )
 @click.option("--export", type=FILE, help="Write the averaged weights in fp16.")
+@click.option("--shards", help="Folder or URL of the shards: http(s)://, s3:// and others [default: CACHE/shards].")
 def train(
     steps: int | None,
     minutes: float | None,
     shipped: bool | None,
     phase: str | None,
     export: Path | None,
+    shards: str | None,
     **common: Any,
 ) -> None:
     """Train the hypernetwork; run it again to resume."""
     from stages.train import run
 
-    finish(run.run(context(common), **given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export)))
+    finish(
+        run.run(
+            context({**common, "shards": shards}),
+            **given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export),
+        )
+    )
 
 
 @click.command("fit-head")

@@ -1,7 +1,6 @@
 """Which generator and encoders made a cache, and whether the profile can use what it holds."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline import weights
@@ -52,7 +51,7 @@ def made_with(provenance: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def refuse_others(ctx: Context, provenance: Mapping[str, Any], where: Path) -> None:
+def refuse_others(ctx: Context, provenance: Mapping[str, Any], where: object) -> None:
     """Check that latents were made with the profile's generator and encoder: they are of no use with others.
 
     Raises: UserError when the profile has others; it names both pairs.

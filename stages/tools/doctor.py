@@ -15,7 +15,7 @@ from pipeline.weights.registry import Weight
 from stages.train.memory import step_bytes
 
 LIBRARIES = 1.0e9  # bytes that a process takes before any network is loaded
-PACKAGES = ("torch", "torchvision", "facexlib", "numpy", "h5py", "opencv-python-headless", "webdataset", "safetensors")
+PACKAGES = ("torch", "torchvision", "facexlib", "numpy", "h5py", "opencv-python-headless", "fsspec", "safetensors")
 
 
 def report(ctx: Context) -> str:

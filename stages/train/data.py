@@ -14,6 +14,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.shards.indexed import Loader, Samples
+from pipeline.shards.store import Store
 from pipeline.training.distributed import ProcessGroup
 
 
@@ -70,7 +71,8 @@ class _Share(Loader):
 
     def __init__(self, samples: Samples, batch: int, seed: int, *, every: int, mine: range, device: str) -> None:
         gpu = device.startswith("cuda")
-        super().__init__(samples, batch, seed, workers=min(4, os.cpu_count() or 1) if gpu else 0, pin=gpu)
+        workers = min(4, os.cpu_count() or 1) if gpu else int(isinstance(samples.folder, Store))
+        super().__init__(samples, batch, seed, workers=workers, pin=gpu)
         self._every, self._mine = every, mine
 
     def numbers(self) -> Iterator[int]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pipeline.context import Context
 from pipeline.progress import say
-from pipeline.shards import index
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
 from pipeline.training.distributed import ProcessGroup, init_distributed
@@ -53,8 +52,8 @@ def _train(
     minutes: float | None,
 ) -> int:
     settings = ctx.profile.train
-    content, style = (Samples(ctx.shards, name, "train") for name in ("content", "style"))
-    compatibility.refuse_others(ctx, index.read_index(ctx.shards)[0], ctx.shards)
+    content, style = (Samples(ctx.training_shards, name, "train") for name in ("content", "style"))
+    compatibility.refuse_others(ctx, content.provenance, content.folder)
     generator = generators.generator(ctx)
     state = start(ctx, generator, shipped, process_group, phase)
     if state.step >= total and not export:

@@ -98,7 +98,7 @@ def _series(rows: list[dict[str, Any]], without: set[str]) -> dict[str, list[tup
 
 def _portraits(ctx: Context, collection: str) -> list[Portrait]:
     try:
-        samples = Samples(ctx.shards, collection, "test")
+        samples = Samples(ctx.training_shards, collection, "test")
     except UserError:  # the set is so small that none is held out
-        samples = Samples(ctx.shards, collection, "train")
+        samples = Samples(ctx.training_shards, collection, "train")
     return [from_sample(samples[i]) for i in range(min(SIDE, len(samples)))]

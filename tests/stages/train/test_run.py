@@ -1,5 +1,6 @@
 """Training through the shards: both phases do what they should, and no interruption changes a bit of the result."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,13 +17,15 @@ from torch import Tensor
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
+from pipeline.shards import store
 from pipeline.training import checkpoint
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.train import run as train
 from stages.train import validate
 from stages.train.state import PHASES, build, enter_phase
-from tests.support import small_run
+from tests.support import servers, small_run
+from tests.support.servers import Faulty
 
 pytestmark = pytest.mark.weights  # LPIPS
 ROOT = Path(train.__file__).parents[2]
@@ -83,6 +86,21 @@ def test_two_halves_are_the_whole_to_the_bit(base: Path, half: dict[str, Tensor]
     assert lines[0].keys() == {"step", "phase", "l2", "lpips"}
     assert lines[2].keys() == {"step", "phase", "adversarial", "patch", "discriminator", "patch_discriminator"}
     assert {"l2", "lpips"} < lines[3].keys()  # every third step has a reconstruction, too
+
+
+def test_shards_elsewhere_train_the_same_run_to_the_bit(
+    base: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "STALL", 0.3)
+    faulty = Faulty(servers.files(base / "cache", password="secret"), 5, 0.5)
+    with servers.served(faulty) as address:
+        url = f"{address}/shards?key=secret".replace("//", "//me:secret@")
+        ctx = dataclasses.replace(small_run.context(base, "elsewhere"), shards_at=url)
+        train.run(ctx, shipped=False, steps=2)
+        train.run(ctx)
+    assert_same(state(ctx), whole)
+    assert faulty.failed > 1
+    assert [path for path in ctx.run.rglob("*") if path.is_file() and b"secret" in path.read_bytes()] == []
 
 
 def test_each_phase_moves_its_own_parameters(half: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
