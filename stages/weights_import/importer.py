@@ -5,6 +5,7 @@ same name, unless the user asks for it. A file that is fetched must have the pub
 whole or not at all.
 """
 
+import contextlib
 import json
 import math
 import shutil
@@ -137,7 +138,8 @@ def fetch_file(name: str) -> Path:
             place = import_file(target, name).place
             for other in weights.REGISTRY.values():  # such as a discriminator beside its generator: no second download
                 if other.direct and other.source == weight.source and weights.local(other.name) is None:
-                    import_file(target, other.name)
+                    with contextlib.suppress(UserError):  # told to whoever asks for that one
+                        import_file(target, other.name)
             return place
         finally:
             target.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -54,6 +55,38 @@ def test_a_file_with_an_address_is_fetched_and_imported(tmp_path: Path, monkeypa
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_two_networks_of_one_file_share_its_lock_and_its_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache(tmp_path / "cache", monkeypatch)
+    names = ("stylegan2-ffhq-256-nvidia", "stylegan2-discriminator-ffhq-256-nvidia")
+    for name in names:
+        monkeypatch.setitem(weights.REGISTRY, name, dataclasses.replace(weights.REGISTRY[name], sha256=""))
+    fetched, imported = list[str](), list[Path]()
+
+    def address(url: str, target: Path, limit: int) -> None:
+        fetched.append(url)
+        assert not target.exists()
+        target.write_bytes(b"published")
+        threading.Event().wait(0.2)  # time for the other to come between
+        assert target.read_bytes() == b"published"
+
+    def import_file(path: Path, name: str) -> SimpleNamespace:
+        assert path.read_bytes() == b"published"
+        weights.cached(weights.find(name)).write_bytes(b"tensors")
+        return SimpleNamespace(place=weights.cached(weights.find(name)))
+
+    monkeypatch.setattr(importer.download, "address", address)
+    monkeypatch.setattr(importer, "import_file", import_file)
+    threads = [threading.Thread(target=lambda n=name: imported.append(importer.fetch_file(n))) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(fetched) == 1 and {*imported} == {weights.cached(weights.find(name)) for name in names}
+    assert not [*weights.folder().glob("*.part")]
 
 
 class Quiet(SimpleHTTPRequestHandler):
