@@ -50,9 +50,9 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
             known, what = f"not a picture in a known format ({', '.join(FORMATS)})", kinds.unreadable(data)
             raise UnusableError(f"{what}: {known}; {kinds.WAY_OUT}" if what else known) from None
         except Image.DecompressionBombError:
-            raise UnusableError(f"more than {max_pixels / 1e6:.0f} million pixels") from None
+            raise UnusableError(f"more than {max_pixels / 1e6:.0f} million pixels; save it smaller") from None
         except MemoryError:
-            raise UnusableError("too large for this machine's memory") from None
+            raise UnusableError("too large for this machine's memory; save it smaller") from None
         except UnusableError:
             raise
         except Exception as error:

@@ -194,3 +194,20 @@ def test_a_jpeg_without_its_end_marker_is_read_and_one_without_pixels_is_not(opt
     for cut in (12, 100, len(whole) // 2):
         with pytest.raises(decode.UnusableError, match="truncated"):
             decode.read(whole[:-cut])
+
+
+@pytest.mark.parametrize("side", [11_000, 14_143, 60_000])
+def test_a_picture_of_too_many_pixels_is_told_the_way_out(side: int) -> None:
+    """Just over the limit, at 200 million and beyond what Pillow opens at all."""
+    out = io.BytesIO()
+    Image.new("1", (64, 64)).save(out, "PNG")
+    header = struct.pack(">4sIIBBBBB", b"IHDR", side, side, 8, 2, 0, 0, 0)
+    data = (
+        out.getvalue()[:8]
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + out.getvalue()[33:]
+    )
+    with pytest.raises(decode.UnusableError, match=r"more than 120 million.*; save it smaller"):
+        decode.read(data)
