@@ -6,10 +6,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline.reports import colours
+
 SIDE = 192  # pixels of a panel
 LABEL = 18  # pixels of the caption above a panel
 CELL, GAP, TITLE = 160, 4, 20  # pixels of a grid's cell, of the white gap between cells, of the line of titles
-REGION_COLOURS = ((222, 140, 60), (238, 205, 175), (70, 110, 150))  # hair, face, background
 
 Panel = tuple[str, np.ndarray]
 
@@ -19,7 +20,7 @@ def overlay(image: np.ndarray, region: np.ndarray) -> np.ndarray:
     if region.shape != image.shape[:2]:
         region = cv2.resize(region, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     tint = image.copy()
-    for label, colour in enumerate(REGION_COLOURS):
+    for label, colour in enumerate(colours.REGIONS.values()):
         tint[region == label] = colour
     return cv2.addWeighted(image, 0.45, tint, 0.55, 0)
 

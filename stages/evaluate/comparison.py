@@ -21,21 +21,16 @@ from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
 from stages.apply.portrait import Portrait, cached, held_out, shuffled
-from stages.evaluate import statistics
-from stages.evaluate.comparison_page import SHOWN, page, table
+from stages.evaluate import comparison_page, overview, statistics
+from stages.evaluate.comparison_page import SHOWN, folder
 from stages.evaluate.methods import METHODS, Method
 from stages.evaluate.metrics import METRICS, Metrics, metric_weights, sifid_titles
 
 VERSION = 2
 
 
-def folder(ctx: Context) -> Path:
-    """Where the evaluation of this run lies: runs/eval/<name of the run>."""
-    return ctx.run.parent / "eval" / ctx.run.name
-
-
 def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = METHODS, everything: bool = False) -> int:
-    """Measure every method on the profile's grid of cached portraits; write results.json, table.md and index.html.
+    """Measure every method on the profile's grid of cached portraits; write results.json, table.md and the page.
 
     The portraits are held out from training; with `everything` any, for collections that nothing was trained on.
     Does nothing when the same weights, images and profile were measured before. A killed run resumes where it was.
@@ -46,18 +41,19 @@ def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = ME
     recipe = describe(ctx, list(methods), faces, styles) | {"split": split | {"seed": ctx.profile.seed}}
     stamp = stamp_of(recipe)
     out = folder(ctx)
-    if (out / "results.json").exists() and json.loads((out / "results.json").read_text()).get("stamp") == stamp:
-        say(f"eval: up to date, {out / 'table.md'}")
-        return 0
-    pairs = measure(ctx, methods, faces, styles, out, stamp)
-    results = {name: _mean([p for p in pairs if p["method"] == name]) for name in methods}
-    spread = statistics.describe(pairs, list(methods), METRICS, ctx.profile.seed)
-    text = table(results, spread, sifid_titles(ctx))
-    files.write_atomic(out / "table.md", text.encode())
-    files.write_atomic(out / "index.html", page(ctx, text, list(methods), faces, styles, out))
-    report = {"stamp": stamp, "methods": results} | spread | recipe
-    files.write_atomic(out / "results.json", json.dumps(report, indent=1).encode())
-    say(f"eval: {out / 'index.html'}\n{text}")
+    page = out / overview.EVALUATION
+    report = _saved(out / "results.json")
+    measured = report.get("stamp") == stamp
+    if not measured:
+        pairs = measure(ctx, methods, faces, styles, out, stamp)
+        results = {name: _mean([p for p in pairs if p["method"] == name]) for name in methods}
+        spread = statistics.describe(pairs, list(methods), METRICS, ctx.profile.seed)
+        report = {"stamp": stamp, "methods": results} | spread | recipe
+        files.write_atomic(out / "table.md", comparison_page.markdown(report).encode())
+        files.write_atomic(out / "results.json", json.dumps(report, indent=1).encode())
+    comparison_page.write(ctx, report, faces, styles, page, ctx.run / overview.INDEX)
+    overview.write(ctx)
+    say(f"eval: up to date, {page}" if measured else f"eval: {page}\n{comparison_page.markdown(report)}")
     return 0
 
 
@@ -188,6 +184,11 @@ def _timed(ctx: Context, method: Method, content: Portrait, style: Portrait) -> 
     if ctx.device.startswith("cuda"):
         torch.cuda.synchronize()
     return image, time.perf_counter() - start
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """The report of an earlier run; empty where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _mean(pairs: list[dict[str, Any]]) -> dict[str, float]:

@@ -2,79 +2,141 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from pipeline import files, images
 from pipeline.context import Context
-from pipeline.reports import html
+from pipeline.reports import pages
+from pipeline.reports.pages import Table
 from stages.apply.portrait import Portrait
 from stages.evaluate.methods import ABILITIES, TITLES
+from stages.loaders import hypernetwork
 
 SHOWN = 8  # contents and styles in the page's grid
+METRICS = {"lpips_alex": 4, "lpips_vgg": 4, "sifid_192": 2, "sifid_64": 2}  # digits after the point
+LPIPS = {"lpips_alex": "LPIPS (Alexnet)", "lpips_vgg": "LPIPS (VGG)"}
+
+Report = Mapping[str, Any]  # what results.json holds
 
 
-def table(results: Mapping[str, Mapping[str, float]], spread: Mapping[str, Any], sifid: Mapping[str, str]) -> str:
-    """The paper's Table 1 and the paired differences as Markdown; lower is better in every number.
+def folder(ctx: Context) -> Path:
+    """Where the evaluation of this run lies: runs/eval/<name of the run>."""
+    return ctx.run.parent / "eval" / ctx.run.name
 
-    `spread` is that of `statistics.describe`, `sifid` has the titles of the SIFID columns.
+
+def figures(report: Report) -> Table:
+    """The paper's Table 1, means over pairs with their intervals; lower is better in every number.
+
+    The best of each column is marked; doing nothing is left out of that.
     """
-    metrics = {"lpips_alex": "LPIPS (Alexnet)", "lpips_vgg": "LPIPS (VGG)", **sifid}
-    percent = f"{100 * spread['confidence']:.0f} %"
-    rows = _head("Model", *metrics.values(), "Time (s/img)", "Interpolation", "Editing")
+    results, rows = report["methods"], []
     for name, values in results.items():
-        numbers = [_number(values[m], spread["intervals"][name][m]) for m in metrics]
-        abilities = ABILITIES.get(name, ("no", "no"))
-        rows += [_line(TITLES.get(name, name), *numbers, f"{values['seconds_per_image']:.3f}", *abilities)]
-    rows += ["", f"Means over pairs, with {percent} bootstrap intervals."]
-    if len(results) > 1:
-        rows += ["", "Paired differences, first minus second: below 0 the first is better.", ""]
-        rows += _head("Methods", *metrics.values())
-        for name, other in itertools.combinations(reversed(list(results)), 2):
-            gaps = spread["differences"][name][other]
-            numbers = [_number(gaps[m]["mean"], gaps[m]["interval"]) for m in metrics]
-            rows += [_line(f"{TITLES.get(name, name)} minus {TITLES.get(other, other)}", *numbers)]
-    return "\n".join(rows) + "\n"
+        numbers = [_number(values[m], report["intervals"][name][m], digits) for m, digits in METRICS.items()]
+        seconds = f"{values['seconds_per_image']:.3f}"
+        rows.append((TITLES.get(name, name), *numbers, seconds, *ABILITIES.get(name, ("no", "no"))))
+    rivals = {row: values for row, (name, values) in enumerate(results.items()) if name != "unstylised"}
+    best = {
+        (min(rivals, key=lambda row: rivals[row][key]), column)
+        for column, key in enumerate((*METRICS, "seconds_per_image"), 1)
+        if len(rivals) > 1
+    }
+    return Table(("Model", *_titles(report), "Time (s/img)", "Interpolation", "Editing"), rows, frozenset(best))
 
 
-def _head(*titles: str) -> list[str]:
-    return [_line(*titles), "|---" * len(titles) + "|"]
+def differences(report: Report) -> Table:
+    """The paired differences with their intervals, the first method minus the second; no rows for a single method."""
+    rows = []
+    for name, other in itertools.combinations(reversed(list(report["methods"])), 2):
+        gaps = report["differences"][name][other]
+        numbers = [_number(gaps[m]["mean"], gaps[m]["interval"], digits) for m, digits in METRICS.items()]
+        rows.append((f"{TITLES.get(name, name)} minus {TITLES.get(other, other)}", *numbers))
+    return Table(("Methods", *_titles(report)), rows)
 
 
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+def markdown(report: Report) -> str:
+    """Both tables as Markdown."""
+    text = f"{_markdown(figures(report))}\nMeans over pairs, with {_percent(report)} bootstrap intervals.\n"
+    gaps = differences(report)
+    if gaps.rows:
+        text += f"\nPaired differences, first minus second: below 0 the first is better.\n\n{_markdown(gaps)}"
+    return text
 
 
-def _number(value: float, interval: Sequence[float]) -> str:
-    return f"{value:.4g} ({interval[0]:.4g} to {interval[1]:.4g})"
+def _markdown(table: Table) -> str:
+    head, *lines = (f"| {' | '.join(row)} |\n" for row in (table.columns, *table.rows))
+    return "".join([head, "|---" * len(table.columns) + "|\n", *lines])
 
 
-def page(
-    ctx: Context,
-    text: str,
-    methods: list[str],
-    faces: list[Portrait],
-    styles: list[Portrait],
-    out: Path,
-) -> bytes:
-    """The page: the table `text`, then for each shown content one row per method and one column per style."""
+def _titles(report: Report) -> list[str]:
+    """The titles of the METRICS: which network and layer a SIFID has, the report says."""
+    return [LPIPS.get(name) or report["metrics"][name] for name in METRICS]
+
+
+def _percent(report: Report) -> str:
+    return f"{100 * report['confidence']:.0f} %"
+
+
+def _number(value: float, interval: Sequence[float], digits: int) -> str:
+    return f"{value:.{digits}f} ({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+
+
+def write(ctx: Context, report: Report, faces: list[Portrait], styles: list[Portrait], page: Path, home: Path) -> None:
+    """Write the page: the table, then for each shown content one row per method and one column per style.
+
+    The methods' images lie in cells/ already. `home` is the run's overview.
+    """
     for kind, portraits in (("content", faces), ("style", styles)):
         for i, portrait in enumerate(portraits[:SHOWN]):
-            files.write_atomic(out / "cells" / f"{kind}-{i}.jpg", images.encode(portrait.image, ".jpg"))
-
-    def image(name: str, title: str) -> str:
-        return f"<td>{html.image(f'cells/{name}.jpg', title)}</td>"
-
-    top = "<tr><td></td><td></td>" + "".join(image(f"style-{j}", s.key) for j, s in enumerate(styles[:SHOWN])) + "</tr>"
-    body = [top]
-    for i, face in enumerate(faces[:SHOWN]):
-        for name in (m for m in methods if m != "unstylised"):
-            cells = "".join(image(f"{name}-{i}-{j}", f"{face.key} in {s.key}") for j, s in enumerate(styles[:SHOWN]))
-            body.append(f"<tr><th>{TITLES.get(name, name)}</th>{image(f'content-{i}', face.key)}{cells}</tr>")
-    return html.page(
-        f"Evaluation of {ctx.run.name}",
-        f"<p>{len(faces)} contents x {len(styles)} styles, profile {escape(ctx.profile.name)}; means over all pairs, "
-        "lower is better. LPIPS is to the content, SIFID to the style.</p>",
-        f"<pre>{escape(text)}</pre><table>{''.join(body)}</table>",
+            files.write_atomic(page.parent / _cell(kind, i), images.encode(portrait.image, ".jpg"))
+    results = report["methods"]
+    contents = [
+        {
+            "key": face.key,
+            "file": _cell("content", i),
+            "methods": [
+                {
+                    "title": TITLES.get(name, name),
+                    "cells": [
+                        {"file": _cell(name, i, j), "alt": f"{face.key} in {style.key}, {TITLES.get(name, name)}"}
+                        for j, style in enumerate(styles[:SHOWN])
+                    ],
+                }
+                for name in results
+                if name != "unstylised"
+            ],
+        }
+        for i, face in enumerate(faces[:SHOWN])
+    ]
+    files.write_atomic(
+        page,
+        pages.render(
+            "evaluation",
+            home=pages.relative(home, page),
+            run=ctx.run.name,
+            summary=f"{len(faces)} portraits in {len(styles)} styles, profile {ctx.profile.name}: means over pairs "
+            f"with {_percent(report)} bootstrap intervals, lower is better. LPIPS is the distance to the portrait, "
+            "SIFID to the style.",
+            weights=hypernetwork.origin(ctx),
+            figures=figures(report),
+            differences=differences(report),
+            styles=[{"key": style.key, "file": _cell("style", j)} for j, style in enumerate(styles[:SHOWN])],
+            contents=contents,
+            facts=_facts(report),
+        ),
     )
+
+
+def _cell(*name: str | int) -> str:
+    return f"cells/{'-'.join(map(str, name))}.jpg"
+
+
+def _facts(report: Report) -> dict[str, str]:
+    """How the figures came about, in the order of the report."""
+    metrics = {name: str(value) for name, value in report["metrics"].items() if name not in {"weights", *METRICS}}
+    digests = report["metrics"]["weights"] | report["weights"]
+    return metrics | {
+        "weights": ", ".join(f"{name} {digest[:12]}" for name, digest in digests.items()),
+        "images": f"digest {report['pictures']['digest']}",
+        "split": ", ".join(f"{name} {value}" for name, value in report["split"].items()),
+    }

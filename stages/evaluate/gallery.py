@@ -2,35 +2,54 @@
 
 import itertools
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
+from models.regions import REGIONS
 from pipeline import images
 from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
-from pipeline.reports import html, sheets
+from pipeline.reports import colours, pages, sheets
 from stages.apply.portrait import Portrait, cached, in_region
 from stages.apply.stylist import Stylist
-from stages.evaluate import comparison
+from stages.evaluate import comparison, overview
+from stages.loaders import hypernetwork
 
 Mix = tuple[int, int, int]  # numbers of the styles of hair, face and background
 COLUMNS = ("photo", "regions", "inversion", "reconstruction")
 
 
-def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
-    """Write index.html and sheet.png into `folder` from the caches, unless they are up to date. Returns their paths."""
+def draw(ctx: Context, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
+    """Write gallery.html and sheet.png into the run's folder from the caches; what is up to date is not drawn again.
+
+    Returns the paths of the run's overview and of the sheet.
+    """
     faces = list(cached(ctx, "content", contents))
     chosen = list(cached(ctx, "style", styles))
-    sheet, page, mark = folder / "sheet.png", folder / "index.html", folder / "gallery.stamp"
-    stamp = comparison.stamp_of(comparison.describe(ctx, [], faces, chosen))
-    if sheet.exists() and page.exists() and mark.exists() and mark.read_text() == stamp:
-        return page, sheet
-    stylist = Stylist(ctx)
     mixes = _mixes(chosen)
-    targets = [*chosen, *(_mixed([chosen[i] for i in mix]) for mix in mixes)]
+    sheet, mark = ctx.run / "sheet.png", ctx.run / "gallery.stamp"
+    recipe = comparison.describe(ctx, [], faces, chosen) | {"colours": colours.REGIONS}
+    stamp = comparison.stamp_of(recipe)
+    if not (sheet.exists() and mark.exists() and mark.read_text() == stamp):
+        rows = _stylize(ctx, faces, chosen, mixes)
+        drawn: dict[int | str, list[np.ndarray]] = {"style": [style.image for style in chosen], **dict(enumerate(rows))}
+        for name, cells in drawn.items():
+            for j, image in enumerate(cells):
+                write_atomic(ctx.run / overview.cell(name, j), images.encode(image, ".jpg"))
+        write_atomic(sheet, images.encode(compose(rows, chosen, mixes)))
+        write_atomic(mark, stamp.encode())
+    write_atomic(ctx.run / overview.GALLERY, _page(ctx, faces, chosen, mixes, sheet.name))
+    return overview.write(ctx), sheet
+
+
+def _stylize(
+    ctx: Context, faces: Sequence[Portrait], styles: Sequence[Portrait], mixes: Sequence[Mix]
+) -> list[list[np.ndarray]]:
+    """One row per face: the face in COLUMNS, in each style, and in each mix of styles."""
+    stylist = Stylist(ctx)
+    targets = [*styles, *(_mixed([styles[i] for i in mix]) for mix in mixes)]
     progress = Progress("gallery", len(faces) * len(targets))
     rows = []
     for face in faces:
@@ -40,10 +59,7 @@ def draw(ctx: Context, folder: Path, contents: int = 8, styles: int = 8) -> tupl
             progress.add(1)
         rows.append(row)
     progress.close()
-    write_atomic(sheet, images.encode(compose(rows, chosen, mixes)))
-    write_atomic(page, _page(ctx, rows, faces, chosen, mixes, folder))
-    write_atomic(mark, stamp.encode())
-    return page, sheet
+    return rows
 
 
 def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait], mixes: Sequence[Mix] = ()) -> np.ndarray:
@@ -86,36 +102,25 @@ def _title(mix: Mix) -> str:
 
 
 def _page(
-    ctx: Context,
-    rows: Sequence[Sequence[np.ndarray]],
-    faces: Sequence[Portrait],
-    styles: Sequence[Portrait],
-    mixes: Sequence[Mix],
-    folder: Path,
+    ctx: Context, faces: Sequence[Portrait], styles: Sequence[Portrait], mixes: Sequence[Mix], sheet: str
 ) -> bytes:
-    """Write the cells as JPEG files and return the page that shows them."""
-    cells = folder / "cells"
-
-    def cell(name: str, image: np.ndarray, title: str) -> str:
-        write_atomic(cells / f"{name}.jpg", images.encode(image, ".jpg"))
-        return f"<td>{html.image(f'cells/{name}.jpg', title)}</td>"
-
-    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
-    head += "".join(cell(f"style-{i}", s.image, s.key) for i, s in enumerate(styles))
-    head += "".join(f"<th>{_title(mix)}</th>" for mix in mixes)
-    body = []
-    for i, (row, face) in enumerate(zip(rows, faces, strict=True)):
-        titles = [f"{face.key}: {name}" for name in COLUMNS] + [
-            f"{face.key} in {style}" for style in (*(s.key for s in styles), *map(_title, mixes))
-        ]
-        cells_of_row = (cell(f"{i}-{j}", c, t) for j, (c, t) in enumerate(zip(row, titles, strict=True)))
-        body.append(f"<tr>{''.join(cells_of_row)}</tr>")
-    table = comparison.folder(ctx) / "table.md"
-    numbers = f"<pre>{escape(table.read_text())}</pre>" if table.exists() else ""
-    return html.page(
-        "HyperNST",
-        "<p>Each portrait as photo, regions, inversion and reconstruction, then in the style above the column; in the "
-        "last columns hair, face and background have different styles, numbered from the left.</p>",
-        f"<table><tr>{head}</tr>{''.join(body)}</table>{numbers}",
-        f"<p>{html.image('sheet.png', 'all of these in one image')}</p>",
+    """The page that shows the cells."""
+    names = [*COLUMNS, *(f"in style {style.key}" for style in styles), *map(_title, mixes)]
+    rows = [
+        {
+            "key": face.key,
+            "cells": [{"file": overview.cell(i, j), "alt": f"{face.key}: {name}"} for j, name in enumerate(names)],
+        }
+        for i, face in enumerate(faces)
+    ]
+    return pages.render(
+        "gallery",
+        home=overview.INDEX,
+        run=ctx.run.name,
+        weights=hypernetwork.origin(ctx),
+        sheet=sheet,
+        columns=COLUMNS,
+        styles=[{"key": style.key, "file": overview.cell("style", j)} for j, style in enumerate(styles)],
+        mixes=[{name: i + 1 for name, i in zip(REGIONS, mix, strict=True)} for mix in mixes],
+        rows=rows,
     )

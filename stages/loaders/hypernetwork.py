@@ -58,3 +58,19 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
             f"{path}: is missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first"
         )
     return hyper.requires_grad_(False).eval().to(ctx.device)
+
+
+def origin(ctx: Context) -> str:
+    """Which weights `trained_hypernetwork` takes, in a few words: their file or name, steps, sha256 and profile."""
+    path, name = ctx.run / "checkpoint.safetensors", ctx.profile.train.weights
+    if path.exists():
+        told = [
+            f"step {checkpoint.meta(path).get('step', '?')}",
+            f"sha256 {weights.sha256(weights.as_name(path))[:12]}",
+        ]
+        name = str(path)
+    elif name and weights.local(name):
+        told = [f"sha256 {weights.sha256(name)[:12]}"]
+    else:
+        name, told = name or "untrained weights", []
+    return f"{name} ({', '.join([*told, f'profile {ctx.profile.name}'])})"

@@ -15,7 +15,7 @@ STEPS = 6  # enough to show the training loop; the results come from the shipped
 
 
 def run(ctx: Context) -> int:
-    """Run every stage; each computes only what is missing. Prints the gallery's two paths last."""
+    """Run every stage; each computes only what is missing. Prints the paths of the overview and the sheet last."""
     status = 0
     own_images = ctx.content != ctx.cache / "samples" / "content" or ctx.style != ctx.cache / "samples" / "style"
     for stage in (*(() if own_images else (samples,)), align, masks, latents, aladin_codes, shards):
@@ -23,7 +23,7 @@ def run(ctx: Context) -> int:
     status = max(status, train.run(ctx, steps=STEPS))
     shown = dataclasses.replace(ctx, limit=None)
     status = max(status, comparison.run(shown, everything=True))
-    page, sheet = gallery.draw(shown, ctx.run)
+    page, sheet = gallery.draw(shown)
     say(f"demo: the gallery's sheet has {sheet.stat().st_size >> 10} KiB")
     print(page)
     print(sheet)

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import html as markup
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,15 @@ def add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
 def page(path: Path, text: str, strips: Mapping[str, np.ndarray]) -> bytes:
     """The report as a page, with an image per row."""
     from pipeline import images
-    from pipeline.reports import html
+    from pipeline.reports import pages
 
-    coded = {key: base64.b64encode(images.encode(strip)).decode() for key, strip in strips.items()}
-    shown = (f"<p>{html.image(f'data:image/png;base64,{data}', key)}</p>" for key, data in coded.items())
-    return html.page(str(path), f"<pre>{markup.escape(text)}</pre>", *shown)
+    rows = [
+        {
+            "key": key,
+            "data": f"data:image/png;base64,{base64.b64encode(images.encode(strip)).decode()}",
+            "width": strip.shape[1],
+            "height": strip.shape[0],
+        }
+        for key, strip in strips.items()
+    ]
+    return pages.render("inspect", title=str(path), text=text, rows=rows)

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from models.regions import REGIONS
-from pipeline.reports import sheets
-from pipeline.reports.sheets import REGION_COLOURS, SIDE, Panel, heat, overlay, panel, write
+from pipeline.reports import colours, sheets
+from pipeline.reports.sheets import SIDE, Panel, heat, overlay, panel, write
 
 REJECTED = 4  # windows shown of those that are not covered enough
 RED = (220, 40, 40)
@@ -84,5 +84,5 @@ def _windows(image: np.ndarray, data: Mapping[str, Any]) -> list[Panel]:
         )
         caption = f"{name}: {len(taken)} of {limit:.2f} or more" if taken else f"{name}: none of {limit:.2f}"
         side = region.shape[0] if region is not None else 256
-        panels.append((caption, windows(image, taken, rejected, REGION_COLOURS[i], side)))
+        panels.append((caption, windows(image, taken, rejected, colours.REGIONS[name], side)))
     return panels

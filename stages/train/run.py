@@ -16,7 +16,7 @@ from pipeline.training.distributed import ProcessGroup, init_distributed
 from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from stages.loaders import generator as generators
 from stages.preprocess import compatibility
-from stages.train import data, memory, validate
+from stages.train import data, memory, page, validate
 from stages.train.state import State, enter_phase, start
 from stages.train.step import Step, schedule
 
@@ -107,4 +107,4 @@ def _finish(ctx: Context, state: State, export: Path | None, contents: int, styl
         }
         checkpoint.save(export, checkpoint.half(state.ema.state_dict()), meta)
     skipped = f", {state.skipped} skipped because they were not finite" if state.skipped else ""
-    say(f"train: {state.step} steps in {ctx.run}{skipped}; {validate.write_page(ctx)}")
+    say(f"train: {state.step} steps in {ctx.run}{skipped}; {page.write(ctx)}")

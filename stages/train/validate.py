@@ -4,10 +4,7 @@ The portraits are the first ones that the shards hold out from training (or trai
 that grids of different steps and runs can be compared.
 """
 
-from html import escape
-from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 
@@ -17,17 +14,14 @@ from models.metrics import sifid
 from pipeline import files, images
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.reports import html
-from pipeline.reports.charts import chart
 from pipeline.shards.indexed import Samples
-from pipeline.training import loop
 from stages.apply.portrait import Portrait, from_sample
 from stages.apply.stylist import Stylist
 from stages.evaluate import gallery
 from stages.evaluate.metrics import Metrics, sifid_titles
+from stages.train import page
 
 SIDE = 4  # contents and styles
-FOLDER = "grids"
 
 
 class Grid:
@@ -57,43 +51,12 @@ class Grid:
                     figures[f"sifid_{channels}"].append(sifid.frechet(found[channels], target[channels]))
             rows.append(row)
         sheet = gallery.compose(rows, self.styles)
-        place = self.ctx.run / FOLDER
+        place = self.ctx.run / page.GRIDS
         files.write_atomic(place / f"step-{step:06d}.png", images.encode(sheet))
         with files.LineLog(self.ctx.run / "validation.jsonl") as log:
             log.add({"step": step} | {name: round(mean(v), 5) for name, v in figures.items()} | self.titles)
-        write_page(self.ctx)
+        page.write(self.ctx)
         return sheet
-
-
-def write_page(ctx: Context) -> str:
-    """Write runs/<run>/index.html: curves of the log and the validation, grids, latest first. Returns its path."""
-    losses = _series(loop.rows(ctx.run), {"step", "time", "phase"})
-    measured = _series(validation(ctx.run), {"step"})
-    names = sorted((ctx.run / FOLDER).glob("step-*.png"), reverse=True) if (ctx.run / FOLDER).exists() else []
-    grids = (f"<h3>{escape(p.stem)}</h3>{html.image(f'{FOLDER}/{p.name}', p.stem)}" for p in names)
-    curves = (
-        f"<figure>{chart(points)}<figcaption>{escape(name)}</figcaption></figure>"
-        for name, points in (measured | losses).items()
-    )
-    page = html.page(f"Training of {ctx.run.name}", f"<p>Profile {escape(ctx.profile.name)}</p>", *curves, *grids)
-    path = ctx.run / "index.html"
-    files.write_atomic(path, page)
-    return str(path)
-
-
-def validation(run: Path) -> list[dict[str, Any]]:
-    """The measures of a run's grids in order of their steps. Where a step was measured twice, the later ones count."""
-    rows = files.read_lines(run / "validation.jsonl")
-    return [row for _, row in sorted({row["step"]: row for row in rows if "step" in row}.items())]
-
-
-def _series(rows: list[dict[str, Any]], without: set[str]) -> dict[str, list[tuple[float, float]]]:
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name not in without and isinstance(value, float | int):
-                series.setdefault(name, []).append((row["step"], float(value)))
-    return series
 
 
 def _portraits(ctx: Context, collection: str) -> list[Portrait]:

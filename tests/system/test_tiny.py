@@ -14,14 +14,17 @@ from pipeline import images, profile
 from pipeline.caches import reader
 from pipeline.context import COLLECTIONS, Context
 from pipeline.runner.run import run_stage
+from stages.evaluate import comparison, gallery, methods
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.preprocess import chain, shards
 from stages.tools import inspect, verify
 from stages.train import run as train
+from tests.support import html_pages
 
 pytestmark = pytest.mark.weights  # LPIPS measures the inversion
 COUNT = 4
+RUN = """<script>alert(1)<b> "it's" & #1 100%"""  # a folder may be called so
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def ctx(tmp_path: Path) -> Context:
         cache=tmp_path / "cache",
         content=tmp_path / "content",
         style=tmp_path / "style",
-        run=tmp_path / "run",
+        run=tmp_path / "runs" / RUN,
     )
 
 
@@ -67,6 +70,29 @@ def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> Non
     log = [json.loads(line) for line in (ctx.run / "log.jsonl").read_text().splitlines()]
     assert [row["phase"] for row in log] == ["reconstruct", "stylize"]
     assert hypernetworks.trained_hypernetwork(ctx, generator.layer_table())
+    pages(ctx, tmp_path / "rows.html")
+
+
+def pages(ctx: Context, rows: Path) -> None:
+    """Every page of the run is one of its own, valid, and whole without a network; a name in it stays a name."""
+    assert comparison.run(ctx, methods={"hypernst": methods.hypernst}, everything=True) == 0
+    overview, sheet = gallery.draw(ctx)
+    inspect.run(ctx.file("style", "aladin"), html=rows)
+    written = sorted(path.name for path in ctx.run.glob("*.html"))
+    assert written == ["gallery.html", "index.html", "model-card.html", "training.html"]
+    evaluation = comparison.folder(ctx) / "evaluation.html"
+    for page in (*(ctx.run / name for name in written), evaluation, rows):
+        assert html_pages.problems(page) == [], page
+        assert "<script>" not in page.read_text()
+    linked = overview.read_text()
+    assert all(f'href="{name}"' in linked for name in written if name != "index.html")
+    assert 'evaluation.html"' in linked and "gallery.html" in linked and linked.count("<img") > 0
+    assert "checkpoint.safetensors (step 2, sha256" in linked and "0.001" in linked  # the learning rate
+    assert 'href="cells/0-0.jpg"' in (ctx.run / "gallery.html").read_text() and sheet.exists()
+    assert "<td" in evaluation.read_text() and "| Model |" not in evaluation.read_text()
+    cells = {path: path.stat().st_mtime_ns for path in (ctx.run / "cells").iterdir()}
+    gallery.draw(ctx)
+    assert cells == {path: path.stat().st_mtime_ns for path in (ctx.run / "cells").iterdir()}  # nothing is drawn again
 
 
 @pytest.mark.slow

@@ -281,7 +281,7 @@ def test_a_grid_is_drawn_measured_and_shown_on_the_page(base: Path) -> None:
     assert cv2.imread(str(sheets[0])).std() > 5
     rows = validate.validation(ctx.run)
     assert [row["step"] for row in rows] == [2, 4] and all(row["sifid_64"] > 0 < row["lpips_alex"] for row in rows)
-    page = (ctx.run / "index.html").read_text()
+    page = (ctx.run / "training.html").read_text()
     assert page.count("<svg") >= 5 and 'src="grids/step-000004.png"' in page
     assert any((ctx.run / "tensorboard").iterdir())
 
