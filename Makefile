@@ -27,10 +27,25 @@ READY := $(subst $(space),\ ,$(value VENV))/.hypernst-ready
 # Of some GB of libraries only few modules are ever imported; those are compiled then, and kept whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
-COMMON := $(call option,PROFILE,profile)$(call option,CACHE,cache)$(call option,RUN,run)$(call \
-	option,LIMIT,limit)$(call option,ENGINE,engine)$(call option,DEVICE,device)
-SOURCES := $(call option,CONTENT,content)$(call option,STYLE,style)
-NO_FACES := $(call option,NO_FACE,no-face)
+profile := $(call option,PROFILE,profile)
+cache := $(call option,CACHE,cache)
+run := $(call option,RUN,run)
+limit := $(call option,LIMIT,limit)
+device := $(call option,DEVICE,device)
+sources := $(call option,CONTENT,content)$(call option,STYLE,style)
+no_face := $(call option,NO_FACE,no-face)
+rows := $(profile)$(cache)$(limit)$(call option,ENGINE,engine)$(device)
+# What each stage's command takes: none is handed an option that it would ignore.
+takes_samples := $(profile)$(cache)$(device)
+takes_align := $(rows)$(run)$(sources)$(no_face)
+takes_latents := $(rows)
+takes_masks := $(rows)
+takes_aladin-codes := $(rows)
+takes_shards := $(profile)$(cache)$(limit)
+limits := $(call option,MINUTES,minutes)$(call option,STEPS,steps)
+takes_train := $(profile)$(cache)$(run)$(device)$(limits)
+takes_eval := $(profile)$(cache)$(run)$(limit)$(device)
+explained := $(profile)$(cache)$(run)$(limit)$(sources)$(no_face)
 CACHED := samples align latents masks aladin-codes shards
 STAGES := $(CACHED) train eval
 TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladin
@@ -73,17 +88,17 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $(UNFINISHED_VENV) && touch $(STAMP).tmp && mv $(STAMP).tmp $(STAMP)
 
 weights: $(READY) ## fetch the published weights the profile needs
-	$(BIN)/hypernst weights$(COMMON) fetch
+	$(BIN)/hypernst weights$(profile) fetch
 
 # The stages that have something to do, asked once before anything runs: `make -n` and `make -q` then tell the truth, and
 # nothing is started for the others. If that is not known, all stages count.
 ifneq ($(filter $(STAGES),$(MAKECMDGOALS)),)
-UNFINISHED := $(shell test -e $(STAMP) && $(BIN)/hypernst explain --names$(COMMON)$(SOURCES)$(NO_FACES) 2>/dev/null || \
+UNFINISHED := $(shell test -e $(STAMP) && $(BIN)/hypernst explain --names$(explained) 2>/dev/null || \
 	echo $(CACHED))
 endif
 
 # Sample pictures are made only when they are what the run reads.
-ifeq ($(SOURCES),)
+ifeq ($(sources),)
 align: samples
 endif
 latents masks: align
@@ -98,7 +113,7 @@ latents: ## invert them into W+ [CACHE/content/latents.h5 CACHE/style/latents.h5
 masks: ## parse faces into hair, face, background [CACHE/content/masks.h5 CACHE/style/masks.h5]
 aladin-codes: ## embed each region's style [CACHE/content/aladin.h5 CACHE/style/aladin.h5]
 shards: ## pack webdataset shards [CACHE/shards/index.json]
-train: ## train the hypernetwork, or resume (PROCESSES=2: data-parallel)
+train: ## train the hypernetwork, or resume (PROCESSES=2: data-parallel; MINUTES= STEPS= limit it)
 eval: ## compare the methods
 
 $(STAGES): $(READY)
@@ -109,38 +124,37 @@ train: private LAUNCH = $(BIN)/torchrun --standalone$(call option,PROCESSES,npro
 endif
 
 $(filter $(UNFINISHED),$(CACHED)) train eval:
-	$(LAUNCH)$(BIN)/hypernst $@$(COMMON)$(SOURCES)$(if $(filter align,$@),$(NO_FACES))
+	$(LAUNCH)$(BIN)/hypernst $@$(takes_$@)
 
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
-	$(BIN)/hypernst demo$(COMMON)$(SOURCES)
+	$(BIN)/hypernst demo$(rows)$(run)$(sources)
 
 stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file
 	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
 		{ echo 'make stylize: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
-	@$(BIN)/hypernst stylize$(call option,PROFILE,profile)$(call option,RUN,run)$(call \
-		option,DEVICE,device)$(SOURCES)$(call option,OUT,output)
+	@$(BIN)/hypernst stylize$(profile)$(run)$(device)$(sources)$(no_face)$(call option,OUT,output)
 
 quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
 	@test -n $(call quoted,PORTRAITS) || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }
-	@$(BIN)/hypernst quality$(COMMON)$(call option,SHEET,sheet)$(call \
+	@$(BIN)/hypernst quality$(profile)$(cache)$(run)$(call option,ENGINE,engine)$(device)$(call option,SHEET,sheet)$(call \
 		option,CONTROL_SHEET,control-sheet)$(call option,STRIP,strip) $(call quoted,PORTRAITS)
 
 ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= of stylisation a row)
 	@test -n $(call quoted,TABLE) || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }
-	$(BIN)/hypernst ablation$(COMMON)$(SOURCES)$(call option,TABLE,table)$(call option,STEPS,steps)
+	$(BIN)/hypernst ablation$(takes_eval)$(call option,TABLE,table)$(call option,STEPS,steps)
 
 inspect: $(READY) ## say what is in FILE=cache/.../x.h5
 	@test -n $(call quoted,FILE) || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }
 	@$(BIN)/hypernst inspect $(call quoted,FILE)
 
 verify: $(READY) ## check every cache file and shard
-	@$(BIN)/hypernst verify$(COMMON)$(SOURCES)$(NO_FACES)
+	@$(BIN)/hypernst verify$(rows)$(run)$(sources)$(no_face)
 
 explain: $(READY) ## say what would make STAGE=align (or all) compute again
-	@$(BIN)/hypernst explain$(COMMON)$(SOURCES)$(NO_FACES)$(if $(value STAGE), $(call quoted,STAGE))
+	@$(BIN)/hypernst explain$(explained)$(if $(value STAGE), $(call quoted,STAGE))
 
 doctor: $(READY) ## versions, weights, disk, memory, GPU
-	@$(BIN)/hypernst doctor$(COMMON)
+	@$(BIN)/hypernst doctor$(profile)$(cache)$(run)
 
 fit-head: ## fit the generator's 256 px output head (MINUTES= STEPS= limit each training)
 finetune-generator: ## teach the generator the content and style portraits of DATA=dir
@@ -149,8 +163,8 @@ train-parser: ## distil the portrait parser on DATA=dir
 train-aladin: ## train the style code's projection head on DATA=dir
 
 $(TRAININGS): $(READY)
-	$(BIN)/hypernst $@$(COMMON)$(if $(filter-out fit-head,$@),$(call option,DATA,data))$(call \
-		option,MINUTES,minutes)$(call option,STEPS,steps)
+	$(BIN)/hypernst $@$(profile)$(run)$(device)$(limits)$(call option,OUT,output)$(if $(filter \
+		train-aladin,$@),$(limit))$(if $(filter-out fit-head,$@),$(call option,DATA,data))
 
 test: $(READY) ## run the tests, except those marked slow
 	$(BIN)/python -m pytest

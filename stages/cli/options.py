@@ -24,21 +24,32 @@ def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 debug = click.option(
     "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_debug, help="Show tracebacks."
 )
-_COLLECTIONS = (
-    click.option("--content", "content_dir", type=PLACE, help="Content portraits [default: CACHE/samples/content]."),
-    click.option("--style", "style_dir", type=PLACE, help="Style images [default: CACHE/samples/style]."),
-)
-_SETTINGS = (
-    click.option("--profile", default="portable", show_default=True, help="A name in profiles/, or a .toml file."),
-    click.option("--cache", type=FOLDER, default=Path("cache"), show_default=True, help="Where artefacts are kept."),
-    click.option("--run", type=FOLDER, help="Folder of checkpoints, logs and results [default: runs/default]."),
-    click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images of each collection."),
-    click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 when a stage rejects more than this."),
-    click.option("--retry-rejected", is_flag=True, help="Retry inputs that were rejected before."),
-    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one."),
-    debug,
-)
+_SETTINGS = {
+    "content": click.option(
+        "--content", "content_dir", type=PLACE, help="Content portraits [default: CACHE/samples/content]."
+    ),
+    "style": click.option("--style", "style_dir", type=PLACE, help="Style images [default: CACHE/samples/style]."),
+    "profile": click.option(
+        "--profile", default="portable", show_default=True, help="A name in profiles/, or a .toml file."
+    ),
+    "cache": click.option(
+        "--cache", type=FOLDER, default=Path("cache"), show_default=True, help="Where artefacts are kept."
+    ),
+    "run": click.option("--run", type=FOLDER, help="Folder of checkpoints, logs and results [default: runs/default]."),
+    "limit": click.option(
+        "--limit", type=click.IntRange(min=1), help="Use only the first N images of each collection."
+    ),
+    "max-rejects": click.option(
+        "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 when a stage rejects more than this."
+    ),
+    "retry-rejected": click.option("--retry-rejected", is_flag=True, help="Retry inputs that were rejected before."),
+    "engine": click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    "device": click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one."
+    ),
+}
+# What the commands that find, compute or check rows of all stages take.
+STAGES = ("content", "style", "profile", "cache", "run", "limit", "retry-rejected", "engine", "device")
 
 no_face = click.option("--no-face", type=click.Choice(["reject", "keep"]), help="What to do with faceless content.")
 data = click.option("--data", type=FOLDER, required=True, help="Folder of training images.")
@@ -51,39 +62,37 @@ shipped = click.option("--shipped/--from-scratch", default=None, help="Start fro
 output = click.option("--output", "-o", type=FILE, help="The file to write [default: in weights/portable, RUN].")
 
 
-def settings(command: Command) -> Command:
-    """Give a command the options that make its context: profile, cache, run, limits, engine, device."""
-    for option in reversed(_SETTINGS):
-        command = option(command)
-    return command
+def settings(*names: str) -> Callable[[Command], Command]:
+    """Give a command those of the settings that it uses, and --debug; `context` makes its context of them."""
 
+    def give(command: Command) -> Command:
+        command = debug(command)
+        for name in reversed([name for name in _SETTINGS if name in names]):
+            command = _SETTINGS[name](command)
+        return command
 
-def common(command: Command) -> Command:
-    """Give a command the options of `settings` and those that name the two collections."""
-    command = settings(command)
-    for option in reversed(_COLLECTIONS):
-        command = option(command)
-    return command
+    return give
 
 
 def context(options: dict[str, Any], run: str = "default", *, resolve: bool = True) -> "Context":
-    """The context made from the options of `settings` or `common`; `resolve` looks for the GPU, which imports torch."""
+    """The context made from the options of `settings`; `resolve` looks for the GPU, which imports torch."""
     from pipeline import device, profile
     from pipeline.context import Context
 
-    cache, samples = options["cache"], options["cache"] / "samples"
+    cache = options.get("cache", Path("cache"))
+    samples, chosen = cache / "samples", options.get("device", "auto")
     return Context(
         profile=profile.load(options["profile"]),
         cache=cache,
         content=options.get("content_dir") or samples / "content",
         style=options.get("style_dir") or samples / "style",
-        run=options["run"] or Path("runs") / run,
-        limit=options["limit"],
-        max_rejects=options["max_rejects"],
-        retry_rejected=options["retry_rejected"],
-        engine=options["engine"],
+        run=options.get("run") or Path("runs") / run,
+        limit=options.get("limit"),
+        max_rejects=options.get("max_rejects"),
+        retry_rejected=options.get("retry_rejected", False),
+        engine=options.get("engine", "local"),
         shards_at=options.get("shards") or "",
-        device=device.resolve(options["device"]) if resolve else device.check(options["device"]),
+        device=device.resolve(chosen) if resolve else device.check(chosen),
     )
 
 

@@ -10,17 +10,17 @@ from stages.cli.options import FILE, FOLDER, context, finish, given
 
 
 @click.command("eval")
-@options.common
+@options.settings("profile", "cache", "run", "limit", "device")
 @click.option("--all", "everything", is_flag=True, help="Measure images that training may have seen, too.")
-def evaluate(everything: bool, **common: Any) -> None:
+def evaluate(everything: bool, **settings: Any) -> None:
     """Compare the methods over content x style pairs held out from training."""
     from stages.evaluate import comparison
 
-    finish(comparison.run(context(common), everything=everything))
+    finish(comparison.run(context(settings), everything=everything))
 
 
 @click.command()
-@options.settings
+@options.settings("profile", "cache", "run", "retry-rejected", "engine", "device")
 @click.argument("portraits", type=FOLDER)
 @click.option("--sheet", type=FILE, help="Write the measured grid as this image.")
 @click.option("--control-sheet", type=FILE, help="Write hair and face in two styles as this image.")
@@ -47,27 +47,27 @@ def quality(
 
 
 @click.command()
-@options.common
+@options.settings("profile", "cache", "run", "limit", "device")
 @click.option("--table", type=click.IntRange(2, 4), required=True, help="The paper's table to make.")
 @options.steps
-def ablation(table: int, steps: int | None, **common: Any) -> None:
+def ablation(table: int, steps: int | None, **settings: Any) -> None:
     """Make one of the paper's ablation tables, 2, 3 or 4."""
     from stages.recipes import ablation as recipe
 
-    finish(recipe.run(context(common), table=table, **given(steps=steps)))
+    finish(recipe.run(context(settings), table=table, **given(steps=steps)))
 
 
 @click.command()
-@options.common
-def demo(**common: Any) -> None:
+@options.settings(*options.STAGES, "max-rejects")
+def demo(**settings: Any) -> None:
     """Run every stage on the samples and draw a gallery."""
     from stages.recipes import demo as recipe
 
-    finish(recipe.run(context(common, "demo")))
+    finish(recipe.run(context(settings, "demo")))
 
 
 @click.command()
-@options.settings
+@options.settings("profile", "run", "device")
 @click.option("--content", type=FILE, required=True, help="The portrait to stylise.")
 @click.option("--style", type=FILE, help="The image whose style it takes; not needed if all three regions have one.")
 @click.option("--output", "-o", type=FILE, required=True, help="The image to write.")

@@ -30,10 +30,10 @@ def inspect(file: Path, key: str | None, full: bool, html: Path | None, png: Pat
 
 
 @click.command()
-@options.common
+@options.settings(*options.STAGES)
 @click.option("--repair", is_flag=True, help="Recompute only what is damaged or missing.")
 @options.no_face
-def verify(repair: bool, no_face: "NoFace | None", **common: Any) -> None:
+def verify(repair: bool, no_face: "NoFace | None", **settings: Any) -> None:
     """Check every cache file and shard against its checksums.
 
     Caches are also checked against each other.
@@ -41,15 +41,15 @@ def verify(repair: bool, no_face: "NoFace | None", **common: Any) -> None:
     from stages.preprocess import align
     from stages.tools import verify as tool
 
-    finish(tool.run(align.with_no_face(context(common, resolve=False), no_face), repair=repair))
+    finish(tool.run(align.with_no_face(context(settings, resolve=False), no_face), repair=repair))
 
 
 @click.command()
-@options.common
+@options.settings("content", "style", "profile", "cache", "run", "limit", "retry-rejected")
 @click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]), required=False)
 @click.option("--names", is_flag=True, help="Print only the names of the stages that have something to compute.")
 @options.no_face
-def explain(stage: str | None, names: bool, no_face: "NoFace | None", **common: Any) -> None:
+def explain(stage: str | None, names: bool, no_face: "NoFace | None", **settings: Any) -> None:
     """Say what STAGE (or every stage) would recompute, and why.
 
     Names the input, parameter or weight that changed; computes nothing.
@@ -57,7 +57,7 @@ def explain(stage: str | None, names: bool, no_face: "NoFace | None", **common: 
     from stages.preprocess import align, chain
     from stages.tools import explain as tool
 
-    ctx = align.with_no_face(context(common, resolve=False), no_face)
+    ctx = align.with_no_face(context(settings, resolve=False), no_face)
     if names:
         finish(" ".join(chain.unfinished(ctx)))
     else:
@@ -65,7 +65,7 @@ def explain(stage: str | None, names: bool, no_face: "NoFace | None", **common: 
 
 
 @click.command()
-@options.settings
+@options.settings("profile", "cache", "run")
 def doctor(**settings: Any) -> None:
     """Report versions, weights, disk, memory and GPU.
 
@@ -77,7 +77,7 @@ def doctor(**settings: Any) -> None:
 
 
 @click.command()
-@options.settings
+@options.settings("profile")
 @click.argument("action", type=click.Choice(["list", "fetch", "check", "import"]), default="list")
 @click.argument("names", nargs=-1)
 @click.option("--as", "kept_as", help="import: the name in the list, or a path of your own, to keep FILE as.")

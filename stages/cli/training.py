@@ -10,7 +10,7 @@ from stages.cli.options import FILE, context, finish, given
 
 
 @click.command()
-@options.common
+@options.settings("profile", "cache", "run", "device")
 @options.steps
 @options.minutes
 @options.shipped
@@ -28,21 +28,21 @@ def train(
     phase: str | None,
     export: Path | None,
     shards: str | None,
-    **common: Any,
+    **settings: Any,
 ) -> None:
     """Train the hypernetwork; run it again to resume."""
     from stages.train import run
 
     finish(
         run.run(
-            context({**common, "shards": shards}),
+            context({**settings, "shards": shards}),
             **given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export),
         )
     )
 
 
 @click.command("fit-head")
-@options.settings
+@options.settings("profile", "run", "device")
 @options.faces
 @options.steps
 @options.minutes
@@ -67,7 +67,7 @@ def fit_head(
 
 
 @click.command("finetune-generator")
-@options.settings
+@options.settings("profile", "run", "device")
 @options.data
 @options.steps
 @options.minutes
@@ -117,7 +117,7 @@ def finetune_generator(
 
 
 @click.command("train-inverter")
-@options.settings
+@options.settings("profile", "run", "device")
 @options.data
 @options.steps
 @options.minutes
@@ -152,7 +152,7 @@ def train_inverter(
 
 
 @click.command("train-parser")
-@options.settings
+@options.settings("profile", "run", "device")
 @options.data
 @options.steps
 @options.minutes
@@ -181,7 +181,7 @@ def train_parser(
 
 
 @click.command("train-aladin")
-@options.settings
+@options.settings("profile", "run", "limit", "device")
 @options.data
 @options.steps
 @options.minutes

@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.core import ParameterSource
+
+from stages.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 STUB = """#!{python}
@@ -37,15 +40,20 @@ OPTIONS = {
     "MINUTES": "--minutes", "STEPS": "--steps", "SHEET": "--sheet", "CONTROL_SHEET": "--control-sheet",
     "STRIP": "--strip", "TABLE": "--table", "OUT": "--output",
 }  # fmt: skip
-COMMON = ("PROFILE", "CACHE", "RUN", "LIMIT", "ENGINE", "DEVICE")
-BOTH = (*COMMON, "CONTENT", "STYLE")
+ROWS = ("PROFILE", "CACHE", "LIMIT", "ENGINE", "DEVICE")
+ALL = (*ROWS, "RUN", "CONTENT", "STYLE")
+TRAINED = ("PROFILE", "CACHE", "RUN", "DEVICE")
 TAKES = {
-    "align": (*BOTH, "NO_FACE"), "train": BOTH, "eval": BOTH, "demo": BOTH, "verify": (*BOTH, "NO_FACE"),
-    "explain": (*BOTH, "NO_FACE"),
-    "doctor": COMMON, "weights": COMMON, "quality": (*COMMON, "SHEET", "CONTROL_SHEET", "STRIP"),
-    "stylize": ("PROFILE", "RUN", "DEVICE", "CONTENT", "STYLE", "OUT"),
-    "ablation": (*BOTH, "TABLE", "STEPS"), "train-parser": (*COMMON, "DATA", "MINUTES", "STEPS"),
+    "align": (*ALL, "NO_FACE"), "train": (*TRAINED, "MINUTES", "STEPS"), "eval": (*TRAINED, "LIMIT"),
+    "demo": ALL, "verify": (*ALL, "NO_FACE"),
+    "explain": ("PROFILE", "CACHE", "LIMIT", "RUN", "CONTENT", "STYLE", "NO_FACE"),
+    "doctor": ("PROFILE", "CACHE", "RUN"), "weights": ("PROFILE",),
+    "quality": (*TRAINED, "ENGINE", "SHEET", "CONTROL_SHEET", "STRIP"),
+    "stylize": ("PROFILE", "RUN", "DEVICE", "CONTENT", "STYLE", "NO_FACE", "OUT"),
+    "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"),
+    "train-parser": ("PROFILE", "RUN", "DEVICE", "DATA", "MINUTES", "STEPS", "OUT"),
 }  # fmt: skip
+TARGETS = ("align", "latents", "masks", "aladin-codes", "shards", "samples", "train", *TAKES, "inspect", "train-aladin")
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 
 
@@ -102,6 +110,20 @@ def test_settings_arrive_as_they_were_written(door: Door, target: str) -> None:
         }
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_command_takes_what_make_hands_to_it(door: Door, target: str) -> None:
+    """Every setting there is, and the command's own parser takes what arrives: none is ignored, none is unknown."""
+    values = {"STAGE": "align", "TABLE": "2", "LIMIT": "1", "STEPS": "1", "MINUTES": "1", "ENGINE": "local"}
+    values |= {"NO_FACE": "keep", "PROFILE": "tiny", "PORTRAITS": str(door.home), "FILE": str(door.home)}
+    settings = {name: values.get(name, str(door.home / "x.png")) for name in (*OPTIONS, *values)}
+    for ran in door.make(target, *(f"{name}={value}" for name, value in settings.items())):
+        command = cli.commands[ran[1]]
+        taken = command.make_context(ran[1], ran[2:])
+        given = {name for name in taken.params if taken.get_parameter_source(name) is not ParameterSource.DEFAULT}
+        offered = {o for p in command.params for o in p.opts} & set(OPTIONS.values())
+        assert {o for p in command.params if p.name in given for o in p.opts} & set(OPTIONS.values()) == offered
+
+
 @pytest.mark.parametrize("value", NASTY)
 def test_a_file_to_inspect(door: Door, value: str) -> None:
     assert [ran[1:] for ran in door.make("inspect", f"FILE={value}")] == [["inspect", door.meant(value)]]
@@ -118,7 +140,7 @@ def test_what_make_n_tells_can_be_run(door: Door, target: str) -> None:
     assert again == ran
 
 
-@pytest.mark.parametrize("setting", ["RUN", "CACHE", "LIMIT", "DEVICE", "CONTENT"])
+@pytest.mark.parametrize("setting", ["RUN", "CACHE", "PROFILE", "DEVICE"])
 def test_several_processes_get_the_command_with_its_own_options(door: Door, setting: str) -> None:
     from torch.distributed.run import get_args_parser
 

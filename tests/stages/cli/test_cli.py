@@ -53,6 +53,34 @@ def test_every_command_explains_itself(name):
     assert status == 0 and "--debug" in text
 
 
+USES = {  # of the settings that commands share
+    "samples": "profile cache device", "shards": "profile cache limit", "train": "profile cache run device",
+    "latents": "profile cache limit max-rejects retry-rejected engine device", "weights": "profile",
+    "stylize": "content style profile run device",
+    "eval": "profile cache run limit device", "doctor": "profile cache run",
+    "fit-head": "profile run device", "train-aladin": "profile run limit device", "inspect": "",
+    "explain": "content style profile cache run limit retry-rejected",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_command_offers_the_settings_that_it_uses(name):
+    offered = {option.removeprefix("--") for param in main.cli.commands[name].params for option in param.opts}
+    shared = {
+        "content",
+        "style",
+        "profile",
+        "cache",
+        "run",
+        "limit",
+        "max-rejects",
+        "retry-rejected",
+        "engine",
+        "device",
+    }
+    assert offered & shared == set(USES[name].split())
+
+
 def test_settings_reach_the_stage(stage, tmp_path):
     words = f"--profile tiny --cache {tmp_path} --style {tmp_path}/s --limit 5 --device cpu --no-face keep".split()
     assert call("align", *words)[0] == 3  # the stage's own exit status
@@ -170,9 +198,9 @@ class TestMakefile:
 
     def test_settings_are_passed(self):
         text = self.make("-n", "latents", "PROFILE=tiny", "CONTENT=my faces", "CACHE=c", "LIMIT=3")
-        common = "--profile 'tiny' --cache 'c' --limit '3' --content 'my faces'"
+        rows = "--profile 'tiny' --cache 'c' --limit '3'"
         commands = [line.split("/")[-1] for line in text.splitlines()[-2:]]
-        assert commands == [f"hypernst align {common}", f"hypernst latents {common}"]
+        assert commands == [f"hypernst align {rows} --content 'my faces'", f"hypernst latents {rows}"]
 
     @pytest.mark.weights
     def test_what_would_run_is_told_and_nothing_else_is_run(self, tmp_path):
