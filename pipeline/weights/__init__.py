@@ -5,6 +5,7 @@ from pipeline.weights.store import (
     SHIPPED,
     as_name,
     cached,
+    entries,
     facts,
     find,
     folder,
@@ -18,7 +19,6 @@ from pipeline.weights.store import (
     no_fetching,
     path,
     sha256,
-    table,
     tensors,
 )
 
@@ -27,6 +27,7 @@ __all__ = [
     "SHIPPED",
     "as_name",
     "cached",
+    "entries",
     "facts",
     "find",
     "folder",
@@ -40,6 +41,5 @@ __all__ = [
     "no_fetching",
     "path",
     "sha256",
-    "table",
     "tensors",
 ]

@@ -120,21 +120,31 @@ def needed(profile: Profile) -> list[str]:
     return [w.name for w in REGISTRY.values() if not w.optional or w.name in _named(profile)]
 
 
-def table() -> str:
-    """The registry as a text table: state, size, profiles, origin and licence of each entry."""
+def entries() -> list[dict[str, Any]]:
+    """The registry with what is here of it.
+
+    Of each entry the name, the state (have, missing or optional), the size in MB on this machine or to be fetched (None
+    if that is not known), the profiles that need it (["all"]: every one), what it is, licence, origin and path or None.
+    """
     users = [load(path) for path in sorted(FOLDER.glob("*.toml"))]
-    rows = [("name", "state", "MB", "needed by", "what", "licence", "origin")]
+    found = []
     for weight in REGISTRY.values():
         place = local(weight.name)
-        named = ", ".join(user.name for user in users if weight.name in _named(user))
-        by = "all" if not weight.optional else named or "none"
+        by = [user.name for user in users if weight.name in _named(user)] if weight.optional else ["all"]
         size = files.size(place) / 1e6 if place else weight.mb or getattr(weight.source, "size", 0) / 1e6
-        state = "have" if place else "missing" if by != "none" else "optional"
-        shown = f"{size:.1f}" if size else "?"
-        rows.append((weight.name, state, shown, by, weight.what, weight.licence, weight.origin))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join([*lines, f"kept in {folder()}; MB on this machine, or to be fetched"])
+        found.append(
+            {
+                "name": weight.name,
+                "state": "have" if place else "missing" if by else "optional",
+                "mb": round(size, 1) or None,
+                "needed_by": by,
+                "what": weight.what,
+                "licence": weight.licence,
+                "origin": weight.origin,
+                "path": str(place) if place else None,
+            }
+        )
+    return found
 
 
 def _named(profile: Profile) -> set[str]:

@@ -8,10 +8,12 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.profile import NoFace
+from pipeline.progress import say
 from stages.apply.portrait import in_region
 from stages.apply.reader import PortraitReader
 from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
+from stages.loaders import hypernetwork
 from stages.preprocess import align
 
 REFINE = 10  # steps of refinement unless others are asked for
@@ -70,5 +72,6 @@ def run(
     else:
         image = stylist.stylize(portrait, target, strength)
     write_atomic(output, images.encode(image, output.suffix.lower()))
+    say(f"stylize: made with {hypernetwork.origin(ctx)}")
     print(output)
     return 0

@@ -51,6 +51,7 @@ _SETTINGS = {
 # What the commands that find, compute or check rows of all stages take.
 STAGES = ("content", "style", "profile", "cache", "run", "limit", "retry-rejected", "engine", "device")
 
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 no_face = click.option("--no-face", type=click.Choice(["reject", "keep"]), help="What to do with faceless content.")
 data = click.option("--data", type=FOLDER, required=True, help="Folder of training images.")
 check = click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on.")
@@ -99,6 +100,13 @@ def context(options: dict[str, Any], run: str = "default", *, resolve: bool = Tr
 def given(**options: Any) -> dict[str, Any]:
     """The options that the user wrote. The function that is called has the defaults of the others."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def show(facts: Any, report: Callable[[Any], str], as_json: bool) -> None:
+    """Print what a command found: for people by `report`, or with `as_json` as JSON in ASCII."""
+    import json
+
+    finish(json.dumps(facts, indent=1, default=str) if as_json else report(facts))
 
 
 def finish(result: int | str | None) -> None:

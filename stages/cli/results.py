@@ -12,11 +12,14 @@ from stages.cli.options import FILE, FOLDER, context, finish, given
 @click.command("eval")
 @options.settings("profile", "cache", "run", "limit", "device")
 @click.option("--all", "everything", is_flag=True, help="Measure images that training may have seen, too.")
-def evaluate(everything: bool, **settings: Any) -> None:
+@options.as_json
+def evaluate(everything: bool, as_json: bool, **settings: Any) -> None:
     """Compare the methods over content x style pairs held out from training."""
     from stages.evaluate import comparison
 
-    finish(comparison.run(context(settings), everything=everything))
+    ctx = context(settings)
+    status = comparison.run(ctx, everything=everything)
+    finish((comparison.folder(ctx) / "results.json").read_text() if as_json else status)
 
 
 @click.command()
@@ -55,6 +58,20 @@ def ablation(table: int, steps: int | None, **settings: Any) -> None:
     from stages.recipes import ablation as recipe
 
     finish(recipe.run(context(settings), table=table, **given(steps=steps)))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--output", "-o", type=FILE, default=Path("curves.html"), show_default=True, help="The page to write.")
+@options.debug
+def curves(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the losses of several trainings into one page.
+
+    RUNS are their folders: runs/NAME, or runs/NAME/train-inverter and the like.
+    """
+    from stages.train import page
+
+    finish(str(page.compare(runs, output)))
 
 
 @click.command()
@@ -112,5 +129,5 @@ def stylize(
     )
 
 
-EVALUATE = (evaluate, quality, ablation)
+EVALUATE = (evaluate, quality, ablation, curves)
 APPLY = (demo, stylize)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stages.cli import options
-from stages.cli.options import FILE, context, finish, given
+from stages.cli.options import FILE, context, finish, given, show
 
 if TYPE_CHECKING:
     from pipeline.profile import NoFace
@@ -18,22 +18,29 @@ if TYPE_CHECKING:
 @click.option("--full", is_flag=True, help="Read all rows for the ranges, not only evenly spread ones.")
 @click.option("--html", type=FILE, help="Write a page with images of rows.")
 @click.option("--png", type=FILE, help="Write an image of rows.")
+@options.as_json
 @options.debug
-def inspect(file: Path, key: str | None, full: bool, html: Path | None, png: Path | None) -> None:
+def inspect(file: Path, key: str | None, full: bool, html: Path | None, png: Path | None, as_json: bool) -> None:
     """Say what is in a cache file, a part, shards or weights.
 
     Shows datasets, ranges, NaNs and provenance.
     """
     from stages.tools import inspect as tool
 
-    finish(tool.run(file, full=full, **given(key=key, html=html, png=png)))
+    if as_json and (html or png):
+        raise click.UsageError("--json goes with neither --html nor --png; run it once for each")
+    if as_json:
+        show(tool.facts(file, key=key, full=full), str, as_json)
+    else:
+        finish(tool.run(file, full=full, **given(key=key, html=html, png=png)))
 
 
 @click.command()
 @options.settings(*options.STAGES)
 @click.option("--repair", is_flag=True, help="Recompute only what is damaged or missing.")
 @options.no_face
-def verify(repair: bool, no_face: "NoFace | None", **settings: Any) -> None:
+@options.as_json
+def verify(repair: bool, no_face: "NoFace | None", as_json: bool, **settings: Any) -> None:
     """Check every cache file and shard against its checksums.
 
     Caches are also checked against each other.
@@ -41,7 +48,7 @@ def verify(repair: bool, no_face: "NoFace | None", **settings: Any) -> None:
     from stages.preprocess import align
     from stages.tools import verify as tool
 
-    finish(tool.run(align.with_no_face(context(settings, resolve=False), no_face), repair=repair))
+    finish(tool.run(align.with_no_face(context(settings, resolve=False), no_face), repair=repair, as_json=as_json))
 
 
 @click.command()
@@ -49,7 +56,8 @@ def verify(repair: bool, no_face: "NoFace | None", **settings: Any) -> None:
 @click.argument("stage", type=click.Choice(["align", "latents", "masks", "aladin-codes", "shards"]), required=False)
 @click.option("--names", is_flag=True, help="Print only the names of the stages that have something to compute.")
 @options.no_face
-def explain(stage: str | None, names: bool, no_face: "NoFace | None", **settings: Any) -> None:
+@options.as_json
+def explain(stage: str | None, names: bool, no_face: "NoFace | None", as_json: bool, **settings: Any) -> None:
     """Say what STAGE (or every stage) would recompute, and why.
 
     Names the input, parameter or weight that changed; computes nothing.
@@ -61,19 +69,20 @@ def explain(stage: str | None, names: bool, no_face: "NoFace | None", **settings
     if names:
         finish(" ".join(chain.unfinished(ctx)))
     else:
-        finish(tool.explain(stage, ctx) if stage else tool.explain_all(ctx))
+        show(tool.explain(stage, ctx), tool.report, as_json)
 
 
 @click.command()
 @options.settings("profile", "cache", "run")
-def doctor(**settings: Any) -> None:
+@options.as_json
+def doctor(as_json: bool, **settings: Any) -> None:
     """Report versions, weights, disk, memory and GPU.
 
     Says whether they suffice for the profile.
     """
     from stages.tools import doctor as tool
 
-    finish(tool.report(context(settings, resolve=False)))
+    show(tool.facts(context(settings, resolve=False)), tool.report, as_json)
 
 
 @click.command()
@@ -83,20 +92,22 @@ def doctor(**settings: Any) -> None:
 @click.option("--as", "kept_as", help="import: the name in the list, or a path of your own, to keep FILE as.")
 @click.option("--part", default="", help="import: the kind of network to take from a FILE that holds several.")
 @click.option("--replace", is_flag=True, help="import: take FILE although another one was imported under that name.")
+@click.option("--json", "as_json", is_flag=True, help="list: print JSON, for programs.")
 def weights(
-    action: str, names: tuple[str, ...], kept_as: str | None, part: str, replace: bool, **settings: Any
+    action: str, names: tuple[str, ...], kept_as: str | None, part: str, replace: bool, as_json: bool, **settings: Any
 ) -> None:
     """List, fetch, check or import weights.
 
     list: their state and terms; fetch or check NAMES (all that the profile needs); import FILE.
     """
+    from pipeline import weights as store
     from stages.tools import weights as tool
 
     profile = context(settings, resolve=False).profile
     if action == "import":
         finish(tool.take_in(names, kept_as or "", replace=replace, kind=part))
     elif action == "list":
-        finish(tool.table())
+        show(store.entries(), tool.table, as_json)
     else:
         finish(tool.each(action, names, profile))
 

@@ -77,20 +77,19 @@ def is_current(ctx: Context) -> bool:
     return index.is_current(ctx.shards, _survey(ctx, COLLECTIONS)[2])
 
 
-def explain(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> str:
-    """What is to be packed and what made the shards stale, in two lines."""
+def plan(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> tuple[int, str]:
+    """How many samples the caches make, and what made the shards stale; "" when these are up to date."""
     from pipeline.runner.staleness import difference
 
     keys, _, provenance = _survey(ctx, collections)
     wanted = json.loads(json.dumps(provenance))
     count = sum(map(len, keys.values()))
     if index.is_current(ctx.shards, wanted):
-        return f"shards: {count} samples packed; nothing to compute"
+        return count, ""
     try:
-        cause = difference({**index.read_index(ctx.shards)[0], "program": __version__}, wanted)
+        return count, difference({**index.read_index(ctx.shards)[0], "program": __version__}, wanted)
     except UserError as fault:
-        cause = str(fault)
-    return f"shards: {count} samples to pack\n  stale: {cause}"
+        return count, str(fault)
 
 
 def _survey(ctx: Context, collections: tuple[str, ...]) -> tuple[dict[str, list[str]], dict[str, int], dict[str, Any]]:

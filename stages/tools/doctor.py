@@ -3,13 +3,15 @@
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pipeline import device, files, weights
 from pipeline.context import Context
+from pipeline.reports.text_tables import text_table
 from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
 from stages.train.memory import step_bytes
@@ -18,46 +20,71 @@ LIBRARIES = 1.0e9  # bytes that a process takes before any network is loaded
 PACKAGES = ("torch", "torchvision", "facexlib", "numpy", "h5py", "opencv-python-headless", "fsspec", "safetensors")
 
 
-def report(ctx: Context) -> str:
-    """One line per subject: the program, the libraries, the weights, the disk, the memory and the device."""
-    need = memory(ctx)
+def facts(ctx: Context) -> dict[str, Any]:
+    """What this machine has, and what the profile needs of it; sizes in bytes."""
     names = weights.needed(ctx.profile)
     missing = [weights.find(name) for name in names if weights.local(name) is None]
-    here = f"{len(names) - len(missing)} of the {len(names)} that profile {ctx.profile.name} needs are here"
+    need = memory(ctx)
     total, free = device.memory()
+    return {
+        "hypernst": _version("hypernst"),
+        "profile": ctx.profile.name,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: _version(name) for name in PACKAGES},
+        "weights": {
+            "needed": names,
+            "missing": {weight.name: weights.how_to_get(weight) for weight in missing},
+            "folders": [str(weights.folder()), str(weights.SHIPPED)],
+        },
+        "disk": {
+            "free": {str(place): free for place, free in _free(ctx.cache, ctx.run).items()},
+            "missing_weights": _fetched(missing),
+            "enough": shutil.disk_usage(_existing(weights.folder())).free > _fetched(missing),
+        },
+        "memory": {
+            "total": total,
+            "available": free,
+            "preprocessing": need.preprocessing,
+            "training": need.training,
+            "enough": {"preprocessing": need.preprocessing < total, "training": need.training < total},
+        },
+        "device": _device(need.training),
+    }
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The `facts` for people: a line or more per subject."""
+    kept, disk, ram, gpus = found["weights"], found["disk"], found["memory"], found["device"]
+    here = f"{len(kept['needed']) - len(kept['missing'])} of the {len(kept['needed'])}"
+    free = disk["free"][kept["folders"][0]]
+    room = "enough is free" if disk["enough"] else f"NOT enough: {free / 1e9:.1f} GB are free"
+    lack = f"NOT enough: this machine has {ram['total'] / 1e9:.1f} GB"
+    uses = {use: f"{ram[use] / 1e9:.1f} GB ({'enough' if enough else lack})" for use, enough in ram["enough"].items()}
+    shown = ", ".join(f"{gpu['name']}, {gpu['memory'] / 1e9:.0f} GB" for gpu in gpus["gpus"]) or "none"
     lines = [
-        ("hypernst", f"{_version('hypernst')}, profile {ctx.profile.name}, engine {ctx.engine}"),
-        ("python", f"{platform.python_version()} on {platform.platform()}"),
-        ("libraries", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
-        ("weights", f"{here}, in {weights.folder()} and {weights.SHIPPED}"),
-        *(("", f"missing: {weight.name}: {weights.how_to_get(weight)}") for weight in missing),
-        ("disk", ", ".join(f"{free / 1e9:.1f} GB free at {at}" for at, free in _free(ctx.cache, ctx.run).items())),
-        ("", _disk(missing)),
-        ("memory", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB of it available"),
+        ("hypernst", f"{found['hypernst']}, profile {found['profile']}"),
+        ("python", f"{found['python']} on {found['platform']}"),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in found["libraries"].items())),
+        ("weights", f"{here} that profile {found['profile']} needs are here, in {' and '.join(kept['folders'])}"),
+        *(("", f"missing: {name}: {way}") for name, way in kept["missing"].items()),
+        ("disk", ", ".join(f"{free / 1e9:.1f} GB free at {place}" for place, free in disk["free"].items())),
+        ("", f"the missing weights take about {disk['missing_weights'] / 1e9:.1f} GB while they are fetched: {room}"),
+        ("memory", f"{ram['total'] / 1e9:.1f} GB, {ram['available'] / 1e9:.1f} GB of it available"),
         (
             "",
-            f"profile {ctx.profile.name} takes about {_gb(need.preprocessing)} to preprocess and "
-            f"{_gb(need.training)} to train with one sample at a time",
+            f"profile {found['profile']} takes about {uses['preprocessing']} to preprocess and {uses['training']} to "
+            "train with one sample at a time",
         ),
-        ("device", _device(need.training)),
+        ("device", gpus["error"] or f"{gpus['cpu_cores']} CPU cores; GPU: {shown}{gpus['note']}"),
     ]
-    return "\n".join(f"{name:<11}{text}" for name, text in lines)
+    return text_table(("", ""), lines)
 
 
-def _disk(missing: Sequence[Weight]) -> str:
-    """Whether what is missing fits where weights are kept."""
+def _fetched(missing: Sequence[Weight]) -> float:
+    """The bytes that fetching the missing weights takes where weights are kept."""
     packages = {w.source for w in missing if isinstance(w.source, Package)}
-    needed = sum(2.5 * package.size for package in packages) + sum(2 * w.mb * 1e6 for w in missing)
-    free = shutil.disk_usage(_existing(weights.folder())).free
-    verdict = "enough is free" if free > needed else f"NOT enough: {free / 1e9:.1f} GB are free"
-    return f"the missing weights take about {needed / 1e9:.1f} GB while they are fetched: {verdict}"
-
-
-def _gb(needed: float) -> str:
-    """An amount of memory, and whether this machine has it."""
-    total, _ = device.memory()
-    verdict = "enough" if needed < total else f"NOT enough: this machine has {total / 1e9:.1f} GB"
-    return f"{needed / 1e9:.1f} GB ({verdict})"
+    return sum(2.5 * package.size for package in packages) + sum(2 * w.mb * 1e6 for w in missing)
 
 
 def _version(package: str) -> str:
@@ -79,16 +106,18 @@ def _existing(place: Path) -> Path:
     return place
 
 
-def _device(training: float) -> str:
+def _device(training: float) -> dict[str, Any]:
+    """The cores and GPUs; `note` when no GPU's memory is enough to train, `error` when torch cannot say."""
+    found: dict[str, Any] = {"cpu_cores": os.cpu_count(), "gpus": [], "note": "", "error": ""}
     try:
         import torch
 
         gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     except (ImportError, OSError, RuntimeError) as error:
-        return f"torch cannot be imported ({error}); run `make setup`"
-    small = "; NOT enough to train" if gpus and max(gpu.total_memory for gpu in gpus) < training else ""
-    names = ", ".join(f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus)
-    return f"{os.cpu_count()} CPU cores; GPU: {names or 'none'}{small}"
+        return found | {"error": f"torch cannot be imported ({error}); run `make setup`"}
+    if gpus and max(gpu.total_memory for gpu in gpus) < training:
+        found["note"] = "; NOT enough to train"
+    return found | {"gpus": [{"name": gpu.name, "memory": gpu.total_memory} for gpu in gpus]}
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,92 @@
 """Says what a stage would compute and why: which input, parameter or weight made how many rows stale."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 from pipeline import weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.locks import reading
-from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import survey
 from stages.preprocess import shards
 from stages.preprocess.chain import STAGES, sources, steps, unfinished
 
+NOTHING = "nothing to compute"
+Facts = dict[str, Any]
 
-def explain_step(stage: StageSpec, collection: str, ctx: Context) -> str:
-    """A few lines on one collection. Computes and writes nothing.
 
-    Raises: UserError when `staleness.survey` does.
+def explain(name: str | None, ctx: Context) -> list[Facts]:
+    """What the stage `name` (None: each) would compute and why. Computes, fetches and writes nothing.
+
+    One row per step and collection; a stage about which nothing can be said has one row with the `error`.
+    Raises: UserError when there is such an error of the one stage `name`, or a stage is at work there: its parts come
+        and go.
     """
-    plan = survey(stage, collection, ctx, retry=ctx.retry_rejected)
-    head = f"{stage.name} {collection}: {len(plan.wanted)} inputs, {plan.cached} cached, {plan.rejected} rejected"
-    lines = [f"  {count} rows stale: {cause}" for cause, count in sorted(plan.stale.items())]
-    if plan.fresh:
-        lines.append(f"  {plan.fresh} keys new")
-    if left := str(plan.inputs.left):
-        lines.append(f"  {left}")
-    state = f"{len(plan.todo)} to compute" if plan.todo else "nothing to compute"
-    return "\n".join([f"{head}; {state}", *lines])
+    with reading(ctx.cache):
+        if name:
+            return _stage(name, ctx)
+        found: list[Facts] = []
+        for stage in STAGES:
+            try:
+                found += _stage(stage, ctx)
+            except UserError as fault:
+                found.append({"stage": stage, "error": str(fault)})
+        return found
 
 
-def explain(name: str, ctx: Context) -> str:
-    """What the stage `name` would compute and why, a few lines per collection. Computes, fetches and writes nothing.
-
-    Raises: UserError when a stage is at work there: its parts come and go.
-    """
-    with weights.no_fetching(), reading(ctx.cache):
-        if name == "shards":
-            text = shards.explain(ctx)
+def report(found: Sequence[Facts]) -> str:
+    """The rows of `explain` for people."""
+    lines = []
+    for row in found:
+        head = f"{row['stage']} {row['collection']}" if "collection" in row else row["stage"]
+        if "error" in row:
+            lines.append(f"{head}: {row['error']}")
+        elif "waits_for" in row:
+            lines.append(f"{head}: follows once {', '.join(row['waits_for'])} are there")
+        elif "samples" in row:
+            state = f"{row['samples']} samples to pack" if row["stale"] else f"{row['samples']} samples packed"
+            lines += (
+                [f"{head}: {state}", f"  stale: {row['stale']}"] if row["stale"] else [f"{head}: {state}; {NOTHING}"]
+            )
         else:
-            text = "\n".join(_explain(name, collection, ctx) for collection in COLLECTIONS)
-        reads = sources(ctx)[name] | ({"samples"} if name == "shards" else set())
-    first = [other for other in unfinished(ctx, before=name) if other in reads]
-    return text + (f"\n  run {', '.join(first)} first: there is something to compute there as well" if first else "")
-
-
-def _explain(name: str, collection: str, ctx: Context) -> str:
-    lines, outputs = [], set[str]()
-    for step in steps(name, collection, ctx):
-        missing = [p for p in step.parents if p in outputs and not ctx.file(collection, p).exists()]
-        waits = f"{step.name} {collection}: follows once {', '.join(missing)} are there"
-        lines.append(waits if missing else explain_step(step, collection, ctx))
-        outputs.add(step.output)
+            counts = f"{row['inputs']} inputs, {row['cached']} cached, {row['rejected']} rejected"
+            lines.append(f"{head}: {counts}; {f'{n} to compute' if (n := row['to_compute']) else NOTHING}")
+            lines += [f"  {count} rows stale: {cause}" for cause, count in row["stale"].items()]
+            lines += [f"  {row['new']} keys new"] * bool(row["new"]) + [f"  {row['left']}"] * bool(row["left"])
+        if first := row.get("first"):
+            lines.append(f"  run {', '.join(first)} first: there is something to compute there as well")
     return "\n".join(lines)
 
 
-def explain_all(ctx: Context) -> str:
-    """`explain` of every stage, or the error in its way. Raises: UserError when a stage is at work there."""
-    texts = []
-    with reading(ctx.cache):
-        for name in STAGES:
-            try:
-                texts.append(explain(name, ctx))
-            except UserError as fault:
-                texts.append(f"{name}: {fault}")
-    return "\n".join(texts)
+def _stage(name: str, ctx: Context) -> list[Facts]:
+    with weights.no_fetching():
+        if name == "shards":
+            samples, stale = shards.plan(ctx)
+            found: list[Facts] = [{"stage": name, "samples": samples, "stale": stale}]
+        else:
+            found = [row for collection in COLLECTIONS for row in _steps(name, collection, ctx)]
+        reads = sources(ctx)[name] | ({"samples"} if name == "shards" else set())
+    first = [other for other in unfinished(ctx, before=name) if other in reads]
+    if first:
+        found[-1]["first"] = first
+    return found
+
+
+def _steps(name: str, collection: str, ctx: Context) -> Iterator[Facts]:
+    outputs = set[str]()
+    for step in steps(name, collection, ctx):
+        row: Facts = {"stage": step.name, "collection": collection}
+        if missing := [p for p in step.parents if p in outputs and not ctx.file(collection, p).exists()]:
+            yield row | {"waits_for": missing}
+        else:
+            plan = survey(step, collection, ctx, retry=ctx.retry_rejected)
+            yield row | {
+                "inputs": len(plan.wanted),
+                "cached": plan.cached,
+                "rejected": plan.rejected,
+                "to_compute": len(plan.todo),
+                "new": plan.fresh,
+                "stale": dict(sorted(plan.stale.items())),
+                "left": str(plan.inputs.left),
+            }
+        outputs.add(step.output)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,18 +14,17 @@ from pipeline.files import write_atomic
 from pipeline.shards import index
 from pipeline.shards.indexed import Samples
 from stages.tools.inspect_images import add_nearest, page, render_latents
+from stages.tools.inspect_report import report
 from stages.tools.inspect_values import (
     STRETCHES,
-    Table,
-    aligned,
-    provenance_lines,
-    range_text,
-    shape_text,
+    plain,
+    spread,
     spread_blocks,
     value_text,
 )
 
 SHOWN = 8  # rows in an image or page
+BESIDE = ("inputs", "digest", "rejects/key", "rejects/reason", "rejects/inputs")  # datasets of any cache
 SIBLINGS = {
     "images": ("image",),
     "masks": ("region",),
@@ -43,14 +42,8 @@ def run(
     of the row `key`, else of the first SHOWN.
     Raises: UserError when the file is damaged or has no such key.
     """
-    kind = (
-        _SafetensorsFile
-        if path.suffix == ".safetensors"
-        else _Shards
-        if path.is_dir() or path.suffix in (".tar", ".json")
-        else _CacheFile
-    )(path)
-    text = kind.report(full)
+    kind = _open(path)
+    text = report(kind.facts(full))
     if key is not None:
         text += f"\n\n{key}\n" + "\n".join(f"  {name:<12} {value_text(v)}" for name, v in kind.row(key).items())
     if png or html:
@@ -70,6 +63,19 @@ def run(
         if html:
             write_atomic(html, page(path, text, strips))
     return text
+
+
+def facts(path: Path, *, key: str | None = None, full: bool = False) -> dict[str, Any]:
+    """What `run` reports, as values for JSON; the row `key` under "row". Raises: UserError as `run`."""
+    kind = _open(path)
+    found = kind.facts(full) | ({} if key is None else {"row": kind.row(key)})
+    return cast(dict[str, Any], plain(found))
+
+
+def _open(path: Path) -> "_CacheFile | _Shards":
+    if path.suffix == ".safetensors":
+        return _SafetensorsFile(path)
+    return (_Shards if path.is_dir() or path.suffix in (".tar", ".json") else _CacheFile)(path)
 
 
 class _CacheFile:
@@ -108,26 +114,31 @@ class _CacheFile:
                     rows[key] |= row | made | limits
         return rows
 
-    def report(self, full: bool) -> str:
+    def facts(self, full: bool) -> dict[str, Any]:
         with Cache(self.path) as cache:
-            keys, count = cache.keys(), len(cache)
-            head = [
-                f"{self.path}: {count} rows, {cache.length('rejects/key')} rejects, "
-                f"{self.path.stat().st_size / 1e6:.1f} MB"
-            ]
-            if count:
-                head.append(f"  keys     {keys[0]} .. {keys[-1]}")
-            reasons = Counter(cache.reasons())
-            head += [f"  rejected {n} x {reason}" for reason, n in reasons.most_common(5)]
-            spread = "range" if full else "range (spread rows)"
-            table: Table = [("dataset", "shape", "dtype", "chunk", "filters", spread)]
-            for name in ["key", *cache.columns, "inputs", "digest", "rejects/key", "rejects/reason", "rejects/inputs"]:
-                d = cache.dataset(name)
-                kind = cache.columns[name].dtype if name in cache.columns else str(d.dtype)
-                filters = "+".join(filter(None, (d.compression, "fletcher32" if d.fletcher32 else ""))) or "-"
-                spread = range_text(spread_blocks(cache, name, full)) if name in cache.columns and count else ""
-                table.append((name, shape_text(d.shape), kind, shape_text(d.chunks), filters, spread))
-            return "\n".join([*head, *provenance_lines(cache.provenance), "", *aligned(table)])
+            keys = cache.keys()
+            return {
+                "path": str(self.path),
+                "rows": len(cache),
+                "rejects": cache.length("rejects/key"),
+                "bytes": self.path.stat().st_size,
+                "keys": [keys[0], keys[-1]] if keys else [],
+                "rejected": dict(Counter(cache.reasons()).most_common()),
+                "provenance": cache.provenance,
+                "full": full,
+                "datasets": [self._dataset(cache, name, full) for name in ("key", *cache.columns, *BESIDE)],
+            }
+
+    def _dataset(self, cache: Cache, name: str, full: bool) -> dict[str, Any]:
+        d = cache.dataset(name)
+        return {
+            "dataset": name,
+            "shape": d.shape,
+            "dtype": cache.columns[name].dtype if name in cache.columns else str(d.dtype),
+            "chunk": d.chunks,
+            "filters": "+".join(filter(None, (d.compression, "fletcher32" if d.fletcher32 else ""))) or "-",
+            "range": spread(spread_blocks(cache, name, full)) if name in cache.columns and len(cache) else None,
+        }
 
 
 class _Shards:
@@ -166,18 +177,23 @@ class _Shards:
             for key, s in samples.items()
         }
 
-    def report(self, full: bool) -> str:
-        count, size = sum(s.samples for s in self.shards), sum(s.bytes for s in self.shards)
-        table: Table = [("shard", "samples", "MB", "sha256", "first key")]
-        table += [(s.name, str(s.samples), f"{s.bytes / 1e6:.1f}", s.sha256[:12], s.keys[0]) for s in self.shards]
-        head = f"{self.folder}: {count} samples in {len(self.shards)} shards, {size / 1e6:.1f} MB"
-        return "\n".join(
-            [head, *provenance_lines(self.provenance), "", *aligned(table), "", *aligned(self._members(full))]
-        )
+    def facts(self, full: bool) -> dict[str, Any]:
+        return {
+            "path": str(self.folder),
+            "samples": sum(s.samples for s in self.shards),
+            "bytes": sum(s.bytes for s in self.shards),
+            "provenance": self.provenance,
+            "full": full,
+            "shards": [
+                {"shard": s.name, "samples": s.samples, "bytes": s.bytes, "sha256": s.sha256, "first_key": s.keys[0]}
+                for s in self.shards
+            ],
+            "members": self._members(full),
+        }
 
-    def _members(self, full: bool) -> Table:
+    def _members(self, full: bool) -> list[dict[str, Any]]:
         """Shape, dtype and range of each member, per collection and split."""
-        table: Table = [("samples of", "member", "shape", "dtype", "range" if full else "range (spread samples)")]
+        found = []
         for group in sorted({(s.collection, s.split) for s in self.shards}):
             samples = Samples(self.folder, *group)
             numbers = np.flatnonzero(
@@ -186,13 +202,14 @@ class _Shards:
                     [s.samples for s in samples.shards],
                 )
             )
-            spread = np.unique(np.linspace(0, len(numbers) - 1, STRETCHES).astype(int))
-            chosen = numbers if full else numbers[spread]
+            evenly = np.unique(np.linspace(0, len(numbers) - 1, STRETCHES).astype(int))
+            chosen = numbers if full else numbers[evenly]
             for name in ("image", "region", "latent", "codes"):
                 first = samples[int(chosen[0])][name]
-                text = range_text(samples[int(n)][name][None] for n in chosen)
-                table.append(("-".join(group), name, shape_text(first.shape), str(first.dtype), text))
-        return table
+                values = spread(samples[int(n)][name][None] for n in chosen)
+                member = {"member": name, "shape": first.shape, "dtype": str(first.dtype), "range": values}
+                found.append({"samples_of": "-".join(group), **member})
+        return found
 
 
 class _SafetensorsFile(_CacheFile):
@@ -212,21 +229,24 @@ class _SafetensorsFile(_CacheFile):
             )
         return {"values": tensors[key].float().numpy()}
 
-    def report(self, full: bool) -> str:
+    def facts(self, full: bool) -> dict[str, Any]:
         tensors, meta = self._load()
-        count = sum(t.numel() for t in tensors.values())
-        head = f"{self.path}: {len(tensors)} tensors, {count} numbers, {self.path.stat().st_size / 1e6:.1f} MB"
-        table: Table = [("tensor", "shape", "dtype", "range" if full else "range (--full)")]
-        table += [
-            (
-                name,
-                shape_text(tuple(t.shape)) or "-",
-                str(t.dtype).removeprefix("torch."),
-                range_text(iter([t.float().numpy()])) if full else "",
-            )
-            for name, t in tensors.items()
-        ]
-        return "\n".join([head, *provenance_lines(meta), "", *aligned(table)])
+        return {
+            "path": str(self.path),
+            "numbers": sum(t.numel() for t in tensors.values()),
+            "bytes": self.path.stat().st_size,
+            "provenance": meta,
+            "full": full,
+            "tensors": [
+                {
+                    "tensor": name,
+                    "shape": tuple(t.shape),
+                    "dtype": str(t.dtype).removeprefix("torch."),
+                    "range": spread(iter([t.float().numpy()])) if full else None,
+                }
+                for name, t in tensors.items()
+            ],
+        }
 
     def _load(self) -> tuple[dict[str, Any], dict[str, Any]]:
         from pipeline.training import checkpoint  # and with it torch, which caches do without

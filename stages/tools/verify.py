@@ -1,7 +1,9 @@
 """Checks every cache file, part and shard against its checksums, and the caches of a collection against each other."""
 
 import itertools
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import ours
@@ -17,8 +19,8 @@ from stages.preprocess.chain import Wanted
 from stages.tools.verify_checks import Problem, check_collection, check_shards, readable
 
 
-def run(ctx: Context, *, repair: bool = False) -> int:
-    """Report every problem, one per line; 1 if there are any left.
+def run(ctx: Context, *, repair: bool = False, as_json: bool = False) -> int:
+    """Report every problem, one per line; 1 if there are any left. With `as_json` print them as JSON as well.
 
     `repair` removes just what is bad (rows; a file that HDF5 itself cannot open is moved aside) and what killed runs
     left half-written, and recomputes only that. Raises: UserError when it would have to without knowing enough.
@@ -28,6 +30,7 @@ def run(ctx: Context, *, repair: bool = False) -> int:
         if repair:
             _refuse_unread(problems)
             remove(ctx, problems)
+    left = problems
     checked = f"{ctx.cache}: {len(problems)} problems"
     if not problems:
         say(f"{checked}; all checksums hold")
@@ -37,10 +40,12 @@ def run(ctx: Context, *, repair: bool = False) -> int:
         chain.rebuild(ctx, _wanted(problems))
         say(f"{checked} repaired; checking again")
         with reading(ctx.cache):
-            problems = check(ctx)
-        say(f"{ctx.cache}: {len(problems)} problems left" if problems else f"{ctx.cache}: all checksums hold")
-        return 1 if problems else 0
-    return 1 if problems and not repair else 0
+            left = check(ctx)
+        say(f"{ctx.cache}: {len(left)} problems left" if left else f"{ctx.cache}: all checksums hold")
+    if as_json:
+        told = {"cache": ctx.cache, "repaired": repair, "problems": list(map(asdict, problems)), "left": len(left)}
+        print(json.dumps(told, indent=1, default=str))
+    return 1 if left else 0
 
 
 def check(ctx: Context) -> list[Problem]:

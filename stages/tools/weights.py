@@ -1,19 +1,35 @@
 """What `hypernst weights` does: lists, fetches, checks and imports weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipeline import weights
 from pipeline.errors import UserError, printable
 from pipeline.profile import Profile
+from pipeline.reports.text_tables import text_table
 from stages.weights_import import importer
 
 
-def table() -> str:
-    """Every weight of the registry with its state, size, terms and origin."""
-    return weights.table()
+def table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The entries of `weights.entries` for people."""
+    columns = ("name", "state", "MB", "needed by", "what", "licence", "origin")
+    rows = [
+        (
+            entry["name"],
+            entry["state"],
+            f"{entry['mb']:.1f}" if entry["mb"] else "?",
+            ", ".join(entry["needed_by"]) or "none",
+            entry["what"],
+            entry["licence"],
+            entry["origin"],
+        )
+        for entry in entries
+    ]
+    text = text_table(columns, rows, numbers=["MB"])
+    return f"{text}\nkept in {weights.folder()}; MB on this machine, or to be fetched"
 
 
 def take_in(files: Sequence[str], name: str, *, replace: bool, kind: str) -> str:

@@ -19,6 +19,7 @@ from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.preprocess import chain, shards
 from stages.tools import inspect, verify
+from stages.train import page as train_page
 from stages.train import run as train
 from tests.support import html_pages
 
@@ -81,7 +82,8 @@ def pages(ctx: Context, rows: Path) -> None:
     written = sorted(path.name for path in ctx.run.glob("*.html"))
     assert written == ["gallery.html", "index.html", "model-card.html", "training.html"]
     evaluation = comparison.folder(ctx) / "evaluation.html"
-    for page in (*(ctx.run / name for name in written), evaluation, rows):
+    both = train_page.compare([ctx.run, ctx.run], rows.with_name("both.html"))
+    for page in (*(ctx.run / name for name in written), evaluation, rows, both):
         assert html_pages.problems(page) == [], page
         assert "<script>" not in page.read_text()
     linked = overview.read_text()

@@ -48,10 +48,10 @@ def test_same_inputs_same_bytes_and_no_second_packing(packed: Context, capsys: p
     before = sums(packed.shards)
     stage.run(packed)
     assert "content: 90 images = 90 packed + 0 rejected earlier (0 packed now)" in capsys.readouterr().err
-    assert "nothing to compute" in stage.explain(packed)
+    assert stage.plan(packed)[1] == ""
     (packed.shards / "index.json").unlink()
     (packed.shards / "content-train-000099.tar").write_bytes(b"stray")
-    assert "no finished shards" in stage.explain(packed)
+    assert "no finished shards" in stage.plan(packed)[1]
     stage.run(packed)
     assert sums(packed.shards) == before
 
@@ -102,9 +102,9 @@ def test_shards_of_the_former_format_are_packed_again_and_told(packed: Context, 
     entries = json.loads(place.read_text())
     entries["provenance"] |= {"version": 1, "params": entries["provenance"]["params"] | {"jpeg_quality": 95}}
     place.write_text(json.dumps(entries))
-    told = stage.explain(former)
-    assert "98 samples to pack" in told and "params.jpeg_quality 95 -> 99, version 1 -> 2" in told
-    assert stage.run(former) == 0 and "nothing to compute" in stage.explain(former)
+    count, cause = stage.plan(former)
+    assert count == 98 and "params.jpeg_quality 95 -> 99, version 1 -> 2" in cause
+    assert stage.run(former) == 0 and stage.plan(former) == (98, "")
 
 
 def test_other_caches_of_the_same_images_give_the_same_bytes(packed: Context, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_verify_reads_beside_others_and_not_beside_a_stage(ctx: Context) -> None
     told: list[str] = []
 
     def beside() -> None:
-        for command in (verify.run, explain.explain_all, lambda ctx: list(cached(ctx, "content"))):
+        for command in (verify.run, lambda ctx: explain.explain(None, ctx), lambda ctx: list(cached(ctx, "content"))):
             try:
                 told.append(str(command(ctx)))
             except UserError as error:
@@ -265,7 +265,7 @@ def test_verify_reads_beside_others_and_not_beside_a_stage(ctx: Context) -> None
 
 def test_limits_and_rejects_reach_the_shards(ctx: Context, capsys: pytest.CaptureFixture) -> None:
     verify._drop(ctx.file("content", "masks"), {"content0001"})
-    assert "parents.content/masks" in shards.explain(ctx)
+    assert "parents.content/masks" in shards.plan(ctx)[1]
     shards.run(ctx)
     assert "content: 20 images = 19 packed + 1 rejected earlier (19 packed now)" in capsys.readouterr().err
     shards.run(dataclasses.replace(ctx, limit=2))
