@@ -10,20 +10,23 @@ import warnings
 import zlib
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.sources import jpeg, kinds
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
 MAX_PIXELS = 120_000_000
 MAX_MEMORY = 210_000_000  # most bytes for decoding one image, its file included
 MIN_SIDE = 64
 ROWS = 1 << 18  # pixels converted at a time
 # Bytes per pixel: of Pillow's copy, by mode (4 for other modes), and of a codec's own buffers (measured).
 OWN = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-BESIDE = {"WEBP": 10, "AVIF": 9}
+BESIDE = {"WEBP": 10, "AVIF": 9, "HEIF": 7}
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
+
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 class UnusableError(Exception):

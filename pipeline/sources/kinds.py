@@ -25,10 +25,11 @@ RAWS = {
 # Companions of photos, by the thousand: these names are believed.
 COMPANIONS = {".aae", ".csv", ".html", ".ini", ".json", ".md", ".txt", ".xml", ".xmp"}
 _READABLE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6][\s#]|....ftypavi[fs]",
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|P[1-6][\s#]|"
+    rb"....ftyp(avi[fs]|hei[cxms]|hev[cxms]|mif1|msf1)",
     re.DOTALL,
 )
-# Pictures that are not decoded here: their first bytes, and what they are.
+# Pictures that are not decoded here, or not in each of their kinds: their first bytes, and what they are.
 _UNREADABLE = (
     (rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", "a HEIC picture"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),

@@ -146,6 +146,7 @@ def test_pictures(rounds: int) -> None:
         encoded("TIFF"),
         encoded("PPM"),
         encoded("AVIF", speed=10),
+        encoded("HEIF"),
     ]
 
     def once(rng: random.Random) -> None:

@@ -79,6 +79,8 @@ def test_files_are_judged_by_their_first_bytes_and_what_is_not_taken_is_counted(
             "Tom & Jerry's": image(8, "BMP"),
             "g.dat": image(9, "PPM"),
             "h.1": image(10, "AVIF"),
+            "IMG_1.HEIC": image(21, "HEIF"),
+            "IMG_2": image(22, "HEIF"),
             "in.zip?dl=1": zipped({"i.jpg?x": image(11), "j": image(12), "k.doc": b"text", "l.raw": raw}),
             "in": tar({"m": image(13), "7.jpg": image(14), "7.bin": image(15), "7.cls": b"3"}),
             "photo.heic": heic,
@@ -99,7 +101,7 @@ def test_files_are_judged_by_their_first_bytes_and_what_is_not_taken_is_counted(
     taken = {row["path"] for row in reader.read_rows(images, reader.keys(images), ["path"])}
     assert taken == {
         "a.jpg", "b.jpg?width=300", "c.JPG&x=1", "without", "d.jfif", "e.bak", "f.jpg.part", "Tom & Jerry's", "g.dat",
-        "h.1", "in.zip?dl=1/i.jpg?x", "in.zip?dl=1/j", "in/m", "in/7.jpg",
+        "h.1", "IMG_1.HEIC", "IMG_2", "in.zip?dl=1/i.jpg?x", "in.zip?dl=1/j", "in/m", "in/7.jpg",
     }  # fmt: skip
     lines = map(json.loads, (tmp_path / "cache/content/rejects.jsonl").read_text().splitlines())
     reasons = [line["reason"] for line in lines]

@@ -33,7 +33,8 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [("PNG", "RGB"), ("PNG", "P"), ("PNG", "L"), ("PNG", "1"), ("PNG", "LA"), ("JPEG", "RGB"), ("JPEG", "CMYK"),
-     ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("BMP", "RGB"), ("PPM", "RGB")],
+     ("JPEG", "L"), ("WEBP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("BMP", "RGB"), ("PPM", "RGB"),
+     ("HEIF", "RGB"), ("HEIF", "L")],
 )  # fmt: skip
 def test_common_encodings(kind: str, mode: str) -> None:
     image = gradient().convert(mode)
@@ -89,7 +90,7 @@ def test_unusable_images_say_why(data: bytes, reason: str) -> None:
 
 
 @settings(deadline=None)
-@given(st.sampled_from("JPEG PNG GIF WEBP TIFF BMP AVIF".split()), st.integers(0, 10**6), st.binary(max_size=40))
+@given(st.sampled_from("JPEG PNG GIF WEBP TIFF BMP AVIF HEIF".split()), st.integers(0, 10**6), st.binary(max_size=40))
 def test_damage_never_escapes(kind: str, place: int, junk: bytes) -> None:
     data = bytearray(encoded(gradient(), kind))
     data[place % len(data) : place % len(data) + len(junk)] = junk
@@ -110,7 +111,7 @@ def flat(side: int, mode: str, kind: str, **options: object) -> bytes:
 
 BOMBS = [(10900, "I;16", "PNG", {}), (10900, "RGBA", "PNG", {}), (10900, "RGB", "JPEG", {"progressive": True}),
          (10900, "RGB", "JPEG", {}), (10900, "L", "JPEG", {}), (7000, "RGB", "WEBP", {}), (4000, "RGBA", "WEBP", {}),
-         (6000, "RGB", "AVIF", {"speed": 10}), (10900, "L", "GIF", {}),
+         (6000, "RGB", "AVIF", {"speed": 10}), (10900, "L", "GIF", {}), (4500, "RGBA", "HEIF", {}),
          (9000, "RGB", "TIFF", {"compression": "tiff_deflate"})]  # fmt: skip
 
 
@@ -147,6 +148,26 @@ def test_a_large_turned_image_stays_within_the_limit(kind: str, tmp_path: Path) 
         tmp_path / "large",
     )
     assert peak < 300 and (said == "(6500, 4200, 3)" if kind == "PNG" else "to decode, more than" in said), (said, peak)
+
+
+def test_a_phones_heic_is_read_upright_and_one_that_lies_about_its_size_stays_within_the_limit(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = gradient().transpose(Image.Transpose.ROTATE_90)
+    rgb = decode.read(encoded(turned, "HEIF", exif=exif.tobytes(), quality=95))
+    assert np.abs(rgb.astype(float) - np.asarray(gradient())).mean() < 6
+    phones = encoded(Image.new("RGB", (4032, 3024), "teal"), "HEIF", quality=20)
+    assert decode.read(phones).shape == (3024, 4032, 3)
+    large = flat(4500, "RGB", "HEIF", quality=1)
+    size = large.index(b"ispe") + 8
+    (tmp_path / "liar").write_bytes(large[:size] + struct.pack(">II", 100, 100) + large[size + 8 :])
+    said, peak = limited(
+        "from pipeline.sources import decode\n"
+        "try:\n    print(decode.read(open(sys.argv[1], 'rb').read()).shape)\n"
+        "except decode.UnusableError as error:\n    print(error)",
+        tmp_path / "liar",
+    )
+    assert peak < 300 and "damaged" in said, (said, peak)
 
 
 def test_large_jpegs_say_how_much_smaller_they_were_read() -> None:
