@@ -21,10 +21,12 @@ SHARD = re.compile(rf"(?:{'|'.join(COLLECTIONS)})-(?:train|test)-\d{{6,}}\.tar")
 PART = re.compile(r"\d{6,}\.h5")
 HDF5, HEAD = b"\x89HDF\r\n\x1a\n", 4096  # the mark of HDF5; a cache's provenance starts within its first bytes
 # What an evaluation, a gallery and a training leave in a folder: files that are there then, and the images beside them.
+PRETRAINED = ("faces.png", "reconstructions.png")
+RUN_PAGES = ("index.html", "model-card.html")
 RESULTS: tuple[tuple[set[str], tuple[str, ...]], ...] = (
-    ({"results.json", "table.md"}, ("cells/*.jpg", "index.html")),
-    ({"gallery.stamp"}, ("cells/*.jpg", "index.html", "sheet.png")),
-    ({"log.jsonl"}, ("grids/step-*.png", "index.html", "faces.png", "reconstructions.png", "checkpoint.safetensors")),
+    ({"results.json", "table.md"}, ("cells/*.jpg", "evaluation.html", "index.html")),
+    ({"gallery.stamp"}, ("cells/*.jpg", "gallery.html", "sheet.png", *RUN_PAGES)),
+    ({"log.jsonl"}, ("grids/step-*.png", "training.html", "checkpoint.safetensors", *RUN_PAGES, *PRETRAINED)),
 )
 SYSTEM = {
     "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot", "$recycle.bin",

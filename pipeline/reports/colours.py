@@ -3,6 +3,7 @@
 Colour = tuple[int, int, int]  # RGB
 
 REGIONS: dict[str, Colour] = {"hair": (213, 94, 0), "face": (240, 228, 66), "background": (0, 114, 178)}
+REJECTED: Colour = (190, 190, 190)  # what no region took
 # One per curve of a chart, on a light and on a dark page; more curves than these begin again.
 CURVES: tuple[tuple[Colour, Colour], ...] = (
     ((0, 114, 178), (86, 180, 233)),

@@ -11,7 +11,6 @@ from pipeline.reports import colours, sheets
 from pipeline.reports.sheets import SIDE, Panel, heat, overlay, panel, write
 
 REJECTED = 4  # windows shown of those that are not covered enough
-RED = (220, 40, 40)
 
 
 def row(key: str, data: Mapping[str, Any]) -> np.ndarray:
@@ -45,9 +44,9 @@ def windows(
     colour: tuple[int, int, int],
     side: int,
 ) -> np.ndarray:
-    """The image with windows of the `side` px map and their coverage: those taken in `colour`, the rejected in red."""
+    """The image with windows of the `side` px map and their coverage: those taken in `colour`, the rejected in grey."""
     out = image // 2
-    for boxes, ink in ((rejected, RED), (taken, colour)):
+    for boxes, ink in ((rejected, colours.REJECTED), (taken, colour)):
         for box, share in boxes:
             x0, y0, x1, y1 = (int(v) * SIDE // side for v in box)  # int: boxes are int16
             cv2.rectangle(out, (x0, y0), (x1 - 1, y1 - 1), ink, 1)

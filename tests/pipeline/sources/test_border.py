@@ -174,6 +174,10 @@ def test_what_this_program_made_is_never_an_input(tmp_path: Path) -> None:
             "runs/demo/gallery.stamp": b"",
             "runs/demo/sheet.png": image(12, "PNG"),
             "runs/demo/cells/0-1.jpg": image(13),
+            "runs/demo/gallery.html": b"<html>",
+            "runs/demo/index.html": b"<html>",
+            "runs/x/training.html": b"<html>",
+            "runs/eval/x/evaluation.html": b"<html>",
         },
     )
     found, told = paths(content)
@@ -181,7 +185,7 @@ def test_what_this_program_made_is_never_an_input(tmp_path: Path) -> None:
         "a.jpg", "cells/own.jpg", "grids/own.png", "other cache/samples/content/own.jpg",
         "other cache/shards/own.tar/own.jpg", "runs/x/grids/own.png",
     ]  # fmt: skip
-    assert "10 files made by this program" in told
+    assert "14 files made by this program" in told
     # The cache and the run of this call are not read at all, wherever they lie.
     inner, told = paths(content, outside={content / "other cache": "the cache folder", content / "runs/x": "the run"})
     assert inner == ["a.jpg", "cells/own.jpg", "grids/own.png"]
