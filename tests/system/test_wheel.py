@@ -1,5 +1,6 @@
 """The wheel holds all that the program needs, in one folder of site-packages; `.ci/wheel` installs it for real."""
 
+import email
 import os
 import subprocess
 import sys
@@ -51,3 +52,15 @@ def test_it_runs_in_an_empty_folder_from_its_own_files(site: Path, tmp_path: Pat
 def test_heavy_libraries_are_extras() -> None:
     core = " ".join(SETUP["dependencies"])
     assert "facexlib" not in core and SETUP["optional-dependencies"]["facexlib"] == ["facexlib"]
+
+
+def test_what_a_registry_shows_is_there_and_agrees(site: Path) -> None:
+    [info] = site.glob("*.dist-info")
+    shown = email.message_from_string((info / "METADATA").read_text())
+    assert shown["Description-Content-Type"] == "text/markdown" and shown["License-Expression"] == "MIT"
+    assert "# HyperNST" in shown.get_payload() and shown.get_all("Classifier") and shown.get_all("Project-URL")
+    version = shown["Version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()
+    card = (site / "hypernst" / "weights" / "README.md").read_text()
+    assert card.startswith("---\nlicense: ") and "\npipeline_tag: image-to-image\n" in card
