@@ -53,7 +53,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo stylize ablation quality inspect verify explain doctor test lint bench clean $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo stylize ablation quality inspect verify explain doctor test lint bench gpu-check clean $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -176,6 +176,9 @@ lint: $(READY) ## run ruff (check and format) and mypy
 
 bench: $(READY) ## measure speeds side by side [bench/results.md]
 	@$(BIN)/python bench/run.py
+
+gpu-check: $(READY) ## tests and measurements on this machine's GPU, as one report [bench/gpu.md]
+	@$(BIN)/python bench/gpu.py
 
 clean: ## remove the cached artefacts, nothing else; runs, weights and the environment stay
 	@python=$(BIN)/python; test -x "$$python" || python=$(python); "$$python" -m stages.tools.clean $(call quoted,CACHE)

@@ -18,7 +18,10 @@ def main(names: list[str]) -> None:
     Raises: CalledProcessError when a measurement fails.
     """
     path = FOLDER / "results.md"
-    chosen = [FOLDER / f"{name}.py" for name in names] or [s for s in sorted(FOLDER.glob("*.py")) if s != SELF]
+    others = (SELF.name, "gpu.py")  # that has a report of its own
+    chosen = [FOLDER / f"{name}.py" for name in names] or [
+        script for script in sorted(FOLDER.glob("*.py")) if script.name not in others
+    ]
     sections = _sections(path.read_text()) if path.exists() else {}
     for script in chosen:
         print(f"bench/{script.name}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.progress import say
 
 NAMES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # without any of these files the machine has no GPU
@@ -23,19 +24,72 @@ def resolve(name: str) -> str:
 
     Raises: UserError(2) when the device cannot be used.
     """
-    if check(name) == "cpu" or (name == "auto" and not any(Path(node).exists() for node in GPU_NODES)):
+    there = [node for node in GPU_NODES if Path(node).exists()]
+    if check(name) == "cpu" or (name == "auto" and not there):
         return "cpu"
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            say(f"--device auto: the CPU, although {there[0]} shows a GPU: {_why_not()}")
+            return "cpu"
+        name = "cuda"
+    if name == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # each process of torchrun has its own GPU
     try:
+        if name.startswith("cuda:"):
+            torch.cuda.set_device(name)  # else the first GPU would be used for what names none
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device {name}: cannot be used ({str(error).splitlines()[0]}); use cpu or auto", 2
         ) from error
+    # Convolutions in TF32 would give caches and measurements other digits than a CPU does.
+    torch.backends.cudnn.allow_tf32 = False
     return name
+
+
+def _why_not() -> str:
+    """Why PyTorch finds no CUDA, in one line."""
+    import torch
+
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} is built without CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return f"{str(error).splitlines()[0]} (PyTorch {torch.__version__})"
+    return "PyTorch finds none"
+
+
+def has_bfloat16(name: str) -> bool:
+    """Whether a device computes in bfloat16; GPUs from before 2020 only emulate it, slower than float32."""
+    import torch
+
+    return not name.startswith("cuda") or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def deterministic() -> None:
+    """Make operations on a GPU give the same bits each time, slower; what cannot is told by a warning of PyTorch."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def tune() -> None:
+    """Let a GPU try which convolution is fastest for each shape: training has few shapes, many times."""
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+
+
+def held() -> int:
+    """Bytes of main memory that this process holds."""
+    with contextlib.suppress(OSError):  # only Linux tells
+        return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+    return 0
 
 
 def memory() -> tuple[int, int]:

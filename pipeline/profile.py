@@ -141,6 +141,7 @@ class Train:
     image_discriminator_base: Positive = 2048
     reconstruction_every: Positive = 2
     reconstruct_styles: bool = False
+    flips: bool = False
     warm_up: Count = 0
     cool_down: Count = 0
     discriminators_first: Count = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.discriminators.image import ImageDiscriminator
@@ -24,6 +25,11 @@ class Batch:
     latent: Tensor
     region: Tensor
     codes: Tensor
+    labels: NDArray[np.uint8] | None = None  # the region maps on the CPU, so that no GPU is waited for
+
+    def maps(self) -> NDArray[np.uint8]:
+        """The region maps [N, S, S] on the CPU."""
+        return self.region.cpu().numpy() if self.labels is None else self.labels
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,14 @@ class Stylization(nn.Module):
 
     def sample_patch_groups(self, content: Batch, style: Batch, rng: np.random.Generator) -> region_patches.PatchGroups:
         """Sample the patches of this batch's pairs."""
-        content_map, style_map = (batch.region.cpu().numpy() for batch in (content, style))
+        content_map, style_map = content.maps(), style.maps()
         if not self.by_region:
             content_map, style_map = np.zeros_like(content_map), np.zeros_like(style_map)
         count = self.patches * (1 if self.by_region else REGION_COUNT)
-        return region_patches.sample_patch_groups(content_map, style_map, rng, size=self.patch, count=count)
+        map_side, image_side = content_map.shape[-1], content.image.shape[-1]
+        size = max(1, self.patch * map_side // image_side)  # of an image's patch, on the map
+        groups = region_patches.sample_patch_groups(content_map, style_map, rng, size=size, count=count)
+        return groups if map_side == image_side else groups.on_images(map_side, image_side, self.patch)
 
     def discriminator(
         self, y: Tensor, style: Batch, groups: region_patches.PatchGroups

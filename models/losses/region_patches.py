@@ -27,6 +27,12 @@ class PatchGroups:
     def __len__(self) -> int:
         return len(self.sample)
 
+    def on_images(self, map_side: int, image_side: int, size: int) -> "PatchGroups":
+        """The boxes of maps of `map_side` px as boxes of `size` px on images of `image_side` px."""
+        corners = (boxes[..., :2] * image_side // map_side for boxes in (self.fake, self.reference, self.real))
+        inside = (np.minimum(corner, image_side - size) for corner in corners)
+        return PatchGroups(self.sample, self.region, *(np.concatenate([c, c + size], -1) for c in inside))
+
 
 def sample_patch_groups(
     content: NDArray[np.uint8],
@@ -63,5 +69,10 @@ def sample_patch_groups(
 
 def crops(images: Tensor, sample: NDArray[np.int64], boxes: windows.Boxes) -> Tensor:
     """Cut boxes [G, P, 4] of equal size out of images [N, C, H, W], group g from images[sample[g]]: [G, P, C, s, s]."""
-    cut = [[images[i, :, y0:y1, x0:x1] for x0, y0, x1, y1 in group] for i, group in zip(sample, boxes, strict=True)]
-    return torch.stack([torch.stack(group) for group in cut])
+    side = boxes[0, 0, 2] - boxes[0, 0, 0]
+    inside = np.arange(side)
+    index = np.broadcast_arrays(
+        sample[:, None, None, None], boxes[:, :, 1, None, None] + inside[:, None], boxes[:, :, 0, None, None] + inside
+    )
+    image, y, x = torch.from_numpy(np.stack(index)).to(images.device)  # one gather: a GPU waits for no patch
+    return images[image, :, y, x].permute(0, 1, 4, 2, 3)

@@ -181,7 +181,8 @@ class PortraitParser(nn.Module):
 def by_region(classes: Tensor) -> Tensor:
     """Region logits [N, 3, H, W] of class scores [N, 19, H, W]: their softmax sums the classes' over each region."""
     groups = [[i for i, of_class in enumerate(REGION_OF_CLASS) if of_class == region] for region in range(REGION_COUNT)]
-    return torch.stack([classes[:, group].logsumexp(1) for group in groups], 1)
+    chosen = (torch.stack([classes[:, i] for i in group], 1) for group in groups)  # a list of indices would sync a GPU
+    return torch.stack([scores.logsumexp(1) for scores in chosen], 1)
 
 
 def enlarge(x: Tensor, times: int) -> Tensor:

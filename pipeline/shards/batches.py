@@ -124,7 +124,13 @@ def as_is(batch: Any) -> Any:
 
 
 def single_thread(_: int) -> None:
-    """Limit OpenCV to one thread in this worker, as the other cores have their own workers."""
+    """Limit OpenCV to one thread in this worker, as the other cores have their own workers.
+
+    Ctrl-C is for the training, which saves and then ends its workers.
+    """
+    import signal
+
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)

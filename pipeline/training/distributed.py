@@ -88,8 +88,13 @@ def init_distributed(ctx: Context) -> Iterator[tuple[ProcessGroup, Context]]:
     import torch
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if ctx.device == "cuda":
-        ctx = replace(ctx, device=f"cuda:{local_rank}")
+    if ctx.device.startswith("cuda"):
+        own, count = f"cuda:{local_rank}", torch.cuda.device_count()
+        if ctx.device not in ("cuda", own):
+            raise UserError(f"train: {world_size} processes cannot share {ctx.device}; use --device cuda", 2)
+        if local_rank >= count:
+            raise UserError(f"train: {world_size} processes for {count} GPU(s); start one for each", 2)
+        ctx = replace(ctx, device=own)
         torch.cuda.set_device(local_rank)
     try:
         torch.distributed.init_process_group("nccl" if ctx.device.startswith("cuda") else "gloo")

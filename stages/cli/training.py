@@ -21,6 +21,7 @@ from stages.cli.options import FILE, context, finish, given
 )
 @click.option("--export", type=FILE, help="Write the averaged weights in fp16.")
 @click.option("--shards", help="Folder or URL of the shards: http(s)://, s3:// and others [default: CACHE/shards].")
+@click.option("--deterministic", is_flag=True, help="Use the same bits on a GPU each time where it can; slower.")
 def train(
     steps: int | None,
     minutes: float | None,
@@ -28,17 +29,14 @@ def train(
     phase: str | None,
     export: Path | None,
     shards: str | None,
+    deterministic: bool,
     **settings: Any,
 ) -> None:
     """Train the hypernetwork; run it again to resume."""
     from stages.train import run
 
-    finish(
-        run.run(
-            context({**settings, "shards": shards}),
-            **given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export),
-        )
-    )
+    chosen = given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export)
+    finish(run.run(context({**settings, "shards": shards}), **chosen, deterministic=deterministic))
 
 
 @click.command("fit-head")

@@ -16,7 +16,7 @@ def measure(parser: PortraitParser, folder: Path) -> tuple[float, int]:
 
     Raises: UserError(2) when a .jpg has no .png beside it.
     """
-    counts = torch.zeros(3, 3, dtype=torch.long)
+    counts, device = torch.zeros(3, 3, dtype=torch.long), next(parser.parameters()).device
     photos = images.Folder(folder, MAP_SIZE, (".jpg",))
     for file, photo in zip(photos.files, photos, strict=True):
         truth = cv2.imread(str(file.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
@@ -24,7 +24,7 @@ def measure(parser: PortraitParser, folder: Path) -> tuple[float, int]:
             raise UserError(
                 f"{file.with_suffix('.png')}: is no region map of {file.name}; expected a grey PNG of 0, 1 and 2", 2
             )
-        regions = parser.parse(images.to_tensor(photo))[0].cpu().numpy()
+        regions = parser.parse(images.to_tensor(photo).to(device))[0].cpu().numpy()
         regions = cv2.resize(regions, truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
         counts += confusion(torch.from_numpy(truth), torch.from_numpy(regions))
     return mean_iou(counts), len(photos)

@@ -22,10 +22,19 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
         "checkpointing": s.checkpointing,
     }
     if s.heads == "hyperstyle":
-        return RegionHyperStyle(table, **shared)
+        return RegionHyperStyle(table, **shared, project=s.project_content)
     if s.heads not in ranks:
         raise UserError(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
     return HyperNetwork(table, width=s.width, rank=ranks[s.heads], **shared)
+
+
+def start_trunk(ctx: Context, hyper: HyperNetwork) -> str:
+    """Give a fresh trunk of HyperStyle's the profile's ResNet34 if it is here. Returns the weights' name, or ""."""
+    name = ctx.profile.train.trunk
+    if not isinstance(hyper, RegionHyperStyle) or not name or not weights.local(name):
+        return ""
+    load(name, hyper.start_trunk)
+    return name
 
 
 def start(ctx: Context, hyper: HyperNetwork) -> str:

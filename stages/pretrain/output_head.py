@@ -58,7 +58,7 @@ def run(
         progress.add(1)
     progress.close()
     held, train = pairs[:HELD_OUT], pairs[HELD_OUT:]
-    head = _initialised(train, ctx.profile.seed)
+    head = _initialised(train, ctx.profile.seed, ctx.device)
     start = ctx.profile.generator.head if shipped else ""
     if start:
         head.load_state_dict({name: t.float() for name, t in weights.tensors(start).items()})
@@ -105,7 +105,8 @@ def sample_pair(generator: MobileStyleGAN, seed: int) -> Pair:
     hook = generator.layers[4].register_forward_hook(lambda _m, _i, out: outputs.append(out))
     image = generator(latent)
     hook.remove()
-    return outputs[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
+    pair = outputs[0].half(), latent, F.avg_pool2d(image, 4).clamp(-1, 1).half()
+    return pair[0].cpu(), pair[1].cpu(), pair[2].cpu()  # hundreds of them do not fit a GPU
 
 
 def train_step(
@@ -141,21 +142,25 @@ def _crop_loss(head: Head256, pairs: Sequence[Pair], rng: torch.Generator) -> Te
         features.append(f[:, :, y : y + CROP, x : x + CROP])
         targets.append(t[:, :, 2 * y : 2 * (y + CROP), 2 * x : 2 * (x + CROP)])
         latents.append(w)
-    image = head(torch.cat(features).float(), torch.cat(latents))
-    return F.mse_loss(image[:, :, 2:-2, 2:-2], torch.cat(targets)[:, :, 2:-2, 2:-2].float())
+    device = head.to_img.weight.device
+    seen, latent, target = (torch.cat(part).to(device) for part in (features, latents, targets))
+    image = head(seen.float(), latent)
+    return F.mse_loss(image[:, :, 2:-2, 2:-2], target[:, :, 2:-2, 2:-2].float())
 
 
 @torch.no_grad()
 def evaluate(head: Head256, pairs: Sequence[Pair]) -> float:
     """Mean PSNR in dB over `pairs`, of images in [-1, 1]."""
-    values = [10 * math.log10(4 / F.mse_loss(head(f.float(), w).clamp(-1, 1), t.float()).item()) for f, w, t in pairs]
+    device, values = head.to_img.weight.device, []
+    for f, w, t in (tuple(part.to(device) for part in pair) for pair in pairs):
+        values.append(10 * math.log10(4 / F.mse_loss(head(f.float(), w).clamp(-1, 1), t.float()).item()))
     return sum(values) / len(values)
 
 
-def _initialised(train: Sequence[Pair], seed: int) -> Head256:
+def _initialised(train: Sequence[Pair], seed: int, device: str) -> Head256:
     """A head whose modulation normalises each feature channel and whose kernels are small and random."""
     torch.manual_seed(seed)
-    head = Head256().to(train[0][0].device)
+    head = Head256().to(device)
     std = torch.cat([f for f, _, _ in train[:8]]).float().std((0, 2, 3)) + 1e-3
     with torch.no_grad():
         head.conv1.modulation.bias.copy_(1 / std)

@@ -14,9 +14,11 @@ from pipeline.context import Context
 from pipeline.reports.text_tables import text_table
 from pipeline.weights.download import Package
 from pipeline.weights.registry import Weight
+from stages.train.data import prefetched_bytes
 from stages.train.memory import step_bytes
 
 LIBRARIES = 1.0e9  # bytes that a process takes before any network is loaded
+SHARED = Path("/dev/shm")
 PACKAGES = ("torch", "torchvision", "facexlib", "numpy", "h5py", "opencv-python-headless", "fsspec", "safetensors")
 
 
@@ -50,6 +52,10 @@ def facts(ctx: Context) -> dict[str, Any]:
             "enough": {"preprocessing": need.preprocessing < total, "training": need.training < total},
         },
         "device": _device(need.training),
+        "shared_memory": {
+            "needed": prefetched_bytes(ctx),
+            "free": shutil.disk_usage(SHARED).free if SHARED.exists() else None,
+        },
     }
 
 
@@ -77,6 +83,7 @@ def report(found: Mapping[str, Any]) -> str:
             "train with one sample at a time",
         ),
         ("device", gpus["error"] or f"{gpus['cpu_cores']} CPU cores; GPU: {shown}{gpus['note']}"),
+        ("", _shared(found["shared_memory"])),
     ]
     return text_table(("", ""), lines)
 
@@ -118,6 +125,15 @@ def _device(training: float) -> dict[str, Any]:
     if gpus and max(gpu.total_memory for gpu in gpus) < training:
         found["note"] = "; NOT enough to train"
     return found | {"gpus": [{"name": gpu.name, "memory": gpu.total_memory} for gpu in gpus]}
+
+
+def _shared(found: Mapping[str, Any]) -> str:
+    """Whether what the loaders of training on a GPU prefetch fits into shared memory, small in many containers."""
+    needed, free = f"{found['needed'] / 1e6:.0f} MB", found["free"]
+    if free is None:
+        return f"training on a GPU takes about {needed} of shared memory a process"
+    verdict = "enough" if free > found["needed"] else f"NOT enough: {free / 1e6:.0f} MB are free; docker has --shm-size"
+    return f"training on a GPU takes about {needed} of {SHARED} a process ({verdict})"
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.losses.objectives import Batch
+from models.regions import CODE_SIZE
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.shards.indexed import Loader, Samples
 from pipeline.shards.store import Store
 from pipeline.training.distributed import ProcessGroup
+
+WORKERS = min(4, os.cpu_count() or 1)  # of a loader, for a GPU
+PREFETCHED = 2  # batches of each worker: DataLoader's default
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,19 @@ def pairs(
         yield [_pair(process_group.rank * share + i, next(both), ctx.device) for i in range(share)]
 
 
+def prefetched_bytes(ctx: Context) -> int:
+    """Bytes of shared memory that a process's loaders fill ahead of training on a GPU."""
+    side, layers = ctx.profile.generator.size, 18  # W+ layers, at most
+    sample = 4 * side * side + 4 * layers * 512 + 4 * 4 * CODE_SIZE  # image and region map, latent, codes
+    return 2 * WORKERS * PREFETCHED * ctx.profile.train.micro_batch * sample
+
+
 class _Share(Loader):
     """A loader of one process's micro-batches `mine` of each step's `every`; its `step` counts steps."""
 
     def __init__(self, samples: Samples, batch: int, seed: int, *, every: int, mine: range, device: str) -> None:
         gpu = device.startswith("cuda")
-        workers = min(4, os.cpu_count() or 1) if gpu else int(isinstance(samples.folder, Store))
+        workers = WORKERS if gpu else int(isinstance(samples.folder, Store))
         super().__init__(samples, batch, seed, workers=workers, pin=gpu)
         self._every, self._mine = every, mine
 
@@ -93,4 +104,5 @@ def to_batch(rows: Mapping[str, Any], count: int, device: str) -> Batch:
     """The first `count` rows of a loader's batch on the device; images are normalised there."""
     names = ("image", "latent", "region", "codes")
     image, latent, region, codes = (rows[name][:count].to(device, non_blocking=True) for name in names)
-    return Batch(image.permute(0, 3, 1, 2).float().div(127.5).sub(1), latent.float(), region, codes.float())
+    image = image.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return Batch(image, latent.float(), region, codes.float(), rows["region"][:count].numpy())

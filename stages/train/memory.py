@@ -12,7 +12,7 @@ import torch
 from models.losses import region_patches
 from models.losses.objectives import Batch
 from models.regions import REGION_COUNT
-from pipeline import device
+from pipeline import device, files, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
@@ -33,8 +33,12 @@ def step_bytes(ctx: Context) -> int:
     the EMA weights are included. Nothing is computed and no weights are needed.
     """
     train = dataclasses.replace(
-        ctx.profile.train, precision="float32", refinement_iterations=min(2, ctx.profile.train.refinement_iterations)
-    )  # a third iteration takes as much as the second
+        ctx.profile.train,
+        precision="float32",
+        refinement_iterations=min(2, ctx.profile.train.refinement_iterations),  # a third one takes as much
+        image_discriminator="",  # sizes are counted on networks of the profile's width
+        patch_discriminator="",
+    )
     return _step_bytes(dataclasses.replace(_with(ctx, train), device="meta", run=Path(), cache=Path()))
 
 
@@ -55,7 +59,7 @@ def forecast(ctx: Context) -> str:
 
     Raises: UserError(2) when the step does not fit; it names settings that do.
     """
-    need, free = step_bytes(ctx) / GB + OVERHEAD, available(ctx.device)
+    need, free = step_bytes(ctx) / GB + OVERHEAD, available(ctx.device) - _mirrors(ctx)
     if need > free:
         raise UserError(
             f"train: a step takes about {need:.1f} GB, {ctx.device} has {free:.1f} GB; {_way_out(ctx, free)}", 2
@@ -83,9 +87,18 @@ def advice(ctx: Context) -> Iterator[None]:
         ) from e
 
 
+def _mirrors(ctx: Context) -> float:
+    """The GB of the inversion that train.flips needs."""
+    p = ctx.profile
+    names = (p.inverter.weights, p.generator.weights) if p.train.flips else ()
+    return sum(files.size(place) for name in names if name and (place := weights.local(name))) / GB
+
+
 def available(where: str) -> float:
-    """The GB that are free on a device."""
-    return (torch.cuda.mem_get_info(where)[0] if where.startswith("cuda") else device.memory()[1]) / GB
+    """The GB that are free on a device, or that this process holds already: its networks are part of what it needs."""
+    if where.startswith("cuda"):
+        return (torch.cuda.mem_get_info(where)[0] + torch.cuda.memory_reserved(where)) / GB
+    return (device.memory()[1] + device.held()) / GB
 
 
 def savings(settings: Train) -> Iterator[Train]:

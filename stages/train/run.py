@@ -8,6 +8,7 @@ import math
 import time
 from pathlib import Path
 
+from pipeline import device
 from pipeline.context import Context
 from pipeline.progress import say
 from pipeline.shards.indexed import Samples
@@ -16,7 +17,7 @@ from pipeline.training.distributed import ProcessGroup, init_distributed
 from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from stages.loaders import generator as generators
 from stages.preprocess import compatibility
-from stages.train import data, memory, page, validate
+from stages.train import data, flips, memory, page, validate
 from stages.train.state import State, enter_phase, start
 from stages.train.step import Step, schedule
 
@@ -29,12 +30,18 @@ def run(
     phase: str | None = None,
     export: Path | None = None,
     minutes: float | None = None,
+    deterministic: bool = False,
 ) -> int:
     """Train in `ctx.run` until `steps` in all (default: the profile's), or `minutes` of this call are over.
 
     A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from random ones in the
     reconstruction phase; `phase` overrides that. `export` is the file to write the EMA weights to, in fp16.
+    A resumed run is the same to the bit on a CPU; on a GPU only with `deterministic`, where its operations allow it.
     """
+    if deterministic:
+        device.deterministic()
+    elif ctx.device.startswith("cuda"):
+        device.tune()
     # Locked before anything is loaded: a checkpoint that another run is about to replace would be the wrong start.
     with init_distributed(ctx) as (process_group, ctx), lock_run(ctx.run, process_group):
         return _train(
@@ -61,6 +68,7 @@ def _train(
         return 0
     step = Step(ctx, state, generator, process_group)
     grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and process_group.is_main else None
+    mirrored = flips.Flips(ctx) if settings.flips else None
     batches = data.pairs(ctx, content, style, state.step, process_group)
     with (
         Loop.of(
@@ -81,6 +89,7 @@ def _train(
             started = time.perf_counter()
             pairs = next(batches)
             waited = time.perf_counter() - started
+            pairs = mirrored(pairs, state.step) if mirrored else pairs
             terms = step(pairs)
             bad = sorted(name for name, value in terms.items() if not math.isfinite(value))
             state.skipped += bool(bad)

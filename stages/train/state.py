@@ -7,21 +7,28 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
 from models.generators import interface
 from models.generators.interface import Generator
-from models.hypernetworks.hypernetwork import HyperNetwork
+from models.hypernetworks.hypernetwork import HyperNetwork, side_by_side
+from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.progress import say
+from pipeline.shards.batches import collate
+from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint, state
 from pipeline.training.distributed import ProcessGroup
+from stages.loaders import discriminators as discriminator_loaders
 from stages.loaders import hypernetwork as hypernetworks
+from stages.train import data
 
+MEASURED, CHUNK = 64, 8  # images that a trunk's normalisation is measured on, and at once
+FUSED = ("cpu", "cuda")  # devices whose Adam takes all parameters at once
 PHASES = ("reconstruct", "stylize")
 # settings that do not change what is learnt; a change of any other one is reported
 SILENT = {"reconstruction_steps", "stylization_steps", "validate_every", "checkpointing", "micro_batch"}
@@ -70,6 +77,11 @@ class State(state.State):
         self.extra["phase"] = phase
 
     @property
+    def phase_step(self) -> int:
+        """The number of steps that the run has taken in its phase."""
+        return self.step - int(self.extra["phase_start"])
+
+    @property
     def skipped(self) -> int:
         """The number of steps that were not finite and changed nothing."""
         return int(self.extra["skipped"])
@@ -95,9 +107,8 @@ def build(ctx: Context, generator: Generator) -> State:
     torch.manual_seed(ctx.profile.seed)
     table = generator.layer_table()
     hyper, ema = (hypernetworks.new_hypernetwork(ctx, table).to(ctx.device) for _ in range(2))
-    base = settings.image_discriminator_base
-    image = ImageDiscriminator(ctx.profile.generator.size, base=base, top=max(128, base // 64)).to(ctx.device)
-    patch = PatchDiscriminator(size=settings.patch, width=settings.patch_discriminator_width).to(ctx.device)
+    image = discriminator_loaders.image_discriminator(ctx).to(ctx.device)
+    patch = discriminator_loaders.patch_discriminator(ctx).to(ctx.device)
     discriminators = [*image.parameters(), *patch.parameters()]
     return State(
         path(ctx),
@@ -112,7 +123,7 @@ def build(ctx: Context, generator: Generator) -> State:
             "discriminator_adam": _adam(discriminators, settings.discriminator_learning_rate, (0.0, 0.99), ctx.device),
         },
         settings={f"train.{name}": value for name, value in asdict(settings).items() if name not in SILENT},
-        extra={"phase": PHASES[0], "skipped": 0},
+        extra={"phase": PHASES[0], "phase_start": 0, "skipped": 0},
     )
 
 
@@ -124,13 +135,15 @@ def start(
     A new run starts in `phase`. Without it, it starts in stylisation if its weights are trained on styles.
     Raises: UserError when the checkpoint is another profile's.
     """
-    state = build(ctx, generator)
+    state, settings = build(ctx, generator), ctx.profile.train
     if state.resume():
         if state.changed:
             say(f"train: resumes {path(ctx)} with changed settings: {state.changed}")
     else:
-        if shipped:
+        if shipped and settings.weights:
             state.phase = hypernetworks.start(ctx, state.hyper)
+        else:
+            start_trunk(ctx, generator, state.hyper)
         state.phase = phase or state.phase
         state.ema.load_state_dict(state.hyper.state_dict())
     for module in state.nets.values():
@@ -138,29 +151,55 @@ def start(
     return state
 
 
+@torch.no_grad()
+def start_trunk(ctx: Context, generator: Generator, hyper: HyperNetwork) -> None:
+    """Start HyperStyle's trunk from the profile's ResNet34, and measure its normalisation on the first contents.
+
+    With the statistics of a new network what differs between images would be lost in it. Other networks have none.
+    """
+    if not isinstance(hyper, RegionHyperStyle):
+        return
+    name = hypernetworks.start_trunk(ctx, hyper)
+    say(f"train: the trunk starts from {name or 'random weights'}; its normalisation is measured")
+    samples = Samples(ctx.training_shards, "content", "train")
+
+    def pairs(numbers: range) -> Tensor:
+        rows = collate((samples.fields(i) for i in numbers), len(numbers))
+        batch = data.to_batch(rows, len(numbers), ctx.device)
+        return side_by_side(batch.image, generator(batch.latent).clamp(-1, 1))
+
+    chosen = range(min(MEASURED, len(samples)))
+    hyper.measure(pairs(chosen[first : first + CHUNK]) for first in chosen[::CHUNK])
+
+
 def enter_phase(state: State, settings: Train) -> int:
     """Switch to stylisation when reconstruction is over, freeze what the phase does not train, set the rates.
 
+    Rates rise anew in each phase, as fresh discriminators know nothing; the hypernetwork's after their first steps.
+    What the optimiser holds of frozen parameters is dropped.
     Returns the first row of the layer table that the phase trains.
     Raises: UserError(2) when train.start_layer is no row of that table.
     """
     if state.phase == "reconstruct" and state.step >= settings.reconstruction_steps:
-        state.phase = "stylize"
+        state.phase, state.extra["phase_start"] = "stylize", state.step
     try:
         row = trained_from(state, settings)
         state.hyper.train_only(None if state.phase == "reconstruct" else row)
     except ValueError as e:
         raise UserError(f"train.start_layer: {e}", 2) from e
-    share = min(1.0, (state.step + 1) / settings.warm_up) if settings.warm_up else 1.0
-    left = settings.reconstruction_steps + settings.stylization_steps - state.step
+    alone = settings.discriminators_first if state.phase == "stylize" else 0
+    left, end = settings.reconstruction_steps + settings.stylization_steps - state.step, 1.0
     if left < settings.cool_down:
-        share *= 0.5 - 0.5 * math.cos(math.pi * max(0, left) / settings.cool_down)
-    for optimiser, rate in (
-        (state.optimiser, settings.learning_rate),
-        (state.discriminator_optimiser, settings.discriminator_learning_rate),
+        end = 0.5 - 0.5 * math.cos(math.pi * max(0, left) / settings.cool_down)
+    for optimiser, rate, step in (
+        (state.optimiser, settings.learning_rate, max(0, state.phase_step - alone)),
+        (state.discriminator_optimiser, settings.discriminator_learning_rate, state.phase_step),
     ):
         for group in optimiser.param_groups:
-            group["lr"] = rate * share
+            group["lr"] = rate * end * (min(1.0, (step + 1) / settings.warm_up) if settings.warm_up else 1.0)
+            for p in group["params"]:
+                if not p.requires_grad:
+                    optimiser.state.pop(p, None)
     return row
 
 
@@ -172,4 +211,4 @@ def trained_from(state: State, settings: Train) -> int:
 def _adam(
     parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float], device: str
 ) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=rate, betas=betas, fused=device != "mps")
+    return torch.optim.Adam(parameters, lr=rate, betas=betas, fused=device.split(":")[0] in FUSED)

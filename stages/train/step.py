@@ -22,7 +22,7 @@ from models.losses.objectives import Batch, LossWeights, Reconstruction, Styliza
 from models.losses.region_style import RegionStyleLoss
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
-from pipeline import weights
+from pipeline import device, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
@@ -64,6 +64,8 @@ class Step:
         s = self.settings = ctx.profile.train
         if s.precision not in PRECISIONS:
             raise UserError(f"train.precision is {s.precision!r}; expected one of {', '.join(PRECISIONS)}", 2)
+        if s.precision == "bfloat16" and not device.has_bfloat16(ctx.device):
+            raise UserError(f'{ctx.device} does not compute in bfloat16; set train.precision = "float32"', 2)
         self.state, self.generator, self.process_group = state, generator, process_group
         self.seed, self.device = ctx.profile.seed, ctx.device
         generator.checkpointing = state.image_discriminator.checkpointing = s.checkpointing
@@ -114,8 +116,9 @@ class Step:
             for optimiser, _, _ in trained:
                 optimiser.step()
             with torch.no_grad():
-                for ema, current in zip(state.ema.parameters(), state.hyper.parameters(), strict=True):
-                    ema.lerp_(current, 1 - self.settings.ema)
+                averaged: list[Tensor] = [*state.ema.parameters()]
+                current: list[Tensor] = [*state.hyper.parameters()]
+                torch._foreach_lerp_(averaged, current, 1 - self.settings.ema)
         elif all(map(math.isfinite, terms.values())):
             terms["gradient"] = math.nan
         return terms
@@ -149,6 +152,8 @@ class Step:
             return self._reconstruct(batch, self.invert(batch), rng, share)
         inversion = self.invert(pair.content)
         terms = self._stylize(pair.content, pair.style, inversion, rng, share)
+        if self.state.phase_step < self.settings.discriminators_first:
+            return terms
         if self.state.step % self.settings.reconstruction_every == 0:
             terms |= self._reconstruct(pair.content, inversion, rng, share)
         return terms
@@ -161,8 +166,13 @@ class Step:
         with self._precision():
             return _wide(self.generator(batch.latent)).clamp(-1, 1)
 
-    def refine(self, content: Batch, inversion: Tensor, codes: Tensor, rng: np.random.Generator) -> Iterator[Tensor]:
-        """Yield the renderings that have a loss. Deltas add up over the refinement iterations, detached in between."""
+    def refine(
+        self, content: Batch, inversion: Tensor, codes: Tensor, rng: np.random.Generator, *, learn: bool = True
+    ) -> Iterator[Tensor]:
+        """Yield the renderings that have a loss. Deltas add up over the refinement iterations, detached in between.
+
+        Without `learn` they have no gradients.
+        """
         s, hyper = self.settings, self.state.hyper
         chosen = int(rng.integers(s.refinement_iterations)) if s.losses_at == "one" else None
         y_hat, deltas = inversion, None
@@ -170,7 +180,7 @@ class Step:
         start = trained_from(self.state, s)
         for i in range(s.refinement_iterations if chosen is None else chosen + 1):
             counts = chosen is None or i == chosen
-            with torch.set_grad_enabled(counts):
+            with torch.set_grad_enabled(counts and learn):
                 with self._precision():
                     deltas = hypernetwork.add(deltas, hyper(content.image, y_hat, codes, content.region))
                 rows = self.rows if start else None
@@ -193,9 +203,12 @@ class Step:
         self, content: Batch, style: Batch, inversion: Tensor, rng: np.random.Generator, share: int
     ) -> dict[str, float]:
         s, step, results = self.settings, self.state.step, dict[str, Tensor]()
+        alone = self.state.phase_step < s.discriminators_first
         due = s.discriminators_every if s.lambda2 and step % s.discriminators_every == 0 else 0
         discriminators = (self.state.image_discriminator, self.state.patch_discriminator)
-        for y in self.refine(content, inversion, style.codes, rng):
+        for y in self.refine(content, inversion, style.codes, rng, learn=not alone):
+            if alone:
+                continue
             for discriminator in discriminators:
                 discriminator.requires_grad_(False)
             loss, terms = self.stylization(
@@ -220,7 +233,7 @@ class Step:
         for loss, terms in self.stylization.penalties(style, groups, PENALTY_EVERY):
             (loss / share).backward()
             for name, term in terms.items():
-                sums[name] = sums.get(name, torch.zeros(())) + term.detach().cpu()
+                sums[name] = sums[name] + term.detach() if name in sums else term.detach()
         return sums
 
     def _precision(self) -> AbstractContextManager:
@@ -235,7 +248,10 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _numbers(terms: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(t.detach()) for name, t in terms.items()}
+    """The terms as numbers, fetched from the device at once."""
+    return (
+        dict(zip(terms, torch.stack([t.detach() for t in terms.values()]).cpu().tolist(), strict=True)) if terms else {}
+    )
 
 
 def schedule(settings: Train) -> int:

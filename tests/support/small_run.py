@@ -12,7 +12,10 @@ import numpy as np
 import torch
 
 from models.generators import mobilestylegan
+from models.generators import stylegan2 as layers
+from models.generators.interface import LayerEntry
 from models.generators.mobilestylegan import MobileStyleGAN
+from models.generators.stylegan2 import StyleGAN2
 from models.hypernetworks import hypernetwork
 from pipeline import images, profile
 from pipeline.context import Context
@@ -67,7 +70,33 @@ def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:
     with torch.no_grad():
         for p in net.parameters():
             p.copy_(torch.randn(p.shape, generator=rng) * (0.1 if p.ndim < 2 else p[0].numel() ** -0.5))
-    return net.eval()
+    return net.eval().to(ctx.device)
+
+
+class Narrow(StyleGAN2):
+    """Takes as many of the samples' 18 latents as it has layers, which `table` lists."""
+
+    table: list[LayerEntry]
+
+    def layer_table(self) -> list[LayerEntry]:
+        """As StyleGAN2."""
+        return self.table
+
+    def forward(self, latent: torch.Tensor, *rest: object, **more: object) -> torch.Tensor:
+        """As StyleGAN2."""
+        return super().forward(latent[:, : self.num_ws], *rest, **more)  # type: ignore[arg-type]
+
+
+def stylegan2(ctx: Context, *, full: bool = False) -> StyleGAN2:
+    """A StyleGAN2 of 256 px with few channels and random weights."""
+    usual, layers.CONSTANT = layers.CONSTANT, 16
+    try:
+        torch.manual_seed(0)
+        net = Narrow(256, 1 / 16, 2).requires_grad_(False).eval().to(ctx.device)
+        net.table = layers.layer_table(256, 1 / 16)
+        return net
+    finally:
+        layers.CONSTANT = usual
 
 
 def write_shards(ctx: Context, count: int = 3, latent: float = 1.0) -> None:

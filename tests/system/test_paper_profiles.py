@@ -6,14 +6,14 @@ drawn. Takes some minutes and about 13 GB: run with `-m slow`.
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -24,8 +24,13 @@ from models.encoders.e4e import Encoder4Editing
 from models.generators.mobilestylegan import MobileStyleGAN
 from models.generators.stylegan2 import StyleGAN2, layer_table
 from models.hypernetworks.hyperstyle import HyperStyle, shares
+from models.metrics.identity import Identity
 from models.parsing.farl_network import FaRL
 from pipeline import images, profile, weights
+from pipeline.context import Context
+from pipeline.shards.indexed import Samples
+from stages.apply.portrait import from_sample
+from stages.apply.stylist import Stylist
 from stages.preprocess import samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]
@@ -85,13 +90,22 @@ def aladin() -> dict[str, Tensor]:
     return {name.replace(":", "."): t for name, t in drawn(net).items()}
 
 
-def bring(folder: Path, size: int, names: list[str]) -> None:
+def arcface() -> dict[str, Tensor]:
+    """The identity loss's tensors."""
+    return drawn(state_dicts.build(Identity))
+
+
+def bring(folder: Path, size: int, chosen: profile.Profile) -> None:
     """Write generated weights of all that the profile names and no index has."""
+    train = chosen.train
+    names = [chosen.generator.weights, chosen.inverter.weights, train.weights, chosen.aladin.weights]
+    names.append(train.identity_weights)
     makers: dict[str, Callable[[int], dict[str, Tensor]]] = {
         "stylegan2": generator,
         "e4e": encoder,
         "hyperstyle": hyperstyle,
         "aladin": lambda _: aladin(),
+        "arcface": lambda _: arcface(),
     }
     for name in filter(None, names):
         kind = name.split("-")[0]
@@ -100,11 +114,11 @@ def bring(folder: Path, size: int, names: list[str]) -> None:
     save_file(drawn(state_dicts.build(FaRL, 11)), folder / "farl-lapa.safetensors")
 
 
-def portraits(folder: Path) -> None:
-    """Two contents and one style, with faces that a detector finds."""
+def portraits(folder: Path, places: Sequence[str] = ("content/anna", "content/ben", "style/carl")) -> None:
+    """Contents and styles, with faces that a detector finds."""
     net = MobileStyleGAN.load(weights.tensors("mobilestylegan"))
     mean = net.mean_latent(1000)
-    for i, place in enumerate(("content/anna", "content/ben", "style/carl")):
+    for i, place in enumerate(places):
         with torch.no_grad():
             w = net.map(torch.randn(1, 512, generator=torch.Generator().manual_seed(i)))
             face = images.to_arrays(nn.functional.avg_pool2d(net(mean + 0.6 * (w - mean)), 2))[0]
@@ -112,35 +126,35 @@ def portraits(folder: Path) -> None:
         (folder / f"{place}.png").write_bytes(images.encode(samples.with_margin(face)))
 
 
-@pytest.mark.parametrize("size", [256, 1024])
-def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
-    text = (ROOT / "profiles" / f"paper{size}.toml").read_text()
-    few = {"reconstruction_steps": 3, "stylization_steps": 3, "batch": 1, "micro_batch": 1}
-    for key, value in few.items():
-        text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.M)
-    (tmp_path / f"paper{size}.toml").write_text(text)
-    chosen = profile.load(tmp_path / f"paper{size}.toml")
-    (tmp_path / "weights").mkdir()
-    bring(
-        tmp_path / "weights",
-        size,
-        [chosen.generator.weights, chosen.inverter.weights, chosen.train.weights, chosen.aladin.weights],
+def short(base: Path, size: int, steps: int) -> Path:
+    """The profile with few steps of one sample, and its weights in `base`/weights."""
+    path = base / "short.toml"
+    path.write_text(
+        f'extends = "paper{size}"\nname = "short"\n[train]\nreconstruction_steps = {steps}\nwarm_up = 1\n'
+        f"stylization_steps = {steps}\ndiscriminators_first = 1\nbatch = 1\nmicro_batch = 1\nvalidate_every = 0\n"
+        "[shards]\ntest_fraction = 0.0\n"
     )
-    portraits(tmp_path)
+    (base / "weights").mkdir()
+    bring(base / "weights", size, profile.load(path))
+    return path
+
+
+def run_stages(base: Path, path: Path, stages: Sequence[str]) -> None:
+    """Run each stage in a process of its own; print its time and memory."""
     words = [
-        f"--profile={tmp_path}/paper{size}.toml",
-        f"--cache={tmp_path}/cache",
-        f"--run={tmp_path}/run",
-        f"--content={tmp_path}/content",
-        f"--style={tmp_path}/style",
+        f"--profile={path}",
+        f"--cache={base}/cache",
+        f"--run={base}/run",
+        f"--content={base}/content",
+        f"--style={base}/style",
         "--device=cpu",
     ]
-    environment = os.environ | {"HYPERNST_WEIGHTS": str(tmp_path / "weights")}
-    for stage in ("align", "latents", "masks", "aladin-codes", "shards", "train", "eval"):
-        start, said = time.monotonic(), tmp_path / f"{stage}.log"
+    environment = os.environ | {"HYPERNST_WEIGHTS": str(base / "weights")}
+    for stage in stages:
+        start, said = time.monotonic(), base / f"{stage.split()[0]}.log"
         with said.open("w") as out:
             running = subprocess.Popen(
-                [sys.executable, "-m", "stages.cli.main", stage, *words],
+                [sys.executable, "-m", "stages.cli.main", *stage.split(), *words],
                 cwd=ROOT,
                 env=environment,
                 stdout=out,
@@ -148,8 +162,18 @@ def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
             )
             _, status, usage = os.wait4(running.pid, 0)
         seconds, peak = time.monotonic() - start, usage.ru_maxrss / 1e6
-        print(f"paper{size} {stage}: {seconds:.0f} s, of them {usage.ru_utime:.0f} s computing; peak {peak:.1f} GB")
+        print(f"{path.stem} {stage}: {seconds:.0f} s, of them {usage.ru_utime:.0f} s computing; peak {peak:.1f} GB")
         assert status == 0, said.read_text()
+
+
+PREPARED = ("align", "latents", "masks", "aladin-codes", "shards")
+
+
+@pytest.mark.parametrize("size", [256, 1024])
+def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
+    path = short(tmp_path, size, 3)
+    portraits(tmp_path)
+    run_stages(tmp_path, path, (*PREPARED, "train", "eval --all"))
     with h5py.File(tmp_path / "cache" / "content" / "latents.h5") as file:
         assert file["latent"].shape == (2, NUM_WS[size], 512)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -157,3 +181,23 @@ def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
     assert {"l2", "lpips"} <= log[0].keys() and {"adversarial", "discriminator", "l2"} <= log[-1].keys()
     results = json.loads(next((tmp_path / "eval").rglob("results.json")).read_text())["methods"]["hypernst"]
     assert results["pairs"] == 2 and all(value == value for value in results.values())
+
+
+@pytest.mark.parametrize("size", [256, 1024])
+def test_thirty_steps_of_each_phase_learn(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On eight portraits of drawn weights: the loss falls, and a swap of styles changes the picture. Takes hours."""
+    path, steps = short(tmp_path, size, 30), 30
+    portraits(tmp_path, [f"{name}/{i}" for i in range(4) for name in ("content", "style")])
+    run_stages(tmp_path, path, (*PREPARED, "train"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [row["l2"] + 0.8 * row["lpips"] for row in rows[:steps]]
+    first, last = (sum(part) / 8 for part in (losses[:8], losses[-8:]))
+    monkeypatch.setenv("HYPERNST_WEIGHTS", str(tmp_path / "weights"))
+    ctx = Context(profile.load(path), cache=tmp_path / "cache", run=tmp_path / "run")
+    content, *others = (
+        Samples(ctx.shards, name, "train")[i] for name, i in (("content", 0), ("style", 0), ("style", 1))
+    )
+    stylist = Stylist(ctx)
+    one, two = (stylist.render(from_sample(content), other["codes"]).astype(float) for other in others)
+    print(f"paper{size}: loss {first:.3f} to {last:.3f}; two styles differ by {np.abs(one - two).mean():.2f} of 255")
+    assert last < first and np.abs(one - two).mean() > 0.2

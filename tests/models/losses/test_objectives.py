@@ -143,6 +143,22 @@ def test_without_a_common_region_no_patch_is_compared(term: RegionStyleLoss, reg
     assert [set(terms) for _, terms in judge.penalties(style, groups, 16)] == [{"r1"}]
 
 
+@pytest.mark.parametrize("scale", [0.5, 1, 2])
+def test_patches_lie_in_their_region_whatever_the_images_size(scale: float) -> None:
+    """The map has another resolution than the image where the generator does not give 256 px."""
+    data, side = batch(0), int(SIDE * scale)
+    shown = data.region[:, None].float().repeat(1, 3, 1, 1)
+    image = F.interpolate(shown, (side, side), mode="nearest")
+    scaled = Batch(image, data.latent, data.region, data.codes)
+    objective = stylization(LossWeights(0, 1.0, 0, 0, 0, 0), None)
+    objective.patch = 8
+    groups = objective.sample_patch_groups(scaled, scaled, np.random.default_rng(0))
+    cut = region_patches.crops(image, groups.sample, groups.fake)
+    assert cut.shape[-1] == 8 and len(groups) == 3
+    for region, patches in zip(groups.region, cut, strict=True):
+        assert float((patches == float(region)).float().mean()) > 0.6
+
+
 def test_auxiliary_terms_alone_need_no_discriminators(term: RegionStyleLoss) -> None:
     judge = stylization(LossWeights(0, 0, 0, 0, 1.0, 1.0), term)
     content, style = batch(2), batch(3)

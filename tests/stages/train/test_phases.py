@@ -1,0 +1,103 @@
+"""How phases begin: rates, discriminators that learn alone, imported ones, and what the style can move by then."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.discriminators.image import ImageDiscriminator
+from models.discriminators.patch import PatchDiscriminator
+from models.hypernetworks import hypernetwork
+from pipeline.errors import UserError
+from pipeline.shards.indexed import Samples
+from pipeline.training import checkpoint, loop
+from stages.loaders import generator as generators
+from stages.loaders import hypernetwork as hypernetworks
+from stages.train import run as train
+from stages.train.state import build, enter_phase
+from tests.support import small_run
+
+pytestmark = pytest.mark.weights  # LPIPS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> Iterator[None]:
+    with small_run.installed():
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("phases")
+    small_run.write_shards(small_run.context(base, ""))
+    return base
+
+
+def test_discriminators_learn_alone_when_stylisation_begins(base: Path) -> None:
+    ctx = small_run.context(base, "alone", warm_up=2, discriminators_first=2, stylization_steps=4)
+    train.run(ctx, shipped=False)
+    rows = loop.rows(ctx.run)
+    assert [{"adversarial", "l2"} & row.keys() for row in rows[2:4]] == [set(), set()]
+    assert all("discriminator" in row for row in rows[2:]) and "adversarial" in rows[4]
+    net = build(ctx, generators.generator(ctx))
+    rates = []
+    for net.step in range(6):
+        enter_phase(net, ctx.profile.train)
+        rates.append([optimiser.param_groups[0]["lr"] for optimiser in (net.optimiser, net.discriminator_optimiser)])
+    shares = [[rate / full for rate, full in zip(row, rates[-1], strict=True)] for row in rates[2:]]
+    assert shares == [[0.5, 0.5], [0.5, 1], [0.5, 1], [1, 1]]
+
+
+def test_discriminators_may_be_imported(base: Path, tmp_path: Path) -> None:
+    patch, image = PatchDiscriminator(width=0.05), ImageDiscriminator(256, base=512, top=16)
+    for net, name in ((patch, "patch"), (image, "image")):
+        checkpoint.save(tmp_path / f"{name}.safetensors", net.state_dict(), {})
+    names = {f"{n}_discriminator": str(tmp_path / f"{n}.safetensors") for n in ("patch", "image")}
+    ctx = small_run.context(base, "imported", **names)
+    state = build(ctx, generators.generator(ctx))
+    for net, started in ((patch, state.patch_discriminator), (image, state.image_discriminator)):
+        assert all(torch.equal(t, started.state_dict()[n]) for n, t in net.state_dict().items())
+        assert all(p.requires_grad for p in started.parameters())
+    with pytest.raises(UserError, match=r"train\.patch_discriminator: .* judges images of 32 px; expected 64 px"):
+        build(small_run.context(base, "imported", patch=64, **names), generators.generator(ctx))
+
+
+def test_moments_of_what_stylisation_freezes_are_not_kept(base: Path) -> None:
+    ctx = small_run.context(base, "moments")
+    moments = []
+    for steps in (2, 3):
+        train.run(ctx, shipped=False, steps=steps)
+        tensors = checkpoint.load(ctx.run / "checkpoint.safetensors")[0]
+        moments.append({name for name in tensors if name.startswith("adam.")})
+    net = build(ctx, generators.generator(ctx))
+    net.phase, net.step = "stylize", 3
+    enter_phase(net, ctx.profile.train)
+    trained = sum(p.requires_grad for p in net.hyper.parameters())
+    assert len(moments[1]) == 3 * trained < len(moments[0])  # step, and two moments
+
+
+@pytest.mark.parametrize("heads", ["hyperstyle", "separable"])
+def test_swapped_codes_move_the_picture_before_stylisation(
+    tmp_path: Path, heads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In HyperStyle's form and in the portable one, after reconstruction alone, the style has a way in."""
+    if heads == "hyperstyle":
+        monkeypatch.setattr(generators, "generator", small_run.stylegan2)
+    few = {"reconstruction_steps": 3, "batch": 1, "refinement_iterations": 1, "learning_rate": 1e-3, "ema": 0.0}
+    ctx = small_run.context(tmp_path, heads, heads=heads, **few)
+    small_run.write_shards(ctx, count=1)
+    train.run(ctx, shipped=False, steps=3)
+    net = generators.generator(ctx)
+    hyper = hypernetworks.trained_hypernetwork(ctx, net.layer_table())
+    content, style = (Samples(ctx.shards, name, "train")[0] for name in ("content", "style"))
+    x, w, own, region, other = (
+        torch.from_numpy(a)[None]
+        for a in (content["image"], content["latent"], content["codes"], content["region"], style["codes"])
+    )
+    x = x.permute(0, 3, 1, 2) / 127.5 - 1
+    one, two = (hypernetwork.render(hyper, net, x, w, codes, region, 1) for codes in (own, other))
+    moved, learnt = (one - two).abs().mean(), (one - net(w).clamp(-1, 1)).abs().mean()
+    assert learnt > 1e-3 and moved > 0.01 * learnt, (float(moved), float(learnt))
+    if heads == "hyperstyle":
+        assert float(hyper.net.bn1.running_var.std()) > 0 and hyper.project is not None
