@@ -32,15 +32,18 @@ from pipeline.progress import EVERY, say
 from pipeline.training.board import Board
 from pipeline.training.distributed import ALONE, ProcessGroup
 from pipeline.training.state import State
+from pipeline.training.writer import Writer
 
-SAVE_EVERY = 50  # steps
+SAVE_EVERY: int | None = None  # steps; None: by time alone
+SAVE_MINUTES = 15.0
 SKIPS = 100  # a run stops after this many steps in a row that are not finite
 
 
 class Loop:
     """The steps from `step` to `total`, unless `minutes` of this call are over or a signal asks to stop.
 
-    The main process calls `save(step)` every `save_every` steps and at the end. Pass the losses of each step to `tell`.
+    The main process calls `save(step)` every SAVE_MINUTES, every `save_every` steps if given, and at the end. Before
+    the folder is released it calls `wait()`, for what is still being written. Pass the losses of each step to `tell`.
     `images` is the number of images per step. `spent` is the number of seconds of earlier calls.
     Raises: UserError when another run holds the folder, when a signal stopped the run (after saving), or when SKIPS
         steps in a row were not finite.
@@ -57,7 +60,8 @@ class Loop:
         minutes: float | None = None,
         images: int = 1,
         spent: float = 0.0,
-        save_every: int = SAVE_EVERY,
+        save_every: int | None = SAVE_EVERY,
+        wait: Callable[[], None] = lambda: None,
         process_group: ProcessGroup = ALONE,
     ) -> None:
         self.name, self.folder, self.total, self.step, self.images, self.process_group = (
@@ -68,30 +72,34 @@ class Loop:
             images,
             process_group,
         )
-        self._save, self._every, self._spent = save, save_every, spent
+        self._save, self._every, self._spent, self._wait = save, save_every, spent, wait
         self._minutes, self._asked, self._in_a_row = minutes, False, 0
 
     @classmethod
     def of(
         cls, name: str, state: State, total: int, *, saved: Callable[[int], None] = lambda _: None, **options: Any
     ) -> "Loop":
-        """A loop that goes on from `state` and saves it in its folder; after each save it calls `saved(step)`.
+        """A loop that goes on from `state` and saves it in its folder; with each save it calls `saved(step)`.
 
-        The other `options` are those of a Loop.
+        The state is copied, and written beside the training if there is memory for the copy. The other `options` are
+        those of a Loop.
         """
+        writer = Writer(name)
 
         def save(step: int) -> None:
-            state.save(step, loop.seconds)
+            writer.save(state, step, loop.seconds)
             saved(step)
 
-        loop = cls(name, state.path.parent, total, save=save, step=state.step, spent=state.seconds, **options)
+        folder = state.path.parent
+        loop = cls(name, folder, total, save=save, wait=writer.wait, step=state.step, spent=state.seconds, **options)
         return loop
 
     def __enter__(self) -> "Loop":
-        self._start = self._printed = time.monotonic()
+        self._start = self._printed = self._saved = time.monotonic()
         with ExitStack() as opened:
             if self.process_group.is_main:
                 opened.enter_context(lock(self.folder, self.name, nested=True))
+                opened.callback(self._wait)
                 _trim(self.folder / "log.jsonl", self.step)
                 self._log = opened.enter_context(LineLog(self.folder / "log.jsonl"))
                 self._board = opened.enter_context(Board(self.folder / "tensorboard", self.step))
@@ -126,7 +134,8 @@ class Loop:
         while self.step < self.total and not self._over():
             yield self.step
             self.step += 1
-            if self.step % self._every == 0:
+            by_steps = self._every is not None and self.step % self._every == 0
+            if by_steps or time.monotonic() - self._saved > 60 * SAVE_MINUTES:
                 self.save()
 
     @property
@@ -138,6 +147,7 @@ class Loop:
         """Save now, in the main process."""
         if self.process_group.is_main:
             self._save(self.step)
+        self._saved = time.monotonic()
 
     def tell(self, terms: Mapping[str, float], **more: Any) -> None:
         """Log the current step; TensorBoard shows `terms` as curves, `more` goes to log.jsonl only."""

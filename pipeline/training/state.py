@@ -64,13 +64,17 @@ class State:
 
         Raises: UserError as `checkpoint.save`.
         """
+        checkpoint.save(self.path, *self.content(step, seconds))
+
+    def content(self, step: int, seconds: float) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The tensors, as they are in use, and the meta to be written; `seconds` is the time of the run so far."""
         self.step, self.seconds = step, seconds
         tensors = {f"{prefix}.{n}": t for prefix, net in self.nets.items() for n, t in net.state_dict().items()}
         for prefix, optimiser in self.optimisers.items():
             tensors |= checkpoint.optimiser_tensors(optimiser, prefix)
         meta = {"step": step, "seconds": round(seconds, 1), "recipe": dict(self.recipe)}
         meta |= {"settings": dict(self.settings), "extra": self.extra}
-        checkpoint.save(self.path, tensors, meta)
+        return tensors, meta
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

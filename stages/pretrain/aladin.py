@@ -32,7 +32,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
-from pipeline.training.loop import Loop, holding
+from pipeline.training.loop import SAVE_EVERY, Loop, holding
 from pipeline.training.state import State, advance
 from stages.evaluate.retrieval import retrieval, same_group, top1
 from stages.pretrain.aladin_crops import CROPS, Work, collect, gather, pooled, trunk
@@ -53,7 +53,6 @@ AUXILIARY = 10.0  # weight of the auxiliary task beside the contrast
 DECAY = 0.05
 DROP = 0.2
 TEMPERATURE = 0.04
-SAVE_EVERY = 200
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from pipeline.training.distributed import init_distributed
-from pipeline.training.loop import Loop, lock_run
+from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as generators
@@ -35,7 +35,6 @@ from stages.loaders import identity as identities
 from stages.loaders import inversion as inversions
 
 NAME = "train-inverter"
-SAVE_EVERY = 500
 SIDE = 256  # px that the encoder reads
 CHUNK = 4  # images that go through the networks at once
 RATE, DISCRIMINATOR_RATE = 1e-4, 2e-5

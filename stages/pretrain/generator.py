@@ -24,7 +24,7 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from pipeline.training.distributed import init_distributed
-from pipeline.training.loop import Loop, lock_run
+from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as generators
@@ -33,7 +33,6 @@ from stages.pretrain.generator_kinds import KINDS, Kind
 from stages.weights_import import identify
 
 NAME = "finetune-generator"
-SAVE_EVERY = 200
 CHUNK = 4  # images that go through the networks at once
 MIXING = 0.9  # share of the latents that mix two faces
 PENALTY, PENALTY_EVERY = 10.0, 16

@@ -30,7 +30,7 @@ from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.distributed import init_distributed
-from pipeline.training.loop import Loop, lock_run
+from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
@@ -41,7 +41,6 @@ from stages.pretrain import latent_metric
 
 NAME = "train-inverter"
 OUTPUT = Path("weights/portable/inverter.safetensors")
-SAVE_EVERY = 100
 LPIPS_WEIGHT, LATENT_WEIGHT, OFFSET_WEIGHT = 0.8, 0.5, 0.02
 RATE, WARM_UP = 5e-4, 50
 DRAWN, REAL = 2, 4  # faces a step

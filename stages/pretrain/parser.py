@@ -23,7 +23,7 @@ from pipeline.context import Context
 from pipeline.files import new_array
 from pipeline.locks import lock
 from pipeline.training import checkpoint
-from pipeline.training.loop import Loop, holding
+from pipeline.training.loop import SAVE_EVERY, Loop, holding
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.evaluate.parsing import measure
@@ -36,7 +36,6 @@ BATCH = 8
 COPIES, PLAIN = 0.25, 0.5  # share of AdaIN copies, and of photos that are warped but not repainted
 RATE = 1e-4  # low: the network can already parse photos
 EMA, WARM_UP = 0.99, 50
-SAVE_EVERY = 50
 
 
 @dataclass(frozen=True)
