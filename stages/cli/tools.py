@@ -67,7 +67,7 @@ def explain(stage: str | None, names: bool, no_face: "NoFace | None", as_json: b
 
     ctx = align.with_no_face(context(settings, resolve=False), no_face)
     if names:
-        finish(" ".join(chain.unfinished(ctx)))
+        show(chain.unfinished(ctx), " ".join, as_json)
     else:
         show(tool.explain(stage, ctx), tool.report, as_json)
 
@@ -98,16 +98,21 @@ def weights(
 ) -> None:
     """List, fetch, check or import weights.
 
-    list: their state and terms; fetch or check NAMES (all that the profile needs); import FILE.
+    list: the state and terms of NAMES, or of all; fetch or check NAMES (all that the profile needs); import FILE.
     """
     from pipeline import weights as store
     from stages.tools import weights as tool
 
+    if action != "import" and (kept_as or part or replace):
+        raise click.UsageError("--as, --part and --replace go with import")
+    if action != "list" and as_json:
+        raise click.UsageError("--json goes with list")
     profile = context(settings, resolve=False).profile
     if action == "import":
         finish(tool.take_in(names, kept_as or "", replace=replace, kind=part))
     elif action == "list":
-        show(store.entries(), tool.table, as_json)
+        wanted = {store.find(name).name for name in names} or set(store.REGISTRY)
+        show([entry for entry in store.entries() if entry["name"] in wanted], tool.table, as_json)
     else:
         finish(tool.each(action, names, profile))
 

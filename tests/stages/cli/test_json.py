@@ -73,6 +73,7 @@ def test_verify_and_explain(ctx: Context) -> None:
     latents = next(row for row in steps if row["stage"] == "latents" and row["collection"] == "content")
     assert latents["inputs"] == COUNT and latents["cached"] + latents["to_compute"] == COUNT
     assert told("explain", "shards", *words)[0]["stage"] == "shards"
+    assert "shards" in told("explain", "--names", *words)
 
 
 def test_weights_and_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +87,9 @@ def test_weights_and_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "licence": weights.REGISTRY["hyperstyle-ffhq-1024"].licence,
     }  # fmt: skip
     assert entries["hypernet"]["state"] == "have" and Path(entries["hypernet"]["path"]).is_file()
+    assert [entry["name"] for entry in told("weights", "list", "yunet")] == ["yunet"]
     machine = told("doctor", "--profile", "tiny")
-    assert machine["weights"]["missing"]["yunet"] == "run `hypernst weights fetch yunet`"
+    assert machine["weights"]["missing"]["lpips-alex"] == "run `hypernst weights fetch lpips-alex`"
     assert machine["memory"]["total"] >= machine["memory"]["available"] > 0 and machine["device"]["cpu_cores"] >= 1
     assert machine["memory"]["enough"]["training"] == (machine["memory"]["training"] < machine["memory"]["total"])
 
