@@ -1,5 +1,6 @@
 """Images as files, arrays and tensors. Arrays are RGB u8 [H, W, 3]; tensors are float32 [N, 3, H, W] in [-1, 1]."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pipeline import ours
+from pipeline import hashing, ours
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+END = 1 << 15  # bytes of either end of a file by which it is recognised
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _HALF = cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB  # the first constant is the bare flag: "grey" has no bit
 
@@ -67,6 +69,13 @@ class Folder:
     def __len__(self) -> int:
         return len(self.files)
 
+    def identity(self) -> str:
+        """How many images there are and what they hold, in their order, whatever their names: `8 images 1f2e3d4c5b6a`.
+
+        Of a large file only both ends and the size count, as a data set may be larger than a day's reading.
+        """
+        return f"{len(self)} images {hashing.digest_all(map(_ends, self.files)).hex()[:12]}"
+
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[i] for i in range(len(self)))
 
@@ -75,6 +84,17 @@ class Folder:
             return decode(self.files[index].read_bytes(), self.size)
         except UserError as fault:
             raise UserError(f"{self.files[index]}: {fault}") from fault
+
+
+def _ends(path: Path) -> bytes:
+    """The size of a file and its first and last bytes."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        parts = [b"%d " % size]
+        for start in (0, max(END, size - END)):
+            file.seek(start)
+            parts.append(file.read(END))
+    return b"".join(parts)
 
 
 def to_tensor(rgb: np.ndarray) -> "Tensor":

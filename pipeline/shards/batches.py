@@ -26,27 +26,30 @@ class Batches(ABC):
 
     steps: int
     step: int = 0
-    identity: dict[str, int]  # settings that a loader must share to resume where this one stopped
+    identity: dict[str, int | str]  # settings that a loader must share to resume where this one stopped
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in self.loader():
-            self.step += 1
-            yield batch
+        try:
+            for batch in self.loader():
+                self.step += 1
+                yield batch
+        except UserError as error:  # DataLoader puts a worker's traceback in front
+            raise UserError(str(error).rpartition("UserError: ")[2], error.status) from None
 
     def epoch(self) -> Iterator[dict[str, Any]]:
         """The remaining batches of the current epoch."""
         return itertools.islice(iter(self), self.steps - self.step % self.steps)
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, int | str]:
         """The state for `restore`, as JSON values."""
         return {**self.identity, "step": self.step}
 
-    def restore(self, state: Mapping[str, int]) -> None:
+    def restore(self, state: Mapping[str, int | str]) -> None:
         """Continue after `state`. Raises: UserError(2) when it is from other samples or settings."""
         other = {k: v for k, v in state.items() if k != "step"}
         if other != self.identity:
             raise UserError(f"cannot resume: the data was {other}, now it is {self.identity}; start a new run", 2)
-        self.step = state["step"]
+        self.step = int(state["step"])
 
     @abstractmethod
     def loader(self) -> "DataLoader":

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 
 from pipeline import SCHEMA, __version__
 from pipeline.errors import UserError
-from pipeline.shards.store import Store
+from pipeline.hashing import digest
+from pipeline.shards.store import Span, Store
 from pipeline.sources.keys import KEY
 
 MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # the members of every sample, in this order
+HEAD = 2048  # bytes of an index in a store by which it is recognised
 BLOCK = 512  # bytes of a block of a tar
 NAME = re.compile(r"[0-9a-z_-]+\.tar")
 
@@ -32,6 +34,53 @@ class Shard:
     keys: list[str]
     offsets: list[int]
     sizes: list[list[int]]
+
+
+class Watch:
+    """Notices when the shards of a folder are packed again while a reader of them is open.
+
+    Packing removes index.json before it replaces a tar. So a tar that was opened before a successful `check` is of the
+    packing that the reader knows.
+    """
+
+    def __init__(self, folder: Path | Store) -> None:
+        self._folder = folder
+        self._size = len(folder.whole("index.json")) if isinstance(folder, Store) else 0
+        self._state, self._known = self._stat(), self._read()
+
+    def check(self) -> None:
+        """Raises: UserError when index.json is gone, or another one."""
+        state = self._stat()
+        if isinstance(self._folder, Store) or state != self._state:
+            if self._read() != self._known:
+                raise UserError(
+                    f"{self._folder}: its shards were packed again while they were read, and old and new samples are "
+                    "not mixed; run the same command again, once `hypernst shards` has ended"
+                )
+            self._state = state
+
+    def _stat(self) -> tuple[int, ...]:
+        try:
+            state = (self._folder / "index.json").stat() if isinstance(self._folder, Path) else None
+        except FileNotFoundError:
+            state = None
+        return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) if state else ()
+
+    def _read(self) -> bytes:
+        """The digest of the index; of one in a store only the beginning counts, which holds the provenance."""
+        if isinstance(self._folder, Store):
+            return digest(*self._folder.spans([Span("index.json", 0, min(HEAD, self._size), self._size)]))
+        try:
+            return digest((self._folder / "index.json").read_bytes())
+        except FileNotFoundError:
+            return b""
+
+
+def identity(shards: Iterable[Shard]) -> str:
+    """How many samples the shards hold, and which, by their content: `120 samples 1f2e3d4c5b6a`."""
+    listed = sorted(shards, key=lambda shard: shard.name)
+    content = digest(*(bytes.fromhex(shard.sha256) for shard in listed))
+    return f"{sum(shard.samples for shard in listed)} samples {content.hex()[:12]}"
 
 
 def read_index(folder: Path | Store) -> tuple[dict[str, Any], list[Shard]]:

@@ -32,13 +32,16 @@ class Samples:
     """The samples of one collection and split, by number; each process opens the files when it first needs them.
 
     `folder` may be the URL of a store. Files are read with pread, not mapped: when a file is cut meanwhile, this gives
-    an error and does not kill the process, and what was read does not count as the process's memory.
+    an error and does not kill the process, and what was read does not count as the process's memory. When the shards
+    are packed again meanwhile, reading stops at the next file to be opened.
     Raises: UserError when the index or a tar is missing or cut, or the collection has no such split.
     """
 
     def __init__(self, folder: Path | str, collection: str, split: str = "train") -> None:
         self.folder = Store(str(folder)) if is_url(folder) else Path(folder)
+        self._watch = shards.Watch(self.folder)
         self.provenance, listed = shards.read_index(self.folder)
+        self._watch.check()
         self.shards = [s for s in listed if (s.collection, s.split) == (collection, split)]
         self._ends = [*itertools.accumulate(s.samples for s in self.shards)]
         self._files: dict[int, FileIO] = {}
@@ -59,6 +62,10 @@ class Samples:
     def keys(self) -> list[str]:
         """All keys, in the order of the tars."""
         return [key for shard in self.shards for key in shard.keys]
+
+    def identity(self) -> str:
+        """See `index.identity`."""
+        return shards.identity(self.shards)
 
     def raw(self, number: int) -> tuple[str, dict[str, memoryview]]:
         """The key and the encoded members of a sample; the next call overwrites the members.
@@ -82,7 +89,9 @@ class Samples:
             yield from map(self.fields, numbers)
             return
         places = [self._place(number) for number in numbers]
-        for (n, i), data in zip(places, self.folder.spans(span(self.shards[n], i) for n, i in places), strict=True):
+        found = self.folder.spans(span(self.shards[n], i) for n, i in places)
+        self._watch.check()  # after reading, as above
+        for (n, i), data in zip(places, found, strict=True):
             key, members = self._members(n, i, data)
             yield fields(members, key)
 
@@ -123,6 +132,7 @@ class Samples:
             self._files.pop(next(iter(self._files))).close()  # the one that was opened first
         if n not in self._files:
             self._files[n] = (folder / self.shards[n].name).open("rb", buffering=0)
+            self._watch.check()  # after opening: what is open now is what the index lists
         return self._files[n].fileno()
 
 
@@ -150,7 +160,7 @@ class Loader(Batches):
         pin: bool = False,
     ) -> None:
         self.steps = steps(len(samples), batch, ranks, str(samples.folder))
-        self.identity = {"seed": seed, "batch": batch, "ranks": ranks, "samples": len(samples)}
+        self.identity = {"seed": seed, "batch": batch, "ranks": ranks, "data": samples.identity()}
         self._batches = _Numbered(samples, seed, self.steps, rank, ranks)
         self._workers, self._pin = workers, pin
 

@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +44,8 @@ class Loop:
 
     The main process calls `save(step)` every SAVE_MINUTES, every `save_every` steps if given, and at the end. Before
     the folder is released it calls `wait()`, for what is still being written. Pass the losses of each step to `tell`.
-    `images` is the number of images per step. `spent` is the number of seconds of earlier calls.
+    `images` is the number of images per step. `spent` is the number of seconds of earlier calls. `changed` are the
+    differences from these, a line each, which are said at the start.
     Raises: UserError when another run holds the folder, when a signal stopped the run (after saving), or when SKIPS
         steps in a row were not finite.
     """
@@ -63,6 +64,7 @@ class Loop:
         save_every: int | None = SAVE_EVERY,
         wait: Callable[[], None] = lambda: None,
         process_group: ProcessGroup = ALONE,
+        changed: Sequence[str] = (),
     ) -> None:
         self.name, self.folder, self.total, self.step, self.images, self.process_group = (
             name,
@@ -74,6 +76,7 @@ class Loop:
         )
         self._save, self._every, self._spent, self._wait = save, save_every, spent, wait
         self._minutes, self._asked, self._in_a_row = minutes, False, 0
+        self._changed = changed
 
     @classmethod
     def of(
@@ -90,8 +93,8 @@ class Loop:
             writer.save(state, step, loop.seconds)
             saved(step)
 
-        folder = state.path.parent
-        loop = cls(name, folder, total, save=save, wait=writer.wait, step=state.step, spent=state.seconds, **options)
+        own: dict[str, Any] = {"step": state.step, "spent": state.seconds, "changed": state.changed}
+        loop = cls(name, state.path.parent, total, save=save, wait=writer.wait, **own, **options)
         return loop
 
     def __enter__(self) -> "Loop":
@@ -100,6 +103,8 @@ class Loop:
             if self.process_group.is_main:
                 opened.enter_context(lock(self.folder, self.name, nested=True))
                 opened.callback(self._wait)
+                for line in self._changed:
+                    say(f"{self.name}: {line}; it resumes so: name another folder with --run to start anew")
                 _trim(self.folder / "log.jsonl", self.step)
                 self._log = opened.enter_context(LineLog(self.folder / "log.jsonl"))
                 self._board = opened.enter_context(Board(self.folder / "tensorboard", self.step))

@@ -1,5 +1,6 @@
 """The state of a training between two calls of its command, kept in one file; and the optimiser step."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,17 @@ from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from pipeline.training.distributed import ProcessGroup
 
+WAY_OUT = "name another folder with --run, or remove this one"
+
 
 @dataclass
 class State:
     """Networks and optimisers by the prefix of their tensors in the file `path`.
 
-    `recipe` holds the settings that must stay the same to resume. `settings` may change between two calls; `changed`
-    then says how. `extra` holds other values to keep, as JSON values. `seconds` is the time that the run has taken.
+    `recipe` holds what makes the result wrong if it changes within a run: the generator, the seed, what the latents and
+    codes were made with. `settings` may change between two calls: learning rates, or a data set that has grown; then
+    `changed` says so, a line each. Both are JSON values, files by the sha256 of their content.
+    `extra` holds other values to keep, as JSON values. `seconds` is the time that the run has taken.
     """
 
     path: Path
@@ -29,7 +34,7 @@ class State:
     extra: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
-    changed: str = ""
+    changed: tuple[str, ...] = ()
 
     def resume(self) -> bool:
         """Load the state from the file; return whether there is one.
@@ -39,19 +44,18 @@ class State:
         if not self.path.exists():
             return False
         tensors, meta = checkpoint.load(self.path)
-        way_out = "name another folder with --run, or remove this one"
-        if differ := _differences(meta["recipe"], self.recipe):
-            name, old, new = differ[0]
-            raise UserError(f"{self.path}: was started with {name} {old}, not {new}; {way_out}", 2)
-        settings = [d for d in _differences(meta.get("settings", {}), self.settings) if d[0] in self.settings]
-        self.changed = "; ".join(f"{name} was {old!r}, is {new!r}" for name, old, new in settings)
+        if not {"recipe", "step", "seconds"} <= meta.keys():
+            raise UserError(f"{self.path}: not the checkpoint of a training; move it elsewhere, or {WAY_OUT}", 2)
+        refuse_difference(self.path, meta["recipe"], self.recipe)
+        settings = differences(meta.get("settings", {}), self.settings)
+        self.changed = tuple(f"{name} was {old!r}, is {new!r}" for name, old, new in settings)
         for prefix, net in self.nets.items():
             tensors_of_net = {n.removeprefix(f"{prefix}."): t for n, t in tensors.items() if n.startswith(f"{prefix}.")}
             try:
                 net.load_state_dict(tensors_of_net)
             except RuntimeError as error:
-                change = f" ({self.changed})" if self.changed else ""
-                text = f"{self.path}: its networks were made with other settings than this profile's{change}; {way_out}"
+                change = f" ({'; '.join(self.changed)})" if self.changed else ""
+                text = f"{self.path}: its networks were made with other settings than this profile's{change}; {WAY_OUT}"
                 raise UserError(text, 2) from error
         for prefix, optimiser in self.optimisers.items():
             checkpoint.restore_optimiser(optimiser, tensors, prefix)
@@ -77,9 +81,23 @@ class State:
         return tensors, meta
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The name, old value and new value of each setting that differs, sorted by name."""
-    return [(name, old.get(name), new.get(name)) for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+def refuse_difference(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Compare the recipe that the run's file `path` was started with and the present one.
+
+    Raises: UserError(2) when a value differs; it names all of them.
+    """
+    differ = [f"{name} {was}, not {now}" for name, was, now in differences(old, new)]
+    if differ:
+        raise UserError(f"{path}: was started with {', with '.join(differ)}; {WAY_OUT}", 2)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The name, old value and new value of each setting that both have and that differs, sorted by name.
+
+    A file of an earlier version may lack some.
+    """
+    plain = json.loads(json.dumps(dict(new)))
+    return [(name, old[name], plain[name]) for name in sorted(old.keys() & plain) if old[name] != plain[name]]
 
 
 def advance(

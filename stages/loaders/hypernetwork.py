@@ -8,7 +8,8 @@ from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline import weights
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, state
+from stages.loaders import origins
 from stages.loaders.load import load
 
 
@@ -55,11 +56,18 @@ def start(ctx: Context, hyper: HyperNetwork) -> str:
 def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
     """The EMA weights of the run's checkpoint if there is one, else the profile's weights; frozen.
 
-    Raises: UserError when there are neither.
+    Raises: UserError when there are neither, or the run was trained with another generator than the profile's (2).
     """
     path, hyper = ctx.run / "checkpoint.safetensors", new_hypernetwork(ctx, table)
     if path.exists():
-        hyper.load_state_dict(checkpoint.load(path, "ema.")[0])
+        tensors, meta = checkpoint.load(path, "ema.")
+        for name, old, new in state.differences(meta.get("recipe", {}), origins.generator(ctx)):
+            raise UserError(
+                f"{path}: was trained with {name} {old}, profile {ctx.profile.name} has {new}; name the --profile that "
+                "it was trained with, or another --run",
+                2,
+            )
+        hyper.load_state_dict(tensors)
     elif ctx.profile.train.weights:
         start(ctx, hyper)
     else:

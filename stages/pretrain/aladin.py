@@ -10,7 +10,6 @@ inputs, so that what is saved has the published architecture.
 
 import json
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -27,7 +26,7 @@ from models.backbones.trunks import LAYOUTS, Trunk
 from models.encoders.aladin import STATISTICS, Aladin, ProjectionHead
 from models.losses.contrastive import multi_positive
 from models.regions import CODE_SIZE
-from pipeline import progress, weights
+from pipeline import hashing, progress, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
@@ -101,14 +100,13 @@ def run(
     held = np.array([is_held_out(w) for w in listed])
     train = [w for w, out in zip(listed, held, strict=True) if not out]
     recipe = {
-        "works": count,
         "seed": seed,
         "steps": steps,
         "vgg": weights.sha256("lpips-vgg"),
         "size": size,
-        "names": zlib.crc32("\n".join(w.name for w in listed).encode()),
     }
-    done, head = fit(ctx, folder, stats[~held], train, steps, minutes, recipe)
+    content = hashing.digest(json.dumps([[w.content, w.weight] for w in listed]).encode()).hex()[:12]
+    done, head = fit(ctx, folder, stats[~held], train, steps, minutes, recipe, {"data": f"{count} works {content}"})
     tensors = {f"proj_head.{k}": v.half() for k, v in head.state_dict().items()}
     meta = {
         "what": "ALADIN projection head on the statistics of LPIPS' VGG16 trunk (ReLU, ImageNet normalisation)",
@@ -131,7 +129,8 @@ def run(
 
 def is_held_out(work: Work) -> bool:
     """Whether the work is held out: a tenth of all works, sub-folders as a whole."""
-    return zlib.crc32((work.group if work.group.endswith("/") else work.name).encode()) % 10 == 0
+    named = work.group if work.group.endswith("/") else work.content
+    return hashing.seed_from(named.encode()) % 10 == 0
 
 
 def basis(rows: Tensor, size: int, seed: int) -> nn.Linear:
@@ -165,6 +164,7 @@ def fit(
     steps: int,
     minutes: float | None,
     recipe: dict[str, Any],
+    settings: dict[str, Any] | None = None,
 ) -> tuple[int, ProjectionHead]:
     """Train a head on statistics [N, CROPS, 8448] of the works; the steps done, and the head over 8448 inputs.
 
@@ -184,6 +184,7 @@ def fit(
             "decoder_adamw": torch.optim.AdamW(decoder.parameters(), DECODER_RATE, weight_decay=DECAY),
         },
         recipe,
+        settings or {},
     )
     if not state.resume():
         rows = torch.from_numpy(stats.reshape(-1, STATISTICS).astype(np.float32))

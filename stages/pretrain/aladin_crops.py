@@ -2,7 +2,6 @@
 
 import csv
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +31,14 @@ class Work:
     """One image to learn from. `weight` is how often it is sampled; upscaled images have less.
 
     `name` is its path below its collection; `group` names its style group: a sub-folder ("name/"), else itself.
+    `content` is the digest of its file, which decides its place in the order and its crops, whatever its name.
     """
 
     path: Path
     name: str
     group: str
     weight: float
+    content: str = ""
 
 
 def trunk() -> Trunk:
@@ -67,12 +68,13 @@ def gather(data: Path) -> list[Work]:
             side, name = native.get(path.name, SIDE), path.relative_to(folder).as_posix()
             if side >= NATIVE or folder.name == "content":
                 above = name.rpartition("/")[0] if folder.name == "style" else ""
-                works.append(Work(path, name, f"{above}/" if above else f"{folder.name}/{name}", min(1.0, side / SIDE)))
+                group, content = f"{above}/" if above else f"{folder.name}/{name}", hashing.digest(path.read_bytes())
+                works.append(Work(path, name, group, min(1.0, side / SIDE), content.hex()))
     if not any(work.path.is_relative_to(data / "style") for work in works):
         raise UserError(
             f"{data / 'style'}: holds no images to learn styles from; expected {', '.join(images.SUFFIXES)}", 2
         )
-    return sorted(works, key=lambda work: hashing.short_hash(work.name))
+    return sorted(works, key=lambda work: (work.content, work.name))
 
 
 def cut(rgb: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Tensor:
@@ -98,7 +100,7 @@ def collect(ctx: Context, folder: Path, works: Sequence[Work], size: int, count:
     They are computed once; an interrupted run resumes. Crops come from different cells of the image, so that two of
     them share the style but no pixel.
     """
-    recipe = json.dumps([[w.name for w in works], size, SIDE, CROPS, weights.sha256("lpips-vgg"), ctx.profile.seed])
+    recipe = json.dumps([[w.content for w in works], size, SIDE, CROPS, weights.sha256("lpips-vgg"), ctx.profile.seed])
     path = folder / f"statistics-{hashing.short_hash(recipe)}.npy"
     note = path.with_suffix(".done")
     shape = (len(works), CROPS, STATISTICS)
@@ -107,8 +109,9 @@ def collect(ctx: Context, folder: Path, works: Sequence[Work], size: int, count:
     if done < count:
         net = Aladin(trunk=trunk(), size=size).to(ctx.device)
         for i in tqdm(range(done, count), initial=done, total=count, unit="work", mininterval=5):
-            rng = np.random.default_rng([ctx.profile.seed, zlib.crc32(works[i].name.encode())])
-            crops = cut(images.decode(works[i].path.read_bytes(), SIDE), size, rng)
+            data = works[i].path.read_bytes()
+            rng = np.random.default_rng(hashing.seed_from(str(ctx.profile.seed).encode(), data))
+            crops = cut(images.decode(data, SIDE), size, rng)
             with torch.inference_mode():
                 stats[i] = net.statistics(crops.to(ctx.device)).half().cpu().numpy()
             if i % 50 == 49 or i == count - 1:

@@ -33,6 +33,7 @@ from pipeline.training.state import State, advance
 from stages.loaders import generator as generators
 from stages.loaders import identity as identities
 from stages.loaders import inversion as inversions
+from stages.loaders import origins
 
 NAME = "train-inverter"
 SIDE = 256  # px that the encoder reads
@@ -92,18 +93,14 @@ def run(
         if batch < (least := process_group.world_size):
             raise UserError(f"{NAME}: --batch is {batch}; expected at least {least}, one image per process", 2)
         setup, start = build_setup(ctx, batch, unlock)
-        recipe = {
-            "generator": weights.sha256(ctx.profile.generator.weights),
-            "batch": batch,
-            "unlock": unlock,
-            "seed": ctx.profile.seed,
-            "identity": ctx.profile.train.identity,
-        }
+        recipe = origins.generator(ctx) | origins.identity(ctx)
+        recipe |= {"batch": batch, "unlock": unlock, "seed": ctx.profile.seed}
         state = State(
             folder / "checkpoint.safetensors",
             {"net": setup.net, "discriminator": setup.discriminator},
             {"adam": setup.optimiser, "discriminator_adam": setup.discriminator_optimiser},
             recipe,
+            {"data": photos.identity()},
         )
         if not state.resume():
             if start != ctx.profile.inverter.weights:

@@ -28,6 +28,7 @@ from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as generators
+from stages.loaders import origins
 from stages.loaders.load import of_kind
 from stages.pretrain.generator_kinds import KINDS, Kind
 from stages.weights_import import identify
@@ -96,19 +97,16 @@ def run(
         if batch < (least := process_group.world_size):
             raise UserError(f"{NAME}: --batch is {batch}; expected at least {least}, one image per process", 2)
         setup = build_setup(ctx, kind, batch, discriminator, stay, mapping)
-        recipe = {
-            "generator": weights.sha256(ctx.profile.generator.weights),
-            "batch": batch,
-            "discriminator": discriminator,
-            "stay": stay,
-            "mapping": mapping,
-            "seed": ctx.profile.seed,
-        }
+        recipe = origins.generator(ctx) | {"batch": batch, "stay": stay, "mapping": mapping, "seed": ctx.profile.seed}
+        recipe |= {"discriminator_start": weights.sha256(discriminator) if discriminator else ""}
+        settings: dict[str, Any] = {name: folder.identity() for name, folder in photos.items()}
+        settings |= {"train.discriminator_learning_rate": ctx.profile.train.discriminator_learning_rate}
         state = State(
             folder / "checkpoint.safetensors",
             {"net": setup.net, "average": setup.ema, "discriminator": setup.discriminator},
             {"adam": setup.optimiser, "discriminator_adam": setup.discriminator_optimiser},
             recipe,
+            settings,
         )
         state.resume()
 

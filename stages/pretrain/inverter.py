@@ -35,6 +35,7 @@ from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance
 from stages.loaders import generator as networks
 from stages.loaders import identity as identities
+from stages.loaders import origins
 from stages.loaders.load import of_kind
 from stages.pretrain import e4e as train_e4e
 from stages.pretrain import latent_metric
@@ -90,14 +91,15 @@ def portable(
     photos = pictures.Folder(data, 256)
     with init_distributed(ctx) as (process_group, ctx), lock_run(folder, process_group, NAME):
         setup = build_setup(ctx, steps, refine, max(1, images // PROBED))
-        recipe = {
-            "generator": weights.sha256(ctx.profile.generator.weights),
-            "images": images,
-            "steps": steps,
-            "seed": ctx.profile.seed,
-            "identity": ctx.profile.train.identity,
-        }
-        state = State(folder / "checkpoint.safetensors", {"net": setup.net}, {"adam": setup.optimiser}, recipe)
+        recipe = origins.generator(ctx) | origins.identity(ctx)
+        recipe |= {"images": images, "steps": steps, "seed": ctx.profile.seed}
+        state = State(
+            folder / "checkpoint.safetensors",
+            {"net": setup.net},
+            {"adam": setup.optimiser},
+            recipe,
+            {"data": photos.identity()},
+        )
         if not refine:
             solve(setup, images)
         elif not state.resume() and process_group.is_main:

@@ -64,7 +64,7 @@ def run(
         head.load_state_dict({name: t.float() for name, t in weights.tensors(start).items()})
     optimiser, folder = _adam(head), ctx.run / NAME
     recipe = {
-        "generator": weights.sha256(ctx.profile.generator.weights),
+        "generator": weights.sha256(ctx.profile.generator.weights),  # at its full size, without a head
         "images": images,
         "steps": steps,
         "seed": ctx.profile.seed,

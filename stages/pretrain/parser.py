@@ -5,6 +5,7 @@ the photos are stylised after real artworks (AdaIN), and `parser_augment` change
 """
 
 import copy
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,12 @@ from models.parsing.teacher import start_from
 from models.regions import MAP_SIZE
 from pipeline import images, progress, weights
 from pipeline.context import Context
-from pipeline.files import new_array
+from pipeline.files import new_array, write_atomic
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.loop import SAVE_EVERY, Loop, holding
 from pipeline.training.prefetch import Prefetcher
-from pipeline.training.state import State, advance
+from pipeline.training.state import State, advance, refuse_difference
 from stages.evaluate.parsing import measure
 from stages.pretrain import parser_augment
 
@@ -94,7 +95,7 @@ def run(
     """
     folder = ctx.run / NAME
     with lock(folder, NAME, nested=True):
-        faces = prepare(ctx, folder / "data", data, copies)
+        faces, prepared = prepare(ctx, folder / "data", data, copies)
     setup = build_setup(ctx, faces, steps, shipped)
     recipe = {
         "photos": len(faces.photos),
@@ -102,7 +103,7 @@ def run(
         "steps": steps,
         "seed": ctx.profile.seed,
         "start": weights.sha256(ctx.profile.parser.weights if shipped else TEACHER),
-    }
+    } | prepared
     state = State(
         folder / "checkpoint.safetensors", {"net": setup.net, "ema": setup.ema}, {"adamw": setup.optimiser}, recipe
     )
@@ -168,14 +169,24 @@ def sample_batch(faces: Faces, seed: int, step: int) -> tuple[Tensor, Tensor]:
     return images.to_tensor(rgb), target / target.sum(1, keepdim=True).clamp(min=1)
 
 
-def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> Faces:
-    """Label and stylise the faces once, into .npy files of `folder`; resumes when it was interrupted."""
+def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> tuple[Faces, dict[str, Any]]:
+    """Label and stylise the faces once, into .npy files of `folder`; resumes when it was interrupted.
+
+    Returns what they were made from as well. Raises: UserError(2) when `folder` holds those of something else.
+    """
     files, styles = (images.Folder(data / name, MAP_SIZE, (".jpg",)) for name in ("content", "style"))
+    made: dict[str, Any] = {"content": files.identity(), "style": styles.identity() if copies else ""}
+    made |= {"copies": min(copies, len(files)), "seed": ctx.profile.seed, "teacher": weights.sha256(TEACHER)}
+    note = folder / "made.json"
+    if note.exists():
+        refuse_difference(note, json.loads(note.read_bytes()), made)
+    else:
+        write_atomic(note, json.dumps(made).encode())
     rng = np.random.default_rng(ctx.profile.seed)
     faces = _open(folder, len(files), min(copies, len(files)))
     _label(ctx, faces, files)
     _stylize(ctx, faces, styles, rng)
-    return faces
+    return faces, made
 
 
 def _label(ctx: Context, faces: Faces, files: images.Folder) -> None:

@@ -18,7 +18,7 @@ from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from stages.loaders import generator as generators
 from stages.preprocess import compatibility
 from stages.train import data, flips, memory, page, validate
-from stages.train.state import State, enter_phase, start
+from stages.train.state import State, build, enter_phase, start
 from stages.train.step import Step, schedule
 
 
@@ -62,7 +62,9 @@ def _train(
     content, style = (Samples(ctx.training_shards, name, "train") for name in ("content", "style"))
     compatibility.refuse_others(ctx, content.provenance, content.folder)
     generator = generators.generator(ctx)
-    state = start(ctx, generator, shipped, process_group, phase)
+    made = {name: value for name, value in content.provenance.items() if name in ("encoder", "latents")}
+    data_set = {"content": content.identity(), "style": style.identity()}
+    state = start(ctx, build(ctx, generator, made, data_set), generator, shipped, process_group, phase)
     if state.step >= total and not export:
         say(f"train: {state.step} steps in {ctx.run}; there is nothing left to do")
         return 0

@@ -1,10 +1,10 @@
 """The state of the hypernetwork's training: networks, optimisers, step and phase; how it is built and started."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
-from pipeline.progress import say
 from pipeline.shards.batches import collate
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint, state
 from pipeline.training.distributed import ProcessGroup
 from stages.loaders import discriminators as discriminator_loaders
 from stages.loaders import hypernetwork as hypernetworks
+from stages.loaders import origins
 from stages.train import data
 
 MEASURED, CHUNK = 64, 8  # images that a trunk's normalisation is measured on, and at once
@@ -101,8 +101,13 @@ def step_of(ctx: Context) -> int:
     return int(checkpoint.meta(path(ctx))["step"]) if path(ctx).exists() else 0
 
 
-def build(ctx: Context, generator: Generator) -> State:
-    """New networks and optimisers for the profile, on the device. The hypernetwork's deltas start at zero."""
+def build(
+    ctx: Context, generator: Generator, made: Mapping[str, Any] | None = None, data: Mapping[str, str] | None = None
+) -> State:
+    """New networks and optimisers for the profile, on the device. The hypernetwork's deltas start at zero.
+
+    `made` says what the samples' latents and codes were made with, `data` which samples there are.
+    """
     settings = ctx.profile.train
     torch.manual_seed(ctx.profile.seed)
     table = generator.layer_table()
@@ -122,25 +127,28 @@ def build(ctx: Context, generator: Generator) -> State:
             "adam": _adam(hyper.parameters(), settings.learning_rate, (0.9, 0.99), ctx.device),
             "discriminator_adam": _adam(discriminators, settings.discriminator_learning_rate, (0.0, 0.99), ctx.device),
         },
-        settings={f"train.{name}": value for name, value in asdict(settings).items() if name not in SILENT},
+        recipe=origins.generator(ctx) | {"seed": ctx.profile.seed} | dict(made or {}),
+        settings={f"train.{name}": value for name, value in asdict(settings).items() if name not in SILENT}
+        | dict(data or {}),
         extra={"phase": PHASES[0], "phase_start": 0, "skipped": 0},
     )
 
 
 def start(
-    ctx: Context, generator: Generator, shipped: bool, process_group: ProcessGroup, phase: str | None = None
+    ctx: Context,
+    state: State,
+    generator: Generator,
+    shipped: bool,
+    process_group: ProcessGroup,
+    phase: str | None = None,
 ) -> State:
-    """The run's checkpoint if there is one, else the shipped or random weights; the same in all processes.
+    """`state` with the run's checkpoint if there is one, else the shipped or random weights; the same in all processes.
 
     A new run starts in `phase`. Without it, it starts in stylisation if its weights are trained on styles.
     Raises: UserError when the checkpoint is another profile's.
     """
-    state, settings = build(ctx, generator), ctx.profile.train
-    if state.resume():
-        if state.changed:
-            say(f"train: resumes {path(ctx)} with changed settings: {state.changed}")
-    else:
-        if shipped and settings.weights:
+    if not state.resume():
+        if shipped and ctx.profile.train.weights:
             state.phase = hypernetworks.start(ctx, state.hyper)
         else:
             start_trunk(ctx, generator, state.hyper)

@@ -100,3 +100,18 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
         tmp_path / "bomb.png",
     )
     assert "or one of more than 40 million pixels; save it again, or smaller" in said and peak < 300
+
+
+def test_a_folder_is_known_by_what_its_images_hold(tmp_path: Path) -> None:
+    for name, seed in (("a.png", 0), ("b.png", 1)):
+        (tmp_path / name).write_bytes(images.encode(noise(seed, 200, 200)))
+    known = images.Folder(tmp_path, 8).identity()
+    assert known.startswith("2 images ")
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    (moved / "b.png").rename(moved / "c.png")
+    assert images.Folder(moved, 8).identity() == known
+    data = bytearray((moved / "a.png").read_bytes())
+    assert len(data) > 2 * images.END
+    for at in (0, len(data) - 1):
+        (moved / "a.png").write_bytes(data[:at] + b"!" + data[at + 1 :])
+        assert images.Folder(moved, 8).identity() != known

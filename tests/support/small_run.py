@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,11 +100,14 @@ def stylegan2(ctx: Context, *, full: bool = False) -> StyleGAN2:
         layers.CONSTANT = usual
 
 
-def write_shards(ctx: Context, count: int = 3, latent: float = 1.0) -> None:
-    """Write shards of `count` samples per collection: coloured blobs with random region maps and codes."""
+def write_shards(ctx: Context, count: int = 3, latent: float = 1.0, made: dict[str, Any] | None = None) -> None:
+    """Write shards of `count` samples per collection: coloured blobs with random region maps and codes.
+
+    `made` is the provenance in their index.
+    """
     groups = [(name, "train", list(_samples(name, count, latent))) for name in ("content", "style")]
     ctx.shards.mkdir(parents=True, exist_ok=True)
-    shards.write(ctx.shards, groups, 10**8, {})
+    shards.write(ctx.shards, groups, 10**8, made or {})
 
 
 def _samples(collection: str, count: int, latent: float) -> Iterator[tuple[str, shards.Sample]]:

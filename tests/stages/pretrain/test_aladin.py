@@ -120,7 +120,8 @@ def collected(count: int = 48, groups: int | None = None) -> tuple[np.ndarray, l
     style = (rng.standard_normal((groups or count, 1, 6)) @ rng.standard_normal((6, STATISTICS)))[group]
     nuisance = rng.standard_normal((count, aladin_crops.CROPS, 30)) @ rng.standard_normal((30, STATISTICS), np.float32)
     works = [
-        Work(Path(f"{i}.png"), f"{i}.png", f"g{g}/" if groups else f"style/{i}.png", 1.0) for i, g in enumerate(group)
+        Work(Path(f"{i}.png"), f"{i}.png", f"g{g}/" if groups else f"style/{i}.png", 1.0, str(i))
+        for i, g in enumerate(group)
     ]
     return np.abs(style + 1.5 * nuisance).astype(np.float16), works
 
@@ -184,6 +185,8 @@ def test_killed_in_mid_run_it_ends_the_same(tmp_path: Path, monkeypatch: pytest.
                 pretrainings.log(ctx.run / aladin.NAME),
             )
         )
+        recipe = checkpoint.load(ctx.run / aladin.NAME / "checkpoint.safetensors")[1]
+        assert recipe["settings"]["data"].startswith("64 works ")
         with pytest.raises(UserError, match="was started with steps 6, not 7"):
             run(steps=7)
     pretrainings.assert_same(found[0][0], found[1][0])

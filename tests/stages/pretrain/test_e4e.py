@@ -128,6 +128,8 @@ def test_killed_in_mid_run_it_ends_the_same(base: Path, monkeypatch: pytest.Monk
     assert ours == theirs and all(row["identity"] > 0 for row in ours)
     with pytest.raises(UserError, match=r"was started with identity 0.1, not 0.0"):
         train(plain, base)
+    known = checkpoint.load(ctx.run / "train-inverter" / "checkpoint.safetensors")[1]
+    assert known["settings"]["data"].startswith("4 images ") and len(known["recipe"]["generator"]) == 64
 
 
 def test_the_body_starts_from_arcface_with_statistics_of_whole_pictures(

@@ -1,6 +1,8 @@
 """Fine-tuning the generator: what trains and what stays, the published layouts, going on after a kill."""
 
 import dataclasses
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +41,8 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(ctx: Context, base: Path, **options: object) -> dict[str, torch.Tensor]:
-    given = {"steps": STEPS, "batch": 3} | options
-    assert finetune_generator.run(ctx, data=base / "data", **given) == 0  # type: ignore[arg-type]
+    given = {"steps": STEPS, "batch": 3, "data": base / "data"} | options
+    assert finetune_generator.run(ctx, **given) == 0  # type: ignore[arg-type]
     return pretrainings.saved(ctx.run / finetune_generator.NAME / "checkpoint.safetensors")
 
 
@@ -89,6 +91,33 @@ def test_killed_in_mid_run_it_ends_the_same(base: Path, monkeypatch: pytest.Monk
     assert ours == theirs and ours[0]["stay"] == 0 and ours[1]["stay"] > 0
     with pytest.raises(UserError, match=r"was started with stay 1.0, not 0.0; name another folder with --run"):
         train(ctx, base)
+
+
+def test_a_run_knows_its_generator_and_its_pictures_by_their_content(
+    base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ctx = pretrainings.stylegan2_context(base, "known", monkeypatch)
+    train(ctx, base, steps=0)
+    data = Path(shutil.copytree(base / "data", tmp_path / "moved"))
+    copied = shutil.copyfile(base / "stylegan2.safetensors", tmp_path / "copied.safetensors")
+
+    def named(place: Path) -> Context:
+        section = dataclasses.replace(ctx.profile.generator, weights=str(place))
+        return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, generator=section))
+
+    capsys.readouterr()
+    train(named(copied), base, data=data, steps=0)
+    assert "was" not in capsys.readouterr().err
+    pretrainings.write_pictures(data / "style", 1, 5)
+    train(ctx, base, data=data, steps=0)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and re.search(r"style was '3 images \w{12}', is '3 images \w{12}'; it resumes so: ", told[0])
+    other = pretrainings.saved(copied)
+    other["to_rgb1.bias"] += 1
+    checkpoint.save(copied, other, {})
+    with pytest.raises(UserError, match=r"was started with generator \w{64}, not \w{64}; name another folder") as fault:
+        train(named(copied), base, steps=0)
+    assert fault.value.status == 2
 
 
 def test_the_mapping_trains_when_asked_and_the_average_latent_follows(

@@ -63,6 +63,10 @@ def test_the_inverter_is_solved_then_trained_then_goes_on(
     state = tmp_path / "killed" / "train-inverter" / "checkpoint.safetensors"
     assert meta(state)["step"] == 2 and not (tmp_path / "killed.safetensors").exists()
     assert "unexplained variance" in capsys.readouterr().err
+    pretrainings.write_pictures(data, 1, 5)
+    parts = train("killed", steps=STEPS, minutes=1e-9)
+    assert "data was '2 images " in capsys.readouterr().err
+    pretrainings.write_pictures(data, 1)
     parts = train("killed", steps=STEPS)
     assert "unexplained variance" not in capsys.readouterr().err  # it is not solved again
     whole = train("whole", steps=STEPS)

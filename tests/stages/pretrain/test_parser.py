@@ -69,5 +69,8 @@ def test_other_settings_do_not_resume(data: Path, tmp_path: Path) -> None:
     parser.run(ctx, data=data, steps=1, copies=0, output=output)
     with pytest.raises(UserError, match="was started with steps 1, not 2"):
         parser.run(ctx, data=data, steps=2, copies=0, output=output)
+    (data / "content" / "1.jpg").write_bytes((data / "style" / "0.jpg").read_bytes())
+    with pytest.raises(UserError, match=r"data/made.json: was started with content 2 images \w{12}, not 2 images"):
+        parser.run(ctx, data=data, steps=1, copies=0, output=output)
     other = dataclasses.replace(ctx, run=tmp_path / "other")
     assert parser.run(other, data=data, steps=2, minutes=0, copies=0, output=output) == 0

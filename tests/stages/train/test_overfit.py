@@ -11,7 +11,7 @@ from stages.loaders import generator as generators
 from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
 from stages.train import run as train
 from stages.train import validate
-from stages.train.state import start
+from stages.train.state import build, start
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_two_portraits_and_two_styles_are_overfitted_in_300_steps(tmp_path: Path
     for stage in (samples, align, latents, masks, aladin_codes, shards):
         assert stage.run(ctx) == 0
     generator = generators.generator(ctx)
-    fresh = start(ctx, generator, False, train.ProcessGroup())
+    fresh = start(ctx, build(ctx, generator), generator, False, train.ProcessGroup())
     ctx.run.mkdir()
     validate.Grid(ctx, generator, fresh.ema).draw(0)
     train.run(ctx, shipped=False)
