@@ -32,7 +32,7 @@ COUNT, ROUNDS = 5000, 5
 def flat(stage: StageSpec, ctx: Context) -> Worker:
     """A worker whose rows are all the same."""
     image = images.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
-    other = {"bytes": image, "text": ""}
+    other = {"bytes": image, "text": "", "label": ""}
     row: Row = {name: other.get(c.dtype, np.zeros(c.shape)) for name, c in stage.columns.items()}
 
     def work(items: Sequence[Item]) -> list[Row]:

@@ -22,7 +22,7 @@ from pipeline.runner.spec import Item, StageSpec, Worker
 
 FEW, MANY = 1000, 20_000
 COLUMNS = {
-    "images": {"image": Column("bytes"), "path": Column("text"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
+    "images": {"image": Column("bytes"), "path": Column("label"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
     "latents": {"latent": Column("f4", (18, 64)), "lpips": Column("f4")},
     "masks": {"region": Column("u1", (32, 32)), "parse": Column("u1", (32, 32)), "coverage": Column("f4", (3,))},
     "aladin": {

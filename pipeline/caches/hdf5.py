@@ -14,12 +14,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.caches.schema import Column
+from pipeline.caches.schema import TEXT, VARYING, Column
 
 ROW = 1 << 24  # most bytes of a row, and of a chunk
 KEY = 88  # most bytes of a key
 GZIP, CHECKSUM = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32
-VARYING = ("bytes", "text")
 ANY = -1
 FIXED = {
     "key": Column(f"S{KEY}"),
@@ -107,7 +106,7 @@ def _inside(h5: h5py.File, name: str) -> h5py.Dataset:
 def _check_type(dataset: h5py.Dataset, column: Column | None) -> None:
     if column is None:
         raise ValueError("not a dataset of caches")
-    if column.dtype == "text":
+    if column.dtype in TEXT:
         fits = h5py.check_string_dtype(dataset.dtype) is not None and dataset.ndim == 1
     elif column.dtype == "bytes":
         fits = h5py.check_vlen_dtype(dataset.dtype) == np.uint8 and dataset.ndim == 1

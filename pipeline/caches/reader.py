@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.caches import hdf5
 from pipeline.caches.failures import cache_error, opening_error
-from pipeline.caches.schema import Row
+from pipeline.caches.schema import TEXT, Column, Row
 from pipeline.errors import UserError
 from pipeline.hashing import digest, digest_all
 
@@ -63,6 +63,11 @@ class Cache:
 
     def __exit__(self, *_: object) -> None:
         self.h5.close()
+
+    @property
+    def content(self) -> list[str]:
+        """The columns that a row's digest is of: all but labels."""
+        return content_columns(self.columns)
 
     def keys(self) -> list[str]:
         """All keys, in the order of the file."""
@@ -140,6 +145,7 @@ class Cache:
             raise UserError(f"{self.path}: no dataset {sorted(unknown)}; expected one of {sorted(self.columns)}")
         # Bytes have no checksum of their own: they are sound only if the whole row has its digest.
         with_digest = any(self.columns[name].dtype == "bytes" for name in columns)
+        read = [*dict.fromkeys([*columns, *self.content])] if with_digest else columns
         wanted = list(keys)
         unknown_keys = [key for key in wanted if key not in self._rows]
         if unknown_keys:
@@ -147,12 +153,12 @@ class Cache:
         rows: list[Row] = []
         digests: list[bytes] = []
         for _, start, stop in stretches([(0, self._rows[key]) for key in wanted]):
-            blocks = {name: self.block(name, start, stop) for name in (self.columns if with_digest else columns)}
+            blocks = {name: self.block(name, start, stop) for name in read}
             rows += [{name: block[i] for name, block in blocks.items()} for i in range(stop - start)]
             if with_digest:
                 digests += _digests(self._read("digest", slice(start, stop)))
         for key, row, expected in zip(wanted, rows, digests, strict=False):
-            if row_digest(row) != expected:
+            if row_digest({name: row[name] for name in self.content}) != expected:
                 raise cache_error(self.path, ValueError(f"key {key!r} does not have its digest"))
         return [{name: row[name] for name in columns} for row in rows]
 
@@ -162,7 +168,7 @@ class Cache:
         Raises: UserError when a checksum does not fit.
         """
         kind = self.columns[name].dtype
-        values = self._read(name, slice(start, stop), text=kind == "text")
+        values = self._read(name, slice(start, stop), text=kind in TEXT)
         return [v.tobytes() for v in values] if kind == "bytes" else values
 
     def filters(self, name: str) -> list[Any]:
@@ -224,8 +230,13 @@ def keys(path: Path) -> list[str]:
         return cache.keys()
 
 
+def content_columns(columns: Mapping[str, Column]) -> list[str]:
+    """The columns that a row's digest is of: all but labels."""
+    return [name for name, column in columns.items() if column.dtype != "label"]
+
+
 def row_digest(row: Mapping[str, Any]) -> bytes:
-    """The digest of a row's content, columns sorted by name."""
+    """The digest of a row's content without its labels, columns sorted by name."""
     return digest(*(part for name in sorted(row) for part in (name.encode(), _plain(row[name]))))
 
 
@@ -258,6 +269,11 @@ def stretches(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
         else:
             out.append((file, row, row + 1))
     return out
+
+
+def labels_digest(labels: Iterable[str]) -> str:
+    """The hex digest of a column of labels."""
+    return digest_all(label.encode() for label in labels).hex()
 
 
 def rejects_digest(rejects: Sequence[tuple[str, str, bytes]]) -> str:

@@ -8,7 +8,15 @@ Row = dict[str, Any]  # column name -> array, bytes or str
 
 @dataclass(frozen=True)
 class Column:
-    """One dataset: a numpy dtype with the shape of one row; or "bytes" or "text", of variable length per row."""
+    """One dataset: a numpy dtype with the shape of one row; or "bytes" or "text", of variable length per row.
+
+    A "label" is text that tells people where a row comes from. It is no part of the row's digest: when the user's file
+    gets another name, the row stays the same.
+    """
 
     dtype: str
     shape: tuple[int, ...] = ()
+
+
+TEXT = ("text", "label")
+VARYING = ("bytes", *TEXT)

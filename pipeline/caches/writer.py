@@ -12,8 +12,18 @@ import numpy as np
 
 from pipeline import SCHEMA
 from pipeline.caches.output import Output, new_file
-from pipeline.caches.reader import Cache, Entry, file_digest, filters, rejects_digest, row_digest, stretches
-from pipeline.caches.schema import Column, Row
+from pipeline.caches.reader import (
+    Cache,
+    Entry,
+    content_columns,
+    file_digest,
+    filters,
+    labels_digest,
+    rejects_digest,
+    row_digest,
+    stretches,
+)
+from pipeline.caches.schema import TEXT, VARYING, Column, Row
 from pipeline.files import replacing
 from pipeline.sources.keys import KEY_LENGTH
 
@@ -23,7 +33,6 @@ CHUNK = 1 << 16  # bytes of a chunk; larger rows have one chunk per row
 BLOCK = 1 << 21  # bytes copied at a time while compacting
 OVERHEAD = 1 << 14  # bytes that Python's objects add to a row, rounded up
 OPEN = 4  # most files open while compacting; HDF5 keeps a few MB of each
-_VARYING = ("bytes", "text")
 
 
 @dataclass
@@ -92,10 +101,13 @@ def write_part(
         _create(f, columns, len(batch.keys), parents, provenance)
         f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
         f["inputs"][:] = _undigest(batch.inputs, parents)
-        f["digest"][:] = _undigest([row_digest(r) for r in batch.rows])
+        content = content_columns(columns)
+        f["digest"][:] = _undigest([row_digest({name: r[name] for name in content}) for r in batch.rows])
         for name in columns:
             _put(f[name], 0, [r[name] for r in batch.rows])
             output.check()
+            if name not in content:
+                f[name].attrs["digest"] = np.bytes_(labels_digest(r[name] for r in batch.rows))
         _put_rejects(f, batch.rejects, parents)
     return part
 
@@ -107,8 +119,12 @@ def compact(
     columns: Mapping[str, Column],
     parents: int,
     provenance: dict,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `entries`, which are rows and rejects of `files`, to the cache file `path`, sorted by key."""
+    """Write `entries`, which are rows and rejects of `files`, to the cache file `path`, sorted by key.
+
+    `labels` are the new labels of renamed rows, by key.
+    """
     order = [key for key in sorted(entries) if entries[key].row >= 0]
     rejects = [(key, e.reason, e.inputs) for key, e in sorted(entries.items()) if e.row < 0]
     with (
@@ -128,12 +144,22 @@ def compact(
                 continue
             # Whole chunks at a time, so that the bytes do not depend on how the rows lay in the parts.
             chunk = f[name].chunks[0]
-            step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in _VARYING else 64
+            step = max(1, BLOCK // _row_bytes(column) // chunk) * chunk if column.dtype not in VARYING else 64
             for start in range(0, len(order), step):
                 places = [entries[key][:2] for key in order[start : start + step]]  # file, row
                 blocks = [opened[number].block(name, *rows) for number, *rows in stretches(places)]
                 _put(f[name], start, _joined(blocks))
                 output.check()
+            if column.dtype == "label":
+                _relabel(f[name], order, labels or {})
+
+
+def _relabel(dataset: h5py.Dataset, order: Sequence[str], labels: Mapping[str, str]) -> None:
+    """Write the labels of renamed rows, and the digest of all."""
+    for i, key in enumerate(order):
+        if key in labels:
+            dataset[i] = labels[key]
+    dataset.attrs["digest"] = np.bytes_(labels_digest(dataset.asstr()[:]))
 
 
 def _copy(
@@ -199,7 +225,7 @@ def _put_rejects(f: h5py.File, rejects: Sequence[tuple[str, str, bytes]], parent
 
 
 def _dataset(f: h5py.File, name: str, column: Column, rows: int) -> None:
-    kinds: dict[str, Any] = {"bytes": h5py.vlen_dtype(np.uint8), "text": h5py.string_dtype("utf-8")}
+    kinds: dict[str, Any] = {"bytes": h5py.vlen_dtype(np.uint8), **dict.fromkeys(TEXT, h5py.string_dtype("utf-8"))}
     size = _row_bytes(column)
     rows_per_chunk = 1024 if column.dtype in kinds else max(1, min(1024, CHUNK // size))
     # Label maps become about fifty times smaller; no other column here compresses well.
@@ -218,7 +244,7 @@ def _dataset(f: h5py.File, name: str, column: Column, rows: int) -> None:
 
 def _row_bytes(column: Column) -> int:
     """Bytes of a row; for bytes and text an estimate that keeps blocks small."""
-    if column.dtype in ("bytes", "text"):
+    if column.dtype in VARYING:
         return 1 << 17 if column.dtype == "bytes" else 128
     return max(1, np.dtype(column.dtype).itemsize * int(np.prod(column.shape)))
 

@@ -23,7 +23,10 @@ PASSES = 3  # a file may change during the run, or turn out to be a duplicate of
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of a stage on a collection: `inputs == cached + rejected`; `computed` of them in this run."""
+    """The result of a stage on a collection: `inputs == cached + rejected`; `computed` of them in this run.
+
+    `renamed` of them have another name than before and the same content.
+    """
 
     stage: str
     collection: str
@@ -31,11 +34,12 @@ class Summary:
     cached: int
     rejected: int
     computed: int
+    renamed: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.stage} {self.collection}: {self.inputs} inputs = {self.cached} cached + "
-            f"{self.rejected} rejected ({self.computed} computed now)"
+            f"{self.rejected} rejected ({self.computed} computed now{f', {self.renamed} renamed' * bool(self.renamed)})"
         )
 
     def status(self, max_rejects: int | None) -> int:
@@ -79,11 +83,12 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
                 stage.columns,
                 width(stage),
                 planning.provenance(stage, ctx, plan.inputs),
+                plan.renamed,
             )
         if not unwritable:
             _clear_parts(plan)
             plan.inputs.fingerprints.save()
-    summary = Summary(stage.name, collection, len(plan.wanted), plan.cached, plan.rejected, todo)
+    summary = Summary(stage.name, collection, len(plan.wanted), plan.cached, plan.rejected, todo, len(plan.renamed))
     say(str(summary))
     if left := str(plan.inputs.left):
         say(f"{stage.name} {collection}: {left}")

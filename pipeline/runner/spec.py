@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import SCHEMA
-from pipeline.caches.schema import Column, Row
+from pipeline.caches.schema import TEXT, Column, Row
 from pipeline.context import Context
 from pipeline.errors import UserError
 
@@ -88,7 +88,7 @@ class StageSpec:
         for name, column in self.columns.items():
             if column.dtype == "bytes":
                 out[name] = bytes(row[name])
-            elif column.dtype == "text":
+            elif column.dtype in TEXT:
                 out[name] = str(row[name])
             else:
                 value = np.asarray(row[name])

@@ -61,7 +61,9 @@ class Plan:
 
     `entries` are the valid rows and rejects; their `file` counts in `files`. `wanted` are the keys within the limit,
     `todo` those of them without an entry, `fresh` the number of these that were never computed. `stale` counts the
-    stale rows by cause. `dirty` means that the file must be rewritten.
+    stale rows by cause. `renamed` maps the keys whose rows another key had before to the user's path now ("" for a
+    stage with parents): the content is the same, so nothing is recomputed. `dirty` means that the file must be
+    rewritten.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Plan:
     wanted: list[str]
     todo: list[str]
     stale: Counter[str]
+    renamed: dict[str, str]
     fresh: int
     dirty: bool
 
@@ -101,16 +104,21 @@ def survey(
 
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
+    others: dict[str, Entry] = {}  # made by this recipe, but not of what their keys stand for now
     for provenance, file_entries in opened:
         recipe_change = change(provenance, stage)
         for key, entry in file_entries.items():
             cause = recipe_change
             if not recipe_change and inputs.input_digests.get(key) != entry.inputs:
                 cause = _input_cause(stage, key, entry, inputs)
+                others[key] = entry
             if not cause and not (retry and entry.row < 0):
                 entries[key] = entry
             causes[key] = cause
-    stale = Counter(cause for key, cause in causes.items() if cause and key not in entries)
+    renamed = _renamed(inputs, entries, others, retry)
+    entries |= {key: others[former] for key, former in renamed.items()}
+    known = entries.keys() | (set(renamed.values()) - inputs.input_digests.keys())
+    stale = Counter(cause for key, cause in causes.items() if cause and key not in known)
     wanted = list(itertools.islice(sorted(inputs.input_digests), ctx.limit))
     todo = [key for key in wanted if key not in entries and (only is None or key in only)]
     if not stage.parents:
@@ -119,10 +127,25 @@ def survey(
         len(files) != 1
         or files[0] != path
         or set(entries) != cached_keys
+        or bool(renamed)
         or any(change(provenance, stage) for provenance, _ in opened)
     )
     fresh = sum(key not in causes for key in todo)
-    return Plan(path, inputs, files, entries, wanted, todo, stale, fresh, dirty)
+    paths = {key: inputs.sources[key].path if key in inputs.sources else "" for key in renamed}
+    return Plan(path, inputs, files, entries, wanted, todo, stale, paths, fresh, dirty)
+
+
+def _renamed(inputs: Inputs, entries: dict[str, Entry], others: dict[str, Entry], retry: bool) -> dict[str, str]:
+    """For keys without an entry, a key among `others` with the very same inputs: a row depends on nothing else."""
+    by_inputs = {
+        entry.inputs: key
+        for key, entry in others.items()
+        if entry.inputs != UNREADABLE and not (retry and entry.row < 0)
+    }
+    if not by_inputs:
+        return {}
+    lacking = ((key, made) for key, made in inputs.input_digests.items() if made and key not in entries)
+    return {key: by_inputs[made] for key, made in lacking if made in by_inputs}
 
 
 def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
@@ -164,12 +187,20 @@ def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, Entry]]:
 
 
 def _sources(collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
-    """The user's files. Only those with a row or a reject are read here, and only if they look changed."""
-    fingerprints = Fingerprints(ctx.cache / collection / ".sources.json")
+    """The user's files. Only those with a row or a reject are read here, and only if they look changed.
+
+    Where rows have lost their files, new files of the same size are read as well: they may be these under other names.
+    """
+    fingerprints = Fingerprints(ctx.cache / collection / ".sources.json", ctx.source(collection))
     inputs = Inputs({}, {}, {}, fingerprints)
     sources = scan(ctx.source(collection), fingerprints, _outside(collection, ctx), inputs.left)
     reader = Reader()
-    changed = [s for s in sources if s.key in cached_keys and not s.problem and fingerprints.get(s) is None]
+    lost = fingerprints.sizes(cached_keys - {s.key for s in sources})
+    changed = [
+        s
+        for s in sources
+        if (s.key in cached_keys or s.size in lost or None in lost) and not s.problem and fingerprints.get(s) is None
+    ]
     reread = {s.key: fingerprints.read(s, reader) for s in sorted(changed, key=reading_order)}
     for source in sources:  # in order of key, so that the first of two equal files wins
         key = source.key

@@ -2,39 +2,51 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.files import write_atomic
 from pipeline.hashing import digest
 from pipeline.sources import archives
 from pipeline.sources.archives import Member
-from pipeline.sources.reader import UNREADABLE, Reader, Source
+from pipeline.sources.reader import UNREADABLE, Reader, Source, stamp_of
 
 
 class Fingerprints:
-    """The content digest of each source and the members of each archive, valid for one size and modification time."""
+    """The content digest of each source and the members of each archive.
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    They are valid for one folder and, file by file, for one size, inode and pair of times (of the content, and of any
+    change). Where one of these differs the file is read, and its content decides.
+    """
+
+    def __init__(self, path: Path | None, place: Path | None = None) -> None:
+        self._path, self._folder = path, str(place.resolve()) if place else ""
         self.news: dict[str, list] = {}  # digests added since the last save
         self._changed = False
         self._files: dict[str, list] = {}
         self._archives: dict[str, list] = {}
+        self._sizes: dict[str, int] = {}  # of the files as they were, in whatever folder
         try:
             saved = json.loads(path.read_bytes() if path else b"{}")
-            self._files, self._archives = saved["files"], saved["archives"]
-        except (OSError, ValueError, KeyError, TypeError):  # without saved digests all files are read
-            pass
+            self._sizes = {key: int(size) for key, (size, *_) in saved["files"].items()}
+            if saved["folder"] == self._folder:
+                self._files, self._archives = saved["files"], saved["archives"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass  # without saved digests all files are read
 
     def get(self, source: Source) -> bytes | None:
         """The saved digest, or None when the file looks changed since."""
-        size, mtime, content = self._files.get(source.key, (None, None, ""))
-        return bytes.fromhex(content) if (size, mtime) == (source.size, source.mtime_ns) else None
+        *state, content = self._files.get(source.key, ("",))
+        return bytes.fromhex(content) if state == [source.size, *source.stamp] else None
+
+    def sizes(self, keys: Iterable[str]) -> set[int | None]:
+        """The sizes that the files of these keys had, in any folder; None among them for one that is not known."""
+        return {self._sizes.get(key) for key in keys}
 
     def put(self, source: Source, data: bytes) -> bytes:
         """Store and return the digest of `data`, the bytes of `source`."""
         content = digest(data)
-        self.learn({source.key: [source.size, source.mtime_ns, content.hex()]})
+        self.learn({source.key: [source.size, *source.stamp, content.hex()]})
         return content
 
     def learn(self, news: dict[str, list]) -> None:
@@ -54,16 +66,17 @@ class Fingerprints:
 
     def archive(self, file: str, state: os.stat_result) -> list[Member]:
         """The members of an archive, listed again if it looks changed. Raises: as `archives.listing`."""
-        size, mtime, members = self._archives.get(file, (None, None, []))
-        if (size, mtime) != (state.st_size, state.st_mtime_ns):
+        now = [state.st_size, *stamp_of(state)]
+        *saved, members = self._archives.get(file, ([],))
+        if saved != now:
             members = archives.listing(file)
-            self._archives[file] = [state.st_size, state.st_mtime_ns, members]
+            self._archives[file] = [*now, members]
             self._changed = True
         return [Member(*member) for member in members]
 
     def save(self) -> None:
         """Write the digests to their file, beside the collection's caches."""
         if (self.news or self._changed) and self._path:
-            saved = {"files": self._files, "archives": self._archives}
+            saved = {"folder": self._folder, "files": self._files, "archives": self._archives}
             write_atomic(self._path, json.dumps(saved, sort_keys=True).encode())
             self.news, self._changed = {}, False

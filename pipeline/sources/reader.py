@@ -1,5 +1,6 @@
 """One image of the user, and how its bytes are read from a folder or an archive."""
 
+import os
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,8 @@ class Source(NamedTuple):
     """One image of the user: `path` is relative to the collection, for people.
 
     `file` is the file that holds it; `at` is its place there if that is an archive, else PLAIN. `size` is in bytes, -1
-    when it is not known. `problem` says why the image cannot be used, if that is known before it is read; "" if not.
+    when it is not known. `stamp` changes whenever the file may have: its times and its inode. `problem` says why the
+    image cannot be used, if that is known before it is read; "" if not.
     """
 
     key: str
@@ -23,8 +25,13 @@ class Source(NamedTuple):
     file: str
     at: int
     size: int
-    mtime_ns: int
+    stamp: tuple[int, ...]
     problem: str
+
+
+def stamp_of(state: os.stat_result) -> tuple[int, ...]:
+    """What tells that a file may have changed beside its size; nobody can set the second time back."""
+    return state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
 def reading_order(source: Source) -> tuple[str, int, str]:

@@ -16,7 +16,7 @@ from pipeline.sources.archives import BadArchiveError
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import key_of
 from pipeline.sources.kinds import Kind
-from pipeline.sources.reader import PLAIN, Source, too_large
+from pipeline.sources.reader import PLAIN, Source, stamp_of, too_large
 from pipeline.sources.walk import LeftOut, kind_of, walk
 
 
@@ -65,25 +65,25 @@ def scan(
 def _file(file: str, relative: str, kind: Kind, fingerprints: Fingerprints, left: LeftOut) -> list[Source]:
     """The source of an image file, or those of an archive; one with a problem when the file is not usable."""
 
-    def one(size: int, mtime_ns: int, problem: str = "") -> list[Source]:
-        return [Source(key_of(relative), _shown(relative), file, PLAIN, size, mtime_ns, problem)]
+    def one(size: int, stamp: tuple[int, ...], problem: str = "") -> list[Source]:
+        return [Source(key_of(relative), _shown(relative), file, PLAIN, size, stamp, problem)]
 
     try:
         state = os.stat(file)
     except OSError as error:  # such as a dangling link; it becomes a reject
-        return one(-1, 0, f"cannot be read: {error.strerror}")
+        return one(-1, (), f"cannot be read: {error.strerror}")
     if stat.S_ISDIR(state.st_mode):
-        return one(-1, 0, "folder cannot be read")
+        return one(-1, (), "folder cannot be read")
     if not stat.S_ISREG(state.st_mode):
-        return one(-1, 0, "not a plain file")
+        return one(-1, (), "not a plain file")
     if kind.kind == kinds.IMAGE or kind.problem:
-        return one(state.st_size, state.st_mtime_ns, kind.problem or too_large(state.st_size))
+        return one(state.st_size, stamp_of(state), kind.problem or too_large(state.st_size))
     try:
         return _members(file, relative, state, fingerprints, left)
     except BadArchiveError as error:
-        return one(state.st_size, state.st_mtime_ns, str(error))
+        return one(state.st_size, stamp_of(state), str(error))
     except OSError as error:
-        return one(-1, 0, f"cannot be read: {error.strerror}")
+        return one(-1, (), f"cannot be read: {error.strerror}")
 
 
 def _members(
@@ -106,7 +106,7 @@ def _members(
         if sample in mains and ("." in ending or sniffed):  # `7.region.png` beside `7.jpg`: another field of a sample
             problem = problem or f"a further field of the sample whose picture is {mains[sample]!r}"
         path, problem = f"{relative}/{name}" if relative else name, problem or kind.problem or too_large(size)
-        sources.append(Source(key_of(path), _shown(path), file, at, size, state.st_mtime_ns, problem))
+        sources.append(Source(key_of(path), _shown(path), file, at, size, stamp_of(state), problem))
     return sources
 
 

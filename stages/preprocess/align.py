@@ -51,7 +51,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         output="images",
         columns={
             "image": Column("bytes"),
-            "path": Column("text"),
+            "path": Column("label"),
             "note": Column("text"),
             "quad": Column("f4", (4, 2)),
             "score": Column("f4"),

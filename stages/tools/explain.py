@@ -52,6 +52,8 @@ def report(found: Sequence[Facts]) -> str:
             counts = f"{row['inputs']} inputs, {row['cached']} cached, {row['rejected']} rejected"
             lines.append(f"{head}: {counts}; {f'{n} to compute' if (n := row['to_compute']) else NOTHING}")
             lines += [f"  {count} rows stale: {cause}" for cause, count in row["stale"].items()]
+            if row["renamed"]:
+                lines.append(f"  {row['renamed']} rows renamed: the same content under another name, {NOTHING}")
             lines += [f"  {row['new']} keys new"] * bool(row["new"]) + [f"  {row['left']}"] * bool(row["left"])
         if first := row.get("first"):
             lines.append(f"  run {', '.join(first)} first: there is something to compute there as well")
@@ -85,6 +87,7 @@ def _steps(name: str, collection: str, ctx: Context) -> Iterator[Facts]:
                 "cached": plan.cached,
                 "rejected": plan.rejected,
                 "to_compute": len(plan.todo),
+                "renamed": len(plan.renamed),
                 "new": plan.fresh,
                 "stale": dict(sorted(plan.stale.items())),
                 "left": str(plan.inputs.left),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.caches.reader import Cache
+from pipeline.caches.schema import VARYING
 
 SCAN_BYTES = 1 << 21  # bytes of a dataset that are read for its range, in stretches evenly spread over it
 STRETCHES = 32
@@ -21,7 +22,7 @@ def spread_blocks(cache: Cache, name: str, full: bool) -> Iterator[Any]:
     """The rows of a column in blocks: all of them with `full`, else evenly spread stretches."""
     count = min(cache.length(name), len(cache))
     column = cache.columns[name]
-    row = 1 << 16 if column.dtype in ("bytes", "text") else np.dtype(column.dtype).itemsize * int(np.prod(column.shape))
+    row = 1 << 16 if column.dtype in VARYING else np.dtype(column.dtype).itemsize * int(np.prod(column.shape))
     step = max(1, (BLOCK if full else SCAN_BYTES // STRETCHES) // row)
     starts = range(0, count, step)
     if not full and len(starts) > STRETCHES:

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.files import read_error
 from pipeline.progress import say
 from pipeline.shards import index
+from pipeline.sources.keys import key_of
 
 ROWS = 64  # checked at once
 
@@ -123,8 +124,21 @@ def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
             key, digest = rows.get(i, ("", b""))
             if key and key not in broken and reader.row_digest(_row(cache, i)) != digest:
                 bad.setdefault("any (the row's digest differs)", []).append(key)
+    for name in [] if bad else (n for n in cache.columns if n not in cache.content):
+        bad |= _other_labels(cache, name)
     for name, which in bad.items():
         yield Problem(cache.path, f"dataset {name} is damaged at", which)
+    if not bad and cache.rows_digest() != reader.file_digest(entries):
+        yield Problem(cache.path, "its rows do not have the digest that all of them had together; they are recomputed")
+
+
+def _other_labels(cache: Cache, name: str) -> dict[str, list[str]]:
+    """The keys of rows whose labels were changed, under the dataset's name; {} when none was."""
+    labels, stored = cache.block(name, 0, len(cache)), cache.dataset(name).attrs.get("digest", b"")
+    if reader.labels_digest(labels).encode() == stored:
+        return {}
+    keys = cache.keys()
+    return {name: [key for key, label in zip(keys, labels, strict=True) if key_of(label) != key] or keys}
 
 
 def _check_parents(
@@ -221,4 +235,4 @@ def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:
 
 
 def _row(cache: Cache, i: int) -> dict:
-    return {name: cache.block(name, i, i + 1)[0] for name in cache.columns}
+    return {name: cache.block(name, i, i + 1)[0] for name in cache.content}

@@ -14,7 +14,7 @@ from pipeline.runner.spec import StageSpec, Worker
 from stages.preprocess import chain
 
 SPECS = {
-    "images": {"image": Column("bytes"), "path": Column("text"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
+    "images": {"image": Column("bytes"), "path": Column("label"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
     "latents": {"latent": Column("f4", (4, 16)), "lpips": Column("f4")},
     "masks": {"region": Column("u1", (32, 32)), "parse": Column("u1", (32, 32)), "coverage": Column("f4", (3,))},
     "aladin": {
@@ -88,7 +88,7 @@ def in_place_of_networks(step: StageSpec) -> StageSpec:
 
 def _flat(spec: StageSpec, ctx: Context) -> Worker:
     jpeg = images.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
-    plain = {"bytes": jpeg, "text": ""}
+    plain = {"bytes": jpeg, "text": "", "label": ""}
 
     def row(key: str) -> Row:
         level = zlib.crc32(key.encode()) % 3

@@ -53,7 +53,7 @@ READ = StageSpec(
     batch=3,
     params={"a": 1},
     weights={"net": "aa"},
-    columns={"image": Column("bytes"), "value": Column("f4"), "path": Column("text")},
+    columns={"image": Column("bytes"), "value": Column("f4"), "path": Column("label")},
 )
 SQUARE = StageSpec(
     name="square",

@@ -61,7 +61,7 @@ READ = StageSpec(
     batch=4,
     columns={
         "image": Column("bytes"),
-        "path": Column("text"),
+        "path": Column("label"),
         "code": Column("f4", (3, 256)),
         "map": Column("u1", (64, 64)),
     },
