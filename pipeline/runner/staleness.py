@@ -21,6 +21,7 @@ from pipeline.caches.reader import Cache, Entry
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.hashing import digest
+from pipeline.libraries import libraries
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import UNREADABLE, Reader, Source, reading_order
@@ -171,14 +172,30 @@ def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def change(provenance: dict[str, Any], stage: StageSpec) -> str:
-    """How the recipe of a file differs from that of the stage; "" if they are equal."""
+    """How the recipe of a file differs from that of the stage; "" if they are equal, weights taken by their content."""
     recipe = stage.recipe()
-    return difference({name: provenance.get(name) for name in recipe}, recipe)
+    former = {name: provenance.get(name) for name in recipe}
+    return "" if _nameless(former) == _nameless(recipe) else difference(former, recipe)
+
+
+def _nameless(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with the content of weights in place of their names."""
+    weights = recipe["weights"]
+    if not isinstance(weights, dict):
+        return recipe
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(inner) for name, inner in value.items()}
+        return weights.get(value, value) if isinstance(value, str) else value
+
+    return {**recipe, "params": plain(recipe["params"]), "weights": sorted(map(str, weights.values()))}
 
 
 def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]:
-    """The provenance that a cache file stores: how it was computed."""
-    return {**stage.recipe(), "parents": inputs.parents, "program": __version__, "profile": ctx.profile.name}
+    """The provenance that a cache file stores: how it was computed. Only the recipe in it is ever compared."""
+    more = {"program": __version__, "profile": ctx.profile.name, "libraries": libraries()}
+    return {**stage.recipe(), "parents": inputs.parents, **more}
 
 
 def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, Entry]]:

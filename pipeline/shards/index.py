@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import SCHEMA, __version__
+from pipeline import SCHEMA
 from pipeline.errors import UserError
 from pipeline.hashing import digest
 from pipeline.shards.store import Span, Store
@@ -18,6 +18,7 @@ from pipeline.sources.keys import KEY
 MEMBERS = ("jpg", "region.png", "latent.npy", "codes.npy", "json")  # the members of every sample, in this order
 HEAD = 2048  # bytes of an index in a store by which it is recognised
 BLOCK = 512  # bytes of a block of a tar
+TOLD = ("program", "profile", "libraries")  # of the provenance: recorded, not compared
 NAME = re.compile(r"[0-9a-z_-]+\.tar")
 
 
@@ -150,9 +151,19 @@ def _wrong(shard: Shard) -> str:
 def is_current(folder: Path, provenance: dict[str, Any]) -> bool:
     """Whether `folder` holds finished shards of exactly this provenance."""
     try:
-        return {**read_index(folder)[0], "program": __version__} == json.loads(json.dumps(provenance))
+        return same(read_index(folder)[0], provenance)
     except UserError:
         return False
+
+
+def same(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two provenances stand for the same shards: they may differ in what is only TOLD."""
+    return {**old, **told(new)} == json.loads(json.dumps(new))
+
+
+def told(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The part of a provenance that decides nothing in the shards."""
+    return {name: provenance.get(name) for name in TOLD}
 
 
 def members(shard: Shard, i: int) -> Iterator[tuple[str, int, int]]:

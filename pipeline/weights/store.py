@@ -205,10 +205,11 @@ def facts(name: str) -> dict[str, Any]:
 
 
 def sha256(name: str) -> str:
-    """The sha256 of the final file (or folder) as hex digits; hashed again only when a size or a time changed."""
+    """The sha256 of the final file (or folder) as hex digits; hashed again only when a size, time or inode changed."""
     place = path(name).resolve()
     contents = sorted(place.rglob("*")) if place.is_dir() else [place]
-    state = [[item.stat().st_size, item.stat().st_mtime_ns] for item in contents]
+    known = (item.stat() for item in contents)
+    state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in known]
     return _digest(place, json.dumps(state))
 
 

@@ -27,6 +27,17 @@ def is_seeded(ctx: Context) -> bool:
     )
 
 
+def inversion_is_seeded(ctx: Context) -> bool:
+    """Whether the seed decides latents: it draws the generator, the encoder, or the mean that the encoder starts from.
+
+    A published encoder without an average latent takes the generator's, or the mean of latents that are drawn.
+    """
+    files = [ctx.profile.inverter.weights, ctx.profile.generator.weights]
+    if not files[0] or is_seeded(ctx):
+        return True
+    return ctx.profile.generator.kind == "stylegan2" and not any("latent_avg" in weights.names(f) for f in files)
+
+
 def identity(ctx: Context) -> dict[str, Any]:
     """The identity loss: its weight, and the sha256 of its network; "" where the weight is 0."""
     settings = ctx.profile.train

@@ -56,7 +56,12 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
             "quad": Column("f4", (4, 2)),
             "score": Column("f4"),
         },
-        params=ctx.profile.section_dict("align") | {"no_face": no_face},
+        params={
+            "source_size": settings.source_size,
+            "detector": settings.detector,
+            "jpeg_quality": settings.jpeg_quality,
+            "no_face": no_face,
+        },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
         version=2,
         batch=4,

@@ -7,20 +7,25 @@ and the encoder's latent is enough.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline import weights
 from pipeline.caches.schema import Column, Row
 from pipeline.context import COLLECTIONS, Context
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
+from stages.loaders import origins
 from stages.preprocess.producers import PRODUCERS
 
 
 def spec(ctx: Context, collection: str = "content") -> StageSpec:
     """latents.h5: latent f32 [num_ws, 512] of the generator's W+, and the reconstruction's LPIPS-alex."""
     p = _settings(ctx, collection).profile
-    eyes = ("lpips-alex", "lpips-vgg") if p.inverter.steps else ("lpips-alex",)
-    names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head, *eyes))
+    portable = p.generator.kind == "mobilestylegan"  # other kinds have no output head, and encoders of one pass
+    steps = p.inverter.steps if portable else 0
+    eyes = ("lpips-alex", "lpips-vgg") if steps else ("lpips-alex",)
+    names = filter(None, (p.inverter.weights, p.generator.weights, p.generator.head if portable else "", *eyes))
+    inverter: dict[str, Any] = {"weights": p.inverter.weights}
     return StageSpec(
         name="latents",
         output="latents",
@@ -28,13 +33,14 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         producers=PRODUCERS,
         columns={"latent": Column("f4", (num_ws(ctx), 512)), "lpips": Column("f4")},
         params={
-            "inverter": {"weights": p.inverter.weights, "passes": p.inverter.iterations, "steps": p.inverter.steps},
-            "generator": p.section_dict("generator"),
+            "inverter": inverter | ({"passes": p.inverter.iterations, "steps": steps} if portable else {}),
+            "generator": p.section_dict("generator") | ({} if portable else {"head": ""}),
             "size": p.align.size,
-        },
+        }
+        | ({"seed": p.seed} if origins.inversion_is_seeded(ctx) else {}),
         weights={name: weights.sha256(name) for name in names},
         batch=4,
-        version=2 if p.inverter.steps else 1,  # 2: the optimisation compares the face as well, in the metric of W+
+        version=2 if steps else 1,  # 2: the optimisation compares the face as well, in the metric of W+
         open=lambda ctx: open_worker(_settings(ctx, collection)),
     )
 

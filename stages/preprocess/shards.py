@@ -13,6 +13,7 @@ from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import sweep
+from pipeline.libraries import libraries
 from pipeline.locks import lock, lock_if_writable
 from pipeline.progress import Progress, say
 from pipeline.shards import index, writer
@@ -59,7 +60,7 @@ def repack(ctx: Context, names: set[str]) -> None:
         if sound:
             provenance, listed = index.parse_index(path.read_bytes(), str(folder))
             wanted = json.loads(json.dumps(_survey(ctx, COLLECTIONS)[2]))
-            sound = {**provenance, "program": __version__} == wanted
+            sound = index.same(provenance, wanted)
         for shard in (s for s in listed if s.name in names) if sound else ():
             progress = Progress(f"shards {shard.name}", shard.samples)
             with ExitStack() as stack:
@@ -87,7 +88,7 @@ def plan(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> tuple[int,
     if index.is_current(ctx.shards, wanted):
         return count, ""
     try:
-        return count, difference({**index.read_index(ctx.shards)[0], "program": __version__}, wanted)
+        return count, difference({**index.read_index(ctx.shards)[0], **index.told(wanted)}, wanted)
     except UserError as fault:
         return count, str(fault)
 
@@ -139,6 +140,7 @@ def _provenance(ctx: Context, parents: dict[str, str], keys: dict[str, list[str]
         "samples": {name: len(k) for name, k in keys.items()},
         "program": __version__,
         "profile": ctx.profile.name,
+        "libraries": libraries(),
     }
 
 
