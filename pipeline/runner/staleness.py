@@ -101,7 +101,7 @@ def survey(
     files = [path] * path.exists() + parts.listed(path)
     opened = [_read(file, number) for number, file in enumerate(files)]
     cached_keys = set().union(*(entries for _, entries in opened))
-    inputs = _sources(collection, ctx, cached_keys) if not stage.parents else _join(stage, collection, ctx)
+    inputs = read_sources(collection, ctx, cached_keys) if not stage.parents else _join(stage, collection, ctx)
 
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
@@ -203,12 +203,14 @@ def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, Entry]]:
         return cache.provenance, cache.entries(number)
 
 
-def _sources(collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
+def read_sources(collection: str, ctx: Context, cached_keys: set[str], *, trust: bool = True) -> Inputs:
     """The user's files. Only those with a row or a reject are read here, and only if they look changed.
 
     Where rows have lost their files, new files of the same size are read as well: they may be these under other names.
+    With `trust` False all files with a row or a reject are read, whatever they look like.
     """
-    fingerprints = Fingerprints(ctx.cache / collection / ".sources.json", ctx.source(collection))
+    notes = ctx.cache / collection / ".sources.json" if trust else None
+    fingerprints = Fingerprints(notes, ctx.source(collection))
     inputs = Inputs({}, {}, {}, fingerprints)
     sources = scan(ctx.source(collection), fingerprints, _outside(collection, ctx), inputs.left)
     reader = Reader()

@@ -7,6 +7,7 @@ from pipeline import weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.locks import reading
+from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import survey
 from stages.preprocess import shards
 from stages.preprocess.chain import STAGES, sources, steps, unfinished
@@ -81,15 +82,22 @@ def _steps(name: str, collection: str, ctx: Context) -> Iterator[Facts]:
         if missing := [p for p in step.parents if p in outputs and not ctx.file(collection, p).exists()]:
             yield row | {"waits_for": missing}
         else:
-            plan = survey(step, collection, ctx, retry=ctx.retry_rejected)
-            yield row | {
-                "inputs": len(plan.wanted),
-                "cached": plan.cached,
-                "rejected": plan.rejected,
-                "to_compute": len(plan.todo),
-                "renamed": len(plan.renamed),
-                "new": plan.fresh,
-                "stale": dict(sorted(plan.stale.items())),
-                "left": str(plan.inputs.left),
-            }
+            yield explain_step(step, collection, ctx)
         outputs.add(step.output)
+
+
+def explain_step(step: StageSpec, collection: str, ctx: Context) -> Facts:
+    """The row of `explain` about one step and collection. Raises: UserError when `staleness.survey` does."""
+    plan = survey(step, collection, ctx, retry=ctx.retry_rejected)
+    return {
+        "stage": step.name,
+        "collection": collection,
+        "inputs": len(plan.wanted),
+        "cached": plan.cached,
+        "rejected": plan.rejected,
+        "to_compute": len(plan.todo),
+        "renamed": len(plan.renamed),
+        "new": plan.fresh,
+        "stale": dict(sorted(plan.stale.items())),
+        "left": str(plan.inputs.left),
+    }

@@ -17,16 +17,20 @@ from pipeline.progress import say
 from stages.preprocess import chain
 from stages.preprocess.chain import Wanted
 from stages.tools.verify_checks import Problem, check_collection, check_shards, readable
+from stages.tools.verify_sources import check_sources
+
+QUALITY = "quality"  # the caches of the portraits that were measured last
 
 
-def run(ctx: Context, *, repair: bool = False, as_json: bool = False) -> int:
+def run(ctx: Context, *, repair: bool = False, sources: bool = False, as_json: bool = False) -> int:
     """Report every problem, one per line; 1 if there are any left. With `as_json` print them as JSON as well.
 
+    `sources` reads all of the user's images; without it those that look unchanged are taken to be.
     `repair` removes just what is bad (rows; a file that HDF5 itself cannot open is moved aside) and what killed runs
     left half-written, and recomputes only that. Raises: UserError when it would have to without knowing enough.
     """
     with lock(ctx.cache, "verify --repair") if repair else reading(ctx.cache):
-        problems = check(ctx)
+        problems = check(ctx, sources)
         if repair:
             _refuse_unread(problems)
             remove(ctx, problems)
@@ -37,21 +41,25 @@ def run(ctx: Context, *, repair: bool = False, as_json: bool = False) -> int:
     elif not repair:
         say(f"{checked}; run `hypernst verify --repair` to recompute only what is bad")
     else:
-        chain.rebuild(ctx, _wanted(problems))
+        chain.rebuild(ctx, _wanted([p for p in problems if not p.path.is_relative_to(ctx.cache / QUALITY)]))
         say(f"{checked} repaired; checking again")
         with reading(ctx.cache):
-            left = check(ctx)
-        say(f"{ctx.cache}: {len(left)} problems left" if left else f"{ctx.cache}: all checksums hold")
+            left = check(ctx, sources)
+        measured = any(p.path.is_relative_to(ctx.cache / QUALITY) for p in left)
+        way_out = "; `hypernst quality` recomputes what it needs" * measured
+        say(f"{ctx.cache}: {len(left)} problems left{way_out}" if left else f"{ctx.cache}: all checksums hold")
     if as_json:
         told = {"cache": ctx.cache, "repaired": repair, "problems": list(map(asdict, problems)), "left": len(left)}
         print(json.dumps(told, indent=1, default=str))
     return 1 if left else 0
 
 
-def check(ctx: Context) -> list[Problem]:
+def check(ctx: Context, sources: bool = False) -> list[Problem]:
     """Every problem of the caches and shards; each is reported at once."""
     problems = []
-    caches = (check_collection(ctx.cache / name, ctx.limit) for name in COLLECTIONS)
+    caches = [check_collection(ctx.cache / name, ctx.limit) for name in COLLECTIONS]
+    caches += [check_collection(ctx.cache / QUALITY / name) for name in COLLECTIONS]
+    caches += [check_sources(ctx, name, sources) for name in COLLECTIONS]
     for problem in itertools.chain(*caches, check_shards(ctx.shards)):
         say(str(problem))
         problems.append(problem)

@@ -128,8 +128,6 @@ def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
         bad |= _other_labels(cache, name)
     for name, which in bad.items():
         yield Problem(cache.path, f"dataset {name} is damaged at", which)
-    if not bad and cache.rows_digest() != reader.file_digest(entries):
-        yield Problem(cache.path, "its rows do not have the digest that all of them had together; they are recomputed")
 
 
 def _other_labels(cache: Cache, name: str) -> dict[str, list[str]]:

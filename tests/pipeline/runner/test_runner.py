@@ -21,8 +21,7 @@ from pipeline.runner import compute
 from pipeline.runner.run import Summary, run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import is_settled
-from stages.tools import verify
-from stages.tools.explain import explain_step
+from stages.tools import explain, verify
 from tests.support.two_stages import CALLS, READ, SQUARE, computed, contents, make, open_read, run
 
 
@@ -31,6 +30,10 @@ def ctx(tmp_path: Path) -> Context:
     make(tmp_path / "in", 10)
     CALLS.clear()
     return Context(profile.load("tiny"), cache=tmp_path / "cache", content=tmp_path / "in", style=tmp_path / "in")
+
+
+def explained(stage: StageSpec, ctx: Context) -> str:
+    return explain.report([explain.explain_step(stage, "content", ctx)])
 
 
 def test_computes_once_and_reads_back(ctx: Context) -> None:
@@ -78,7 +81,7 @@ def test_a_changed_recipe_recomputes_all_and_is_explained(ctx: Context, change: 
     run(SQUARE, ctx)
     computed()
     changed = dataclasses.replace(READ, **change)
-    assert cause in explain_step(changed, "content", ctx)
+    assert cause in explained(changed, ctx)
     assert run(changed, ctx).computed == computed() == 10
     assert run(SQUARE, ctx).computed == 0, "the rows came out the same, so what is made from them holds"
 
@@ -118,10 +121,10 @@ def test_only_rows_of_changed_inputs_are_stale(ctx: Context) -> None:
     (ctx.content / "n002.jpg").unlink()
     os.utime(ctx.content / "n003.jpg", (1, 1))  # new modification time, same content
     (ctx.content / "n500.jpg").write_text("500")
-    message = explain_step(READ, "content", ctx)
+    message = explained(READ, ctx)
     assert "1 rows stale: input changed (source)" in message and "1 rows stale: input gone (source)" in message
     assert run(READ, ctx).cached == 10 and computed() == 2
-    assert "1 rows stale: input changed (images)" in explain_step(SQUARE, "content", ctx)
+    assert "1 rows stale: input changed (images)" in explained(SQUARE, ctx)
     assert run(SQUARE, ctx).computed == 2
     assert store.read_rows(ctx.file("content", "latents"), ["n001"], ["square"])[0]["square"][0] == 77**2
     assert "n002" not in store.keys(ctx.file("content", "latents"))
@@ -166,11 +169,11 @@ def test_renamed_files_rename_rows_and_recompute_nothing(ctx: Context, tmp_path:
     swapped = [(ctx.content / f"{name}.jpg").read_text() for name in ("n002", "n003")]
     for name, text in zip(("n003", "n002"), swapped, strict=True):
         (ctx.content / f"{name}.jpg").write_text(text)
-    message = explain_step(READ, "content", ctx)
+    message = explained(READ, ctx)
     assert "nothing to compute\n  4 rows renamed: the same content under another name" in message
     assert "stale" not in message and "new" not in message
     assert str(run(READ, ctx)) == "read content: 10 inputs = 9 cached + 1 rejected (0 computed now, 4 renamed)"
-    assert "3 rows renamed" in explain_step(SQUARE, "content", ctx)
+    assert "3 rows renamed" in explained(SQUARE, ctx)
     assert (run(SQUARE, ctx).renamed, run(READ, ctx).renamed, computed()) == (3, 0, 0)
     moved = dataclasses.replace(ctx, content=ctx.content.rename(tmp_path / "moved"))
     assert (run(READ, moved).computed, run(SQUARE, moved).computed) == (0, 0)
@@ -189,7 +192,7 @@ def test_another_folder_of_equal_names_sizes_and_times_is_another(ctx: Context, 
     for path in ctx.content.iterdir():
         state = path.stat()
         os.utime(other.content / path.name, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert "2 rows stale: input changed" in explain_step(READ, "content", other)
+    assert "2 rows stale: input changed" in explained(READ, other)
     run(READ, other)
     assert same(other, dataclasses.replace(other, cache=tmp_path / "fresh"))
     state = (other.content / "n005.jpg").stat()
