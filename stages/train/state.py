@@ -18,6 +18,7 @@ from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
+from pipeline.progress import say
 from pipeline.shards.batches import collate
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint, state
