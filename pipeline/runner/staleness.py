@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import __version__
+from pipeline import __version__, libraries
 from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache, Entry
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.hashing import digest
-from pipeline.libraries import libraries
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import UNREADABLE, Reader, Source, reading_order

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import SCHEMA, __version__
+from pipeline import SCHEMA, __version__, libraries
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import sweep
-from pipeline.libraries import libraries
 from pipeline.locks import lock, lock_if_writable
 from pipeline.progress import Progress, say
 from pipeline.shards import index, writer

@@ -3,21 +3,23 @@
 import itertools
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import ours
 from pipeline.caches import writer
+from pipeline.caches.failures import DamagedError
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import move_aside, sweep
 from pipeline.locks import lock, reading
 from pipeline.progress import say
+from pipeline.runner.staleness import read_sources
 from stages.preprocess import chain
 from stages.preprocess.chain import Wanted
 from stages.tools.verify_checks import Problem, check_collection, check_shards, readable
-from stages.tools.verify_sources import check_sources
 
 QUALITY = "quality"  # the caches of the portraits that were measured last
 
@@ -64,6 +66,34 @@ def check(ctx: Context, sources: bool = False) -> list[Problem]:
         say(str(problem))
         problems.append(problem)
     return problems
+
+
+def check_sources(ctx: Context, collection: str, read: bool) -> Iterator[Problem]:
+    """Files that differ from what images.h5 was made from. It says how many were not read.
+
+    Those that look changed are read, with `read` all of them.
+    """
+    path, place = ctx.file(collection, "images"), ctx.source(collection)
+    if not path.exists():
+        return
+    try:
+        with Cache(path) as cache:
+            entries = cache.entries()
+        inputs = read_sources(collection, ctx, set(entries), trust=not read)
+    except DamagedError:
+        return  # told already
+    except UserError as fault:
+        say(f"{collection}: the user's images were not compared with the cache ({fault})")
+        return
+    there = entries.keys() & inputs.input_digests.keys()
+    if changed := sorted(key for key in there if inputs.input_digests[key] != entries[key].inputs):
+        yield Problem(path, f"was made from other files than {place} holds; run `hypernst align`", changed, fatal=False)
+    unread = len(there) - len(inputs.fingerprints.news)
+    if unread > 0 and not read:
+        say(
+            f"{place}: {unread} files are taken to be unchanged, as their sizes, times and inodes are; "
+            "`hypernst verify --sources` reads them"
+        )
 
 
 def _refuse_unread(found: list[Problem]) -> None:

@@ -277,31 +277,3 @@ def test_an_index_that_lies_is_refused(copied: Path, path: tuple, value: Any, me
     (copied / "index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=rf"index\.json: .*{message}.*index\.json: .*{message}"):
         read_all(copied)
-
-
-@pytest.mark.parametrize("make", [indexed])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_shards_packed_again_are_never_mixed_with_former_ones(
-    copied: Path, make: Callable[..., Batches], workers: int
-) -> None:
-    loader = make(copied, workers=workers)
-    packing = [("content", "train", [sample(i, np.ones((4, 16), np.float32)) for i in range(COUNT)])]
-    batches, found = loader.epoch(), []
-    found.append(next(batches))
-    writer.write(copied, packing, 90_000, {})
-    with pytest.raises(UserError, match=r"^[^ ]+: its shards were packed again while.*run the same command again"):
-        found += batches
-    assert all((batch["latent"] != 1).any() for batch in found)
-    with pytest.raises(UserError, match="cannot resume: the data was"):
-        make(copied).restore(loader.state())
-    assert all((batch["latent"] == 1).all() for batch in make(copied).epoch())
-
-
-@pytest.mark.parametrize("make", [indexed])
-def test_the_same_shards_written_again_are_read_on(copied: Path, make: Callable[..., Batches]) -> None:
-    loader = make(copied)
-    batches = loader.epoch()
-    first = next(batches)
-    writer.write(copied, [("content", "train", map(sample, range(COUNT)))], 90_000, {})
-    assert sorted(key for batch in [first, *batches] for key in batch["key"]) == [f"k{i:03d}" for i in range(COUNT)]
-    make(copied).restore(loader.state())
