@@ -9,8 +9,8 @@ from pipeline import profile
 from pipeline.context import Context
 from stages.loaders import generator as generators
 from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
+from stages.train import page, validate
 from stages.train import run as train
-from stages.train import validate
 from stages.train.state import build, start
 
 
@@ -53,7 +53,7 @@ def test_two_portraits_and_two_styles_are_overfitted_in_300_steps(tmp_path: Path
     ctx.run.mkdir()
     validate.Grid(ctx, generator, fresh.ema).draw(0)
     train.run(ctx, shipped=False)
-    before, _, reconstructed, stylised = validate.validation(ctx.run)
+    before, _, reconstructed, stylised = page.validation(ctx.run)
     print(before, reconstructed, stylised, sep="\n")
     assert reconstructed["reconstruction_lpips_alex"] <= 0.4 * before["reconstruction_lpips_alex"]
     assert stylised["sifid_64"] <= 0.5 * before["sifid_64"]

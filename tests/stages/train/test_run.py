@@ -21,8 +21,8 @@ from pipeline.shards import store
 from pipeline.training import checkpoint
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
+from stages.train import page as training_page
 from stages.train import run as train
-from stages.train import validate
 from stages.train.state import PHASES, build, enter_phase
 from tests.support import servers, small_run
 from tests.support.servers import Faulty
@@ -279,7 +279,7 @@ def test_a_grid_is_drawn_measured_and_shown_on_the_page(base: Path) -> None:
     sheets = sorted((ctx.run / "grids").glob("*.png"))
     assert [p.name for p in sheets] == ["step-000002.png", "step-000004.png"]
     assert cv2.imread(str(sheets[0])).std() > 5
-    rows = validate.validation(ctx.run)
+    rows = training_page.validation(ctx.run)
     assert [row["step"] for row in rows] == [2, 4] and all(row["sifid_64"] > 0 < row["lpips_alex"] for row in rows)
     page = (ctx.run / "training.html").read_text()
     assert page.count("<svg") >= 5 and 'src="grids/step-000004.png"' in page
