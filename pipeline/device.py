@@ -1,15 +1,15 @@
 """The device of a run: checked at the start, looked up only when there is something to compute."""
 
-import contextlib
 import os
 import re
+import sys
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.progress import say
 
 NAMES = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
-GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # without any of these files the machine has no GPU
+GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # without any of these files a Linux machine has no GPU
 
 
 def check(name: str) -> str:
@@ -25,14 +25,15 @@ def resolve(name: str) -> str:
     Raises: UserError(2) when the device cannot be used.
     """
     there = [node for node in GPU_NODES if Path(node).exists()]
-    if check(name) == "cpu" or (name == "auto" and not there):
+    if check(name) == "cpu" or (name == "auto" and not there and sys.platform not in ("darwin", "win32")):
         return "cpu"
     import torch
 
     if name == "auto":
         if not torch.cuda.is_available():
-            say(f"--device auto: the CPU, although {there[0]} shows a GPU: {_why_not()}")
-            return "cpu"
+            if there:
+                say(f"--device auto: the CPU, although {there[0]} shows a GPU: {_why_not()}")
+            return "mps" if torch.backends.mps.is_available() else "cpu"
         name = "cuda"
     if name == "cuda" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # each process of torchrun has its own GPU
@@ -87,15 +88,25 @@ def tune() -> None:
 
 def held() -> int:
     """Bytes of main memory that this process holds."""
-    with contextlib.suppress(OSError):  # only Linux tells
-        return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
-    return 0
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def memory() -> tuple[int, int]:
     """Bytes of main memory: those that the machine has, and those that are available now."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-    with contextlib.suppress(OSError, AttributeError):  # Linux also counts what it could free
-        free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])  # type: ignore[index]
-    return total, free
+    import psutil
+
+    found = psutil.virtual_memory()
+    return found.total, found.available
+
+
+def peak_memory() -> int:
+    """The most bytes of main memory that this process has held."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

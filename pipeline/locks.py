@@ -1,12 +1,15 @@
-"""One run at a time on a folder: the second stops at once and is told who holds it. Links are never followed."""
+"""One run at a time on a folder: the second stops at once and is told who holds it. Links are never followed.
+
+The locks are those of `flock`, which readers can share; filelock has no such locks. Windows has msvcrt's instead.
+"""
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +19,28 @@ from pipeline import ours
 from pipeline.errors import UserError
 from pipeline.files import disk_error
 
+if sys.platform == "win32":
+    import msvcrt
+
+    _EXCLUSIVE, _SHARED, _NOWAIT = 1, 2, 4
+
+    def _flock(handle: int, how: int) -> None:
+        """Lock a file far behind its text, as what is locked cannot be read. Nothing is shared: readers exclude too."""
+        os.lseek(handle, 1 << 30, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK if how & _NOWAIT else msvcrt.LK_LOCK, 1)
+else:
+    import fcntl
+
+    _EXCLUSIVE, _SHARED, _NOWAIT = fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_NB
+
+    def _flock(handle: int, how: int) -> None:
+        fcntl.flock(handle, how)
+
+
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # what flock says of a lock that another process has
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+# Not through a link, and without waiting for a pipe; Windows has neither.
+_CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _mine: set[tuple[Path, int]] = set()  # folders held, and by which thread: it may take them again
 _handles: set[int] = set()
 
@@ -36,8 +59,8 @@ def lock(folder: Path, stage: str, *, nested: bool = False) -> Iterator[None]:
         yield
         return
     path = folder / ours.LOCK
-    with _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as handle:
-        if not ours.is_lock(os.pread(handle, 4096, 0)):
+    with _taken(path, _EXCLUSIVE | _NOWAIT) as handle:
+        if not ours.is_lock(_text(handle)):
             raise UserError(
                 f"{path}: not a lock of this program (it should be empty or say who runs); left as it is: "
                 "move it elsewhere, or choose another folder"
@@ -82,7 +105,7 @@ def reading(folder: Path) -> Iterator[None]:
         return
     with ExitStack() as held:
         try:
-            held.enter_context(_taken(folder / ours.LOCK, fcntl.LOCK_SH | fcntl.LOCK_NB, os.O_RDONLY))
+            held.enter_context(_taken(folder / ours.LOCK, _SHARED | _NOWAIT, os.O_RDONLY))
         except UserError as error:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno in _TAKEN - {errno.EACCES}:
@@ -97,7 +120,7 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises: UserError when it is a link or no plain file, or when there are no locks on its file system.
     """
-    with _taken(path, fcntl.LOCK_EX):
+    with _taken(path, _EXCLUSIVE):
         yield
 
 
@@ -125,7 +148,7 @@ def _opened(path: Path, mode: int) -> Iterator[int]:
     try:
         if mode & os.O_CREAT:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        handle = os.open(path, mode | _CAREFULLY, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) and os.path.lexists(path):
             raise _not_plain(path) from error
@@ -145,12 +168,18 @@ def _write(handle: int, text: str) -> None:
     """Replace the text of a lock that is held: who holds it is a help for others, which a full disk may refuse."""
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
-        os.pwrite(handle, text.encode(), 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, text.encode())
+
+
+def _text(handle: int) -> bytes:
+    os.lseek(handle, 0, os.SEEK_SET)
+    return os.read(handle, 4096)
 
 
 def _take(handle: int, path: Path, how: int) -> None:
     try:
-        fcntl.flock(handle, how)
+        _flock(handle, how)
     except OSError as error:
         if error.errno in _TAKEN:
             text = f"{path.parent}: in use by {_holder(handle)}; wait for it or stop it, then run again"
@@ -173,7 +202,7 @@ def _not_plain(path: Path) -> UserError:
 
 def _holder(handle: int) -> str:
     try:
-        h = json.loads(os.pread(handle, 4096, 0))
+        h = json.loads(_text(handle))
         return f"stage {h['stage']} (pid {h['pid']} on {h['host']})"
     except (ValueError, KeyError, TypeError):
         return "another run (one that only reads, such as verify, does not say its name)"
@@ -187,4 +216,5 @@ def _in_child() -> None:
     _mine.clear()
 
 
-os.register_at_fork(after_in_child=_in_child)
+if hasattr(os, "register_at_fork"):  # else there is no fork
+    os.register_at_fork(after_in_child=_in_child)

@@ -12,7 +12,6 @@ import functools
 import json
 import math
 import os
-import resource
 import signal
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline import device
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import LineLog, read_lines, write_atomic
@@ -242,8 +242,7 @@ def memory() -> float:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_allocated()) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return device.peak_memory() / 1e9
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

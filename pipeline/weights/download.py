@@ -8,7 +8,6 @@ import contextlib
 import fnmatch
 import logging
 import os
-import resource
 import shutil
 import ssl
 import subprocess
@@ -16,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -243,7 +242,7 @@ def _npm(package: Package, target: Path) -> None:
             text=True,
             check=False,
             cwd=folder,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            preexec_fn=_limiting(limit),
         )
         packed = Path(folder) / package.file
         if result.returncode or not packed.is_file():
@@ -254,3 +253,12 @@ def _npm(package: Package, target: Path) -> None:
                 f"{package.file}: npm pack failed ({reason or 'no reason given'}); check the network, {_BY_HAND}"
             )
         packed.replace(target)
+
+
+def _limiting(limit: int) -> Callable[[], None] | None:
+    """What keeps a child process from writing files of more than `limit` bytes; Windows has no such limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

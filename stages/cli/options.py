@@ -45,7 +45,7 @@ _SETTINGS = {
     "retry-rejected": click.option("--retry-rejected", is_flag=True, help="Retry inputs that were rejected before."),
     "engine": click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
     "device": click.option(
-        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto: a GPU if there is one."
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one."
     ),
 }
 # What the commands that find, compute or check rows of all stages take.
