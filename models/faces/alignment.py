@@ -39,6 +39,12 @@ def quad_of_face(face: Face) -> NDArray[np.float64]:
     return quad_of(face.points)
 
 
+def tilt(quad: NDArray[np.float64]) -> float:
+    """Degrees, -180 to 180, by which a quad is turned clockwise."""
+    x, y = quad[3] - quad[0]
+    return float(np.degrees(np.arctan2(y, x)))
+
+
 def centre_quad(width: int, height: int) -> NDArray[np.float64]:
     """The largest centred square of an image, as a quad: the crop of an image without a face."""
     side = min(width, height)

@@ -28,6 +28,8 @@ class RetinaFace:
     Larger images are resized to a longer side of `longest` px. Raises: ValueError naming tensors that do not fit.
     """
 
+    upright = 0.995
+
     def __init__(
         self, tensors: Mapping[str, Tensor], score: float = 0.9, device: str = "cpu", longest: int = 1280
     ) -> None:
@@ -48,6 +50,10 @@ class RetinaFace:
         """Box offsets [N, A, 4], scores [N, A, 2] of background and face, point offsets [N, A, 10]; `bgr` less MEAN."""
         offsets, scores, points = self.network(bgr)
         return offsets, scores, points
+
+    def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
+        """Faces of a small image, best first."""
+        return self.detect(rgb)
 
     @torch.inference_mode()
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:

@@ -47,7 +47,7 @@ class StageSpec:
     `parents` maps each cache file it reads to the datasets it reads there. Without parents it reads the user's images.
     `producers` names the command that fills each parent; error messages show it.
     `params` (plain JSON values), `weights` (name -> sha256) and `version` decide the result: a change in any of them
-    makes the rows stale. Raise `version` when the code of the stage changes the result.
+    makes the rows stale. Raise `version` when the code of the stage changes the result; `news` says what it changes.
     `open(ctx)` is called only when there is work. It loads weights and returns the worker. The worker maps a batch of
     items to as many rows or rejects, in the same order. A row must not depend on the other items in the batch.
     `batch` is the number of items per call of the worker; it does not change the result.
@@ -62,6 +62,7 @@ class StageSpec:
     params: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
+    news: str = ""
     batch: int = 8
 
     def recipe(self) -> dict[str, Any]:

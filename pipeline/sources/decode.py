@@ -1,4 +1,4 @@
-"""Decodes the user's images safely: any common format, turned upright, converted to 8-bit RGB.
+"""Decodes the user's images safely: any common format, turned upright by EXIF data, converted to 8-bit sRGB.
 
 A small file may unpack to any number of pixels. So the memory that decoding needs is computed from the header first.
 Large JPEGs are decoded at a half, a quarter or an eighth of their size; other images that need too much are refused.
@@ -8,13 +8,16 @@ The messages here become reasons of rejects: they stay as they are.
 import io
 import warnings
 import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pillow_heif
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from pipeline.sources import jpeg, kinds
+from pipeline.sources import colours, jpeg, kinds
+from pipeline.sources.colours import Conversion
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
 MAX_PIXELS = 120_000_000
@@ -33,12 +36,24 @@ class UnusableError(Exception):
     """Raised for an image that cannot be used; the message says why, in a few words."""
 
 
-def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
-    """Decode an image of unknown origin to RGB u8 [H, W, 3].
+class Picture(NamedTuple):
+    """RGB u8 [H, W, 3], and what was done to the file's values beyond unpacking them."""
 
-    EXIF rotation is applied. Transparency is put on white. CMYK, palette, grey and 16-bit images are converted. Of an
-    animation the first frame is taken. Size and memory are checked before decoding; `reduction` tells how much smaller
-    a large JPEG becomes.
+    rgb: NDArray[np.uint8]
+    notes: list[str]
+
+
+def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> NDArray[np.uint8]:
+    """The RGB of `picture`: u8 [H, W, 3]. Raises: UnusableError as `picture`."""
+    return picture(data, max_pixels, min_side).rgb
+
+
+def picture(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) -> Picture:
+    """Decode an image of unknown origin.
+
+    EXIF rotation is applied. Transparency is put on white. CMYK, palette and grey images and those of other colour
+    spaces become sRGB; samples of other depths are brought to 8 bits. Of an animation the first frame is taken. Size
+    and memory are checked before decoding; `reduction` tells how much smaller a large JPEG becomes.
     Raises: UnusableError when the data is no image, truncated, damaged, too large or too small.
     """
     if not data:
@@ -46,11 +61,14 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about large images and odd metadata; these are checked below
         try:
-            rgb, (turn, mirrored) = _decoded(data, max_pixels, min_side)
+            rgb, notes, (turn, mirrored) = _decoded(data, max_pixels, min_side)
             rgb = np.rot90(rgb, turn)
-            return np.ascontiguousarray(rgb[:, ::-1] if mirrored else rgb)
+            return Picture(np.ascontiguousarray(rgb[:, ::-1] if mirrored else rgb), notes)
         except UnidentifiedImageError:
-            known, what = f"not a picture in a known format ({', '.join(FORMATS)})", kinds.unreadable(data)
+            what = kinds.unreadable(data) or (
+                "a TIFF of an unusual layout or depth" if data[:2] in (b"II", b"MM") else ""
+            )
+            known = f"not a picture in a known format ({', '.join(FORMATS)})"
             raise UnusableError(f"{what}: {known}; {kinds.WAY_OUT}" if what else known) from None
         except Image.DecompressionBombError:
             raise UnusableError(f"more than {max_pixels / 1e6:.0f} million pixels; save it smaller") from None
@@ -63,18 +81,37 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE) ->
             raise UnusableError(f"damaged or truncated picture ({str(error)[:80] or type(error).__name__})") from None
 
 
-def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.uint8], tuple[int, bool]]:
-    """RGB u8 [H, W, 3] as stored in the file, and how to turn it; the decoder's own copy is freed."""
+def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.uint8], list[str], tuple[int, bool]]:
+    """RGB u8 [H, W, 3] as stored in the file, notes, and how to turn it; the decoder's own copy is freed."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image.size, max_pixels, min_side)
+        tags = getattr(image, "tag_v2", {})
+        if 50706 in tags or (330 in tags and tags.get(254, 0) == 1):  # what follows is the preview of a raw photo
+            raise UnusableError(f"a raw photo, which is not developed here; {kinds.WAY_OUT}")
         _check_memory(image, data)
+        wide = _is_wide(image)
         try:
             image.load()
         except OSError:
             if not jpeg.lacks_end(data) or not _is_complete(data):
                 raise
             return _decoded(data + jpeg.END, max_pixels, min_side)
-        return _plain(image), TURNS.get(_orientation(image), (0, False))
+        to_srgb, depth = colours.conversion(image, data), colours.depth(image, data)
+        turn = TURNS.get(_orientation(image), (0, False))
+        if image.mode.startswith("I") or image.mode == "F":
+            white, note = _white(image, depth)
+            rgb = _grey(image, white, to_srgb)
+        elif wide and (most := _wide_white(image, depth)) < 65535:
+            note, mode = f"{most.bit_length()}-bit values in 16-bit samples", image.mode
+            samples = _unpacked(image, lambda block: block)
+            image.close()
+            _add_low_bytes(data, samples, most)
+            rgb = np.empty((*samples.shape[:2], 3), np.uint8)
+            for top in range(0, len(samples), step := max(1, ROWS // samples.shape[1])):
+                rgb[top : top + step] = _colours(Image.fromarray(samples[top : top + step], mode), to_srgb)
+        else:
+            note, rgb = "", _unpacked(image, lambda block: _colours(block, to_srgb))
+        return rgb, [note for note in (note, to_srgb.note) if note], turn
 
 
 def _is_complete(data: bytes) -> bool:
@@ -149,35 +186,96 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _plain(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB u8 [H, W, 3] of a decoded image, converted a few rows at a time."""
+def _unpacked(image: Image.Image, convert: Callable[[Image.Image], Any]) -> NDArray[np.uint8]:
+    """What `convert` makes of a decoded image, u8 [H, W, channels], a few rows at a time."""
     width, height = image.size
-    step = max(1, ROWS // width)
-    blocks = [(0, top, width, min(top + step, height)) for top in range(0, height, step)]
-    numbers = image.mode.startswith("I") or image.mode == "F"
-    scale = _scale(image, blocks) if numbers else 1.0
-    out = np.empty((height, width, 3), np.uint8)
-    for box in blocks:
-        block = image.crop(box)
-        out[box[1] : box[3]] = _grey(block, scale) if numbers else _colours(block)
+    out = None
+    for top in range(0, height, step := max(1, ROWS // width)):
+        block = np.asarray(convert(image.crop((0, top, width, min(top + step, height)))))
+        out = np.empty((height, width, block.shape[2]), np.uint8) if out is None else out
+        out[top : top + step] = block
+    assert out is not None
     return out
 
 
-def _scale(image: Image.Image, blocks: list[tuple[int, int, int, int]]) -> float:
-    """The factor that brings the values of a grey image to 0..255."""
-    top = max(float(np.nanmax(np.asarray(image.crop(box), np.float32), initial=0.0)) for box in blocks)
-    if image.mode == "F":
-        return 255.0 if top <= 1 else 1.0
-    return 1 / 257 if top > 255 else 1.0
+def _white(image: Image.Image, depth: int) -> tuple[float, str]:
+    """The value of white in a grey image of many levels, and a note. Raises: UnusableError when it cannot be told."""
+    # by rows, as Pillow has no extrema of all of these modes
+    ends = [(0.0, 0.0)]
+    width, height = image.size
+    for y in range(0, height, step := max(1, ROWS // width)):
+        values = np.nan_to_num(np.asarray(image.crop((0, y, width, min(y + step, height))), np.float32))
+        ends.append((float(values.min()), float(values.max())))
+    low, top = min(low for low, _ in ends), max(high for _, high in ends)
+    if image.mode == "F" and top <= 2 and low >= -1:  # a little beyond white and black is what resampling leaves
+        return 1.0, ""
+    if top > 65535 or low < -1 or (image.mode == "F" and top < 16):
+        raise UnusableError(f"grey values from {low:.4g} to {top:.4g}, of which white is not known; {kinds.WAY_OUT}")
+    bits = colours.bits(top, depth)
+    whole = "numbers" if image.mode == "F" else "16-bit samples"
+    return float((1 << bits) - 1), f"{bits}-bit values in {whole}" if bits not in (8, 16) else ""
 
 
-def _grey(image: Image.Image, scale: float) -> NDArray[np.uint8]:
-    values = np.nan_to_num(np.asarray(image, np.float32)) * scale
-    return np.clip(values, 0, 255).round().astype(np.uint8)[..., None]
+def _grey(image: Image.Image, white: float, to_srgb: Conversion) -> NDArray[np.uint8]:
+    """RGB u8 [H, W, 3] of a grey image of many levels."""
+    width, height = image.size
+    out = np.empty((height, width, 3), np.uint8)
+    levels = np.arange(256.0) if to_srgb.greys is None else to_srgb.greys.astype(np.float64)
+    negative = getattr(image, "tag_v2", {}).get(262) == 0  # Pillow leaves these TIFFs as they are
+    through = image.info.get("transparency")
+    for top in range(0, height, step := max(1, ROWS // width)):
+        stored = np.nan_to_num(np.asarray(image.crop((0, top, width, min(top + step, height))), np.float32))
+        values = np.clip(stored * (255 / white), 0, 255)
+        values = np.interp(255 - values if negative else values, np.arange(256.0), levels)
+        values[stored == through if isinstance(through, int) else np.zeros_like(stored, bool)] = 255
+        out[top : top + step] = values.round().astype(np.uint8)[..., None]
+    return out
 
 
-def _colours(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.asarray(image.convert("RGB"))
+def _is_wide(image: ImageFile.ImageFile) -> bool:
+    """Whether the file, not decoded yet, has colours of 16 bits; Pillow decodes their upper bytes alone."""
+    return any(";16" in str(tile.args) for tile in image.tile) and not image.mode.startswith("I")
+
+
+def _wide_white(image: Image.Image, depth: int) -> int:
+    """The value of white in an image of 16-bit colours; its alpha does not count."""
+    extrema: Any = image.getextrema()
+    top = max(high for _, high in extrema[: 4 if image.mode == "CMYK" else 3])
+    return (1 << max(8, colours.bits((top << 8) | 255 if top else 255, depth))) - 1
+
+
+def _add_low_bytes(data: bytes, samples: NDArray[np.uint8], white: int) -> None:
+    """Bring 16-bit samples to u8 in place; `samples` [H, W, channels] holds their upper bytes.
+
+    The lower ones are decoded as if the byte order were the other. Raises: UnusableError when Pillow cannot do that.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_memory(image, data)
+        image.tile = [tile._replace(args=_swapped(tile.args)) for tile in image.tile]
+        try:
+            image.load()
+        except (ValueError, OSError) as error:
+            bits = white.bit_length()
+            raise UnusableError(f"{bits}-bit values in 16-bit samples ({error}); {kinds.WAY_OUT}") from None
+        width, height = image.size
+        for top in range(0, height, step := max(1, ROWS // width)):
+            block = samples[top : top + step]
+            low = np.asarray(image.crop((0, top, width, min(top + step, height))))
+            whole = block.astype(np.float32) * 256 + low
+            block[:] = np.clip(whole * (255 / white), 0, 255).round()
+
+
+def _swapped(args: Any) -> Any:
+    """A tile's raw mode with the other byte order."""
+    if isinstance(args, tuple):
+        return tuple(_swapped(arg) for arg in args)
+    return args[:-1] + ("L" if args.endswith("B") else "B") if isinstance(args, str) and ";16" in args else args
+
+
+def _colours(image: Image.Image, to_srgb: Conversion) -> NDArray[np.uint8]:
+    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+        return np.asarray(to_srgb(image))
+    rgba = image.convert("RGBA")
+    rgb = to_srgb(rgba.convert("RGB"))
+    rgb.putalpha(rgba.getchannel("A"))
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgb.size, "white"), rgb).convert("RGB"))

@@ -18,15 +18,21 @@ from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from stages.loaders.face_detector import open_detector
 
 if TYPE_CHECKING:
-    from models.faces.detector import FaceDetector
+    from models.faces.detector import Face, FaceDetector
 
 # A style image need not be a portrait: without a face its whole-image code is used, so it is kept.
 NO_FACE = {"content": "", "style": "keep"}  # "": as the profile says
 ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a square image is taken as it is
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
-UNIT = np.array([[0, 0], [0, 1], [1, 1], [1, 0]], np.float64)
-NEARBY = 0.3  # sides by which the second detection may move a corner; beyond that it is another face
+NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
+LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last
+TILT = 45.0  # degrees by which a face's points may lean in the one of four quarter turns in which it is upright
+TURNED = 30.0  # degrees of turning that are noted
+MARGIN = 0.15  # by how much another turn's log-odds must be larger
+NEAR = 0.05  # by how much the score of a glance may be lower than that of the look which it questions
+SMALL, AROUND = 224, 2.0  # a glance's side in pixels, and the side of what it shows of a face, in sides of its box
+WHOLE = 320  # the longer side in pixels of a glance at a whole image
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
             "no_face": no_face,
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
-        version=2,
+        version=3,
+        news="turned images stand upright; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
     )
@@ -102,33 +109,127 @@ def align_picture(
 ) -> Aligned | None:
     """The square of the largest face in RGB [H, W, 3] u8. Without a face the central square with `keep`, else None.
 
-    Raises: ValueError when there is no face of the number `which`, counted from the left and from 1.
+    A face that lies on its side or upside down, or leans by any angle, comes out upright.
+    Raises: ValueError when there is no face of the number `which`, counted from the left of the upright image, from 1.
     """
-    from models.faces.alignment import centre_quad, crop, quad_of_face
+    from models.faces.alignment import centre_quad, crop, quad_of_face, tilt
     from models.faces.detector import largest
 
-    height, width = rgb.shape[:2]
+    faces, turn = _upright_faces(rgb, detector)
+    face = largest(faces) if faces else None
+    turned = np.ascontiguousarray(np.rot90(rgb, turn))
+    height, width = turned.shape[:2]
     whole = centre_quad(width, height)
-    faces = [face for face in detector.detect(rgb) if _usable(quad_of_face(face), width, height)]
-    if not faces:
+    if face is None:
         return Aligned(crop(rgb, whole, settings.source_size), whole, 0.0, "no face: central square") if keep else None
-    face, note = largest(faces), f"{len(faces)} faces: the largest kept" if len(faces) > 1 else ""
+    notes = [f"{len(faces)} faces: the largest kept"] if len(faces) > 1 else []
     if which is not None:
         if not 1 <= which <= len(faces):
             raise ValueError(f"{len(faces)} faces, so there is no face {which}, counted from the left")
         face = sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2)[which - 1]
-        note = f"{len(faces)} faces: face {which} from the left kept"
-    quad = quad_of_face(face)
-    # detectors move the points of a turned or small face towards an upright one: detect again in the square
-    again = detector.detect(crop(rgb, quad, settings.source_size))
-    if again:
-        inner = quad_of_face(largest(again)) / settings.source_size
-        if np.abs(inner - UNIT).max() < NEARBY:
-            quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
+        notes = [f"{len(faces)} faces: face {which} from the left kept"]
+    quad = _refined(turned, quad_of_face(face), detector, settings.source_size)
+    if abs(tilt(_unturned(quad, turn, width, height))) > TURNED:  # of a leaning face the turn chosen may be a wrong one
+        square = crop(turned, quad, settings.source_size)
+        seen = [_standing(detector.detect(np.ascontiguousarray(np.rot90(square, quarter)))) for quarter in range(4)]
+        if quarter := int(np.argmax(seen)):
+            quad = _refined(turned, np.roll(quad, quarter, axis=0), detector, settings.source_size)
     if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
         # cutting an aligned square again would only blur it and move it by the error of the detector
-        quad, note = whole, "; ".join(filter(None, (note, "already aligned")))
-    return Aligned(crop(rgb, quad, settings.source_size), quad, face.score, note)
+        quad = whole
+        notes.append("already aligned")
+    source = _unturned(quad, turn, width, height)
+    if abs(lean := tilt(source)) > TURNED:
+        notes.append(f"turned {abs(lean):.0f} degrees {'counterclockwise' if lean > 0 else 'clockwise'}")
+    return Aligned(crop(turned, quad, settings.source_size), source, face.score, "; ".join(notes))
+
+
+def _upright_faces(rgb: NDArray[np.uint8], detector: "FaceDetector") -> tuple[list["Face"], int]:
+    """The usable faces of an image, and how many quarter turns counterclockwise set the largest one upright.
+
+    The faces are those of the image so turned. Of the four turns the one counts in which its points stand upright and
+    the detector is surest of it. The others are looked at where the first does not settle it, and glanced at first.
+    """
+    from models.faces.alignment import quad_of_face
+    from models.faces.detector import largest
+
+    def found(turn: int) -> list["Face"]:
+        turned = np.ascontiguousarray(np.rot90(rgb, turn))
+        return [face for face in detector.detect(turned) if _usable(quad_of_face(face), *turned.shape[1::-1])]
+
+    faces = found(0)
+    face = largest(faces) if faces else None
+    sure = 0.0 if face is None or not _stands(face) else face.score
+    if sure >= detector.upright:
+        return faces, 0
+    view = _view(rgb, face if sure >= detector.score else None)
+    glances = [_standing(detector.glance(np.ascontiguousarray(np.rot90(view, turn)))) for turn in (1, 2, 3)]
+    turn = 1 + int(np.argmax(glances))
+    if glances[turn - 1] < (detector.score if face is None else max(sure - NEAR, 1e-6)):
+        return faces, 0
+    others = found(turn)
+    if not others or not _stands(largest(others)) or _odds(largest(others).score) < _odds(sure) + MARGIN:
+        return faces, 0
+    return others, turn
+
+
+def _stands(face: "Face") -> bool:
+    from models.faces.alignment import quad_of_face, tilt
+
+    return abs(tilt(quad_of_face(face))) <= TILT
+
+
+def _standing(faces: list["Face"]) -> float:
+    return max((face.score for face in faces if _stands(face)), default=0.0)
+
+
+def _odds(score: float) -> float:
+    """A score on the scale of its odds, on which those near 1 differ; natural logarithm."""
+    return float(np.log((score + 1e-9) / (1 - score + 1e-9)))
+
+
+def _view(rgb: NDArray[np.uint8], face: "Face | None") -> NDArray[np.uint8]:
+    """A small image of a face and what is around it; of the whole image without one."""
+    import cv2
+
+    from models.faces.alignment import crop
+
+    if face is None:
+        shrink = min(1.0, WHOLE / max(rgb.shape[:2]))
+        size = (max(round(rgb.shape[1] * shrink), 1), max(round(rgb.shape[0] * shrink), 1))
+        return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    x, y, w, h = face.box
+    corners = AROUND / 2 * max(w, h) * np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
+    return crop(rgb, corners + np.array([x + w / 2, y + h / 2]), SMALL)
+
+
+def _refined(rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int) -> NDArray:
+    """The quad after further looks at the face in its square.
+
+    Detectors move the points of a turned or small face towards an upright one: each look comes closer.
+    """
+    from models.faces.alignment import crop, quad_of_face, tilt
+    from models.faces.detector import largest
+
+    for _ in range(LOOKS):
+        again = detector.detect(crop(rgb, quad, size))
+        if not again:
+            break
+        inner = quad_of_face(largest(again)) / size
+        if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
+            break
+        quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
+        if abs(tilt(inner)) < SETTLED:
+            break
+    return quad
+
+
+def _unturned(quad: NDArray[np.float64], turn: int, width: int, height: int) -> NDArray[np.float64]:
+    """A quad of an image that was turned by `turn` quarters counterclockwise, to this size, in the image before."""
+    for _ in range(turn):
+        quad = np.stack([height - quad[:, 1], quad[:, 0]], 1)
+        width, height = height, width
+    return quad
 
 
 def _usable(quad: NDArray[np.float64], width: int, height: int) -> bool:
@@ -142,7 +243,7 @@ def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool, whic
     from pipeline.sources import decode, jpeg
 
     try:
-        rgb = decode.read(item["source"])
+        rgb, notes = decode.picture(item["source"])
     except decode.UnusableError as error:
         return Reject(str(error))
     try:
@@ -152,9 +253,14 @@ def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool, whic
     if aligned is None:
         small = f"no face found (of at least {MIN_QUAD} px, mostly inside the picture)"
         return Reject(f"{small}; --no-face keep takes the central square")
-    image, note = images.encode(aligned.image, ".jpg", settings.jpeg_quality), aligned.note
     if (times := decode.reduction(item["source"])) > 1:
-        note = "; ".join(filter(None, (note, f"read at 1/{round(times)} of its size")))
+        notes.append(f"read at 1/{round(times)} of its size")
     if jpeg.lacks_end(item["source"]):
-        note = "; ".join(filter(None, (note, "its end marker is missing")))
-    return {"image": image, "path": item.path, "note": note, "quad": aligned.quad * times, "score": aligned.score}
+        notes.append("its end marker is missing")
+    return {
+        "image": images.encode(aligned.image, ".jpg", settings.jpeg_quality),
+        "path": item.path,
+        "note": "; ".join(filter(None, (aligned.note, *notes))),
+        "quad": aligned.quad * times,
+        "score": aligned.score,
+    }

@@ -98,6 +98,11 @@ def explain_step(step: StageSpec, collection: str, ctx: Context) -> Facts:
         "to_compute": len(plan.todo),
         "renamed": len(plan.renamed),
         "new": plan.fresh,
-        "stale": dict(sorted(plan.stale.items())),
+        "stale": {_why(step, cause): count for cause, count in sorted(plan.stale.items())},
         "left": str(plan.inputs.left),
     }
+
+
+def _why(stage: StageSpec, cause: str) -> str:
+    """A cause, and what the new version of a stage brings where it is that."""
+    return f"{cause} ({stage.news})" if stage.news and "version " in cause else cause

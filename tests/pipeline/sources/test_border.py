@@ -1,5 +1,6 @@
 """A promise that a test holds to: nothing vanishes without a word. And the border between the user's files and ours."""
 
+import dataclasses
 import io
 import json
 import lzma
@@ -9,14 +10,20 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from pipeline.caches import reader
+from pipeline.context import Context
+from pipeline.runner.spec import StageSpec
 from pipeline.sources.scan import scan
 from pipeline.sources.walk import LeftOut
 from stages.cli.main import cli
+from stages.preprocess import align as align_stage
+
+pillow_heif.register_heif_opener()
 
 
 def image(shade: int, kind: str = "JPEG") -> bytes:
@@ -211,3 +218,28 @@ def test_overlapping_collections_are_read_once(tmp_path: Path) -> None:
     assert reader.keys(tmp_path / "four/style/images.h5") == ["a", "b"]
     align(tmp_path / "five", content, content)  # the same images may be both
     assert reader.keys(tmp_path / "five/style/images.h5") == ["a", "b", "styles__s"]
+
+
+def test_a_new_version_of_align_recomputes_only_what_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "content", {"a.jpg": image(1), "b.jpg": image(2)})
+    words = [f"--cache={tmp_path / 'cache'}", "--profile=tiny"]
+    places = [f"--content={tmp_path / 'content'}", f"--style={tmp_path / 'content'}"]
+    now = align_stage.spec
+
+    def former(ctx: Context, collection: str = "content") -> StageSpec:
+        return dataclasses.replace(now(ctx, collection), version=2)
+
+    def call(name: str) -> str:
+        result = CliRunner().invoke(cli, [*name.split(), *words, *(places if "align" in name else [])])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    monkeypatch.setattr(align_stage, "spec", former)
+    call("align"), call("masks")
+    monkeypatch.setattr(align_stage, "spec", now)
+    told = call("explain align")
+    assert "2 rows stale: version 2 -> 3 (turned images stand upright; colour profiles and odd depths count)" in told
+    assert "(2 computed now)" in call("align")
+    assert "(0 computed now)" in call("masks") and "(2 computed now)" not in call("masks")

@@ -1,0 +1,90 @@
+"""Images turned in their pixels: how many come out upright, and what looking for them costs.
+
+`python bench/faces/turns.py FOLDER...` measures folders of images by the shipped detector; else the paintings. Each
+image with a face is aligned as it is and in the three other quarter turns, and once at 45 degrees. Right is what comes
+out within 15 degrees of what the upright image gives. The cost is that of the stage's worker (decoding and encoding
+included) on the upright images, compared with one look at them and one in the square.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from models.faces.alignment import tilt
+from models.faces.detector import YuNet
+from pipeline import profile, weights
+from pipeline.runner.spec import Item
+from pipeline.sources import decode
+from stages.preprocess import align
+
+SETTINGS = profile.load("portable").align
+
+
+class OneLook(YuNet):
+    """A detector that is sure of everything."""
+
+    upright = 0.0
+
+
+def at_45(rgb: np.ndarray) -> np.ndarray:
+    """The image turned by 45 degrees counterclockwise about its middle, all of it inside."""
+    side = round(1.42 * max(rgb.shape[:2]))
+    turn = cv2.getRotationMatrix2D((rgb.shape[1] / 2, rgb.shape[0] / 2), 45, 1.0)
+    turn[:, 2] += (side - rgb.shape[1]) / 2, (side - rgb.shape[0]) / 2
+    return cv2.warpAffine(rgb, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
+
+
+def accuracy(files: list[Path], detector: YuNet) -> tuple[str, str]:
+    """How many of the turned images come out upright, and the worst at 45 degrees."""
+    right, turned, leaning = 0, 0, []
+    for file in files:
+        rgb = decode.read(file.read_bytes())
+        first = align.align_picture(rgb, detector, SETTINGS, keep=False)
+        if first is None:
+            continue
+        for quarter in (1, 2, 3):
+            other = align.align_picture(np.ascontiguousarray(np.rot90(rgb, quarter)), detector, SETTINGS, keep=False)
+            turned += 1
+            right += other is not None and off(tilt(other.quad) - tilt(first.quad) + 90 * quarter) < 15
+        other = align.align_picture(at_45(rgb), detector, SETTINGS, keep=False)
+        leaning.append(180.0 if other is None else off(tilt(other.quad) - tilt(first.quad) + 45))
+    worst = " ".join(f"{value:.0f}" for value in np.quantile(leaning, (0.5, 0.9, 1.0)))
+    return f"{right} of {turned}", f"{sum(value < 15 for value in leaning)} of {len(leaning)} ({worst})"
+
+
+def off(angle: float) -> float:
+    """Degrees, 0 to 180."""
+    return abs((angle + 180) % 360 - 180)
+
+
+def cost(files: list[Path], detector: YuNet) -> float:
+    """Processor seconds per image of the stage's worker."""
+    start = time.process_time()
+    for file in files:
+        align._row(Item(file.stem, {"source": file.read_bytes()}, file.name), detector, SETTINGS, keep=False)
+    return (time.process_time() - start) / len(files)
+
+
+def main() -> None:
+    """Print a table row per folder."""
+    cv2.setNumThreads(1)
+    print("| folder | images | quarter turns upright | at 45 degrees (median, 90 %, worst) | ms per image | added, % |")
+    print("|---|---|---|---|---|---|")
+    for folder in [Path(name) for name in sys.argv[1:]] or [weights.path("paintings")]:
+        files = sorted(folder.glob("*.jpg"))
+        detector, one = YuNet(weights.path("yunet")), OneLook(weights.path("yunet"))
+        all_looks, align.LOOKS = align.LOOKS, 1
+        least = min(cost(files, one) for _ in range(2))
+        align.LOOKS = all_looks
+        whole = min(cost(files, detector) for _ in range(2))
+        added = 100 * (whole / least - 1)
+        right, leaning = accuracy(files, detector)
+        print(f"| {folder.name} | {len(files)} | {right} | {leaning} | {1000 * whole:.0f} | {added:.1f} |", flush=True)
+    print("\nGoal: the looks at other turns add less than 10 %.")
+
+
+if __name__ == "__main__":
+    main()

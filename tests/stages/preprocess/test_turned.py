@@ -1,0 +1,116 @@
+"""An answer is not believed because it is an answer: faces that lie in the pixels come out upright, with a note."""
+
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from models.faces import alignment
+from models.faces.detector import Face, FaceDetector, NoDetector, YuNet, largest
+from models.faces.retinaface import RetinaFace
+from pipeline import images, profile, weights
+from pipeline.runner.spec import Item
+from stages.preprocess import align
+
+pytestmark = pytest.mark.weights
+SETTINGS = profile.load("portable").align
+SHARED = Path(os.environ.get("HYPERNST_SHARED", Path(__file__).parents[4] / "shared")) / "inputs"
+
+
+@pytest.fixture(params=["yunet", "retinaface-mobilenet"])
+def detector(request: pytest.FixtureRequest) -> FaceDetector:
+    if request.param == "yunet":
+        return YuNet(weights.path("yunet"))
+    if weights.local(request.param) is None:
+        pytest.skip(f"{request.param} is not on this machine")
+    return RetinaFace(weights.tensors(request.param))
+
+
+def astronaut() -> np.ndarray:
+    return images.decode(weights.path("astronaut").read_bytes())
+
+
+def aligned(rgb: np.ndarray, detector: FaceDetector) -> align.Aligned:
+    made = align.align_picture(np.ascontiguousarray(rgb), detector, SETTINGS, keep=False)
+    assert made is not None
+    return made
+
+
+def turned(rgb: np.ndarray, degrees: float) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 0.7)
+    return cv2.warpAffine(rgb, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_quarter_turns_are_undone(detector: FaceDetector, quarter: int) -> None:
+    rgb = astronaut()
+    plain, other = aligned(rgb, detector), aligned(np.rot90(rgb, quarter), detector)
+    told = re.fullmatch(r"turned (\d+) degrees (clockwise|counterclockwise)", other.note)
+    assert plain.note == "" and told is not None
+    by = int(told[1]) * (1 if told[2] == "clockwise" else -1)
+    assert abs((by - 90 * quarter + alignment.tilt(plain.quad) + 180) % 360 - 180) < 6
+    assert np.abs(plain.image.astype(float) - other.image).mean() < 8
+    # the quad is that of the file's own image: cut there, it gives the same square
+    again = alignment.crop(np.ascontiguousarray(np.rot90(rgb, quarter)), other.quad, SETTINGS.source_size)
+    assert np.abs(again.astype(float) - other.image).mean() < 2
+
+
+@pytest.mark.parametrize("degrees", [45, -45, 135, 225])
+def test_any_angle_is_undone(detector: FaceDetector, degrees: int) -> None:
+    rgb = np.pad(astronaut()[:360, 40:400], ((90, 90), (90, 90), (0, 0)), mode="edge")
+    upright = alignment.tilt(aligned(rgb, detector).quad)
+    lean = alignment.tilt(aligned(turned(rgb, degrees), detector).quad)
+    assert abs((lean - upright + degrees + 180) % 360 - 180) < 10
+
+
+@pytest.mark.parametrize("name", ["turned090.jpg", "turned180.jpg", "turned045.jpg"])
+def test_the_turned_files(detector: FaceDetector, name: str) -> None:
+    if not (SHARED / name).exists():
+        pytest.skip("no shared inputs here")
+    (row,) = [align._row(Item("a", {"source": (SHARED / name).read_bytes()}, name), detector, SETTINGS, keep=False)]
+    assert isinstance(row, dict) and "degrees" in row["note"], row
+    found = alignment.quad_of_face(largest(detector.detect(images.decode(row["image"]))))
+    assert abs(alignment.tilt(found)) < 10
+
+
+def test_upright_images_are_cut_as_before_and_a_turned_aligned_square_only_turned(detector: FaceDetector) -> None:
+    plain = aligned(astronaut(), detector)
+    assert "turned" not in plain.note and abs(alignment.tilt(plain.quad)) < 15
+    other = aligned(np.rot90(plain.image), detector)
+    assert np.array_equal(other.image, plain.image) and "already aligned" in other.note and "turned" in other.note
+
+
+def test_of_several_turned_faces_the_largest_counts(detector: FaceDetector) -> None:
+    face = astronaut()[:320, 60:380]
+    small = np.pad(cv2.resize(face, (200, 200)), ((60, 60), (0, 0), (0, 0)), mode="edge")
+    pair = np.hstack([face, small])
+    plain, other = aligned(pair, detector), aligned(np.rot90(pair, 2), detector)
+    assert "2 faces: the largest kept" in plain.note and "2 faces: the largest kept" in other.note
+    assert np.abs(plain.image.astype(float) - other.image).mean() < 8
+
+
+def test_no_face_is_none_in_any_turn(detector: FaceDetector) -> None:
+    ramp = np.tile(np.linspace(0, 255, 300).astype(np.uint8)[None, :, None], (200, 1, 3))
+    assert align.align_picture(ramp, detector, SETTINGS, keep=False) is None
+    kept = align.align_picture(ramp, NoDetector(), SETTINGS, keep=True)
+    assert kept is not None and kept.quad.tolist() == [[50, 0], [50, 200], [250, 200], [250, 0]]
+
+
+class Counting(YuNet):
+    """Counts the looks at turned images."""
+
+    looks = 0
+
+    def glance(self, rgb: np.ndarray) -> list[Face]:
+        self.looks += 1
+        return super().glance(rgb)
+
+
+def test_a_face_that_is_surely_upright_is_not_looked_at_again() -> None:
+    counting = Counting(weights.path("yunet"))
+    plain = aligned(astronaut(), counting)
+    assert plain.score >= counting.upright and counting.looks == 0
