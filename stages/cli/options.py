@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from pipeline.context import Context
@@ -24,29 +25,17 @@ def _debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 debug = click.option(
     "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_debug, help="Show tracebacks."
 )
-_SETTINGS = {
-    "content": click.option(
-        "--content", "content_dir", type=PLACE, help="Content portraits [default: CACHE/samples/content]."
-    ),
-    "style": click.option("--style", "style_dir", type=PLACE, help="Style images [default: CACHE/samples/style]."),
-    "profile": click.option(
-        "--profile", default="portable", show_default=True, help="A name in profiles/, or a .toml file."
-    ),
-    "cache": click.option(
-        "--cache", type=FOLDER, default=Path("cache"), show_default=True, help="Where artefacts are kept."
-    ),
-    "run": click.option("--run", type=FOLDER, help="Folder of checkpoints, logs and results [default: runs/default]."),
-    "limit": click.option(
-        "--limit", type=click.IntRange(min=1), help="Use only the first N images of each collection."
-    ),
-    "max-rejects": click.option(
-        "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 when a stage rejects more than this."
-    ),
-    "retry-rejected": click.option("--retry-rejected", is_flag=True, help="Retry inputs that were rejected before."),
-    "engine": click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
-    "device": click.option(
-        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps; auto: a GPU if there is one."
-    ),
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "content": {"type": PLACE, "help": "Content portraits [default: CACHE/samples/content]."},
+    "style": {"type": PLACE, "help": "Style images [default: CACHE/samples/style]."},
+    "profile": {"default": "portable", "show_default": True, "help": "A name in profiles/, or a .toml file."},
+    "cache": {"type": FOLDER, "default": Path("cache"), "show_default": True, "help": "Where artefacts are kept."},
+    "run": {"type": FOLDER, "help": "Folder of checkpoints, logs and results [default: runs/default]."},
+    "limit": {"type": click.IntRange(min=1), "help": "Use only the first N images of each collection."},
+    "max-rejects": {"type": click.IntRange(min=0), "help": "Exit with 3 when a stage rejects more than this."},
+    "retry-rejected": {"is_flag": True, "help": "Retry inputs that were rejected before."},
+    "engine": {"type": click.Choice(["local", "ray"]), "default": "local", "show_default": True},
+    "device": {"default": "auto", "show_default": True, "help": "cpu, cuda, cuda:1, mps; auto: a GPU if there is one."},
 }
 # What the commands that find, compute or check rows of all stages take.
 STAGES = ("content", "style", "profile", "cache", "run", "limit", "retry-rejected", "engine", "device")
@@ -64,15 +53,30 @@ output = click.option("--output", "-o", type=FILE, help="The file to write [defa
 
 
 def settings(*names: str) -> Callable[[Command], Command]:
-    """Give a command those of the settings that it uses, and --debug; `context` makes its context of them."""
+    """Give a command those of the settings that it uses, and --debug; `context` makes its context of them.
+
+    The others may be given as well, so that one set of options does for every stage; they are not in its help, and it
+    says that it does not use them.
+    """
 
     def give(command: Command) -> Command:
+        own = {option for param in getattr(command, "__click_params__", ()) for option in param.opts}
         command = debug(command)
-        for name in reversed([name for name in _SETTINGS if name in names]):
-            command = _SETTINGS[name](command)
+        for name, about in reversed(_SETTINGS.items()):
+            if f"--{name}" in own:
+                continue
+            unused = {} if name in names else {"hidden": True, "callback": _unused}
+            dest = {"content": "content_dir", "style": "style_dir"}.get(name, name.replace("-", "_"))
+            command = click.option(f"--{name}", dest, **about, **unused)(command)
         return command
 
     return give
+
+
+def _unused(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    if ctx.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+        click.echo(f"hypernst {ctx.info_name}: {parameter.opts[0]} is not used here", err=True)
+    return value
 
 
 def context(options: dict[str, Any], run: str = "default", *, resolve: bool = True) -> "Context":

@@ -120,8 +120,11 @@ def test_a_command_takes_what_make_hands_to_it(door: Door, target: str) -> None:
         command = cli.commands[ran[1]]
         taken = command.make_context(ran[1], ran[2:])
         given = {name for name in taken.params if taken.get_parameter_source(name) is not ParameterSource.DEFAULT}
-        offered = {o for p in command.params for o in p.opts} & set(OPTIONS.values())
-        assert {o for p in command.params if p.name in given for o in p.opts} & set(OPTIONS.values()) == offered
+        used = {o: p.name in given for p in command.params if not getattr(p, "hidden", False) for o in p.opts}
+        assert {o for o in used if o in OPTIONS.values()} == {o for o, taken in used.items() if taken} & {
+            *OPTIONS.values()
+        }
+        assert not any(getattr(p, "hidden", False) for p in command.params if p.name in given)
 
 
 @pytest.mark.parametrize("value", NASTY)

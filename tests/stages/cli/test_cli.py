@@ -65,20 +65,18 @@ USES = {  # of the settings that commands share
 
 @pytest.mark.parametrize("name", USES)
 def test_a_command_offers_the_settings_that_it_uses(name):
-    offered = {option.removeprefix("--") for param in main.cli.commands[name].params for option in param.opts}
-    shared = {
-        "content",
-        "style",
-        "profile",
-        "cache",
-        "run",
-        "limit",
-        "max-rejects",
-        "retry-rejected",
-        "engine",
-        "device",
-    }
-    assert offered & shared == set(USES[name].split())
+    params = [param for param in main.cli.commands[name].params if not getattr(param, "hidden", False)]
+    offered = {option.removeprefix("--") for param in params for option in param.opts}
+    shared = "content style profile cache run limit max-rejects retry-rejected engine device"
+    assert offered & set(shared.split()) == set(USES[name].split())
+
+
+def test_a_setting_that_is_not_used_is_told(stage):
+    words = ["--content", "a.jpg", "--style", "b.jpg", "-o", "c.png", "--device", "cpu", "--run", "runs/x"]
+    assert call("stylize", *words)[2] == ""
+    status, out, told = call("stylize", *words, "--limit", "5")
+    assert (status, out, told) == (3, "", "hypernst stylize: --limit is not used here\n")
+    assert "--limit" not in call("stylize", "--help")[1]
 
 
 def test_settings_reach_the_stage(stage, tmp_path):
@@ -145,7 +143,7 @@ def test_failures_are_one_line(monkeypatch, error, status, text):
     "words",
     ["nonsense", "align --nonsense", "align --limit 0", "align --profile nonsense", "align --device nonsense",
      "weights fetch nonsense", "weights list nonsense", "weights fetch --json", "weights list --as x",
-     "doctor --limit 1", "inspect . --json --png x.png", "stylize --content a.jpg", "train-parser",
+     "doctor --limit 0", "inspect . --json --png x.png", "stylize --content a.jpg", "train-parser",
      "stylize --content a --style b -o c.png --face 1 --face 2"],
 )  # fmt: skip
 def test_wrong_use_is_status_2(words):
