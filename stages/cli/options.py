@@ -65,7 +65,7 @@ def settings(*names: str) -> Callable[[Command], Command]:
         for name, about in reversed(_SETTINGS.items()):
             if f"--{name}" in own:
                 continue
-            unused = {} if name in names else {"hidden": True, "callback": _unused}
+            unused: dict[str, Any] = {} if name in names else {"hidden": True, "callback": _unused}
             dest = {"content": "content_dir", "style": "style_dir"}.get(name, name.replace("-", "_"))
             command = click.option(f"--{name}", dest, **about, **unused)(command)
         return command
