@@ -8,14 +8,16 @@ import torch
 
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
-from models.hypernetworks import hypernetwork
+from models.generators.interface import Generator
+from models.hypernetworks.hypernetwork import HyperNetwork
+from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline.errors import UserError
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint, loop
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.train import run as train
-from stages.train.state import build, enter_phase
+from stages.train.state import build, enter_phase, start_trunk
 from tests.support import small_run
 
 pytestmark = pytest.mark.weights  # LPIPS
@@ -77,27 +79,34 @@ def test_moments_of_what_stylisation_freezes_are_not_kept(base: Path) -> None:
     assert len(moments[1]) == 3 * trained < len(moments[0])  # step, and two moments
 
 
-@pytest.mark.parametrize("heads", ["hyperstyle", "separable"])
-def test_swapped_codes_move_the_picture_before_stylisation(
-    tmp_path: Path, heads: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In HyperStyle's form and in the portable one, after reconstruction alone, the style has a way in."""
-    if heads == "hyperstyle":
-        monkeypatch.setattr(generators, "generator", small_run.stylegan2)
-    few = {"reconstruction_steps": 3, "batch": 1, "refinement_iterations": 1, "learning_rate": 1e-3, "ema": 0.0}
-    ctx = small_run.context(tmp_path, heads, heads=heads, **few)
-    small_run.write_shards(ctx, count=1)
-    train.run(ctx, shipped=False, steps=3)
-    net = generators.generator(ctx)
-    hyper = hypernetworks.trained_hypernetwork(ctx, net.layer_table())
-    content, style = (Samples(ctx.shards, name, "train")[0] for name in ("content", "style"))
+def moved_by_codes(hyper: HyperNetwork, net: Generator, base: Path) -> tuple[float, float]:
+    """How far codes of another image move the rendering, and how far the deltas have moved it at all."""
+    content, style = (Samples(base, name, "train")[0] for name in ("content", "style"))
     x, w, own, region, other = (
         torch.from_numpy(a)[None]
         for a in (content["image"], content["latent"], content["codes"], content["region"], style["codes"])
     )
-    x = x.permute(0, 3, 1, 2) / 127.5 - 1
-    one, two = (hypernetwork.render(hyper, net, x, w, codes, region, 1) for codes in (own, other))
-    moved, learnt = (one - two).abs().mean(), (one - net(w).clamp(-1, 1)).abs().mean()
-    assert learnt > 1e-3 and moved > 0.01 * learnt, (float(moved), float(learnt))
-    if heads == "hyperstyle":
-        assert float(hyper.net.bn1.running_var.std()) > 0 and hyper.project is not None
+    x, plain = x.permute(0, 3, 1, 2) / 127.5 - 1, net(w).clamp(-1, 1)
+    where = hyper.region_weights(region)
+    with torch.no_grad():
+        one, two = (net(w, hyper(x, plain, codes, region), where) for codes in (own, other))
+    return float((one - two).abs().mean()), float((one - plain).abs().mean())
+
+
+def test_swapped_codes_move_the_picture_before_stylisation(base: Path) -> None:
+    """After reconstruction alone the style has a way in."""
+    ctx = small_run.context(base, "swapped", refinement_iterations=1, learning_rate=1e-3, ema=0.0)
+    train.run(ctx, shipped=False, steps=2)
+    net = generators.generator(ctx)
+    hyper = hypernetworks.trained_hypernetwork(ctx, net.layer_table())
+    moved, learnt = moved_by_codes(hyper, net, ctx.shards)
+    assert learnt > 1e-3 and moved > 0.01 * learnt, (moved, learnt)
+
+
+def test_a_new_trunk_in_hyperstyles_form_is_measured_on_the_contents(base: Path) -> None:
+    ctx = small_run.context(base, "")
+    net = small_run.stylegan2(ctx)
+    hyper = RegionHyperStyle(net.layer_table()[-3:], project=True)
+    start_trunk(ctx, net, hyper)
+    norm = hyper.net.bn1
+    assert float(norm.running_var.std()) > 0 and bool(norm.running_mean.any()) and not norm.training
