@@ -54,18 +54,26 @@ LAYOUTS: Mapping[str, tuple[Conv, ...]] = {
 class Trunk(nn.Module):
     """A convolutional trunk that returns its LPIPS features, the activations before each pooling.
 
-    `tensors` holds `trunk.{i}.weight` and `.bias`; None leaves random weights, for tests.
+    `tensors` holds `trunk.{i}.weight` and `.bias`; None leaves random weights, for tests. `depth` keeps only the first
+    convolutions.
     Raises: ValueError naming the tensor that is missing or has another shape.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, net: str, tensors: Mapping[str, Tensor] | None = None, *, normalise: bool = True) -> None:
+    def __init__(
+        self,
+        net: str,
+        tensors: Mapping[str, Tensor] | None = None,
+        *,
+        normalise: bool = True,
+        depth: int | None = None,
+    ) -> None:
         super().__init__()
         if net not in LAYOUTS:
             raise ValueError(f"trunk {net!r} is unknown, expected one of {', '.join(LAYOUTS)}")
-        self.net, self.layout, self.normalise = net, LAYOUTS[net], normalise
+        self.net, self.layout, self.normalise = net, LAYOUTS[net][:depth], normalise
         self.convs = nn.ModuleList(nn.Conv2d(c.inputs, c.outputs, c.kernel, c.stride, c.padding) for c in self.layout)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
