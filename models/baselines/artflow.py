@@ -4,6 +4,7 @@ The code has no licence: this follows the paper's equations and the layout of th
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +148,7 @@ class Block(nn.Module):
     def reverse(self, y: Tensor) -> Tensor:
         """The input of an output."""
         for flow in reversed(self.flows):
-            y = flow.reverse(y)
+            y = cast(Flow, flow).reverse(y)
         return F.pixel_shuffle(y, 2)
 
 
@@ -185,7 +186,7 @@ class ArtFlow(nn.Module):
     def images(self, latents: Tensor) -> Tensor:
         """The images of latents, not clamped."""
         for block in reversed(self.blocks):
-            latents = block.reverse(latents)
+            latents = cast(Block, block).reverse(latents)
         return latents
 
     def forward(self, content: Tensor, style: Tensor, *, alpha: float = 1.0) -> Tensor:

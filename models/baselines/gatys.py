@@ -85,9 +85,9 @@ class Gatys(nn.Module):
         what = "VGG19"
         if normalised := "0.weight" in tensors:
             what = "the normalised VGG19"
-            names = dict(zip(map(str, CHILDREN), state_dicts.build(VGG19)._modules, strict=True))
-            parts = [(name, tensor, *name.split(".", 1)) for name, tensor in tensors.items()]
-            tensors = {f"{names.get(i, i)}.{leaf}": t for _, t, i, leaf in parts if i != "0"}
+            names = {f"{child}": name for child, name in zip(CHILDREN, state_dicts.build(VGG19)._modules, strict=True)}
+            split = {name: name.rpartition(".") for name in tensors if not name.startswith("0.")}
+            tensors = {f"{names.get(i, i)}.{leaf}": tensors[name] for name, (i, _, leaf) in split.items()}
         net = state_dicts.fill(state_dicts.build(VGG19, pool), tensors, what)
         return cls(net, NORMALISED if normalised else PUBLISHED)
 

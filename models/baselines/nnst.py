@@ -101,11 +101,11 @@ class NNST(nn.Module):
                 mix = 0.0 if scale == scales - 1 else 1 - ALPHA
                 with torch.no_grad():
                     search = mix * nf.compose([contents[scale], *pyramid[scale + 1 :]]) + (1 - mix) * here
-                    own = nf.hypercolumns(self.features(search), tuple(search.shape[2:]))
+                    own = nf.hypercolumns(self.features(search), search.shape[2:])
                     target = nf.matched(own, nf.turned_hypercolumns(self.features, theirs))
 
                 def loss(image: Tensor, target: Tensor = target) -> Tensor:
-                    return nf.cosine_loss(nf.hypercolumns(self.features(image), tuple(image.shape[2:])), target)
+                    return nf.cosine_loss(nf.hypercolumns(self.features(image), image.shape[2:]), target)
 
                 image = optimise(pyramid[scale:], loss, steps, told)
                 pyramid[scale:] = nf.decompose(image, levels - scale)

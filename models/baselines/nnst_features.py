@@ -19,7 +19,7 @@ def rotations(style: Tensor) -> Iterator[tuple[Tensor, bool]]:
     yield style.flip(3).transpose(2, 3), True
 
 
-def hypercolumns(maps: Maps, size: tuple[int, int]) -> Tensor:
+def hypercolumns(maps: Maps, size: Sequence[int]) -> Tensor:
     """Maps [1, C, h, w], each divided by its channels, at a quarter of the image's `size`: [1, sum of C, H, W]."""
     quarter = [side // 4 for side in size]
     return torch.cat([F.interpolate(m / m.shape[1], quarter, mode="bilinear", align_corners=True) for m in maps], 1)
@@ -27,7 +27,7 @@ def hypercolumns(maps: Maps, size: tuple[int, int]) -> Tensor:
 
 def turned_hypercolumns(features: Features, style: Tensor) -> Tensor:
     """The hypercolumns of all four rotations, one below the other."""
-    turned = [(hypercolumns(features(x), tuple(x.shape[2:])), back) for x, back in rotations(style)]
+    turned = [(hypercolumns(features(x), x.shape[2:]), back) for x, back in rotations(style)]
     return torch.cat([h.transpose(2, 3) if back else h for h, back in turned], 2)
 
 
