@@ -79,6 +79,7 @@ _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
 _FACER_FILES = "https://github.com/FacePerceiver/facer/releases/download/models-v1"
 _NVLABS = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
 _SAE = "http://efrosgans.eecs.berkeley.edu/SwappingAutoencoder/swapping_autoencoder_models_and_test_images.zip"
+_PAMA = "https://github.com/luoxuan-cs/PAMA"
 
 
 def _drive(key: str) -> str:
@@ -176,6 +177,23 @@ _PAPER = (
     _published("resnet34-imagenet", "torchvision's ResNet34: what a HyperStyle trunk starts from",
                "https://docs.pytorch.org/vision/stable/models/resnet.html", _TORCHVISION, "resnet34-b627a593.pth",
                "resnet34", 87),
+    _published("gatys-vgg19", "Simonyan's VGG19 as Gatys' notebook has it (its host is gone)",
+               "https://github.com/leongatys/PytorchNeuralStyleTransfer", "MIT code; ImageNet-trained",
+               "vgg_conv.pth", "vgg19", 80),
+    *(_published(f"{method}-{part}", f"{title}'s {part}", source, "MIT", f"{part}_iter_{steps}.pth", kind, mb)
+      for method, title, source, steps in (
+          ("sanet", "SANet", "https://github.com/GlebBrykin/SANET/releases/tag/r16.10.2019", 500000),
+          ("contraast", "ContraAST", "https://github.com/HalbertCH/IEContraAST", 160000))
+      for part, kind, mb in (("decoder", "vgg19-decoder", 14), ("transformer", "sanet", 18))),
+    *(_published(f"pama-align{i}", f"PAMA's alignment module {i} of 3", _PAMA, "MIT", f"PAMA{i}.pth", "pama", 25)
+      for i in (1, 2, 3)),
+    _published("pama-decoder", "PAMA's decoder", _PAMA, "MIT", "PAMA/decoder.pth", "vgg19-decoder", 14),
+    *(_published(f"artflow-{variant.lower()}", f"ArtFlow's flow, {about}", "https://github.com/pkuanjie/ArtFlow",
+                 _RESEARCH, f"ArtFlow-{variant}/glow.pth", "artflow", 78)
+      for variant, about in (("AdaIN-Portrait", "AdaIN on portraits: FFHQ and MetFaces"), ("AdaIN", "AdaIN"),
+                             ("WCT", "WCT"))),
+    _published("sae", "the Swapping Autoencoder, FFHQ at 512 px", _SAE, "Adobe research licence (non-commercial)",
+               "latest_checkpoint.pth", "sae", 223),
 )  # fmt: skip
 
 REGISTRY: dict[str, Weight] = {

@@ -6,12 +6,13 @@ The errors of the functions that take an object are sentences about "this" file.
 import argparse
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.weights import containers, nvidia_pickle, torchscript
+from stages.weights_import.kinds import FLAT, NAMES, Part
 from stages.weights_import.structure import sentence
 
 if TYPE_CHECKING:
@@ -19,39 +20,8 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-NAMES = {
-    "stylegan2": "StyleGAN2 generator", "stylegan2-discriminator": "StyleGAN2 discriminator", "e4e": "e4e encoder",
-    "psp": "pSp encoder", "w-encoder": "W-encoder", "hyperstyle": "HyperStyle hypernetwork",
-    "farl": "FaRL face parser", "aladin-vit": "ALADIN on ViT", "aladin-vgg": "ALADIN on VGG16",
-    "bisenet": "BiSeNet face parser", "parsenet": "ParseNet face parser", "retinaface": "RetinaFace-R50",
-    "retinaface-mobilenet": "RetinaFace-MobileNet0.25", "sae-patch": "Swapping Autoencoder patch discriminator",
-    "sae-image": "Swapping Autoencoder image discriminator", "boundary": "semantic boundary",
-    "arcface": "ArcFace IR-SE50 face recogniser", "inception": "torchvision InceptionV3",
-    "resnet34": "torchvision ResNet34",
-}  # fmt: skip
-
-
 PSP = "GradualStyleEncoder"  # the tensors are named and shaped as e4e's; only the options tell them apart
 LIMIT = 2**30  # values of one tensor; HyperStyle's largest has 134 million
-
-
-@dataclass(frozen=True)
-class Part:
-    """One network of a file: its kind, its tensors in the published layout without prefix, what follows from them."""
-
-    kind: str
-    tensors: "Tensors"
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        return NAMES[self.kind] + (f" ({facts})" if facts else "")
-
-
-def article(name: object) -> str:
-    """The name with "a" or "an" in front."""
-    return f"{'an' if str(name)[0] in 'aeioAEIO' else 'a'} {name}"
 
 
 def read(path: Path) -> list[Part]:
@@ -146,6 +116,8 @@ def of_state(state: Any) -> list[Part]:
     if parts:
         return parts
     if isinstance(state.get("state_dict"), Mapping):
+        if any(str(name).startswith("blocks.0.flows.") for name in state["state_dict"]):
+            return [Part("artflow", _state(state["state_dict"]))]
         return _psp(_state(state["state_dict"]), _latent_avg(state), state.get("opts"))
     if all(isinstance(value, torch.Tensor) for value in state.values()):
         return _flat(_state(state))
@@ -175,17 +147,12 @@ def _psp(state: "Tensors", latent_avg: "Tensors", opts: Any) -> list[Part]:
     return parts
 
 
-FLAT: tuple[tuple[str, str], ...] = (
-    ("enc_style.transformer.", "aladin-vit"), ("enc_style.model.conv_", "aladin-vgg"), ("cp.resnet.", "bisenet"),
-    ("out_mask_conv.", "parsenet"), ("body.stage1.", "retinaface-mobilenet"), ("body.layer1.", "retinaface"),
-    ("output_layer.3.", "arcface"), ("Conv2d_1a_3x3.", "inception"), ("layer1.2.", "resnet34"),
-)  # fmt: skip
-
-
 def _flat(state: "Tensors") -> list[Part]:
-    if any(name.startswith(("Dpatch.", "D.")) for name in state):
+    if any(name.startswith(("Dpatch.", "D.", "G.SpatialCodeModulation.")) for name in state):
+        whole = {name: tensor for name, tensor in state.items() if name.startswith(("E.", "G."))}
+        parts = [Part("sae", whole)] if any(name.startswith("G.") for name in whole) else []
         discriminators = (("sae-patch", "Dpatch."), ("sae-image", "D."))
-        return [Part(kind, tensors) for kind, prefix in discriminators if (tensors := _under(state, prefix))]
+        return parts + [Part(kind, tensors) for kind, prefix in discriminators if (tensors := _under(state, prefix))]
     if "head.head.conv_seg.weight" in state:
         return [_farl(state)]
     if "input.input" in state:

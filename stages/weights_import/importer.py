@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.weights import download
 from pipeline.weights.registry import Weight
 from stages.weights_import import identify
-from stages.weights_import.identify import NAMES, Part, article
+from stages.weights_import.kinds import NAMES, Part, article
 from stages.weights_import.structure import sentence, structure
 
 MB = 1_100_000  # bytes that a known file may have for each of its MB
@@ -59,7 +59,7 @@ def import_file(path: Path, name: str, *, replace: bool = False, kind: str = "")
     weight = weights.find(name) if name and "/" not in name else None
     parts = identify.read(path)
     try:
-        weight, part = _choose(parts, weight, name, kind)
+        weight, part = _choose(parts, weight, name, kind, path)
         if part.tensors:
             try:  # before the values: tensors of the right shapes cannot fill the memory
                 structure(part.kind, part.tensors)
@@ -190,8 +190,13 @@ def _record(name: str, entry: dict[str, Any]) -> None:
         files.write_atomic(weights.folder() / "imported.json", data.encode())
 
 
-def _choose(parts: list[Part], weight: Weight | None, name: str, kind: str = "") -> tuple[Weight | None, Part]:
-    """The part to take, and the registry's entry for it. Raises: UserError when there is none."""
+def _choose(
+    parts: list[Part], weight: Weight | None, name: str, kind: str = "", path: Path = Path()
+) -> tuple[Weight | None, Part]:
+    """The part to take, and the registry's entry for it; of several that fit, the one published as `path` is called.
+
+    Raises: UserError when there is none.
+    """
     if kind:
         chosen = [part for part in parts if part.kind == kind]
         if not chosen:
@@ -212,6 +217,8 @@ def _choose(parts: list[Part], weight: Weight | None, name: str, kind: str = "")
     part = parts[0]
     known = [w for w in weights.REGISTRY.values() if w.kind == part.kind]
     fitting = [w for w in known if all(part.facts.get(key) == value for key, value in w.expects.items())]
+    if len(fitting) > 1:
+        fitting = [w for w in fitting if w.published and path.absolute().match(w.published)] or fitting
     if len(fitting) != 1:
         choice = f" one of {', '.join(w.name for w in known)}, or" if known else ""
         way_out = f"name what to keep it as with --as:{choice} a file of your own, `--as ./mine.safetensors`"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 def structure(kind: str, tensors: Mapping[str, "Tensor"]) -> None:
     """Raises: ValueError when tensors are missing, unexpected or of another shape; one line that names them."""
     from models.backbones import inception
+    from models.baselines import artflow, gatys, pama, sae, sanet, vgg19
     from models.discriminators import image, patch
     from models.encoders import aladin, aladin_vit, e4e
     from models.faces import retinaface
@@ -28,6 +29,9 @@ def structure(kind: str, tensors: Mapping[str, "Tensor"]) -> None:
         "sae-patch": patch.PatchDiscriminator.load, "sae-image": image.ImageDiscriminator.load,
         "boundary": _boundary, "arcface": identity.Identity.load,
         "inception": inception.InceptionStem.load_imagenet, "resnet34": hyperstyle.Trunk.load_imagenet,
+        "vgg19": gatys.Gatys.load, "vgg19-normalised": vgg19.Encoder.load, "vgg19-decoder": vgg19.Decoder.load,
+        "sanet": sanet.Transformer.load, "pama": pama.Alignment.load, "artflow": artflow.ArtFlow.load,
+        "sae": sae.SAE.load,
     }  # fmt: skip
     loaders[kind](tensors)
 
