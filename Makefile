@@ -44,7 +44,8 @@ takes_aladin-codes := $(rows)
 takes_shards := $(profile)$(cache)$(limit)
 limits := $(call option,MINUTES,minutes)$(call option,STEPS,steps)
 takes_train := $(profile)$(cache)$(run)$(device)$(limits)
-takes_eval := $(profile)$(cache)$(run)$(limit)$(device)
+measured := $(profile)$(cache)$(run)$(limit)$(device)
+takes_eval := $(measured)$(call option,METHODS,methods)$(call option,BUDGET,budget)$(call option,STRENGTH,strength)
 explained := $(profile)$(cache)$(run)$(limit)$(sources)$(no_face)
 CACHED := samples align latents masks aladin-codes shards
 STAGES := $(CACHED) train eval
@@ -114,7 +115,7 @@ masks: ## parse faces into hair, face, background [CACHE/content/masks.h5 CACHE/
 aladin-codes: ## embed each region's style [CACHE/content/aladin.h5 CACHE/style/aladin.h5]
 shards: ## pack webdataset shards [CACHE/shards/index.json]
 train: ## train the hypernetwork, or resume (PROCESSES=2: data-parallel; MINUTES= STEPS= limit it)
-eval: ## compare the methods
+eval: ## compare the methods (METHODS=a,b only these; BUDGET=pairs for those that optimise each; STRENGTH=0..1)
 
 $(STAGES): $(READY)
 
@@ -141,7 +142,7 @@ quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTRO
 
 ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= of stylisation a row)
 	@test -n $(call quoted,TABLE) || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }
-	$(BIN)/hypernst ablation$(takes_eval)$(call option,TABLE,table)$(call option,STEPS,steps)
+	$(BIN)/hypernst ablation$(measured)$(call option,TABLE,table)$(call option,STEPS,steps)
 
 inspect: $(READY) ## say what is in FILE=cache/.../x.h5
 	@test -n $(call quoted,FILE) || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }

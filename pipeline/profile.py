@@ -154,10 +154,14 @@ class Train:
 
 @dataclass(frozen=True)
 class Eval:
-    """The evaluation grid: how many contents and styles it has at most, and the network of SIFID."""
+    """The evaluation grid: how many contents and styles it has at most, and the network of SIFID.
+
+    `budget` is how many pairs the methods take that optimise each.
+    """
 
     contents: Positive = 4
     styles: Positive = 4
+    budget: Count = 0
     sifid: Literal["inception-fid", "inception-imagenet"] = "inception-fid"
 
 

@@ -5,6 +5,8 @@ normalised content features, both cached for each image. Nothing that results ar
 LPIPS-alex, no Inception, no identity network).
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,8 +45,17 @@ class Refinement:
         self.start = max(1, interface.start_row(stylist.generator.layer_table(), ctx.profile.train.start_layer))
         self._wanted: dict[tuple[str, int], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
 
-    def __call__(self, content: Portrait, style: Portrait, steps: int) -> Tensor:
-        """The image [1, 3, 256, 256] in [-1, 1] of the best deltas among `steps` steps; 0: one forward pass."""
+    def __call__(
+        self,
+        content: Portrait,
+        style: Portrait,
+        steps: int,
+        on_step: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Tensor:
+        """The image [1, 3, 256, 256] in [-1, 1] of the best deltas among `steps` steps; 0: one forward pass.
+
+        `on_step(done, total)` follows each step.
+        """
         s, codes = self.stylist, self.stylist.codes(content, style, 1.0)
         x, region = images.to_tensor(content.image).to(s.device), torch.from_numpy(content.region)[None].to(s.device)
         latent = torch.from_numpy(content.latent).float()[None].to(s.device)
@@ -71,6 +82,7 @@ class Refinement:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            on_step(step + 1, steps)
         assert best is not None
         return best[2].clamp(-1, 1)
 

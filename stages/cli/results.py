@@ -12,13 +12,24 @@ from stages.cli.options import FILE, FOLDER, context, finish, given
 @click.command("eval")
 @options.settings("profile", "cache", "run", "limit", "device")
 @click.option("--all", "everything", is_flag=True, help="Measure images that training may have seen, too.")
+@click.option(
+    "--methods", metavar="NAME,...", help="Compare only these; the table says which cannot run [default: all]."
+)
+@click.option(
+    "--budget", type=click.IntRange(min=0), help="Pairs for methods that optimise each [default: the profile's]."
+)
+@click.option("--strength", type=click.FloatRange(0, 1), help="0: the portrait as it is; 1: the full style [default].")
 @options.as_json
-def evaluate(everything: bool, as_json: bool, **settings: Any) -> None:
+def evaluate(
+    everything: bool, methods: str | None, budget: int | None, strength: float | None, as_json: bool, **settings: Any
+) -> None:
     """Compare the methods over content x style pairs held out from training."""
     from stages.evaluate import comparison
+    from stages.evaluate.methods import chosen
 
     ctx = context(settings)
-    status = comparison.run(ctx, everything=everything)
+    picked = chosen([name.strip() for name in methods.split(",")]) if methods is not None else None
+    status = comparison.run(ctx, everything=everything, **given(methods=picked, budget=budget, strength=strength))
     finish((comparison.folder(ctx) / "results.json").read_text() if as_json else status)
 
 

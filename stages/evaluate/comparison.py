@@ -1,8 +1,6 @@
-"""Compare methods over content x style pairs, all through one code path: the paper's Table 1 for these weights.
+"""Compare methods over content x style pairs, all through one code path: the paper's Table 1 for these weights."""
 
-A method is a function of two portraits that returns an image. To add one, add a line to METHODS.
-"""
-
+import contextlib
 import dataclasses
 import json
 import time
@@ -22,33 +20,52 @@ from pipeline.locks import lock
 from pipeline.progress import Progress, say
 from stages.apply.portrait import Portrait, cached, held_out, shuffled
 from stages.evaluate import comparison_page, overview, statistics
+from stages.evaluate import methods as catalogue
 from stages.evaluate.comparison_page import SHOWN, folder
-from stages.evaluate.methods import METHODS, Method
+from stages.evaluate.methods import METHODS, Apply, Method
 from stages.evaluate.metrics import METRICS, Metrics, metric_weights, sifid_titles
 
-VERSION = 2
+VERSION = 3
 
 
-def run(ctx: Context, *, methods: Mapping[str, Callable[[Context], Method]] = METHODS, everything: bool = False) -> int:
+def run(
+    ctx: Context,
+    *,
+    methods: Mapping[str, Method] = METHODS,
+    everything: bool = False,
+    budget: int | None = None,
+    strength: float = 1.0,
+) -> int:
     """Measure every method on the profile's grid of cached portraits; write results.json, table.md and the page.
 
     The portraits are held out from training; with `everything` any, for collections that nothing was trained on.
-    Does nothing when the same weights, images and profile were measured before. A killed run resumes where it was.
+    Methods that optimise each pair take `budget` pairs, by default the profile's. `strength` is that of all methods.
+    A method that cannot run is told in the table. Does nothing when the same weights, images and profile were measured
+    before. A killed run resumes where it was, and another method is measured alone.
     Raises: UserError when a cache is missing, or has no such portraits.
     """
     faces, styles = (_portraits(ctx, name, everything) for name in COLLECTIONS)
+    budget = ctx.profile.eval.budget if budget is None else budget
     split = {"name": "all" if everything else "test", "test_fraction": ctx.profile.shards.test_fraction}
-    recipe = describe(ctx, list(methods), faces, styles) | {"split": split | {"seed": ctx.profile.seed}}
-    stamp = stamp_of(recipe)
+    common = describe(ctx, faces, styles) | {"split": split | {"seed": ctx.profile.seed}}
+    hindered = {n: why for n, m in methods.items() if (why := catalogue.hindrance(ctx, m, budget, strength))}
+    able = {name: method for name, method in methods.items() if name not in hindered}
+    recipes = {name: recipe_of(ctx, name, method, strength) for name, method in able.items()}
+    stamp = stamp_of(common | {"recipes": recipes, "hindered": hindered, "budget": budget})
     out = folder(ctx)
     page = out / overview.EVALUATION
     report = _saved(out / "results.json")
     measured = report.get("stamp") == stamp
     if not measured:
-        pairs = measure(ctx, methods, faces, styles, out, stamp)
-        results = {name: _mean([p for p in pairs if p["method"] == name]) for name in methods}
-        spread = statistics.describe(pairs, list(methods), METRICS, ctx.profile.seed)
-        report = {"stamp": stamp, "methods": results} | spread | recipe
+        logs = {name: out / f"pairs-{name}-{stamp_of(common | recipe)}.jsonl" for name, recipe in recipes.items()}
+        pairs, failed = measure(ctx, able, faces, styles, logs, budget, strength)
+        done = [name for name in able if name not in failed]
+        results = {name: _mean([p for p in pairs if p["method"] == name]) for name in done}
+        spread = statistics.describe(pairs, done, METRICS, ctx.profile.seed)
+        used = {name: digest for recipe in recipes.values() for name, digest in recipe["weights"].items()}
+        report = {"stamp": stamp, "methods": results, "not_measured": hindered | failed} | spread | common
+        compared = {name: method.description() for name, method in methods.items()}
+        report |= {"weights": used, "recipes": recipes, "compared": compared, "budget": budget, "strength": strength}
         files.write_atomic(out / "table.md", comparison_page.markdown(report).encode())
         files.write_atomic(out / "results.json", json.dumps(report, indent=1).encode())
     comparison_page.write(ctx, report, faces, styles, page, ctx.run / overview.INDEX)
@@ -62,15 +79,11 @@ def stamp_of(recipe: Mapping[str, Any]) -> str:
     return hashing.short_hash(json.dumps(recipe, sort_keys=True))
 
 
-def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: list[Portrait]) -> dict[str, Any]:
-    """All that decides the numbers: metrics and their weights, the methods' weights, the images, the profile."""
-    profile = ctx.profile
-    generator = profile.generator
-    names = [name for name in ("adain-vgg19", "adain-decoder", generator.weights, generator.head) if name]
-    if profile.train.weights and weights.local(profile.train.weights):
-        names.append(profile.train.weights)
-    checkpoint = ctx.run / "checkpoint.safetensors"
+def describe(ctx: Context, faces: list[Portrait], styles: list[Portrait]) -> dict[str, Any]:
+    """All that decides the numbers of every method: metrics and their weights, the images, the profile."""
     digest = hashing.short_hash("".join(_digest(p) for p in (*faces, *styles)))
+    settings = dataclasses.asdict(ctx.profile)
+    del settings["eval"]  # the metrics and the images below say what matters of it
     return {
         "version": VERSION,
         "metrics": {
@@ -78,15 +91,21 @@ def describe(ctx: Context, methods: list[str], faces: list[Portrait], styles: li
             "lpips": "v0.1, stylised against content",
             "sifid": "stylised against style, a sample a position",
             **sifid_titles(ctx),
-            "size": profile.align.size,
-            "seconds": f"core forward on {ctx.device}, inputs cached, median after one warm-up",
+            "size": ctx.profile.align.size,
+            "seconds": f"core forward on {ctx.device}, inputs cached, median after one warm-up (none if it optimises)",
         },
-        "weights": {name: weights.sha256(name) for name in names}
-        | ({"checkpoint": hashing.sha256(checkpoint)} if checkpoint.exists() else {}),
         "pictures": {"contents": [p.key for p in faces], "styles": [p.key for p in styles], "digest": digest},
-        "compared": methods,
-        "profile": dataclasses.asdict(profile),
+        "profile": settings,
     }
+
+
+def recipe_of(ctx: Context, name: str, method: Method, strength: float) -> dict[str, Any]:
+    """What decides the numbers of one method besides `describe`: its weights, the run's if it is ours, its settings."""
+    digests = {weight: weights.sha256(weight) for weight in method.weights(ctx)}
+    checkpoint = ctx.run / "checkpoint.safetensors"
+    if method.trained and checkpoint.exists():
+        digests["checkpoint"] = hashing.sha256(checkpoint)
+    return {"method": name, "weights": digests, "note": method.note, "strength": strength}
 
 
 @dataclass(frozen=True)
@@ -104,56 +123,121 @@ class Cell:
 def cells(
     ctx: Context,
     metrics: Metrics,
-    methods: Mapping[str, Callable[[Context], Method]],
+    methods: Mapping[str, Method],
     faces: list[Portrait],
     styles: list[Portrait],
     skip: Callable[[str, Portrait, Portrait], bool] = lambda *_: False,
+    *,
+    budget: int | None = None,
+    strength: float = 1.0,
+    opened: Callable[[str, Apply], None] = lambda *_: None,
+    failed: Callable[[str, UserError], None] | None = None,
 ) -> Iterator[Cell]:
-    """Every method over every content x style pair, except those to `skip`. All results come from this loop."""
+    """Every method over its pairs, except those to `skip`. All results come from this loop.
+
+    `opened` gets each method that is used. An optional one that cannot be opened goes to `failed`, if given.
+    """
     summaries = [metrics.summary(s.image) for s in styles]
-    progress = Progress("pairs", len(methods) * len(faces) * len(styles), "pair")
-    for name, open_method in methods.items():
-        method = None
-        for i, face in enumerate(faces):
-            todo = [j for j, s in enumerate(styles) if not skip(name, face, s)]
-            progress.add(len(styles) - len(todo))
-            features = metrics.features(face.image) if todo else None
-            for j in todo:
-                if method is None:
-                    method = open_method(ctx)
-                    method(face, styles[j])  # warm-up
-                image, seconds = _timed(ctx, method, face, styles[j])
-                yield Cell(name, i, j, image, seconds, metrics.compare(image, features, summaries[j]))
-                progress.add(1)
+    for name, method in methods.items():
+        pairs = pairs_of(method, len(faces), len(styles), budget)
+        todo = [(i, j) for i, j in pairs if not skip(name, faces[i], styles[j])]
+        progress = Progress(f"pairs of {name}", len(pairs), "pair")
+        progress.add(len(pairs) - len(todo))
+        apply, last = None, -1
+        for i, j in todo:
+            if apply is None:
+                try:
+                    apply = _opened(ctx, method, faces[i], styles[j], strength)
+                except UserError as fault:
+                    if failed is None or not method.optional:
+                        raise
+                    failed(name, fault)
+                    break
+                opened(name, apply)
+            if i != last:
+                features, last = metrics.features(faces[i].image), i
+            image, seconds = _timed(ctx, apply, faces[i], styles[j])
+            yield Cell(name, i, j, image, seconds, metrics.compare(image, features, summaries[j]))
+            progress.add(1)
+        progress.close()
+
+
+def pairs_of(method: Method, contents: int, styles: int, budget: int | None = None) -> list[tuple[int, int]]:
+    """The pairs of content and style to measure: all, or the first `budget` if the method optimises each.
+
+    Those begin with a different content and style each, and a larger budget has those of a smaller one.
+    """
+    if not method.optimises:
+        return [(i, j) for i in range(contents) for j in range(styles)]
+    return [(i, (i + turn) % styles) for turn in range(styles) for i in range(contents)][:budget]
+
+
+def _opened(ctx: Context, method: Method, content: Portrait, style: Portrait, strength: float) -> Apply:
+    """The method as a function of two portraits, warmed up if that is quick. Raises: UserError when it cannot run."""
+    apply = method.open(ctx)
+    if method.optimises:
+        return lambda content, style: _with_progress(apply, method.title, content, style)
+    if method.interpolates:
+        plain = apply
+        apply = lambda content, style, strength=strength: plain(content, style, strength=strength)  # noqa: E731
+    try:
+        apply(content, style)
+    except ValueError as error:  # such as a size that the network cannot take
+        raise UserError(str(error)) from error
+    return apply
+
+
+def _with_progress(apply: Apply, title: str, content: Portrait, style: Portrait) -> np.ndarray:
+    progress = Progress(f"{title}, one pair", 0, "step")
+
+    def on_step(done: int, total: int) -> None:
+        progress.total = total
+        progress.add(done - progress.done)
+
+    image = apply(content, style, on_step=on_step)
     progress.close()
+    return image
 
 
 def measure(
     ctx: Context,
-    methods: Mapping[str, Callable[[Context], Method]],
+    methods: Mapping[str, Method],
     faces: list[Portrait],
     styles: list[Portrait],
-    out: Path,
-    stamp: str,
-) -> list[dict[str, Any]]:
-    """Measure each pair by each method. Pairs that are in pairs-<stamp>.jsonl from an earlier run are not repeated."""
-    log = out / f"pairs-{stamp}.jsonl"
-    done = {(p["method"], p["content"], p["style"]): p for p in files.read_lines(log)}
-    earlier = set(done)
+    logs: Mapping[str, Path],
+    budget: int | None,
+    strength: float,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Measure each pair by each method; also says why methods failed. Pairs in a method's log are not repeated."""
+    out, failures = folder(ctx), dict[str, str]()
 
-    def skip(name: str, face: Portrait, style: Portrait) -> bool:
-        return (name, face.key, style.key) in earlier
+    def draw(file: str, image: np.ndarray) -> None:
+        files.write_atomic(out / file, images.encode(image, ".jpg"))
 
-    with lock(out, "eval"), files.LineLog(log) as lines:
-        for cell in cells(ctx, Metrics(ctx), methods, faces, styles, skip):
+    def opened(name: str, apply: Apply) -> None:
+        for file, s in comparison_page.strengths(name) if methods[name].interpolates else ():
+            draw(file, apply(faces[0], styles[0], strength=s))
+
+    with lock(out, "eval"), contextlib.ExitStack() as stack:
+        done = {(name, p["content"], p["style"]): p for name, log in logs.items() for p in files.read_lines(log)}
+        earlier = set(done)
+        lines = {name: stack.enter_context(files.LineLog(log)) for name, log in logs.items()}
+        for cell in cells(
+            ctx, Metrics(ctx), methods, faces, styles, lambda n, c, s: (n, c.key, s.key) in earlier,
+            budget=budget, strength=strength, opened=opened, failed=lambda n, fault: failures.update({n: str(fault)}),
+        ):  # fmt: skip
             if cell.content < SHOWN and cell.style < SHOWN:
-                name = f"{cell.method}-{cell.content}-{cell.style}.jpg"
-                files.write_atomic(out / "cells" / name, images.encode(cell.image, ".jpg"))
+                draw(comparison_page.cell(cell.method, cell.content, cell.style), cell.image)
             face, style = faces[cell.content].key, styles[cell.style].key
             row = {"method": cell.method, "content": face, "style": style, "seconds": cell.seconds} | cell.figures
             done[cell.method, face, style] = row
-            lines.add(row)
-    return [done[name, f.key, s.key] for name in methods for f in faces for s in styles]
+            lines[cell.method].add(row)
+    able = [(name, method) for name, method in methods.items() if name not in failures]
+    return [
+        done[name, faces[i].key, styles[j].key]
+        for name, method in able
+        for i, j in pairs_of(method, len(faces), len(styles), budget)
+    ], failures
 
 
 def _portraits(ctx: Context, collection: str, everything: bool) -> list[Portrait]:
@@ -178,7 +262,7 @@ def _digest(portrait: Portrait) -> str:
     return portrait.key + hashing.short_hash("".join(np.ascontiguousarray(p).tobytes().hex() for p in parts))
 
 
-def _timed(ctx: Context, method: Method, content: Portrait, style: Portrait) -> tuple[np.ndarray, float]:
+def _timed(ctx: Context, method: Apply, content: Portrait, style: Portrait) -> tuple[np.ndarray, float]:
     start = time.perf_counter()
     image = method(content, style)
     if ctx.device.startswith("cuda"):

@@ -10,7 +10,7 @@ from pipeline.context import Context
 from pipeline.reports import pages
 from pipeline.reports.pages import Table
 from stages.apply.portrait import Portrait
-from stages.evaluate.methods import ABILITIES, TITLES
+from stages.evaluate.methods import STRENGTHS
 from stages.loaders import hypernetwork
 
 SHOWN = 8  # contents and styles in the page's grid
@@ -28,39 +28,59 @@ def folder(ctx: Context) -> Path:
 def figures(report: Report) -> Table:
     """The paper's Table 1, means over pairs with their intervals; lower is better in every number.
 
-    The best of each column is marked; doing nothing is left out of that.
+    A method that was not measured has the reason instead. The best of each column is marked; doing nothing and methods
+    with fewer pairs than others are left out of that.
     """
-    results, rows = report["methods"], []
-    for name, values in results.items():
+    results, missing = report["methods"], report["not_measured"]
+    rows, rivals = [], {}
+    most = max((values["pairs"] for values in results.values()), default=0)
+    for name, method in report["compared"].items():
+        abilities = ("yes" if method[ability] else "no" for ability in ("interpolates", "edits"))
+        if name in missing:
+            rows.append((method["title"], f"not measured: {missing[name]}", *["–"] * (len(METRICS) + 1), *abilities))
+            continue
+        values = results[name]
+        if name != "unstylised" and values["pairs"] == most:
+            rivals[len(rows)] = values
         numbers = [_number(values[m], report["intervals"][name][m], digits) for m, digits in METRICS.items()]
-        seconds = f"{values['seconds_per_image']:.3f}"
-        rows.append((TITLES.get(name, name), *numbers, seconds, *ABILITIES.get(name, ("no", "no"))))
-    rivals = {row: values for row, (name, values) in enumerate(results.items()) if name != "unstylised"}
+        rows.append((method["title"], *numbers, f"{values['seconds_per_image']:.3f}", str(values["pairs"]), *abilities))
     best = {
         (min(rivals, key=lambda row: rivals[row][key]), column)
         for column, key in enumerate((*METRICS, "seconds_per_image"), 1)
         if len(rivals) > 1
     }
-    return Table(("Model", *_titles(report), "Time (s/img)", "Interpolation", "Editing"), rows, frozenset(best))
+    columns = ("Model", *_titles(report), "Time (s/img)", "Pairs", "Interpolation", "Editing")
+    return Table(columns, rows, frozenset(best))
+
+
+def _title(report: Report, name: str) -> str:
+    return str(report["compared"][name]["title"])
 
 
 def differences(report: Report) -> Table:
     """The paired differences with their intervals, the first method minus the second; no rows for a single method."""
     rows = []
     for name, other in itertools.combinations(reversed(list(report["methods"])), 2):
-        gaps = report["differences"][name][other]
-        numbers = [_number(gaps[m]["mean"], gaps[m]["interval"], digits) for m, digits in METRICS.items()]
-        rows.append((f"{TITLES.get(name, name)} minus {TITLES.get(other, other)}", *numbers))
+        gaps = report["differences"][name].get(other)
+        if gaps:
+            numbers = [_number(gaps[m]["mean"], gaps[m]["interval"], digits) for m, digits in METRICS.items()]
+            rows.append((f"{_title(report, name)} minus {_title(report, other)}", *numbers))
     return Table(("Methods", *_titles(report)), rows)
 
 
 def markdown(report: Report) -> str:
     """Both tables as Markdown."""
     text = f"{_markdown(figures(report))}\nMeans over pairs, with {_percent(report)} bootstrap intervals.\n"
+    text += "".join(f"{line}\n" for line in notes(report))
     gaps = differences(report)
     if gaps.rows:
         text += f"\nPaired differences, first minus second: below 0 the first is better.\n\n{_markdown(gaps)}"
     return text
+
+
+def notes(report: Report) -> list[str]:
+    """What has to be known of single methods: how they were run, which defects are repaired."""
+    return [f"{_title(report, name)}: {n}." for name in report["methods"] if (n := report["compared"][name]["note"])]
 
 
 def _markdown(table: Table) -> str:
@@ -88,17 +108,17 @@ def write(ctx: Context, report: Report, faces: list[Portrait], styles: list[Port
     """
     for kind, portraits in (("content", faces), ("style", styles)):
         for i, portrait in enumerate(portraits[:SHOWN]):
-            files.write_atomic(page.parent / _cell(kind, i), images.encode(portrait.image, ".jpg"))
+            files.write_atomic(page.parent / cell(kind, i), images.encode(portrait.image, ".jpg"))
     results = report["methods"]
     contents = [
         {
             "key": face.key,
-            "file": _cell("content", i),
+            "file": cell("content", i),
             "methods": [
                 {
-                    "title": TITLES.get(name, name),
+                    "title": _title(report, name),
                     "cells": [
-                        {"file": _cell(name, i, j), "alt": f"{face.key} in {style.key}, {TITLES.get(name, name)}"}
+                        {"file": cell(name, i, j), "alt": f"{face.key} in {style.key}, {_title(report, name)}"}
                         for j, style in enumerate(styles[:SHOWN])
                     ],
                 }
@@ -120,15 +140,30 @@ def write(ctx: Context, report: Report, faces: list[Portrait], styles: list[Port
             weights=hypernetwork.origin(ctx),
             figures=figures(report),
             differences=differences(report),
-            styles=[{"key": style.key, "file": _cell("style", j)} for j, style in enumerate(styles[:SHOWN])],
+            notes=notes(report),
+            strips=[
+                {
+                    "title": method["title"],
+                    "cells": [{"file": file, "strength": f"{strength:g}"} for file, strength in strengths(name)],
+                }
+                for name, method in report["compared"].items()
+                if name in results and method["interpolates"]
+            ],
+            styles=[{"key": style.key, "file": cell("style", j)} for j, style in enumerate(styles[:SHOWN])],
             contents=contents,
             facts=_facts(report),
         ),
     )
 
 
-def _cell(*name: str | int) -> str:
+def cell(*name: str | int) -> str:
+    """The file of an image of the page: a portrait, or a method's result by content and style."""
     return f"cells/{'-'.join(map(str, name))}.jpg"
+
+
+def strengths(name: str) -> list[tuple[str, float]]:
+    """The files that show a method at each of STRENGTHS."""
+    return [(cell(name, "strength", k), strength) for k, strength in enumerate(STRENGTHS)]
 
 
 def _facts(report: Report) -> dict[str, str]:

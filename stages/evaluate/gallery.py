@@ -15,6 +15,7 @@ from pipeline.reports import colours, pages, sheets
 from stages.apply.portrait import Portrait, cached, in_region
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, overview
+from stages.evaluate.methods import METHODS
 from stages.loaders import hypernetwork
 
 Mix = tuple[int, int, int]  # numbers of the styles of hair, face and background
@@ -30,7 +31,8 @@ def draw(ctx: Context, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
     chosen = list(cached(ctx, "style", styles))
     mixes = _mixes(chosen)
     sheet, mark = ctx.run / "sheet.png", ctx.run / "gallery.stamp"
-    recipe = comparison.describe(ctx, [], faces, chosen) | {"colours": colours.REGIONS}
+    recipe = comparison.describe(ctx, faces, chosen) | {"colours": colours.REGIONS}
+    recipe |= comparison.recipe_of(ctx, "hypernst", METHODS["hypernst"], 1.0)
     stamp = comparison.stamp_of(recipe)
     if not (sheet.exists() and mark.exists() and mark.read_text() == stamp):
         rows = _stylize(ctx, faces, chosen, mixes)

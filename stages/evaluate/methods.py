@@ -1,41 +1,171 @@
-"""The methods that are compared: functions of two portraits that return an image."""
+"""The methods that are compared: what each is called, which weights it needs, how it is opened. One line adds one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from models.baselines.adain import AdaIN
+from models.baselines.artflow import ArtFlow
+from models.baselines.gatys import Gatys
+from models.baselines.nnst import NNST
+from models.baselines.pama import PAMA
+from models.baselines.sae import SAE
+from models.baselines.sanet import ContraAST, SANet
 from pipeline import images, weights
 from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.weights.download import Package
 from stages.apply.portrait import Portrait
+from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
 
-Method = Callable[[Portrait, Portrait], np.ndarray]
-TITLES = {"unstylised": "Content, unstylised", "adain": "AdaIN", "hypernst": "HyperNST (ours)"}
-ABILITIES = {"adain": ("yes", "no"), "hypernst": ("yes", "no")}  # interpolation, editing
+Apply = Callable[..., np.ndarray]  # two portraits, and `strength` or `on_step` where the method has them
+REFINEMENT_STEPS = 10
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the strip that shows how a method interpolates
 
 
-def unstylised(ctx: Context) -> Method:
-    """The content as it is: the score of doing nothing."""
-    return lambda content, style: content.image
+@dataclass(frozen=True)
+class Method:
+    """One method of the comparison.
+
+    `open` gives a function of content and style, which returns an image. It also takes `strength` 0..1 if the method
+    `interpolates`, and `on_step(done, total)` if it `optimises` each pair. `weights` of a run names what it reads; an
+    `optional` method that cannot be opened is told in the table. A `trained` one also reads the run's checkpoint.
+    """
+
+    title: str
+    open: Callable[[Context], Apply]
+    weights: Callable[[Context], Sequence[str]] = lambda ctx: ()
+    interpolates: bool = False
+    edits: bool = False
+    optimises: bool = False
+    optional: bool = True
+    trained: bool = False
+    note: str = ""
+
+    def description(self) -> dict[str, Any]:
+        """What the table says of it, besides numbers."""
+        return {key: getattr(self, key) for key in ("title", "interpolates", "edits", "note")}
 
 
-def adain(ctx: Context) -> Method:
-    """AdaIN (Huang & Belongie 2017)."""
-    net = AdaIN(weights.tensors("adain-vgg19"), weights.tensors("adain-decoder")).to(ctx.device)
+def baseline(
+    title: str,
+    load: Callable[..., Any],
+    *names: str | tuple[str, ...],
+    interpolates: bool = True,
+    optimises: bool = False,
+    note: str = "",
+) -> Method:
+    """A network of `models/baselines/`: `load` makes it from the tensors of the registered weights `names`, in order.
 
-    @torch.inference_mode()
-    def method(content: Portrait, style: Portrait) -> np.ndarray:
-        a, b = (images.to_tensor(p.image).to(ctx.device) for p in (content, style))
-        return images.to_arrays(net(a, b))[0]
+    Of a tuple of names the first is taken that is on this machine, else the first that can be fetched. The network
+    takes content and style [1, 3, H, W] in [-1, 1] and gives an image like it; also `alpha`, the strength, if it
+    `interpolates`, and `on_step` if it `optimises`.
+    """
 
-    return method
+    def chosen(ctx: Context) -> list[str]:
+        return [_first((name,) if isinstance(name, str) else name) for name in names]
+
+    def open_(ctx: Context) -> Apply:
+        try:
+            net = load(*map(weights.tensors, chosen(ctx))).to(ctx.device)
+        except ValueError as error:
+            raise UserError(f"{' '.join(str(error).split())}; import the published file again") from error
+        grad = torch.no_grad if optimises else torch.inference_mode
+
+        def apply(content: Portrait, style: Portrait, strength: float = 1.0, **options: Any) -> np.ndarray:
+            a, b = (images.to_tensor(p.image).to(ctx.device) for p in (content, style))
+            if interpolates:
+                options["alpha"] = strength
+            with grad():
+                return images.to_arrays(net(a, b, **options))[0]
+
+        return apply
+
+    return Method(title, open_, chosen, interpolates, optimises=optimises, note=note)
 
 
-def hypernst(ctx: Context) -> Method:
-    """This project's network: the run's weights if it has any, else the shipped ones."""
-    return Stylist(ctx).stylize
+def _first(names: Sequence[str]) -> str:
+    here = (name for name in names if weights.local(name))
+    packaged = (name for name in names if isinstance(weights.find(name).source, Package))
+    return next(here, None) or next(packaged, names[0])
 
 
-METHODS: Mapping[str, Callable[[Context], Method]] = {"unstylised": unstylised, "adain": adain, "hypernst": hypernst}
+def hypernst_weights(ctx: Context) -> list[str]:
+    """The weights of this project's network, besides the run's checkpoint."""
+    generator, trained = ctx.profile.generator, ctx.profile.train.weights
+    return [
+        name
+        for name in (generator.weights, generator.head, trained)
+        if name and (name != trained or weights.local(name))
+    ]
+
+
+def refined(ctx: Context) -> Apply:
+    """HyperNST with some steps of refinement for each pair."""
+    try:
+        refine = Refinement(ctx, Stylist(ctx))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+    def apply(content: Portrait, style: Portrait, on_step: Callable[[int, int], None]) -> np.ndarray:
+        return images.to_arrays(refine(content, style, REFINEMENT_STEPS, on_step))[0]
+
+    return apply
+
+
+METHODS: Mapping[str, Method] = {
+    "unstylised": Method("Content, unstylised", lambda ctx: lambda content, style: content.image, optional=False),
+    "adain": baseline("AdaIN", AdaIN, "adain-vgg19", "adain-decoder"),
+    "sae": baseline("Swapping Autoencoder", SAE.load, "sae"),
+    "gatys": baseline(
+        "Gatys", Gatys.load, ("gatys-vgg19", "adain-vgg19"), interpolates=False, optimises=True,
+        note="520 calls at the portraits' size; without gatys-vgg19 on the normalised VGG19, with weights of our own",
+    ),
+    "artflow": baseline("ArtFlow (AdaIN)", ArtFlow.load, ("artflow-adain-portrait", "artflow-adain")),
+    "artflow-wct": baseline("ArtFlow (WCT)", ArtFlow.load_wct, "artflow-wct", note="a defect of batches is repaired"),
+    "pama": baseline(
+        "PAMA", PAMA.load, "adain-vgg19", "pama-align1", "pama-align2", "pama-align3", "pama-decoder",
+    ),
+    "sanet": baseline("SANet", SANet.load, "adain-vgg19", "sanet-decoder", "sanet-transformer"),
+    "nnst": baseline(
+        "NNST", NNST.load, "lpips-vgg", interpolates=False, optimises=True,
+        note="NNST-Opt at the size of the portraits; its last pass is repaired: small feature maps are used whole",
+    ),
+    "contraast": baseline("ContraAST", ContraAST.load, "adain-vgg19", "contraast-decoder", "contraast-transformer"),
+    "hypernst": Method(
+        "HyperNST (ours)", lambda ctx: Stylist(ctx).stylize, hypernst_weights,
+        interpolates=True, optional=False, trained=True,
+    ),
+    "refined": Method(
+        "HyperNST, refined (ours)", refined, lambda ctx: [*hypernst_weights(ctx), "lpips-vgg"], optimises=True,
+        trained=True, note=f"{REFINEMENT_STEPS} steps for each pair",
+    ),
+}  # fmt: skip
+QUICK = ("unstylised", "adain", "hypernst")
+
+
+def chosen(names: Sequence[str], methods: Mapping[str, Method] = METHODS) -> dict[str, Method]:
+    """The methods of these names, in the table's order. Raises: UserError(2) when one is unknown."""
+    if unknown := [name for name in names if name not in methods]:
+        raise UserError(f"--methods: {unknown[0]!r} is no method; expected some of {', '.join(methods)}", 2)
+    return {name: method for name, method in methods.items() if name in names}
+
+
+def hindrance(ctx: Context, method: Method, budget: int, strength: float) -> str:
+    """Why a method cannot be measured and what to do about it; "" when it can. Fetches weights out of packages."""
+    if strength != 1 and not method.interpolates:
+        return "it has no strength; measure it without --strength"
+    if method.optimises and not budget:
+        return "it optimises each pair, for minutes on a CPU; use `--budget N` to measure N pairs"
+    missing = {}
+    for name in method.weights(ctx) if method.optional else ():
+        try:
+            weights.path(name)
+        except UserError as fault:
+            missing[name] = str(fault)
+    first, *others = missing.values() or [""]
+    return f"{first}; and likewise {', '.join(list(missing)[1:])}" if others else first

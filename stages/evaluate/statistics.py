@@ -26,10 +26,19 @@ def describe(
 ) -> dict[str, Any]:
     """Intervals per method and metric, and the paired difference of every method to each other one.
 
-    `pairs` has a row per method, content and style, in the same order of pairs for every method. Differences are
-    {method: {other: {metric: {"mean", "interval"}}}}, the method's value minus the other's; below 0 it is better.
+    `pairs` has a row per method, content and style. Differences are {method: {other: {metric: {"mean", "interval"}}}},
+    the method's value minus the other's, over the pairs that both have; below 0 it is better.
     """
-    values = {name: np.array([[p[m] for m in metrics] for p in pairs if p["method"] == name]) for name in methods}
+    rows: dict[str, dict[tuple[str, str], list[float]]] = {name: {} for name in methods}
+    for pair in pairs:
+        if pair["method"] in rows:
+            rows[pair["method"]][pair["content"], pair["style"]] = [pair[m] for m in metrics]
+    values = {name: np.array(list(own.values())) for name, own in rows.items()}
+
+    def gaps(name: str, other: str) -> NDArray[np.float64]:
+        both = [key for key in rows[name] if key in rows[other]]
+        return np.array([rows[name][key] for key in both]) - np.array([rows[other][key] for key in both])
+
     differences = {
         name: {
             other: {
@@ -40,7 +49,8 @@ def describe(
             }
             for other in methods
             if other != name
-            for gap in [values[name] - values[other]]
+            for gap in [gaps(name, other)]
+            if len(gap)
         }
         for name in methods
     }

@@ -64,7 +64,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
         say(f"ablation: table {table}, {row.title}")
         if state.step_of(row_ctx) < steps:
             train.run(row_ctx, steps=steps)
-        comparison.run(row_ctx, methods={"hypernst": methods.hypernst})
+        comparison.run(row_ctx, methods=methods.chosen(["hypernst"]))
         results = json.loads((comparison.folder(row_ctx) / "results.json").read_text())
         figures[row.title] = {"base": base.stem} | results["methods"]["hypernst"]
     text = render(table, figures, sifid_titles(ctx))

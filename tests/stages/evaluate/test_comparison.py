@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import runpy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import profile
-from pipeline.context import Context
+from pipeline import images, profile, weights
+from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.shards import writer
 from pipeline.shards.writer import split_of
 from stages.apply.portrait import Portrait, held_out
 from stages.evaluate import comparison, metrics, statistics
-from stages.evaluate.methods import Method, unstylised
+from stages.evaluate.methods import METHODS, Apply, Method, baseline, chosen
+from tests.support.weights_import import own_cache
+
+UNSTYLISED = {"unstylised": METHODS["unstylised"]}
 
 
 def portrait(key: str, seed: int) -> Portrait:
@@ -43,14 +47,14 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
 def test_the_content_itself_and_the_style_itself_score_as_they_must(ctx: Context) -> None:
     calls: list[str] = []
 
-    def thief(ctx: Context) -> Method:
+    def thief(ctx: Context) -> Apply:
         def method(content: Portrait, style: Portrait) -> np.ndarray:
             calls.append(style.key)
             return style.image
 
         return method
 
-    methods = {"unstylised": unstylised, "thief": thief}
+    methods = {**UNSTYLISED, "thief": Method("thief", thief)}
     assert comparison.run(ctx, methods=methods) == 0
     out = comparison.folder(ctx)
     assert out == ctx.run.parent / "eval" / "one"
@@ -72,10 +76,17 @@ def test_the_content_itself_and_the_style_itself_score_as_they_must(ctx: Context
     made = len(calls)
     assert comparison.run(ctx, methods=methods) == 0 and len(calls) == made  # nothing has changed
     (out / "results.json").unlink()
-    (log,) = out.glob("pairs-*.jsonl")
+    (log,) = out.glob("pairs-thief-*.jsonl")
     log.write_text(log.read_text()[:-30])  # killed inside the last line
     assert comparison.run(ctx, methods=methods) == 0 and len(calls) == made + 2  # a warm-up and the one lost pair
     assert json.loads((out / "results.json").read_text())["methods"]["thief"]["sifid_64"] == stolen["sifid_64"]
+
+    made = len(calls)
+    assert comparison.run(ctx, methods=methods | {"twin": Method("twin", thief)}) == 0
+    assert len(calls) == made + 1 + pairs  # the new method alone, with its warm-up
+    twins = json.loads((out / "results.json").read_text())
+    assert twins["methods"]["twin"]["sifid_64"] == twins["methods"]["thief"]["sifid_64"] == stolen["sifid_64"]
+    assert twins["differences"]["twin"]["thief"]["sifid_64"] == {"mean": 0, "interval": [0, 0]}
 
 
 def test_empty_caches_are_told(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +103,7 @@ def test_only_held_out_portraits_are_measured_in_an_order_that_follows_from_the_
 ) -> None:
     def measured(seed: int) -> dict[str, Any]:
         seeded = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, seed=seed))
-        assert comparison.run(seeded, methods={"unstylised": unstylised}, everything=everything) == 0
+        assert comparison.run(seeded, methods=UNSTYLISED, everything=everything) == 0
         return json.loads((comparison.folder(ctx) / "results.json").read_text())
 
     monkeypatch.setattr(comparison, "Metrics", Level)
@@ -120,7 +131,7 @@ def test_too_few_are_told(ctx: Context, monkeypatch: pytest.MonkeyPatch, capsys:
     ctx = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, eval=many))
     monkeypatch.setattr(comparison, "Metrics", Level)
     monkeypatch.setattr(comparison.weights, "sha256", lambda name: name)
-    assert comparison.run(ctx, methods={"unstylised": unstylised}) == 0
+    assert comparison.run(ctx, methods=UNSTYLISED) == 0
     assert "of 50 style portraits are held out from training (shards.test_fraction = 0.25)" in capsys.readouterr().err
 
 
@@ -148,9 +159,9 @@ def test_intervals_cover_the_mean_and_pairing_narrows_differences() -> None:
     assert 85 <= covered <= 100
     hard = rng.normal(0, 10, 200)  # how hard a pair is, for both methods
     pairs = [
-        {"method": name, "x": float(value)}
+        {"method": name, "content": i, "style": "s", "x": float(value)}
         for name, shift in (("a", 0.0), ("b", 0.5))
-        for value in hard + shift + rng.normal(0, 0.1, 200)
+        for i, value in enumerate(hard + shift + rng.normal(0, 0.1, 200))
     ]
     found = statistics.describe(pairs, ["a", "b"], ["x"], 0)
     gap, back = found["differences"]["b"]["a"]["x"], found["differences"]["a"]["b"]["x"]
@@ -159,3 +170,116 @@ def test_intervals_cover_the_mean_and_pairing_narrows_differences() -> None:
     low, high = found["intervals"]["a"]["x"]
     assert high - low > 1 and low <= hard.mean() <= high
     assert found == statistics.describe(pairs, ["a", "b"], ["x"], 0)
+
+
+@pytest.fixture
+def level(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """`ctx` with a grid of 3 x 3, where every measure is the mean level of the result."""
+    monkeypatch.setattr(comparison, "Metrics", Level)
+    monkeypatch.setattr(comparison.weights, "sha256", lambda name: name)
+    larger = dataclasses.replace(ctx.profile.eval, contents=3, styles=3)
+    return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, eval=larger))
+
+
+def results(ctx: Context) -> dict[str, Any]:
+    return json.loads((comparison.folder(ctx) / "results.json").read_text())
+
+
+def test_optimising_methods_take_a_budget_that_can_grow(level: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[tuple[str, str]] = []
+
+    def slow(ctx: Context) -> Apply:
+        def method(content: Portrait, style: Portrait, on_step: Callable[[int, int], None]) -> np.ndarray:
+            made.append((content.key, style.key))
+            for i in range(3):
+                on_step(i + 1, 3)
+            return style.image
+
+        return method
+
+    methods = {**UNSTYLISED, "slow": Method("Slow", slow, optimises=True)}
+    assert comparison.run(level, methods=methods) == 0 and not made
+    assert results(level)["not_measured"]["slow"].endswith("use `--budget N` to measure N pairs")
+    assert "| Slow | not measured: it optimises each pair" in (comparison.folder(level) / "table.md").read_text()
+    for budget in (2, 5, 2):
+        assert comparison.run(level, methods=methods, budget=budget) == 0
+        found = results(level)
+        assert found["methods"]["slow"]["pairs"] == budget and found["methods"]["unstylised"]["pairs"] == 9
+        contents, styles = (found["pictures"][name] for name in ("contents", "styles"))
+        assert made[:3] == [(contents[i], styles[i]) for i in range(len(made[:3]))] and len(set(made)) == len(made)
+    assert len(made) == 5  # each pair once, without a warm-up
+    first = [(contents[i], styles[i]) for i in range(2)]
+    levels = {
+        p.key: float(p.image.mean()) for c in ("content", "style") for p in comparison._portraits(level, c, False)
+    }
+    gap = np.mean([levels[s] - levels[c] for c, s in first])
+    assert found["differences"]["slow"]["unstylised"]["lpips_alex"]["mean"] == pytest.approx(gap, abs=1e-4)
+    capsys.readouterr()
+
+
+def test_what_cannot_run_is_told_and_never_a_number(
+    level: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_cache(tmp_path / "weights", monkeypatch)
+
+    def broken(*_: object) -> None:
+        raise ValueError("not a network:\n  1 of 2 tensors are missing")
+
+    names = ("sae", "gatys", "artflow", "artflow-wct", "pama", "sanet", "contraast")
+    methods = {**UNSTYLISED, **{n: METHODS[n] for n in names}, "odd": baseline("Odd", broken)}
+    with weights.no_fetching():
+        assert comparison.run(level, methods=methods, budget=1) == 0
+    found = results(level)
+    assert list(found["methods"]) == ["unstylised"] and set(found["not_measured"]) == {*names, "odd"}
+    told = found["not_measured"]
+    assert told["odd"] == "not a network: 1 of 2 tensors are missing; import the published file again"
+    assert "`hypernst weights import FILE --as sae`" in told["sae"]
+    assert "hypernst weights fetch adain-vgg19" in told["sanet"]
+    assert "likewise sanet-decoder, sanet-transformer" in told["sanet"]
+    assert "gatys-vgg19" not in told["gatys"] and "artflow-adain-portrait" in told["artflow"]
+    table = (comparison.folder(level) / "table.md").read_text()
+    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines() if "not measured" in line}
+    assert len(rows) == 8 and all(line.count("|") == table.splitlines()[0].count("|") for line in rows.values())
+    assert all("| – | – | – | – | – |" in line for line in rows.values())
+    assert rows["SANet"].endswith("| yes | no |") and rows["Gatys"].endswith("| no | no |")
+    assert "not measured" in (comparison.folder(level) / "evaluation.html").read_text()
+
+
+TOY = '''
+import torch
+
+
+class Toy:
+    """Mixes the images themselves."""
+
+    def to(self, device):
+        return self
+
+    def __call__(self, content, style, *, alpha=1.0):
+        return torch.lerp(content, style, alpha)
+'''
+
+
+def test_a_newcomer_adds_a_method_by_one_file_and_one_line(level: Context, tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    scope = runpy.run_path(str(tmp_path / "toy.py"))
+    line = {"toy": baseline("Toy", scope["Toy"])}
+    assert comparison.run(level, methods={**UNSTYLISED, **line}) == 0
+    whole = results(level)["methods"]["toy"]["lpips_alex"]
+    cells = comparison.folder(level) / "cells"
+    ends = [images.decode((cells / f"toy-strength-{k}.jpg").read_bytes()).astype(float) for k in (0, 4)]
+    faces, styles = (comparison._portraits(level, name, False) for name in COLLECTIONS)
+    for end, portrait in zip(ends, (faces[0], styles[0]), strict=True):
+        assert np.abs(end - portrait.image).mean() < 12
+    assert "toy-strength-2.jpg" in (comparison.folder(level) / "evaluation.html").read_text()
+    assert comparison.run(level, methods={**UNSTYLISED, **line}, strength=0.0) == 0
+    none = results(level)
+    assert none["not_measured"]["unstylised"].startswith("it has no strength")
+    assert none["methods"]["toy"]["lpips_alex"] == pytest.approx(np.mean([f.image.mean() for f in faces]), abs=1e-3)
+    assert whole == pytest.approx(np.mean([s.image.mean() for s in styles]), abs=1e-3)
+
+
+def test_methods_are_chosen_by_name() -> None:
+    assert list(chosen(["hypernst", "sanet"])) == ["sanet", "hypernst"]
+    with pytest.raises(UserError, match="'sannet' is no method; expected some of unstylised, adain, sae, gatys"):
+        chosen(["sannet"])
