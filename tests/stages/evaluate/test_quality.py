@@ -43,7 +43,7 @@ class Painter:
     def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
         return content.codes + strength * (style.codes - content.codes)
 
-    def stylize(self, content: Portrait, style: Portrait) -> np.ndarray:
+    def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         return self.render(content, style.codes)
 
     def invert(self, content: Portrait) -> np.ndarray:
@@ -105,7 +105,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(parsing, "measure", lambda *_: (0.9, 7))
     monkeypatch.setattr(retrieval, "retrieval", lambda *_: (0.5, 0.75))
     monkeypatch.setattr(style_encoder, "network", lambda ctx: Aladin())
-    monkeypatch.setattr(methods, "AdaIN", lambda *_: AdaIN())
+    monkeypatch.setitem(methods.METHODS, "adain", methods.baseline("AdaIN", AdaIN))
     monkeypatch.setattr(quality, "Metrics", Ruler)
     monkeypatch.setattr(quality, "Stylist", Painter)
     monkeypatch.setattr(quality, "FaceEmbedding", Passport)
