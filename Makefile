@@ -9,7 +9,7 @@ python = $(if $(value PYTHON),$(call quoted,PYTHON),$(firstword $(shell \
 # A setting is passed on as it was written, whatever is in it: as raw text, in quotes of which only a leading ~ is left
 # out. `$` is a sign like others here, so none is handed to commands as a variable, where make would expand it.
 SETTINGS := PROFILE CONTENT STYLE CACHE RUN NO_FACE LIMIT ENGINE DEVICE PROCESSES PORTRAITS SHEET CONTROL_SHEET STRIP \
-	TABLE STEPS FILE STAGE DATA MINUTES OUT VENV
+	TABLE STEPS FILE STAGE DATA MINUTES OUT METHODS BUDGET STRENGTH VENV
 unexport $(SETTINGS) PYTHON
 no :=
 space := $(no) $(no)
@@ -45,7 +45,8 @@ takes_shards := $(profile)$(cache)$(limit)
 limits := $(call option,MINUTES,minutes)$(call option,STEPS,steps)
 takes_train := $(profile)$(cache)$(run)$(device)$(limits)
 measured := $(profile)$(cache)$(run)$(limit)$(device)
-takes_eval := $(measured)$(call option,METHODS,methods)$(call option,BUDGET,budget)$(call option,STRENGTH,strength)
+strength := $(call option,STRENGTH,strength)
+takes_eval := $(measured)$(call option,METHODS,methods)$(call option,BUDGET,budget)$(strength)
 explained := $(profile)$(cache)$(run)$(limit)$(sources)$(no_face)
 CACHED := samples align latents masks aladin-codes shards
 STAGES := $(CACHED) train eval
@@ -130,10 +131,10 @@ $(filter $(UNFINISHED),$(CACHED)) train eval:
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
 	$(BIN)/hypernst demo$(rows)$(run)$(sources)
 
-stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file
+stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file (STRENGTH=0..1)
 	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
 		{ echo 'make stylize: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
-	@$(BIN)/hypernst stylize$(profile)$(run)$(device)$(sources)$(no_face)$(call option,OUT,output)
+	@$(BIN)/hypernst stylize$(profile)$(run)$(device)$(sources)$(no_face)$(strength)$(call option,OUT,output)
 
 quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
 	@test -n $(call quoted,PORTRAITS) || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }

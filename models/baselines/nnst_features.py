@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MATRIX = 16384  # positions of content times style in one piece of the matrix of distances: its square
+PIECE = 4096  # positions whose distances are in memory at once in the last pass; it does not change the result
 Maps = Sequence[Tensor]
 Features = Callable[[Tensor], Maps]  # images [1, 3, H, W] to feature maps [1, C, h, w]
 
@@ -74,7 +75,7 @@ def nearest_loss(own: Tensor, style: Tensor) -> Tensor:
     """Mean distance of the columns of own [C, N] to the nearest of style [C, M]; both sets about their means."""
     ours, theirs = _centred(own), _centred(style)
     with torch.no_grad():
-        index = (ours.T @ theirs).argmax(1)
+        index = torch.cat([(part.T @ theirs).argmax(1) for part in ours.split(PIECE, 1)])
     return (1 - (ours * theirs[:, index]).sum(0)).mean()
 
 

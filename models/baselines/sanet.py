@@ -75,7 +75,7 @@ class SANet(nn.Module):
     def forward(self, content: Tensor, style: Tensor, *, alpha: float = 1.0) -> Tensor:
         """The content [N, 3, H, W] in the style [N, 3, h, w], all in [-1, 1].
 
-        `alpha` 0..1 goes from the content attending to itself to the style, as in the paper (section 4.4).
+        `alpha` 0..1 goes from the content attending to itself to the style, as in the paper.
         Raises: ValueError for content sides that are no multiples of 16 (SANet).
         """
         if wrong := [side for side in content.shape[2:] if side % self.MULTIPLE]:

@@ -38,18 +38,20 @@ OPTIONS = {
     "PROFILE": "--profile", "CACHE": "--cache", "RUN": "--run", "LIMIT": "--limit", "ENGINE": "--engine",
     "DEVICE": "--device", "CONTENT": "--content", "STYLE": "--style", "NO_FACE": "--no-face", "DATA": "--data",
     "MINUTES": "--minutes", "STEPS": "--steps", "SHEET": "--sheet", "CONTROL_SHEET": "--control-sheet",
-    "STRIP": "--strip", "TABLE": "--table", "OUT": "--output",
+    "STRIP": "--strip", "TABLE": "--table", "OUT": "--output", "METHODS": "--methods", "BUDGET": "--budget",
+    "STRENGTH": "--strength",
 }  # fmt: skip
 ROWS = ("PROFILE", "CACHE", "LIMIT", "ENGINE", "DEVICE")
 ALL = (*ROWS, "RUN", "CONTENT", "STYLE")
 TRAINED = ("PROFILE", "CACHE", "RUN", "DEVICE")
 TAKES = {
-    "align": (*ALL, "NO_FACE"), "train": (*TRAINED, "MINUTES", "STEPS"), "eval": (*TRAINED, "LIMIT"),
+    "align": (*ALL, "NO_FACE"), "train": (*TRAINED, "MINUTES", "STEPS"),
+    "eval": (*TRAINED, "LIMIT", "METHODS", "BUDGET", "STRENGTH"),
     "demo": ALL, "verify": (*ALL, "NO_FACE"),
     "explain": ("PROFILE", "CACHE", "LIMIT", "RUN", "CONTENT", "STYLE", "NO_FACE"),
     "doctor": ("PROFILE", "CACHE", "RUN"), "weights": ("PROFILE",),
     "quality": (*TRAINED, "ENGINE", "SHEET", "CONTROL_SHEET", "STRIP"),
-    "stylize": ("PROFILE", "RUN", "DEVICE", "CONTENT", "STYLE", "NO_FACE", "OUT"),
+    "stylize": ("PROFILE", "RUN", "DEVICE", "CONTENT", "STYLE", "NO_FACE", "STRENGTH", "OUT"),
     "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"),
     "train-parser": ("PROFILE", "RUN", "DEVICE", "DATA", "MINUTES", "STEPS", "OUT"),
 }  # fmt: skip
@@ -114,7 +116,14 @@ def test_settings_arrive_as_they_were_written(door: Door, target: str) -> None:
 def test_a_command_takes_what_make_hands_to_it(door: Door, target: str) -> None:
     """Every setting there is, and the command's own parser takes what arrives: none is ignored, none is unknown."""
     values = {"STAGE": "align", "TABLE": "2", "LIMIT": "1", "STEPS": "1", "MINUTES": "1", "ENGINE": "local"}
-    values |= {"NO_FACE": "keep", "PROFILE": "tiny", "PORTRAITS": str(door.home), "FILE": str(door.home)}
+    values |= {
+        "BUDGET": "1",
+        "STRENGTH": "0.5",
+        "NO_FACE": "keep",
+        "PROFILE": "tiny",
+        "PORTRAITS": str(door.home),
+        "FILE": str(door.home),
+    }
     settings = {name: values.get(name, str(door.home / "x.png")) for name in (*OPTIONS, *values)}
     for ran in door.make(target, *(f"{name}={value}" for name, value in settings.items())):
         command = cli.commands[ran[1]]
