@@ -26,12 +26,13 @@ ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a 
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
-LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last
+LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last,
+LEAN = 15.0  # and so is the first one of a face that leans by fewer degrees
 TILT = 45.0  # degrees by which a face's points may lean in the one of four quarter turns in which it is upright
 TURNED = 30.0  # degrees of turning that are noted
 MARGIN = 0.15  # by how much another turn's log-odds must be larger
 NEAR = 0.05  # by how much the score of a glance may be lower than that of the look which it questions
-SMALL, AROUND = 224, 2.0  # a glance's side in pixels, and the side of what it shows of a face, in sides of its box
+SMALL, AROUND = 192, 2.0  # a glance's side in pixels, and the side of what it shows of a face, in sides of its box
 WHOLE = 320  # the longer side in pixels of a glance at a whole image
 
 
@@ -219,7 +220,7 @@ def _refined(rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceD
         if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
             break
         quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
-        if abs(tilt(inner)) < SETTLED:
+        if abs(tilt(inner)) < SETTLED or abs(tilt(quad)) < LEAN:
             break
     return quad
 
