@@ -26,8 +26,7 @@ ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a 
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
-LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last,
-LEAN = 15.0  # and so is the first one of a face that leans by fewer degrees
+LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last
 TILT = 45.0  # degrees by which a face's points may lean in the one of four quarter turns in which it is upright
 TURNED = 30.0  # degrees of turning that are noted
 MARGIN = 0.15  # by how much another turn's log-odds must be larger
@@ -129,12 +128,13 @@ def align_picture(
             raise ValueError(f"{len(faces)} faces, so there is no face {which}, counted from the left")
         face = sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2)[which - 1]
         notes = [f"{len(faces)} faces: face {which} from the left kept"]
-    quad = _refined(turned, quad_of_face(face), detector, settings.source_size)
+    looks = 1 if face.score >= detector.upright and not turn else LOOKS
+    quad = _refined(turned, quad_of_face(face), detector, settings.source_size, looks)
     if abs(tilt(_unturned(quad, turn, width, height))) > TURNED:  # of a leaning face the turn chosen may be a wrong one
         square = crop(turned, quad, settings.source_size)
         seen = [_standing(detector.detect(np.ascontiguousarray(np.rot90(square, quarter)))) for quarter in range(4)]
         if quarter := int(np.argmax(seen)):
-            quad = _refined(turned, np.roll(quad, quarter, axis=0), detector, settings.source_size)
+            quad = _refined(turned, np.roll(quad, quarter, axis=0), detector, settings.source_size, LOOKS)
     if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
         # cutting an aligned square again would only blur it and move it by the error of the detector
         quad = whole
@@ -204,15 +204,17 @@ def _view(rgb: NDArray[np.uint8], face: "Face | None") -> NDArray[np.uint8]:
     return crop(rgb, corners + np.array([x + w / 2, y + h / 2]), SMALL)
 
 
-def _refined(rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int) -> NDArray:
-    """The quad after further looks at the face in its square.
+def _refined(
+    rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int, looks: int
+) -> NDArray[np.float64]:
+    """The quad after at most `looks` further looks at the face in its square.
 
     Detectors move the points of a turned or small face towards an upright one: each look comes closer.
     """
     from models.faces.alignment import crop, quad_of_face, tilt
     from models.faces.detector import largest
 
-    for _ in range(LOOKS):
+    for _ in range(looks):
         again = detector.detect(crop(rgb, quad, size))
         if not again:
             break
@@ -220,7 +222,7 @@ def _refined(rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceD
         if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
             break
         quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
-        if abs(tilt(inner)) < SETTLED or abs(tilt(quad)) < LEAN:
+        if abs(tilt(inner)) < SETTLED:
             break
     return quad
 
