@@ -22,7 +22,7 @@ from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from stages.loaders import generator as generators
 from stages.train.data import Pair
-from stages.train.state import enter_phase, start
+from stages.train.state import build, enter_phase, start
 from stages.train.step import Step
 
 RUNS = 5
@@ -34,7 +34,7 @@ def step_of(run: Path, precision: str, *, plain: bool) -> Step:
     settings = dataclasses.replace(portable.train, precision=precision, lambda2=0.0)
     ctx = Context(profile=dataclasses.replace(portable, train=settings), run=run, device="cpu")
     generator = generators.generator(ctx)
-    state = start(ctx, generator, True, ALONE, "stylize")
+    state = start(ctx, build(ctx, generator), generator, True, ALONE, "stylize")
     enter_phase(state, settings)
     step = Step(ctx, state, generator)
     if plain:

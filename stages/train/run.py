@@ -16,6 +16,7 @@ from pipeline.training import checkpoint
 from pipeline.training.distributed import ProcessGroup, init_distributed
 from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from stages.loaders import generator as generators
+from stages.loaders import origins
 from stages.preprocess import compatibility
 from stages.train import data, flips, memory, page, validate
 from stages.train.state import State, build, enter_phase, start
@@ -62,7 +63,8 @@ def _train(
     content, style = (Samples(ctx.training_shards, name, "train") for name in ("content", "style"))
     compatibility.refuse_others(ctx, content.provenance, content.folder)
     generator = generators.generator(ctx)
-    made = {name: value for name, value in content.provenance.items() if name in ("encoder", "latents")}
+    samples = {name: value for name, value in content.provenance.items() if name in ("encoder", "latents")}
+    made = origins.generator(ctx) | samples
     data_set = {"content": content.identity(), "style": style.identity()}
     state = start(ctx, build(ctx, generator, made, data_set), generator, shipped, process_group, phase)
     if state.step >= total and not export:

@@ -25,7 +25,6 @@ from pipeline.training import checkpoint, state
 from pipeline.training.distributed import ProcessGroup
 from stages.loaders import discriminators as discriminator_loaders
 from stages.loaders import hypernetwork as hypernetworks
-from stages.loaders import origins
 from stages.train import data
 
 MEASURED, CHUNK = 64, 8  # images that a trunk's normalisation is measured on, and at once
@@ -107,7 +106,7 @@ def build(
 ) -> State:
     """New networks and optimisers for the profile, on the device. The hypernetwork's deltas start at zero.
 
-    `made` says what the samples' latents and codes were made with, `data` which samples there are.
+    `made` says what the generator and the samples' latents and codes were made with, `data` which samples there are.
     """
     settings = ctx.profile.train
     torch.manual_seed(ctx.profile.seed)
@@ -128,7 +127,7 @@ def build(
             "adam": _adam(hyper.parameters(), settings.learning_rate, (0.9, 0.99), ctx.device),
             "discriminator_adam": _adam(discriminators, settings.discriminator_learning_rate, (0.0, 0.99), ctx.device),
         },
-        recipe=origins.generator(ctx) | {"seed": ctx.profile.seed} | dict(made or {}),
+        recipe={"seed": ctx.profile.seed} | dict(made or {}),
         settings={f"train.{name}": value for name, value in asdict(settings).items() if name not in SILENT}
         | dict(data or {}),
         extra={"phase": PHASES[0], "phase_start": 0, "skipped": 0},

@@ -52,7 +52,7 @@ def stylegan2_context(base: Path, run: str, monkeypatch: pytest.MonkeyPatch) -> 
         paper,
         generator=dataclasses.replace(paper.generator, size=SIDE, weights=str(place)),
         inverter=dataclasses.replace(paper.inverter, weights="e4e-ffhq-256"),
-        train=dataclasses.replace(paper.train, image_discriminator_base=256),
+        train=dataclasses.replace(paper.train, image_discriminator_base=256, identity=0.0, identity_weights=""),
     )
     return Context(small, cache=base / "cache", run=base / "runs" / run)
 

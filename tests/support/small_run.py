@@ -60,7 +60,7 @@ def installed() -> Iterator[None]:
         torch.set_num_threads(originals[3])
 
 
-def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:
+def generator(ctx: Context | None = None, *, full: bool = False) -> MobileStyleGAN:
     """The 256 px cut with few channels and random weights."""
     full, mobilestylegan.WIDTHS = mobilestylegan.WIDTHS, WIDTHS
     try:
@@ -71,7 +71,7 @@ def generator(ctx: Context, *, full: bool = False) -> MobileStyleGAN:
     with torch.no_grad():
         for p in net.parameters():
             p.copy_(torch.randn(p.shape, generator=rng) * (0.1 if p.ndim < 2 else p[0].numel() ** -0.5))
-    return net.eval().to(ctx.device)
+    return net.eval().to(ctx.device if ctx else "cpu")
 
 
 class Narrow(StyleGAN2):

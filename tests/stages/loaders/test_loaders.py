@@ -121,7 +121,7 @@ def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path
         hypernetworks.trained_hypernetwork(ctx, table)
     theirs = HyperStyle(table, (0, 1)).state_dict()
     save_file(theirs, tmp_path / "hyperstyle.safetensors")
-    start = change(ctx, train={"weights": f"{tmp_path}/hyperstyle.safetensors"})
+    start = change(ctx, train={"weights": f"{tmp_path}/hyperstyle.safetensors", "project_content": False})
     net = hypernetworks.new_hypernetwork(start, table)
     assert isinstance(net, RegionHyperStyle) and hypernetworks.start(start, net) == "reconstruct"
     again = hypernetworks.trained_hypernetwork(start, table)
@@ -133,7 +133,7 @@ def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path
         hypernetworks.trained_hypernetwork(start, layer_table(256, 1)[-3:])
     ours = tmp_path / "ours.safetensors"
     save_file({n: t.half() for n, t in net.state_dict().items()}, ours)
-    assert hypernetworks.start(change(ctx, train={"weights": str(ours)}), net) == "stylize"
+    assert hypernetworks.start(change(start, train={"weights": str(ours)}), net) == "stylize"
 
 
 def test_files_that_do_not_fit_the_profile_are_told(ctx: Context, encoder: Path, tmp_path: Path) -> None:
