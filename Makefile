@@ -131,10 +131,10 @@ $(filter $(UNFINISHED),$(CACHED)) train eval:
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
 	$(BIN)/hypernst demo$(rows)$(run)$(sources)
 
-stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file (STRENGTH=0..1)
+stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file, or folders (STRENGTH=0..1)
 	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
 		{ echo 'make stylize: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
-	@$(BIN)/hypernst stylize$(profile)$(run)$(device)$(sources)$(no_face)$(strength)$(call option,OUT,output)
+	@$(BIN)/hypernst stylize$(profile)$(cache)$(run)$(device)$(sources)$(no_face)$(strength)$(call option,OUT,output)
 
 quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
 	@test -n $(call quoted,PORTRAITS) || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }

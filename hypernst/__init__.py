@@ -1,1 +1,52 @@
-"""The installed program; a wheel holds pipeline/, models/, stages/ and their data in here."""
+"""Stylise portraits from Python: `hypernst.load().stylize("me.jpg", "klimt.jpg").save("me-klimt.png")`.
+
+`load` gives a `Studio` (stages/apply/studio.py), whose methods say what they take and give. What a user did wrong is a
+`UserError` with one line that says what to do.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.profile import Profile
+    from stages.apply.studio import Studio
+
+__all__ = ["Studio", "UserError", "load"]
+
+
+def load(
+    profile: "str | Path | Profile" = "portable",
+    *,
+    cache: str | Path | None = "cache",
+    run: str | Path = "runs/default",
+    device: str = "auto",
+    memory: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> "Studio":
+    """A studio that renders with a profile: a name, a .toml file, or a `Profile`; its networks are loaded when needed.
+
+    Portraits are kept in the folder `cache`; None keeps them in memory alone. `run` is the folder of a training, whose
+    checkpoint comes before the profile's weights. `memory` is the most bytes that the studio keeps of what it computed
+    (default: 512 MiB). `progress(what, done, of)` is told every step before it begins.
+    Raises: UserError (2) when the profile or the device is wrong.
+    """
+    from pipeline import device as devices
+    from pipeline import profile as profiles
+    from pipeline.context import Context
+    from stages.apply.studio import Studio
+
+    made = profiles.load(str(profile)) if isinstance(profile, str | Path) else profile
+    ctx = Context(made, cache=Path(cache or "cache"), run=Path(run), device=devices.resolve(device))
+    options: dict[str, Any] = {"memory": memory, "progress": progress}
+    return Studio(ctx, keep=cache is not None, **{name: value for name, value in options.items() if value is not None})
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Studio":  # for annotations; its module imports torch
+        from stages.apply.studio import Studio
+
+        return Studio
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,6 +15,8 @@ from pipeline.files import temporary_of
 
 COLLECTIONS = ("content", "style")
 CACHES = ("images", "latents", "parses", "masks", "aladin")  # a cache file each; its parts lie in <name>.parts
+PORTRAITS = "portraits"  # the folder of single portraits, each of them a small collection
+PORTRAIT = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}")
 NOTES = ("rejects.jsonl", ".sources.json")  # beside a collection's caches
 INDEX, SAMPLES, LOCK = "index.json", "samples.json", ".lock"
 SHARD = re.compile(rf"(?:{'|'.join(COLLECTIONS)})-(?:train|test)-\d{{6,}}\.tar")
@@ -70,9 +72,13 @@ def samples(folder: Path) -> tuple[Any, list[Path]]:
 
 
 def files(cache: Path) -> Iterator[Path]:
-    """Every file of ours in the folder `cache`, those of the measured portraits in it included. Links are not ours."""
-    for base in (cache, cache / "quality"):
-        found = (*_caches(base), *_shards(base), *_samples(base)) if _is_folder(base, base == cache) else ()
+    """Every file of ours in the folder `cache`, those of measured and single portraits too. Links are not ours."""
+    for base in (cache, cache / "quality", cache / PORTRAITS):
+        there = _is_folder(base, base == cache)
+        if base.name == PORTRAITS and base != cache:
+            found = tuple(path for place in portraits(cache) for path in _collection(place))
+        else:
+            found = (*_caches(base), *_shards(base), *_samples(base)) if there else ()
         yield from (path for path in found if path.is_file() and not path.is_symlink())
         if (base / LOCK).is_file() and not (base / LOCK).is_symlink() and is_lock(_head(base / LOCK)):
             yield base / LOCK
@@ -86,18 +92,26 @@ def folders(cache: Path) -> list[Path]:
         inner = [*(samples / name for name in COLLECTIONS), *_unfinished(samples)]
         inner += [base / name / f"{kind}.parts" for name in COLLECTIONS for kind in CACHES]
         found += [*inner, *(base / name for name in (*COLLECTIONS, "shards", "samples"))]
-    found.append(cache / "quality")
+    found += [cache / "quality", *portraits(cache), cache / PORTRAITS]
     return [folder for folder in found if _is_folder(folder) and (_is_folder(folder.parent, folder.parent == cache))]
 
 
+def portraits(cache: Path) -> list[Path]:
+    """The folders of single portraits in the folder `cache`."""
+    return [path for path in _inside(cache / PORTRAITS) if PORTRAIT.fullmatch(path.name) and _is_folder(path)]
+
+
 def _caches(base: Path) -> Iterator[Path]:
-    for collection in (base / name for name in COLLECTIONS):
-        for place in (collection, *(collection / f"{name}.parts" for name in CACHES)):
-            for path in _inside(place):
-                meant = path.relative_to(collection).with_name(_meant(path))
-                cache = is_cache_name(meant) and (temporary_of(path.name) or _is_cache(path))
-                if cache or str(meant) in NOTES:
-                    yield path
+    return (path for name in COLLECTIONS for path in _collection(base / name))
+
+
+def _collection(collection: Path) -> Iterator[Path]:
+    for place in (collection, *(collection / f"{name}.parts" for name in CACHES)):
+        for path in _inside(place):
+            meant = path.relative_to(collection).with_name(_meant(path))
+            cache = is_cache_name(meant) and (temporary_of(path.name) or _is_cache(path))
+            if cache or str(meant) in NOTES:
+                yield path
 
 
 def _shards(base: Path) -> Iterator[Path]:

@@ -35,6 +35,11 @@ class RegionWeights:
         self._weights: dict[int, Tensor] = {}
         self._members: dict[int, list[tuple[int, int, Tensor, Tensor]]] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds at most, once it was used at every resolution."""
+        return 5 * self._full.nbytes
+
     def weights(self, side: int) -> Tensor:
         """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1."""
         if side not in self._weights:

@@ -145,9 +145,16 @@ class HyperNetwork(nn.Module):
         content = self.features(side_by_side(x, y_hat))
         conditions, tiled = self.conditions(codes, region)
         regions = len(conditions) // len(codes)
-        deltas = self.deltas(torch.cat([content.repeat_interleave(regions, 0), self.mask(tiled)], 1), conditions)
-        deltas = [d.float() if d.dtype is torch.bfloat16 else d for d in deltas]  # sums of them must stay exact
+        deltas = self._deltas(content.repeat_interleave(regions, 0), conditions, tiled)
         return [d.unflatten(0, (-1, regions)) for d in deltas] if self.region_deltas else deltas
+
+    def of_region(self, content: Tensor, code: Tensor) -> list[Tensor]:
+        """With `region_deltas`: one region's deltas [N, out, in] from E_c's features and its code [N, 256] alone."""
+        return self._deltas(content, *_everywhere(code))
+
+    def _deltas(self, content: Tensor, conditions: Tensor, tiled: Tensor) -> list[Tensor]:
+        deltas = self.deltas(torch.cat([content, self.mask(tiled)], 1), conditions)
+        return [d.float() if d.dtype is torch.bfloat16 else d for d in deltas]  # sums of them must stay exact
 
     def features(self, both: Tensor) -> Tensor:
         """E_c's features [N, C, 16, 16] of an image and its rendering, concatenated [N, 6, 256, 256]."""
@@ -166,8 +173,7 @@ class HyperNetwork(nn.Module):
             codes = codes[:, REGION_COUNT:].expand_as(codes)
         if not self.region_deltas:
             return codes, arrange(codes, region if self.condition_on_regions else torch.full_like(region, UNKNOWN))
-        code = codes[:, : region_weights.region_count(region)].flatten(0, 1)
-        return code[:, None].expand(-1, REGION_COUNT + 1, -1), code[:, :, None, None].expand(-1, -1, CELLS, CELLS)
+        return _everywhere(codes[:, : region_weights.region_count(region)].flatten(0, 1))
 
     def region_weights(self, region: Tensor) -> RegionWeights | None:
         """Where the deltas of each region act; None if all act everywhere."""
@@ -190,9 +196,34 @@ class HyperNetwork(nn.Module):
         return [p for p in self.parameters() if p.requires_grad]
 
 
+def _everywhere(code: Tensor) -> tuple[Tensor, Tensor]:
+    """The style inputs [M, 4, 256] and [M, 256, 16, 16] of an image that has one code [M, 256] at every pixel."""
+    return code[:, None].expand(-1, REGION_COUNT + 1, -1), code[:, :, None, None].expand(-1, -1, CELLS, CELLS)
+
+
 def add(deltas: Sequence[Tensor] | None, more: Sequence[Tensor]) -> list[Tensor]:
     """Add the deltas of a refinement iteration to those before, which are detached (section 3.3)."""
     return list(more) if deltas is None else [a.detach() + b for a, b in zip(deltas, more, strict=True)]
+
+
+@torch.no_grad()
+def predict(
+    hyper: HyperNetwork,
+    generator: Generator,
+    x: Tensor,
+    latent: Tensor,
+    codes: Tensor,
+    region: Tensor,
+    refinement_iterations: int,
+    inversion: Tensor,
+) -> list[Tensor]:
+    """The deltas of all refinement iterations, summed; `inversion` is the generator's image of the latent."""
+    y_hat, where = inversion, hyper.region_weights(region)
+    deltas = hyper(x, y_hat.clamp(-1, 1), codes, region)
+    for _ in range(1, refinement_iterations):
+        y_hat = generator(latent, deltas, where)
+        deltas = add(deltas, hyper(x, y_hat.clamp(-1, 1), codes, region))
+    return deltas
 
 
 @torch.no_grad()
@@ -207,11 +238,9 @@ def render(
     inversion: Tensor | None = None,
 ) -> Tensor:
     """y(c, s) of Eq. 2, from x [N, 3, 256, 256], latent [N, num_ws, 512], codes [N, 4, 256], region [N, 256, 256]."""
-    y_hat, deltas, where = generator(latent) if inversion is None else inversion, None, hyper.region_weights(region)
-    for _ in range(refinement_iterations):
-        deltas = add(deltas, hyper(x, y_hat.clamp(-1, 1), codes, region))
-        y_hat = generator(latent, deltas, where)
-    return y_hat.clamp(-1, 1)
+    y_hat = generator(latent) if inversion is None else inversion
+    deltas = predict(hyper, generator, x, latent, codes, region, refinement_iterations, y_hat)
+    return generator(latent, deltas, hyper.region_weights(region)).clamp(-1, 1)
 
 
 def mix_codes(content: Tensor, style: Tensor, strength: float | Tensor) -> Tensor:

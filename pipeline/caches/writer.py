@@ -97,7 +97,13 @@ def write_part(
 ) -> Path:
     """Write `batch` as part `number` (default: the next one) of the cache file `path`, whole or not at all."""
     part = folder(path) / f"{number or next_number(path):06d}.h5"
-    with replacing(part) as temporary, new_file(temporary) as (f, output):
+    write_file(part, batch, columns, parents, provenance)
+    return part
+
+
+def write_file(path: Path, batch: PendingRows, columns: Mapping[str, Column], parents: int, provenance: dict) -> None:
+    """Write `batch` as the file `path`, whole or not at all."""
+    with replacing(path) as temporary, new_file(temporary) as (f, output):
         _create(f, columns, len(batch.keys), parents, provenance)
         f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
         f["inputs"][:] = _undigest(batch.inputs, parents)
@@ -109,7 +115,6 @@ def write_part(
             if name not in content:
                 f[name].attrs["digest"] = np.bytes_(labels_digest(r[name] for r in batch.rows))
         _put_rejects(f, batch.rejects, parents)
-    return part
 
 
 def compact(

@@ -26,6 +26,16 @@ PIXELS = {"images": ("image",), "masks": ("region",), "latents": ("latent",), "a
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The file that a portrait was read from, by name and sha256, and the face and the rule that were asked for."""
+
+    name: str
+    sha256: str
+    face: int | None = None
+    no_face: str | None = None
+
+
+@dataclass(frozen=True)
 class Portrait:
     """An aligned image u8 [256, 256, 3] with region u8 [256, 256], latent [num_ws, 512], codes [4, 256], valid [3]."""
 
@@ -35,6 +45,7 @@ class Portrait:
     latent: np.ndarray
     codes: np.ndarray
     valid: np.ndarray
+    origin: Origin | None = None
 
 
 def assemble(key: str, row: Mapping[str, Any], size: int) -> Portrait:

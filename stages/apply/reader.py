@@ -1,62 +1,90 @@
 """Turns single image files into portraits, by the preprocessing stages."""
 
+import dataclasses
+import hashlib
 import json
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import UserError
 from pipeline.progress import say
 from pipeline.runner.spec import Item, StageSpec, Worker
 from pipeline.sources.keys import key_of
-from pipeline.sources.reader import contents
-from stages.apply.portrait import PIXELS, Portrait, assemble, one
+from stages.apply.kept import KeptPortraits
+from stages.apply.portrait import PIXELS, Origin, Portrait, assemble, one
 from stages.preprocess import aladin_codes, align, latents, masks
+
+Progress = Callable[[str, int, int], None]  # what is being done, and its place among so many
+
+
+def quiet(what: str, done: int, of: int) -> None:
+    """Report nothing."""
 
 
 class PortraitReader:
     """Turns image files into portraits. Each stage's networks are loaded when the first image needs them.
 
-    `which` is the face to take of several ones in a content image, counted from the left and from 1; None: the largest.
+    Rows of earlier images are taken from `kept`, and new ones go there. A style gets no latent, [0, 512]: only its
+    codes, its image and its regions are used.
     """
 
-    def __init__(self, ctx: Context, which: int | None = None) -> None:
-        self.ctx, self.which = ctx, which
-        self.steps = {
-            name: (
-                align.spec(ctx, name),
-                masks.parse_spec(ctx),
-                masks.spec(ctx),
-                latents.spec(ctx, name),
-                aladin_codes.spec(ctx),
-            )
-            for name in COLLECTIONS
-        }
+    def __init__(self, ctx: Context, kept: KeptPortraits | None = None, progress: Progress = quiet) -> None:
+        self.ctx, self.kept, self.progress = ctx, kept, progress
         self.workers: dict[str, Worker] = {}
 
-    def __call__(self, path: Path, collection: str) -> Portrait:
-        """Read one image, and say what was chosen in it. Raises: UserError when it cannot be used; it says why."""
-        try:
-            data = contents(str(path))
-        except OSError as e:
-            raise UserError(f"{path}: cannot be read ({e.strerror})", 2) from e
-        key = key_of(path.name)
+    def __call__(self, data: bytes, name: str, collection: str, which: int | None = None) -> Portrait:
+        """Read an image file's bytes as "content" or "style", and say what was chosen in it.
+
+        `which` is the face to take of several ones in a content image, counted from the left and from 1; None: the
+        largest. Raises: UserError when it cannot be used; it says why.
+        """
+        steps = self.steps(collection)
+        sha256 = hashlib.sha256(data).hexdigest()
+        rows = self.kept.rows(sha256, steps, which) if self.kept else {}
         values: dict[str, Any] = {"source": data}
-        for step in self.steps[collection]:
-            row = one(self._worker(step, collection), Item(key, values, path.name))
+        for number, step in enumerate(steps):
+            self.progress(f"{name}: {step.name}", number, len(steps))
+            row = rows.get(step.output)
+            if row is None:
+                row = step.check(dict(one(self._worker(step, collection, which), Item(sha256, values, name))), name)
+                if self.kept:
+                    self.kept.put(sha256, steps, which, step, row)
             values |= {f"{step.output}.{n}": v for n, v in row.items()}
             if note := row.get("note"):
                 other = "; --face N takes the Nth from the left" if "faces" in note and collection == "content" else ""
-                say(f"{path.name}: {note}{other}")
-        row = {name: values[f"{file}.{name}"] for file, columns in PIXELS.items() for name in columns}
-        row |= {name: np.asarray(value) for name, value in row.items() if name != "image"}
-        return assemble(key, row, self.ctx.profile.align.size)
+                say(f"{name}: {note}{other}")
+        self.progress(name, len(steps), len(steps))
+        return self._assembled(values, Origin(name, sha256, which))
 
-    def _worker(self, step: StageSpec, collection: str) -> Worker:
+    def kept_style(self, name: str, sha256: str) -> Portrait | None:
+        """A style whose file was read earlier and is known by its sha256; None where its rows are not kept."""
+        steps = self.steps("style")
+        rows = self.kept.rows(sha256, steps, None) if self.kept else {}
+        if len(rows) < len(steps):
+            return None
+        return self._assembled(
+            {f"{output}.{column}": value for output, row in rows.items() for column, value in row.items()},
+            Origin(name, sha256),
+        )
+
+    def _assembled(self, values: dict[str, Any], origin: Origin) -> Portrait:
+        values.setdefault("latents.latent", np.zeros((0, 512), np.float32))
+        row = {column: values[f"{file}.{column}"] for file, columns in PIXELS.items() for column in columns}
+        row |= {column: np.asarray(value) for column, value in row.items() if column != "image"}
+        portrait = assemble(key_of(origin.name), row, self.ctx.profile.align.size)
+        return dataclasses.replace(portrait, origin=origin)
+
+    def steps(self, collection: str) -> Sequence[StageSpec]:
+        """The stages that a single image of a collection goes through, in order."""
+        needed = (align.spec(self.ctx, collection), masks.parse_spec(self.ctx), masks.spec(self.ctx))
+        inverted = (latents.spec(self.ctx),) if collection == COLLECTIONS[0] else ()
+        return (*needed, *inverted, aladin_codes.spec(self.ctx))
+
+    def _worker(self, step: StageSpec, collection: str, which: int | None) -> Worker:
         """The step's worker. Collections with the same recipe share it."""
-        which = self.which if (step.name, collection) == ("align", "content") else None
+        which = which if (step.name, collection) == ("align", "content") else None
         recipe = json.dumps([step.recipe(), which], sort_keys=True)
         if recipe not in self.workers:
             keep = step.params.get("no_face") == "keep"

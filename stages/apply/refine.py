@@ -1,4 +1,4 @@
-"""Refinement: the deltas that one forward pass predicts, optimised for one portrait and one style (beyond the paper).
+"""Refinement: the deltas that one forward pass predicts, optimised for one portrait and one look (beyond the paper).
 
 Adam on the deltas of the trained layers, on the auxiliary loss of the training: style statistics of VGG16 by region and
 normalised content features, both cached for each image. Nothing that results are judged by is optimised (no
@@ -6,6 +6,7 @@ LPIPS-alex, no Inception, no identity network).
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,11 @@ from models.generators.latent_renderer import narrow_type
 from models.generators.region_renderer import renderer, rows_of
 from models.losses.narrow_region_style import NarrowRegionStyleLoss
 from models.losses.region_style import groups_present
-from pipeline import images, weights
+from models.regions import REGION_COUNT
+from pipeline import hashing, images, weights
 from pipeline.context import Context
+from pipeline.errors import UserError
+from stages.apply.look import Look
 from stages.apply.portrait import Portrait
 from stages.apply.stylist import Stylist
 
@@ -26,73 +30,107 @@ RATE, MOMENTA = 0.01, (0.9, 0.99)
 STYLE_WEIGHT = 6.0  # of the region style loss beside the content term
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
+Statistics = list[tuple[Tensor, Tensor]]  # mean and std of each compared layer
+
+
+class Refined(NamedTuple):
+    """The image [1, 3, 256, 256] in [-1, 1] of the best deltas, and these deltas, one per kernel."""
+
+    image: Tensor
+    deltas: list[Tensor]
+
 
 class Refinement:
-    """Refines what a `Stylist` predicts; deterministic, of one pair at a time.
+    """Refines what a `Stylist` predicts; deterministic, of one portrait and one look at a time.
 
-    Raises: ValueError for a stylist with more than one refinement iteration, whose deltas are sums.
+    Raises: UserError(2) for a stylist with more than one refinement iteration, whose deltas are sums.
     """
 
     def __init__(self, ctx: Context, stylist: Stylist) -> None:
         if stylist.refinement_iterations != 1:
-            raise ValueError(
-                f"refinement starts from one forward pass, this network makes {stylist.refinement_iterations}"
+            raise UserError(
+                f"refinement starts from one forward pass, profile {ctx.profile.name} makes "
+                f"{stylist.refinement_iterations} (train.refinement_iterations); refine by 0 steps",
+                2,
             )
         self.stylist = stylist
         dtype = narrow_type(ctx.device)
         self.rows = rows_of(stylist.generator, dtype)
         self.term = NarrowRegionStyleLoss(Trunk("vgg16", weights.tensors("lpips-vgg")), dtype).to(ctx.device)
         self.start = max(1, interface.start_row(stylist.generator.layer_table(), ctx.profile.train.start_layer))
-        self._wanted: dict[tuple[str, int], tuple[list[tuple[Tensor, Tensor]], Tensor]] = {}
 
     def __call__(
-        self,
-        content: Portrait,
-        style: Portrait,
-        steps: int,
-        on_step: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Tensor:
-        """The image [1, 3, 256, 256] in [-1, 1] of the best deltas among `steps` steps; 0: one forward pass.
+        self, content: Portrait, look: Look, steps: int, on_step: Callable[[int, Tensor], bool | None] | None = None
+    ) -> Refined:
+        """The best of the prediction and `steps` steps from it; 0: the prediction.
 
-        `on_step(done, total)` follows each step.
+        `on_step` gets each step's number and the best image so far [1, 3, 256, 256]; True ends the refinement, with
+        what that many steps give.
         """
-        s, codes = self.stylist, self.stylist.codes(content, style, 1.0)
-        x, region = images.to_tensor(content.image).to(s.device), torch.from_numpy(content.region)[None].to(s.device)
-        latent = torch.from_numpy(content.latent).float()[None].to(s.device)
-        with torch.no_grad():
-            inversion = s.generator(latent).clamp(-1, 1)
-            deltas = s.hyper(x, inversion, torch.from_numpy(codes).float()[None].to(s.device), region)
-            where, shape = s.hyper.region_weights(region), self._statistics(content)[1]
-        theirs = self._statistics(style)[0]
-        present = groups_present(region, torch.from_numpy(style.region)[None].to(s.device))
-        draw = renderer(s.generator, self.rows, latent, where, deltas, self.start)
+        s, p = self.stylist, self.stylist.prepare(content)
+        deltas = s.deltas(p, look.codes(content))
+        theirs, present = self._targets(content, look)
+        shape = self._statistics(content)[1]
+        draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, lr=RATE, betas=MOMENTA, fused=True)
-        best: tuple[float, int, Tensor] | None = None
+        best: tuple[float, int, Refined] | None = None
         for step in range(steps + 1):
             y = draw([*deltas[: self.start], *moving])
             ours, ours_shape = self.term.features(y)
-            loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, region), theirs, present) + F.mse_loss(
+            loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
                 ours_shape, shape
             )
             if best is None or float(loss.detach()) < best[0]:
-                best = float(loss.detach()), step, y.detach()
-            if step == steps or step - best[1] >= PATIENCE:
+                kept = [*deltas[: self.start], *(d.detach().clone() for d in moving)]
+                best = float(loss.detach()), step, Refined(y.detach().clamp(-1, 1), kept)
+            ended = on_step is not None and on_step(step, best[2].image)
+            if ended or step == steps or step - best[1] >= PATIENCE:
                 break
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            on_step(step + 1, steps)
         assert best is not None
-        return best[2].clamp(-1, 1)
+        return best[2]
+
+    def _targets(self, content: Portrait, look: Look) -> tuple[Statistics, Tensor]:
+        """The style statistics to come to, [1, 4, C] each, and which of the four groups count, [1, 4] bool.
+
+        Statistics are mixed as codes are: by weight, then from the portrait's own by strength. Regions of different
+        looks have no common image, so that the whole image does not count then, and a region that a style lacks is
+        compared with its whole image.
+        """
+        own = self._statistics(content)[0]
+        whole = REGION_COUNT
+        targets: Statistics = [(mean.clone(), std.clone()) for mean, std in own]
+        counts = groups_present(self._region(content), self._region(content))[0]
+        for group in range(REGION_COUNT + 1):
+            part = look.parts[min(group, REGION_COUNT - 1)]
+            sources = []
+            for style, weight in part.styles:
+                has = bool(groups_present(self._region(style), self._region(style))[0, group])
+                if look.uniform:
+                    counts[group] &= has
+                sources.append((self._statistics(style)[0], group if has or look.uniform else whole, weight))
+            if not sources:
+                continue
+            for layer, pair in enumerate(targets):
+                for which in (0, 1):
+                    mixed = sum(weight * stats[layer][which][:, at] for stats, at, weight in sources)
+                    mine = pair[which][:, group]
+                    pair[which][:, group] = mixed if part.strength == 1 else mine + part.strength * (mixed - mine)
+        counts[whole] &= look.uniform
+        return targets, counts[None]
+
+    def _region(self, portrait: Portrait) -> Tensor:
+        return torch.from_numpy(portrait.region)[None].to(self.stylist.device)
+
+    def _statistics(self, portrait: Portrait) -> tuple[Statistics, Tensor]:
+        """An image's style statistics by region and content features."""
+        key = "statistics", hashing.digest(portrait.image.tobytes(), portrait.region.tobytes())
+        return self.stylist.memory.get(key, lambda: self._computed(portrait))
 
     @torch.no_grad()
-    def _statistics(self, portrait: Portrait) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """A image's style statistics by region and content features, computed once."""
-        known = portrait.key, hash(portrait.image.tobytes())
-        if known not in self._wanted:
-            x = images.to_tensor(portrait.image).to(self.stylist.device)
-            region = torch.from_numpy(portrait.region)[None].to(self.stylist.device)
-            features, shape = self.term.features(x)
-            self._wanted[known] = self.term.statistics(features, region), shape
-        return self._wanted[known]
+    def _computed(self, portrait: Portrait) -> tuple[Statistics, Tensor]:
+        features, shape = self.term.features(images.to_tensor(portrait.image).to(self.stylist.device))
+        return self.term.statistics(features, self._region(portrait)), shape

@@ -1,38 +1,102 @@
 """Renders portraits in styles with the trained hypernetwork."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.generators.interface import Generator
+from models.generators.region_weights import RegionWeights
 from models.hypernetworks import hypernetwork
 from models.hypernetworks.hypernetwork import HyperNetwork
-from pipeline import images
+from pipeline import hashing, images
 from pipeline.context import Context
+from stages.apply.look import whole
+from stages.apply.memory import Memory
 from stages.apply.portrait import Portrait
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 
 
-class Stylist:
-    """Renders a portrait with any codes, by the trained networks, or by `generator` and `hyper` if passed."""
+@dataclass(frozen=True)
+class Prepared:
+    """What renderings of a portrait have in common, as tensors of one sample: it does not depend on the style.
 
-    def __init__(self, ctx: Context, generator: Generator | None = None, hyper: HyperNetwork | None = None) -> None:
+    `inversion` [1, 3, S, S] is the generator's image of the latent, `features` what E_c makes of image and inversion.
+    """
+
+    key: bytes
+    image: Tensor
+    latent: Tensor
+    region: Tensor
+    where: RegionWeights | None
+    inversion: Tensor
+    features: Tensor
+
+
+class Stylist:
+    """Renders a portrait with any codes, by the trained networks, or by `generator` and `hyper` if passed.
+
+    What may be used again it keeps in `memory`, if there is one: only for networks that are not in training.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        generator: Generator | None = None,
+        hyper: HyperNetwork | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.memory = memory or Memory(0)
         self.generator = generator or generators.generator(ctx)
         self.hyper = hyper or hypernetworks.trained_hypernetwork(ctx, self.generator.layer_table())
         self.device, self.refinement_iterations = ctx.device, ctx.profile.train.refinement_iterations
 
+    def prepare(self, content: Portrait) -> Prepared:
+        """The portrait as tensors, its inversion and E_c's features."""
+        key = identity(content)
+        return self.memory.get(("prepared", key), lambda: self._prepare(content, key))
+
+    @torch.no_grad()
+    def _prepare(self, content: Portrait, key: bytes) -> Prepared:
+        image, latent = images.to_tensor(content.image).to(self.device), self._tensor(content.latent)
+        region = torch.from_numpy(content.region)[None].to(self.device)
+        inversion = self.generator(latent)
+        features = self.hyper.features(hypernetwork.side_by_side(image, inversion.clamp(-1, 1)))
+        return Prepared(key, image, latent, region, self.hyper.region_weights(region), inversion, features)
+
+    @torch.no_grad()
+    def deltas(self, content: Prepared, codes: np.ndarray) -> list[Tensor]:
+        """The deltas [1, ...] of each kernel for codes [4, 256]; those of a region are kept by its own code."""
+        s, given = content, self._tensor(codes)
+        if self.refinement_iterations > 1 or s.where is None:
+            return self.memory.get(
+                ("deltas", s.key, codes.tobytes()),
+                lambda: hypernetwork.predict(
+                    self.hyper,
+                    self.generator,
+                    s.image,
+                    s.latent,
+                    given,
+                    s.region,
+                    self.refinement_iterations,
+                    s.inversion,
+                ),
+            )
+        regions = self.hyper.conditions(given, s.region)[0][:, 0]
+        parts = [self._of_region(s, code) for code in regions.split(1)]
+        return [torch.stack(deltas, 1) for deltas in zip(*parts, strict=True)]
+
+    def _of_region(self, content: Prepared, code: Tensor) -> list[Tensor]:
+        key = "deltas", content.key, code.cpu().numpy().tobytes()
+        return self.memory.get(key, lambda: self.hyper.of_region(content.features, code))
+
+    @torch.no_grad()
     def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
         """y(c, s): the content rendered with codes [4, 256], RGB u8 [256, 256, 3] (Eq. 2)."""
-        y = hypernetwork.render(
-            self.hyper,
-            self.generator,
-            images.to_tensor(content.image).to(self.device),
-            self._tensor(content.latent),
-            self._tensor(codes),
-            torch.from_numpy(content.region)[None].to(self.device),
-            self.refinement_iterations,
-        )
+        prepared = self.prepare(content)
+        y = self.generator(prepared.latent, self.deltas(prepared, codes), prepared.where)
         return images.to_arrays(y)[0]
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
@@ -41,7 +105,7 @@ class Stylist:
 
     def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
         """The codes [4, 256] between the content's own (strength 0) and the style's (1)."""
-        return hypernetwork.mix_codes(torch.from_numpy(content.codes), torch.from_numpy(style.codes), strength).numpy()
+        return whole(style, strength).codes(content)
 
     def invert(self, content: Portrait) -> np.ndarray:
         """The frozen generator's image of the content's latent, RGB u8 [256, 256, 3]."""
@@ -50,3 +114,9 @@ class Stylist:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(array, np.float32))[None].to(self.device)
+
+
+def identity(portrait: Portrait) -> bytes:
+    """A digest of what a portrait holds: portraits of the same one look the same in every style."""
+    parts = (portrait.image, portrait.region, portrait.latent, portrait.codes)
+    return hashing.digest(*(np.ascontiguousarray(part).tobytes() for part in parts))

@@ -1,6 +1,12 @@
-"""Stylise one portrait in the style of one image, or of one image per region."""
+"""The command `stylize`: one portrait to one file, or many portraits and styles to a folder."""
 
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from models.regions import REGIONS
 from pipeline import images
@@ -9,69 +15,238 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.profile import NoFace
 from pipeline.progress import say
-from stages.apply.portrait import in_region
-from stages.apply.reader import PortraitReader
-from stages.apply.refine import Refinement
-from stages.apply.stylist import Stylist
-from stages.loaders import hypernetwork
-from stages.preprocess import align
+from pipeline.reports import sheets
+from pipeline.sources.reader import Reader, Source
+from pipeline.sources.scan import scan
+from stages.apply import recipe as recipes
+from stages.apply.look import Look
+from stages.apply.portrait import Portrait
+from stages.apply.recipe import Recipe
+from stages.apply.studio import Studio
 
-REFINE = 10  # steps of refinement unless others are asked for
+SHEET, REJECTS = "sheet.png", "rejects.jsonl"
+SHOWN = 12  # contents and styles on the contact sheet
+Dish = tuple[str, Callable[[], Look]]  # a style's name for files, and how to come to its look
 
 
 def run(
     ctx: Context,
     *,
-    content: Path,
+    content: Sequence[Path],
     output: Path,
-    style: Path | None = None,
-    strength: float = 1.0,
+    style: Sequence[Path] = (),
+    weight: Sequence[float] = (),
+    strength: float | None = None,
     hair: Path | None = None,
     face: Path | None = None,
     background: Path | None = None,
     refine: int | None = None,
     no_face: NoFace | None = None,
     which: int | None = None,
+    recipe: Path | None = None,
+    with_recipe: bool = True,
 ) -> int:
-    """Write the stylised portrait. `hair`, `face` and `background` override `style` in their region.
+    """Write the stylised portrait to a file, or each portrait in each style to a folder.
 
+    `content` are images, folders or archives. One `style` may be a folder or an archive: then each image in it is a
+    style; several are mixed by their `weight`. `hair`, `face` and `background` override `style` in their region.
     `which` of several faces in the content is taken, counted from the left and from 1; None: the largest. `no_face`
     "keep" takes the central square of a content without a face.
-    `refine` steps of refinement follow the prediction; None takes REFINE of them where refinement can be had.
-    Raises: UserError when the options are wrong (2; checked before anything is loaded), or an image cannot be used (1).
+    `refine` steps of refinement follow the prediction; None takes as many as usual where refinement can be had.
+    With `recipe`, a .json file or a PNG that carries one, only the images are named: its styles are recognised by their
+    content. A PNG carries its own recipe unless `with_recipe` is false.
+    Returns 1 when no picture could be made. Raises: UserError when the options are wrong (2; checked before anything
+    is loaded), or the only image cannot be used (1).
     """
-    if output.suffix.lower() not in images.SUFFIXES:
-        raise UserError(f"{output}: expected an image's name, ending in {', '.join(images.SUFFIXES)}", 2)
-    if not 0 <= strength <= 1:
-        raise UserError(f"--strength is {strength:g}; expected 0 (the content's own style) to 1 (the full style)", 2)
+    _check_options(output, style, weight, strength, (hair, face, background), recipe, refine)
+    many = output.suffix.lower() not in images.SUFFIXES
+    studio = Studio(ctx, progress=told)
+    asked = recipes.read(recipe) if recipe else None
+    steps = asked.refine if asked else studio.steps(refine)
+    studio.steps(steps)
+    contents = _sources(content, output if many else None)
     chosen = {name: path for name, path in zip(REGIONS, (hair, face, background), strict=True) if path is not None}
-    if style is None and len(chosen) < len(REGIONS):
-        missing = ", ".join(f"--{n}" for n in REGIONS if n not in chosen)
+    dishes = _dishes(
+        studio, style, weight, 1.0 if strength is None else strength, chosen, asked, output if many else None
+    )
+    if not many and (len(contents) > 1 or len(dishes) > 1):
+        raise UserError(
+            f"{output}: is one file, for {len(contents)} portraits in {len(dishes)} styles; expected a folder", 2
+        )
+    if asked and (other := studio.differs(asked)):
+        say(f"{recipe}: {other}")
+    options = {
+        "face": which if which is not None else (asked.portrait.get("face") if asked and len(contents) == 1 else None),
+        "no_face": no_face or (asked.portrait.get("no_face") if asked else None),
+    }
+    if many:
+        return _batch(studio, contents, dishes, steps, output, options, with_recipe)
+    portrait = studio.read(Reader().read(contents[0]), name=Path(contents[0].path).name, **options)
+    _write(studio, portrait, dishes[0][1](), steps, output, with_recipe)
+    say(f"stylize: made with {studio.origin()}")
+    print(output)
+    return 0
+
+
+def told(what: str, done: int, of: int) -> None:
+    """Say what is being done."""
+    say(f"stylize: {what} ({done}/{of})" if of > 1 else f"stylize: {what}")
+
+
+def _check_options(
+    output: Path,
+    style: Sequence[Path],
+    weight: Sequence[float],
+    strength: float | None,
+    by_region: Sequence[Path | None],
+    recipe: Path | None,
+    refine: int | None,
+) -> None:
+    """Raises: UserError(2) for what cannot be meant."""
+    if output.suffix and output.suffix.lower() not in images.SUFFIXES and not output.is_dir():
+        raise UserError(
+            f"{output}: expected an image's name, ending in {', '.join(images.SUFFIXES)}, or a folder's, without a dot",
+            2,
+        )
+    if strength is not None and not 0 <= strength <= 1:
+        raise UserError(f"--strength is {strength:g}; expected 0 (the content's own style) to 1 (the full style)", 2)
+    if weight and len(weight) != len(style):
+        raise UserError(f"{len(weight)} --weight for {len(style)} --style; expected one for each, or none", 2)
+    if recipe and (any(by_region) or weight or strength is not None or refine is not None):
+        raise UserError("--recipe says strengths, weights, regions and refinement itself; leave those options out", 2)
+    missing = ", ".join(f"--{name}" for name, path in zip(REGIONS, by_region, strict=True) if path is None)
+    if not style and missing and not recipe:
         raise UserError(
             f"there is no style for {missing}; name one with --style, or one for each of the three regions", 2
         )
-    refinable = not chosen and strength == 1 and ctx.profile.train.refinement_iterations == 1
-    if refine and not refinable:
-        raise UserError(
-            f"--refine is {refine}; refinement takes one style for all regions at full strength, and a profile with "
-            "train.refinement_iterations = 1; leave --refine out, or the other options",
-            2,
-        )
-    steps = REFINE if refine is None and refinable else refine or 0
-    for path in filter(None, (content, style, *chosen.values())):
+
+
+def _sources(places: Sequence[Path], output: Path | None) -> list[Source]:
+    """The images at some places, in order of key in each."""
+    found = []
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place}: is not a file; expected an image, or a folder or an archive of them", 2)
+        found += scan(place, None, {output: "the output folder"} if output else None)
+    return found
+
+
+def _dishes(
+    studio: Studio,
+    style: Sequence[Path],
+    weight: Sequence[float],
+    strength: float,
+    chosen: dict[str, Path],
+    asked: Recipe | None,
+    output: Path | None,
+) -> list[Dish]:
+    """The looks that are asked for; images are read when a look is first needed."""
+    for path in (*chosen.values(), *(style if len(style) > 1 and not asked else ())):
         if not path.is_file():
             raise UserError(f"{path}: is not a file; expected an image", 2)
-    read = PortraitReader(align.with_no_face(ctx, no_face), which)
-    portrait = read(content, "content")
-    target = read(style, "style") if style else read(chosen["face"], "style")
-    for name, path in chosen.items():
-        target = in_region(target, REGIONS.index(name), read(path, "style"))
-    stylist = Stylist(ctx)
-    if steps:
-        image = images.to_arrays(Refinement(ctx, stylist)(portrait, target, steps))[0]
-    else:
-        image = stylist.stylize(portrait, target, strength)
-    write_atomic(output, images.encode(image, output.suffix.lower()))
-    say(f"stylize: made with {hypernetwork.origin(ctx)}")
-    print(output)
-    return 0
+    reader = Reader()
+    sources = _sources(style, output) if len(style) == 1 or asked else []
+    if asked:
+        given = [(source, Path(source.path).name) for source in sources]
+        return [
+            (
+                "recipe",
+                lambda: studio.cook(asked, [studio.read(reader.read(s), style=True, name=n) for s, n in given]),
+            )
+        ]
+    if len(style) > 1:
+        mix: Any = list(zip(style, weight or [1.0] * len(style), strict=True))
+        return [("mix", lambda: studio.look(_by_region(chosen, mix), strength))]
+    if not style:
+        return [("regions", lambda: studio.look(chosen, strength))]
+
+    def look(source: Source) -> Look:
+        image = studio.read(reader.read(source), style=True, name=Path(source.path).name)
+        return studio.look(_by_region(chosen, image), strength)
+
+    return [(source.key, lambda source=source: look(source)) for source in sources]  # type: ignore[misc]
+
+
+def _by_region(chosen: dict[str, Path], style: Any) -> Any:
+    return {name: chosen.get(name, style) for name in REGIONS} if chosen else style
+
+
+def _write(
+    studio: Studio, portrait: Portrait, look: Look, steps: int, output: Path, with_recipe: bool
+) -> Image.Image | None:
+    """Write a picture, unless the same recipe's is there already: then None."""
+    made = studio.recipe(portrait, look, steps)
+    png = output.suffix.lower() == ".png"
+    if with_recipe and png and output.is_file() and _recipe_in(output) == made:
+        return None
+    image = studio.render(portrait, look, steps)
+    data = images.encode(np.asarray(image), output.suffix.lower())
+    write_atomic(output, recipes.mark(data, made if with_recipe else None) if png else data)
+    return image
+
+
+def _recipe_in(path: Path) -> Recipe | None:
+    try:
+        return recipes.read(path)
+    except UserError:
+        return None
+
+
+def _batch(
+    studio: Studio,
+    contents: Sequence[Source],
+    dishes: Sequence[Dish],
+    steps: int,
+    folder: Path,
+    options: dict[str, Any],
+    with_recipe: bool,
+) -> int:
+    """Every portrait in every style as FOLDER/PORTRAIT--STYLE.png, with a contact sheet; what is there stays."""
+    reader = Reader()
+    rejects: dict[str, str] = {}
+    made = there = 0
+
+    def usable(path: str, read: Callable[[], Any]) -> Any:
+        if path not in rejects:
+            try:
+                return read()
+            except (UserError, OSError) as error:
+                rejects[path] = str(error).removeprefix(f"{Path(path).name}: ")
+                say(f"{path}: left out: {rejects[path]}")
+        return None
+
+    for source in contents:
+        if source.problem:
+            rejects[source.path] = source.problem
+            say(f"{source.path}: left out: {source.problem}")
+            continue
+        portrait = usable(source.path, lambda s=source: studio.read(reader.read(s), name=Path(s.path).name, **options))
+        for name, look in dishes if portrait else ():
+            wanted = usable(f"style {name}", look)
+            if wanted is not None:
+                output = folder / f"{source.key}--{name}.png"
+                new = _write(studio, portrait, wanted, steps, output, with_recipe) is not None
+                made, there = made + new, there + (not new)
+                print(output)
+    lines = [json.dumps({"path": path, "reason": reason}, ensure_ascii=False) for path, reason in rejects.items()]
+    write_atomic(folder / REJECTS, "".join(f"{line}\n" for line in lines).encode())
+    if made or there:
+        write_atomic(folder / SHEET, images.encode(_sheet(folder, contents, dishes)))
+    say(f"stylize: {made} made, {there} there already, {len(rejects)} left out; made with {studio.origin()}")
+    return 0 if made or there else 1
+
+
+def _sheet(folder: Path, contents: Sequence[Source], dishes: Sequence[Dish]) -> np.ndarray:
+    """A contact sheet u8 [H, W, 3] of the first portraits, a row each, in the first styles."""
+    names = [name for name, _ in dishes[:SHOWN]]
+    return sheets.grid(list(_rows(folder, contents, names)), names)
+
+
+def _rows(folder: Path, contents: Sequence[Source], names: Sequence[str]) -> Iterator[list[np.ndarray]]:
+    empty = np.full((8, 8, 3), 255, np.uint8)
+    shown = 0
+    for source in contents:
+        paths = [folder / f"{source.key}--{name}.png" for name in names]
+        if shown < SHOWN and any(path.exists() for path in paths):
+            shown += 1
+            yield [images.decode(path.read_bytes()) if path.exists() else empty for path in paths]

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from stages.cli import options
-from stages.cli.options import FILE, FOLDER, context, finish, given
+from stages.cli.options import FILE, FOLDER, PLACE, context, finish, given
 
 
 @click.command("eval")
@@ -95,10 +95,20 @@ def demo(**settings: Any) -> None:
 
 
 @click.command()
-@options.settings("profile", "run", "device")
-@click.option("--content", type=FILE, required=True, help="The portrait to stylise.")
-@click.option("--style", type=FILE, help="The image whose style it takes; not needed if all three regions have one.")
-@click.option("--output", "-o", type=FILE, required=True, help="The image to write.")
+@options.settings("profile", "cache", "run", "device")
+@click.argument("contents", nargs=-1, type=PLACE)
+@click.option("--content", "content", type=PLACE, multiple=True, help="The portrait to stylise, or a folder of them.")
+@click.option(
+    "--style",
+    type=PLACE,
+    multiple=True,
+    help="The image whose style it takes, or a folder: each image in turn. Several are mixed. Not needed if all three "
+    "regions have one.",
+)
+@click.option("--weight", type=click.FloatRange(0, min_open=True), multiple=True, help="The share of each --style.")
+@click.option(
+    "--output", "-o", type=PLACE, required=True, help="The image to write; a folder for several portraits or styles."
+)
 @click.option("--strength", type=click.FloatRange(0, 1), help="0: the portrait as it is; 1: the full style.")
 @click.option("--hair", type=FILE, help="Another style image for the hair.")
 @click.option(
@@ -113,30 +123,39 @@ def demo(**settings: Any) -> None:
 @click.option(
     "--refine",
     type=click.IntRange(min=0),
-    help="Steps of refinement for this pair; 0 for none [default: 10, for one style at full strength].",
+    help="Steps of refinement for this portrait and style; 0 for none [default: 10].",
 )
+@click.option("--recipe", type=FILE, help="Make it as this .json file, or a PNG made by this command, says.")
+@click.option("--no-recipe", is_flag=True, help="Do not write into a PNG how it was made.")
 def stylize(
-    content: Path,
-    output: Path,
-    style: Path | None,
-    strength: float | None,
-    hair: Path | None,
+    contents: tuple[Path, ...],
+    content: tuple[Path, ...],
     faces: tuple[str, ...],
-    background: Path | None,
-    refine: int | None,
-    no_face: str | None,
+    no_recipe: bool,
+    output: Path,
     **settings: Any,
 ) -> None:
-    """Stylise one portrait by one image, portrait or not."""
+    """Stylise portraits by images, portraits or not.
+
+    CONTENTS are portraits as well; folders and archives of them are taken whole.
+    """
     from stages.apply import stylize as stage
 
+    if not contents and not content:
+        raise click.MissingParameter(param_hint="--content", param_type="option")
     images, numbers = [Path(x) for x in faces if not x.isdecimal()], [int(x) for x in faces if x.isdecimal()]
     if len(images) > 1 or len(numbers) > 1:
         raise click.BadParameter("expected one image, or one number, or one of each", param_hint="--face")
     face, which = (next(iter(values), None) for values in (images, numbers))
-    chosen = given(style=style, strength=strength, hair=hair, face=face, background=background, refine=refine)
+    names = ("style", "weight", "strength", "hair", "background", "refine", "no_face", "recipe")
+    chosen = {name: settings.pop(name) for name in names}
+    chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
+    if no_recipe:
+        chosen["with_recipe"] = False
     finish(
-        stage.run(context(settings), content=content, output=output, **chosen, **given(no_face=no_face, which=which))
+        stage.run(
+            context(settings), content=[*content, *contents], output=output, **chosen, **given(face=face, which=which)
+        )
     )
 
 

@@ -18,6 +18,7 @@ from pipeline import images, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.weights.download import Package
+from stages.apply.look import whole
 from stages.apply.portrait import Portrait
 from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
@@ -106,13 +107,11 @@ def hypernst_weights(ctx: Context) -> list[str]:
 
 def refined(ctx: Context) -> Apply:
     """HyperNST with some steps of refinement for each pair."""
-    try:
-        refine = Refinement(ctx, Stylist(ctx))
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    refine = Refinement(ctx, Stylist(ctx))
 
     def apply(content: Portrait, style: Portrait, on_step: Callable[[int, int], None]) -> np.ndarray:
-        return images.to_arrays(refine(content, style, REFINEMENT_STEPS, on_step))[0]
+        refined = refine(content, whole(style), REFINEMENT_STEPS, lambda step, _: on_step(step, REFINEMENT_STEPS))
+        return images.to_arrays(refined.image)[0]
 
     return apply
 

@@ -27,6 +27,7 @@ from pipeline.files import write_atomic
 from pipeline.progress import say
 from pipeline.reports import sheets
 from pipeline.runner.run import run_stage
+from stages.apply.look import whole
 from stages.apply.portrait import Portrait, cached
 from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
@@ -152,7 +153,7 @@ def refined(
     scores: dict[str, list[float]] = {}
     for face, style in zip(faces, styles, strict=False):
         start = time.perf_counter()
-        image = images.to_arrays(refine(face, style, REFINEMENT_STEPS))[0]
+        image = images.to_arrays(refine(face, whole(style), REFINEMENT_STEPS).image)[0]
         own = {"seconds": time.perf_counter() - start, "identity": person.similarity(image, face.image)}
         values = metrics.compare(image, metrics.features(face.image), metrics.summary(style.image)) | own
         for name, value in values.items():

@@ -77,6 +77,12 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
     return hyper.requires_grad_(False).eval().to(ctx.device)
 
 
+def sha256(ctx: Context) -> str:
+    """The sha256 of the file that `trained_hypernetwork` takes. Raises: UserError when there is none."""
+    path = ctx.run / "checkpoint.safetensors"
+    return weights.sha256(weights.as_name(path) if path.exists() else ctx.profile.train.weights)
+
+
 def origin(ctx: Context) -> str:
     """Which weights `trained_hypernetwork` takes, in a few words: their file or name, steps, sha256 and profile."""
     path, name = ctx.run / "checkpoint.safetensors", ctx.profile.train.weights

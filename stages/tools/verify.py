@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import ours
+from pipeline import files, ours
 from pipeline.caches import writer
 from pipeline.caches.failures import DamagedError
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import move_aside, sweep
-from pipeline.locks import lock, reading
+from pipeline.locks import lock, locked, reading
 from pipeline.progress import say
 from pipeline.runner.staleness import read_sources
 from stages.preprocess import chain
@@ -61,6 +61,7 @@ def check(ctx: Context, sources: bool = False) -> list[Problem]:
     problems = []
     caches = [check_collection(ctx.cache / name, ctx.limit) for name in COLLECTIONS]
     caches += [check_collection(ctx.cache / QUALITY / name) for name in COLLECTIONS]
+    caches += [check_collection(folder) for folder in ours.portraits(ctx.cache)]
     caches += [check_sources(ctx, name, sources) for name in COLLECTIONS]
     for problem in itertools.chain(*caches, check_shards(ctx.shards)):
         say(str(problem))
@@ -105,7 +106,12 @@ def _refuse_unread(found: list[Problem]) -> None:
 
 def remove(ctx: Context, found: list[Problem]) -> None:
     """Move damaged files of ours aside, or rewrite them without the bad rows; sweep up after killed runs."""
-    for path in sorted({p.path for p in found if p.fatal}):
+    portraits = {p.path.parent for p in found} & set(ours.portraits(ctx.cache))
+    for folder in sorted(portraits):  # computed again when the picture is next used
+        with locked(folder.parent / ours.LOCK):
+            files.remove(folder)
+        say(f"{folder}: removed")
+    for path in sorted({p.path for p in found if p.fatal and p.path.parent not in portraits}):
         problems = [p for p in found if p.path == path and p.fatal]
         if path.parent == ctx.shards or any(not p.keys and not p.partial for p in problems):
             if os.path.lexists(path):
@@ -126,6 +132,8 @@ def _wanted(problems: list[Problem]) -> Wanted:
         collection = (folder.parent if folder.suffix == ".parts" else folder).name
         keys = {problem.path.name} if name == "shards" else set(problem.keys)
         former = wanted.get((name, collection), set())
+        if ours.PORTRAIT.fullmatch(collection):
+            continue
         wanted[name, collection] = None if former is None or not keys else former | keys
     return wanted
 

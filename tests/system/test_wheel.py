@@ -49,6 +49,19 @@ def test_it_runs_in_an_empty_folder_from_its_own_files(site: Path, tmp_path: Pat
     assert len([row for row in table if row[0] in shipped]) == len(shipped)
 
 
+def test_it_is_imported_beside_packages_of_the_same_names(site: Path, tmp_path: Path) -> None:
+    for room in ("models", "pipeline", "stages"):
+        (tmp_path / f"{room}.py").write_text("raise ImportError('not this one')")
+    code = (
+        "import sys, hypernst; from hypernst.stages.apply.studio import Studio;"
+        "s = hypernst.load('tiny', cache=None); print(isinstance(s, hypernst.Studio), 'models' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_heavy_libraries_are_extras() -> None:
     core = " ".join(SETUP["dependencies"])
     assert "facexlib" not in core and SETUP["optional-dependencies"]["facexlib"] == ["facexlib"]

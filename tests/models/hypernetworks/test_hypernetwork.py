@@ -239,6 +239,9 @@ def test_region_deltas_are_those_of_the_regions_own_code(seed: int, changed: int
     for a, b, entry in zip(before, after, TABLE, strict=True):
         assert a.shape == (n, 4, *entry.shape[:2])  # the map has unknown places, with the whole image's code
         assert [bool((a[:, r] != b[:, r]).any()) for r in range(4)] == [r == changed for r in range(4)]
+    with torch.no_grad():
+        alone = net.of_region(net.features(hypernetwork.side_by_side(x, y_hat)), other[:, changed])
+    assert all(torch.allclose(a, b[:, changed], atol=1e-5) for a, b in zip(alone, after, strict=True))
 
 
 @pytest.mark.parametrize("region_deltas", [False, True])

@@ -1,6 +1,6 @@
 """Refinement lowers what it optimises, from the prediction on; it is repeatable and keeps the best it saw."""
 
-from types import SimpleNamespace
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,12 +8,16 @@ import torch
 
 from models.backbones.trunks import Trunk
 from models.generators.mobilestylegan import NUM_WS, MobileStyleGAN
+from models.generators.region_renderer import renderer
 from models.hypernetworks.hypernetwork import HyperNetwork
 from models.losses.region_style import RegionStyleLoss, groups_present
 from pipeline import images, profile, weights
 from pipeline.context import Context
+from pipeline.errors import UserError
 from stages.apply import refine
+from stages.apply.look import Look, Part, whole
 from stages.apply.portrait import Portrait
+from stages.apply.stylist import Stylist
 from tests.models.generators.test_latent_renderer import generator
 
 __all__ = ["generator"]
@@ -40,14 +44,8 @@ def refinement(generator: MobileStyleGAN, monkeypatch: pytest.MonkeyPatch) -> re
     monkeypatch.setattr(weights, "tensors", lambda name: name)
     monkeypatch.setattr(refine, "Trunk", lambda net, tensors: trunk)
     monkeypatch.setattr(refine, "narrow_type", lambda device: torch.float32)
-    stylist = SimpleNamespace(
-        generator=generator,
-        hyper=hyper,
-        device="cpu",
-        refinement_iterations=1,
-        codes=lambda content, style, strength: style.codes,
-    )
-    return refine.Refinement(Context(profile.load("portable")), stylist)  # type: ignore[arg-type]
+    ctx = Context(profile.load("portable"))
+    return refine.Refinement(ctx, Stylist(ctx, generator, hyper))
 
 
 def loss(term: RegionStyleLoss, y: torch.Tensor, content: Portrait, style: Portrait) -> float:
@@ -61,7 +59,7 @@ def loss(term: RegionStyleLoss, y: torch.Tensor, content: Portrait, style: Portr
 
 def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refinement) -> None:
     content, style = portrait(1), portrait(2)
-    plain, few, more = (refinement(content, style, steps) for steps in (0, 2, 5))
+    plain, few, more = (refinement(content, whole(style), steps).image for steps in (0, 2, 5))
     s = refinement.stylist
     latent = torch.from_numpy(content.latent)[None]
     with torch.no_grad():
@@ -69,12 +67,39 @@ def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refi
         assert torch.allclose(plain, forward, atol=1e-4)
         found = [loss(refinement.term, y, content, style) for y in (plain, few, more)]
     assert found[2] < found[1] < found[0]
-    assert torch.equal(few, refinement(content, style, 2)) and not few.requires_grad
-    other = refinement(content, portrait(3), 2)
-    assert not torch.equal(other, few)  # statistics are kept for each picture, not for the last
+    assert torch.equal(few, refinement(content, whole(style), 2).image) and not few.requires_grad
+    other = refinement(content, whole(portrait(3)), 2)
+    assert not torch.equal(other.image, few)  # statistics are kept for each picture, not for the last
+    p = s.prepare(content)
+    again = renderer(s.generator, refinement.rows, p.latent, p.where, other.deltas, refinement.start)
+    assert torch.allclose(again(other.deltas), other.image, atol=1e-5)  # the deltas are the image's
+
+
+def test_targets_are_mixed_as_codes_are(refinement: refine.Refinement) -> None:
+    content, a, b = portrait(1), portrait(2), portrait(3)
+    bald = dataclasses.replace(a, region=np.where(a.region == 0, 2, a.region).astype(np.uint8))
+    own, of_a, of_b, of_bald = (refinement._statistics(p)[0] for p in (content, a, b, bald))
+    half, counts = refinement._targets(content, whole(a, 0.5))
+    assert counts.tolist() == [[True] * 4]
+    for layer in range(len(own)):
+        for i in (0, 1):
+            assert torch.allclose(half[layer][i], (own[layer][i] + of_a[layer][i]) / 2, atol=1e-4)
+    exact = refinement._targets(content, whole(a))[0]
+    assert all(
+        torch.equal(x, y) for ours, theirs in zip(exact, of_a, strict=True) for x, y in zip(ours, theirs, strict=True)
+    )
+    assert refinement._targets(content, whole(bald))[1].tolist() == [[False, True, True, True]]
+    look = Look((Part(((bald, 1.0),), 1.0), Part(((a, 0.25), (b, 0.75)), 1.0), Part()))
+    mixed, counts = refinement._targets(content, look)
+    assert counts.tolist() == [[True, True, True, False]]  # no image has all of this, so the whole does not count
+    for layer in range(len(own)):
+        assert torch.allclose(mixed[layer][0][:, 0], of_bald[layer][0][:, 3])  # it has no hair: its whole image
+        expected = 0.25 * of_a[layer][0][:, 1] + 0.75 * of_b[layer][0][:, 1]
+        assert torch.allclose(mixed[layer][0][:, 1], expected, atol=1e-4)
+        assert torch.allclose(mixed[layer][0][:, 2], own[layer][0][:, 2])
 
 
 def test_it_is_for_one_forward_pass(refinement: refine.Refinement) -> None:
     refinement.stylist.refinement_iterations = 3
-    with pytest.raises(ValueError, match="one forward pass, this network makes 3"):
+    with pytest.raises(UserError, match="one forward pass, profile portable makes 3"):
         refine.Refinement(Context(profile.load("portable")), refinement.stylist)

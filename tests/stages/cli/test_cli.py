@@ -92,7 +92,8 @@ def test_stylize_takes_files_where_stages_take_folders(stage):
     words = "stylize --device cpu --content a.jpg --style b.jpg -o c.png --strength 0.5".split()
     call(*words)
     [(_, options)] = stage.calls
-    assert options == {"content": Path("a.jpg"), "style": Path("b.jpg"), "output": Path("c.png"), "strength": 0.5}
+    pair = {"content": [Path("a.jpg")], "style": (Path("b.jpg"),)}
+    assert options == {**pair, "output": Path("c.png"), "strength": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,8 @@ def test_stylize_takes_files_where_stages_take_folders(stage):
 def test_stylize_takes_another_style_for_the_face_or_another_face(stage, words, expected):
     call(*"stylize --device cpu --content a.jpg --style b.jpg -o c.png".split(), *words.split())
     [(_, options)] = stage.calls
-    assert options == {"content": Path("a.jpg"), "style": Path("b.jpg"), "output": Path("c.png"), **expected}
+    pair = {"content": [Path("a.jpg")], "style": (Path("b.jpg"),)}
+    assert options == {**pair, "output": Path("c.png"), **expected}
 
 
 @pytest.mark.parametrize(("closed", "text"), [(True, ""), (False, "No space left on device")])

@@ -14,7 +14,9 @@ from models.metrics import sifid
 from pipeline import images, profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
+from stages.apply.look import Look
 from stages.apply.portrait import Portrait
+from stages.apply.refine import Refined
 from stages.cli import main as cli
 from stages.evaluate import methods, parsing, quality, retrieval
 from stages.loaders import style_encoder
@@ -77,9 +79,9 @@ class Lazy:
     def __init__(self, ctx: Context, stylist: Painter) -> None:
         pass
 
-    def __call__(self, content: Portrait, style: Portrait, steps: int) -> torch.Tensor:
+    def __call__(self, content: Portrait, look: Look, steps: int) -> Refined:
         assert steps == quality.REFINEMENT_STEPS
-        return images.to_tensor(content.image)
+        return Refined(images.to_tensor(content.image), [])
 
 
 class Passport:

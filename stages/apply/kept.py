@@ -1,0 +1,85 @@
+"""Portraits that were read once: CACHE/portraits/ has a folder for each, with a cache file of one row per stage.
+
+They are the caches of a collection in small: the same files, recipes, digests and checks. A portrait's folder is named
+after its file's content and the way it was aligned, so that it is found again under any name.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import hashing, ours
+from pipeline.caches import writer
+from pipeline.caches.reader import Cache
+from pipeline.caches.schema import Row
+from pipeline.caches.writer import PendingRows
+from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.locks import locked
+from pipeline.progress import say
+from pipeline.runner import staleness
+from pipeline.runner.compute import width
+from pipeline.runner.spec import StageSpec
+from pipeline.runner.staleness import Inputs
+from pipeline.sources.fingerprints import Fingerprints
+
+
+class KeptPortraits:
+    """The rows of single portraits in a cache folder, by content and recipe. What is stale or damaged is not there.
+
+    Where nothing can be written, nothing is kept, and a message says so once.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx, self.folder = ctx, ctx.cache / ours.PORTRAITS
+        self._writable = True
+
+    def place(self, sha256: str, steps: Sequence[StageSpec], which: int | None) -> Path:
+        """The folder of the file with this sha256, aligned as the first of `steps` says, with the face `which`."""
+        made = hashing.digest(repr([steps[0].recipe(), which]).encode()).hex()
+        return self.folder / f"{sha256[:32]}-{made[:8]}"
+
+    def rows(self, sha256: str, steps: Sequence[StageSpec], which: int | None) -> dict[str, Row]:
+        """The row of each step that is there and that the step would compute again, by its output."""
+        place = self.place(sha256, steps, which)
+        rows: dict[str, Row] = {}
+        digests: dict[str, bytes] = {}
+        for step in steps:
+            path = place / f"{step.output}.h5"
+            if not path.exists() or not set(step.parents) <= set(rows):
+                continue
+            try:
+                with Cache(path) as cache:
+                    entry = cache.entries().get(place.name)
+                    if entry is None or staleness.change(cache.provenance, step):
+                        continue
+                    if entry.inputs == _inputs(sha256, step, digests):
+                        [rows[step.output]] = cache.rows([place.name], list(step.columns))
+                        digests[step.output] = entry.digest
+            except UserError as error:
+                say(f"{error}; computed again")
+        return rows
+
+    def put(self, sha256: str, steps: Sequence[StageSpec], which: int | None, step: StageSpec, row: Row) -> None:
+        """Keep a step's row, computed from the rows of its parents that are kept."""
+        place = self.place(sha256, steps, which)
+        try:
+            digests, parents = {}, {}
+            for parent in step.parents if self._writable else ():
+                with Cache(place / f"{parent}.h5") as cache:
+                    digests[parent], parents[parent] = cache.digests()[place.name], cache.rows_digest()
+            if self._writable:
+                batch = PendingRows.empty()
+                batch.add(place.name, row, _inputs(sha256, step, digests))
+                made = staleness.provenance(step, self.ctx, Inputs({}, {}, parents, Fingerprints(None)))
+                with locked(self.folder / ours.LOCK):
+                    writer.write_file(place / f"{step.output}.h5", batch, step.columns, width(step), made)
+        except UserError as error:
+            self._writable = False
+            say(f"portraits are not kept: {error}")
+
+
+def _inputs(sha256: str, step: StageSpec, digests: dict[str, bytes]) -> bytes:
+    """What a row depends on: the digests of its parents' rows, or of its file."""
+    if not step.parents:
+        return hashing.digest(sha256.encode())
+    return b"".join(digests[parent] for parent in sorted(step.parents))

@@ -1,0 +1,130 @@
+"""How a portrait is to look: for each region a mix of styles, and how far the region goes towards it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from models.hypernetworks.hypernetwork import mix_codes
+from models.regions import REGION_COUNT, REGIONS
+from pipeline.errors import UserError
+from stages.apply.portrait import Portrait
+
+MOST_STYLES = 8  # in one look
+
+
+@dataclass(frozen=True)
+class Part:
+    """A region's styles with weights that sum to 1, and its strength: 0 keeps the portrait's own style, 1 takes theirs.
+
+    Without a style it stays as it is.
+    """
+
+    styles: tuple[tuple[Portrait, float], ...] = ()
+    strength: float = 0.0
+
+    def code(self, index: int) -> np.ndarray:
+        """The styles' codes [256] of one region (3: of the whole image), mixed by weight, of unit length."""
+        codes = [style.codes[index] for style, _ in self.styles]
+        if len(codes) == 1:
+            return codes[0]
+        mixed = sum(weight * torch.from_numpy(code) for code, (_, weight) in zip(codes, self.styles, strict=True))
+        return F.normalize(torch.as_tensor(mixed), dim=-1).numpy()
+
+
+@dataclass(frozen=True)
+class Look:
+    """The parts of hair, face and background. Pixels of no known region follow the background."""
+
+    parts: tuple[Part, Part, Part]
+
+    def codes(self, content: Portrait) -> np.ndarray:
+        """The codes [4, 256] that the portrait is rendered with: between its own and those of its styles."""
+        parts = [self.parts[min(i, REGION_COUNT - 1)] for i in range(REGION_COUNT + 1)]
+        styles = [part.code(i) if part.styles else content.codes[i] for i, part in enumerate(parts)]
+        strengths = torch.tensor([[part.strength] for part in parts])
+        own, wanted = torch.from_numpy(content.codes).float(), torch.from_numpy(np.stack(styles)).float()
+        return mix_codes(own, wanted, strengths).numpy()
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all regions take the same styles with the same weights and strength."""
+        told = [[(id(style), weight) for style, weight in part.styles] + [part.strength] for part in self.parts]
+        return told[0] == told[1] == told[2]
+
+    @property
+    def styles(self) -> list[Portrait]:
+        """Every style of it, once, in the order in which the parts name them."""
+        found: list[Portrait] = []
+        for style, _ in (entry for part in self.parts for entry in part.styles):
+            if not any(style is other for other in found):
+                found.append(style)
+        return found
+
+
+def whole(style: Portrait, strength: float = 1.0) -> Look:
+    """One style for all regions."""
+    part = Part(((style, 1.0),), strength)
+    return Look((part, part, part))
+
+
+def compose(style: Any, strength: float | Mapping[str, float], read: Callable[[Any], Portrait]) -> Look:
+    """The look that a style, several, or a mapping from regions to these describe; `read` makes portraits of images.
+
+    Several are a list of images, or of (image, weight). A region that a mapping does not name stays as it is.
+    Raises: UserError(2) when a region, a weight, a strength or the number of styles is wrong.
+    """
+    by_region = isinstance(style, Mapping)
+    _known(style if by_region else {}, "style")
+    if by_region and not style:
+        raise UserError(f"no style: expected an image, or one for any of {', '.join(REGIONS)}", 2)
+    strengths = _strengths(strength)
+    if by_region:
+        mixes = {name: _mix(value, read) for name, value in style.items()}
+    else:
+        mixes = dict.fromkeys(REGIONS, _mix(style, read))
+    hair, face, background = (Part(mixes[name], strengths[name]) if name in mixes else Part() for name in REGIONS)
+    look = Look((hair, face, background))
+    if len(look.styles) > MOST_STYLES:
+        raise UserError(f"{len(look.styles)} styles; expected at most {MOST_STYLES} for one portrait", 2)
+    return look
+
+
+def _strengths(strength: float | Mapping[str, float]) -> dict[str, float]:
+    if isinstance(strength, Mapping):
+        _known(strength, "strength")
+        given = {name: strength.get(name, 1.0) for name in REGIONS}
+    else:
+        given = dict.fromkeys(REGIONS, strength)
+    for value in given.values():
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise UserError(f"strength is {value!r}; expected 0 (the portrait's own style) to 1 (the full style)", 2)
+    return {name: float(value) for name, value in given.items()}
+
+
+def _mix(given: Any, read: Callable[[Any], Portrait]) -> tuple[tuple[Portrait, float], ...]:
+    entries: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
+    if len(entries) == 2 and _is_number(entries[1]):
+        entries = [entries]
+    if not entries:
+        raise UserError("an empty list of styles; expected at least one image", 2)
+    pairs = [entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, 1.0) for entry in entries]
+    for _, weight in pairs:
+        if not _is_number(weight) or not 0 < weight < math.inf:
+            raise UserError(f"a style's weight is {weight!r}; expected a number above 0", 2)
+    total = sum(float(weight) for _, weight in pairs)
+    return tuple((read(image), float(weight) / total) for image, weight in pairs)
+
+
+def _known(given: Mapping[str, Any], what: str) -> None:
+    for name in given:
+        if name not in REGIONS:
+            raise UserError(f"{what}: there is no region {name!r}; expected {', '.join(REGIONS)}", 2)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)

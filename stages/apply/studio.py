@@ -1,0 +1,255 @@
+"""Portraits read, stylised and kept, from Python: what the command line and pages use, and nothing else.
+
+`hypernst.load` makes a `Studio`. It computes a thing once: what belongs to a portrait alone, and the deltas of a
+portrait's region in a style, are kept in memory up to a limit, and rows of portraits in CACHE/portraits/.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from string import ascii_lowercase
+from typing import Any
+
+from PIL import Image
+
+from models.regions import REGIONS
+from pipeline import images, weights
+from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.profile import NoFace
+from pipeline.sources.keys import key_of
+from stages.apply import inputs
+from stages.apply.kept import KeptPortraits
+from stages.apply.look import Look, Part, compose
+from stages.apply.memory import LIMIT, Memory
+from stages.apply.portrait import Origin, Portrait
+from stages.apply.reader import PortraitReader, Progress, quiet
+from stages.apply.recipe import Recipe, Region
+from stages.apply.refine import Refinement
+from stages.apply.stylist import Stylist, identity
+from stages.loaders import hypernetwork
+from stages.preprocess import align
+
+REFINE = 10  # steps of refinement unless others are asked for
+OnStep = Callable[[int, Image.Image], bool | None]
+
+
+class Studio:
+    """Reads portraits and renders them in styles; networks are loaded when something needs them first.
+
+    `memory` is the most bytes that it keeps of what it computed (beside networks), `progress(what, done, of)` is told
+    every step before it begins. `keep` False writes nothing to the cache folder. Any thread may call it: one works at
+    a time. The same input gives the same pixels, whatever was computed before.
+    """
+
+    def __init__(self, ctx: Context, *, memory: int = LIMIT, progress: Progress = quiet, keep: bool = True) -> None:
+        self.ctx, self.progress, self.memory = ctx, progress, Memory(memory)
+        self._kept = KeptPortraits(ctx) if keep else None
+        self._readers: dict[NoFace | None, PortraitReader] = {}
+        self._stylist: Stylist | None = None
+        self._refinement: Refinement | None = None
+        self._lock = threading.RLock()
+
+    def read(
+        self,
+        image: Any,
+        *,
+        face: int | None = None,
+        no_face: NoFace | None = None,
+        style: bool = False,
+        name: str | None = None,
+    ) -> Portrait:
+        """The portrait in a file (a path, or its bytes), a PIL image, or an array u8 [H, W], [H, W, 3] or [H, W, 4].
+
+        `name` is what it is called, by default its file's name.
+
+        `face` takes this one of several faces, counted from the left and from 1; else it is the largest. `no_face`
+        "keep" takes the central square where there is none, "reject" refuses; else the profile decides. With `style` it
+        is read as a style: portrait or not, and only as that can it be used. A portrait is given back as it is.
+        Raises: UserError (2) when it cannot be read, (1) when it cannot be used; it says why.
+        """
+        if isinstance(image, Portrait):
+            return image
+        data, own_name = inputs.file_of(image)
+        name = name or own_name
+        collection = "style" if style else "content"
+        key = "read", hashlib.sha256(data).digest(), name, collection, face, no_face
+        with self._lock:
+            self._reader(no_face)
+            return self.memory.get(key, lambda: self._read(data, name, collection, face, no_face))
+
+    def _read(self, data: bytes, name: str, collection: str, face: int | None, no_face: NoFace | None) -> Portrait:
+        portrait = self._readers[no_face](data, name, collection, face)
+        if no_face is None or portrait.origin is None:
+            return portrait
+        return replace(portrait, origin=replace(portrait.origin, no_face=no_face))
+
+    def _reader(self, no_face: NoFace | None) -> PortraitReader:
+        if no_face not in self._readers:
+            ctx = align.with_no_face(self.ctx, no_face)
+            self._readers[no_face] = PortraitReader(ctx, self._kept, lambda *told: self.progress(*told))
+        return self._readers[no_face]
+
+    def look(self, style: Any, strength: float | Mapping[str, float] = 1.0) -> Look:
+        """What `stylize` is to make: `style` and `strength` as there, read and checked."""
+        return compose(style, strength, lambda image: self.read(image, style=True))
+
+    def stylize(
+        self,
+        portrait: Any,
+        style: Any,
+        strength: float | Mapping[str, float] = 1.0,
+        refine: int | None = None,
+        on_step: OnStep | None = None,
+    ) -> Image.Image:
+        """The portrait in a style, RGB of 256 x 256 pixels.
+
+        `portrait` and styles are what `read` takes or gives. `style` is one; or a list of them, or of (style, weight),
+        that are mixed; or a mapping from "hair", "face", "background" to these, where a region that it does not name
+        stays as it is. `strength` 0 keeps the portrait's own style, 1 takes all of the other; one number, or a mapping
+        from regions. `refine` steps of optimisation follow the prediction (None: 10 where the profile allows it);
+        `on_step` gets their numbers and the best image so far, and ends them by returning True.
+        Raises: UserError when an image cannot be used (1), or something is asked for that there is not (2).
+        """
+        with self._lock:
+            steps = self.steps(refine)
+            content = self._content(portrait)
+            return self.render(content, self.look(style, strength), steps, on_step)
+
+    def render(self, content: Portrait, look: Look, refine: int = 0, on_step: OnStep | None = None) -> Image.Image:
+        """The portrait as `look` says, after `refine` steps of refinement."""
+        with self._lock:
+            stylist, content = self.stylist(), self._content(content)
+            if not refine:
+                self.progress("render", 0, 1)
+                return Image.fromarray(stylist.render(content, look.codes(content)))
+            if self._refinement is None:
+                self._refinement = Refinement(self.ctx, stylist)
+            refinement = self._refinement
+            key = "refined", identity(content), *_told(look), refine
+
+            def stepped(step: int, best: Any) -> bool | None:
+                self.progress("refine", step, refine)
+                return on_step(step, Image.fromarray(images.to_arrays(best)[0])) if on_step else None
+
+            if on_step:  # it wants to see the steps, and may end them
+                refined = refinement(content, look, refine, stepped)
+            else:
+                refined = self.memory.get(key, lambda: refinement(content, look, refine, stepped))
+            return Image.fromarray(images.to_arrays(refined.image)[0])
+
+    def recipe(self, content: Portrait, look: Look, refine: int = 0) -> Recipe:
+        """How `render` makes this picture, for a file. Raises: UserError(2) for portraits that no file was read for."""
+        origins = {letter: _origin(style) for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
+        letters = {id(style): letter for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
+        mine = _origin(content)
+        asked = {"face": mine.face, "no_face": mine.no_face}
+        regions = {}
+        for name, part in zip(REGIONS, look.parts, strict=True):
+            mix: dict[str, float] = {}
+            for style, weight in part.styles:
+                mix[letters[id(style)]] = mix.get(letters[id(style)], 0.0) + weight
+            regions[name] = Region(mix, part.strength)
+        return Recipe(
+            self.ctx.profile.name,
+            self._weights(),
+            {"name": mine.name, "sha256": mine.sha256} | {n: v for n, v in asked.items() if v is not None},
+            {
+                letter: {"key": key_of(origin.name), "sha256": origin.sha256, "title": origin.name}
+                for letter, origin in origins.items()
+            },
+            regions,
+            refine,
+        )
+
+    def cook(self, recipe: Recipe, styles: Sequence[Any] = ()) -> Look:
+        """The look of a recipe; `styles` are images among which its own are known by their sha256.
+
+        Images that were read before are found in the cache folder. `differs` says whether networks are others.
+        Raises: UserError(2) when a style is nowhere.
+        """
+        with self._lock:
+            given = [self.read(image, style=True) for image in styles]
+            known = {style.origin.sha256: style for style in given if style.origin}
+            found = {}
+            for letter, told in recipe.styles.items():
+                title = told.get("title") or told.get("key") or letter
+                reader = self._reader(None)
+                style = known.get(told["sha256"]) or reader.kept_style(title, told["sha256"])
+                if style is None:
+                    digits = told["sha256"][:12]
+                    raise UserError(f"the recipe's style {title} (sha256 {digits}...) is not there; name its file", 2)
+                found[letter] = style
+            parts = [
+                Part(tuple((found[letter], weight) for letter, weight in region.mix.items()), float(region.t))
+                for region in (recipe.regions[name] for name in REGIONS)
+            ]
+            return Look((parts[0], parts[1], parts[2]))
+
+    def differs(self, recipe: Recipe) -> str:
+        """How this studio differs from the one that the recipe is of, in a line; "" if the bytes are the same."""
+        own = {"profile": self.ctx.profile.name} | self._weights()
+        theirs = {"profile": recipe.profile} | dict(recipe.weights)
+        other = [name for name, value in theirs.items() if own.get(name) != value]
+        return f"made with another {' and '.join(other)} than here: the picture will differ" if other else ""
+
+    def _weights(self) -> dict[str, str]:
+        p = self.ctx.profile
+        named = {
+            "detector": "" if p.align.detector == "none" else p.align.detector,
+            "generator": p.generator.weights,
+            "head": p.generator.head,
+            "inverter": p.inverter.weights,
+            "parser": p.parser.weights,
+            "aladin": p.aladin.weights,
+        }
+        others = {network: weights.sha256(name) for network, name in named.items() if name}
+        return {"hypernet": hypernetwork.sha256(self.ctx)} | others
+
+    def steps(self, refine: int | None) -> int:
+        """The steps of refinement that are meant; None: as many as usual, none where the profile allows none.
+
+        Raises: UserError(2) when there cannot be so many.
+        """
+        able = self.ctx.profile.train.refinement_iterations == 1
+        if refine is None:
+            return REFINE if able else 0
+        if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
+            raise UserError(f"refine is {refine!r}; expected a number of steps, 0 or more", 2)
+        if refine and not able:
+            raise UserError(
+                f"refine is {refine}; refinement takes a profile with train.refinement_iterations = 1, "
+                f"{self.ctx.profile.name} has {self.ctx.profile.train.refinement_iterations}; leave it out",
+                2,
+            )
+        return refine
+
+    def stylist(self) -> Stylist:
+        """The networks that render, loaded at the first call."""
+        with self._lock:
+            if self._stylist is None:
+                self.progress("load the networks", 0, 1)
+                self._stylist = Stylist(self.ctx, memory=self.memory)
+            return self._stylist
+
+    def origin(self) -> str:
+        """Which hypernetwork it renders with, in a few words: its file or name, sha256 and profile."""
+        return hypernetwork.origin(self.ctx)
+
+    def _content(self, portrait: Any) -> Portrait:
+        content = self.read(portrait)
+        if not len(content.latent):
+            raise UserError(f"{content.key}: was read as a style; read it as a portrait, without style=True", 2)
+        return content
+
+
+def _origin(portrait: Portrait) -> Origin:
+    if portrait.origin is None:
+        raise UserError(f"{portrait.key}: was not read from a file here, so that no recipe can name it", 2)
+    return portrait.origin
+
+
+def _told(look: Look) -> tuple[Any, ...]:
+    """What tells a look from others."""
+    return tuple((part.strength, *((identity(style), weight) for style, weight in part.styles)) for part in look.parts)

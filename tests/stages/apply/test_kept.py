@@ -1,0 +1,70 @@
+"""Rows of single portraits: found by content and recipe, checked and cleaned like other caches, never in the way."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import images, ours, profile
+from pipeline.context import Context
+from stages.apply.kept import KeptPortraits
+from stages.apply.portrait import Portrait
+from stages.apply.reader import PortraitReader
+from stages.tools import clean, verify
+
+pytestmark = pytest.mark.weights  # LPIPS measures the inversion
+
+
+def png(seed: int = 0) -> bytes:
+    rng = np.random.default_rng(seed)
+    return images.encode(rng.integers(0, 256, (5, 5, 3), np.uint8).repeat(16, 0).repeat(16, 1))
+
+
+def read(ctx: Context, collection: str = "content", name: str = "me.png") -> tuple[Portrait, list[str]]:
+    """A portrait, and the stages whose networks were loaded for it."""
+    reader = PortraitReader(ctx, KeptPortraits(ctx))
+    found = reader(png(), name, collection)
+    return found, [recipe.split('"stage": "')[1].split('"')[0] for recipe in reader.workers]
+
+
+def test_only_what_is_stale_damaged_or_missing_is_computed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ctx = Context(profile.load("tiny"), cache=tmp_path / "cache")
+    first, computed = read(ctx)
+    assert computed == ["align", "parse", "masks", "latents", "aladin-codes"]
+    again, computed = read(ctx, name="other name.png")
+    assert computed == [] and again.key != first.key
+    for field in dataclasses.fields(first)[1:6]:
+        assert np.array_equal(getattr(again, field.name), getattr(first, field.name)), field.name
+    [folder] = ours.portraits(ctx.cache)
+    assert verify.run(ctx) == 0
+
+    aladin = dataclasses.replace(ctx.profile.aladin, patches=3)
+    assert read(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, aladin=aladin)))[1] == [
+        "aladin-codes"
+    ]
+    assert read(ctx)[1] == ["aladin-codes"]
+    (folder / "masks.h5").write_bytes(b"cut")
+    capsys.readouterr()
+    assert read(ctx)[1] == ["masks"] and "computed again" in capsys.readouterr().err
+    (folder / "latents.h5").write_bytes(b"cut")
+    assert verify.run(ctx) == 1
+    assert verify.run(ctx, repair=True) == 0 and ours.portraits(ctx.cache) == []
+    read(ctx)
+    assert clean.run(ctx.cache) == 0 and list(ctx.cache.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    ctx = Context(profile.load("tiny"), cache=tmp_path / "cache")
+    assert read(ctx)[0].latent.shape == (8, 512)
+    assert capsys.readouterr().err.count("portraits are not kept: ") == 1
+
+
+def test_a_style_has_no_latent(tmp_path: Path) -> None:
+    ctx = Context(profile.load("tiny"), cache=tmp_path / "cache")
+    style, computed = read(ctx, "style")
+    assert style.latent.shape == (0, 512) and "latents" not in computed
+    assert read(ctx)[1] == ["latents"]  # the same file as content: what it lacks is computed

@@ -1,0 +1,102 @@
+"""The command stylize on untrained networks at 32 px: recipes repeated to the byte, folders, mixes, wrong uses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline import images, profile
+from pipeline.errors import UserError
+from stages.apply import recipe as recipes
+from stages.cli import main
+from tests.stages.apply.test_studio import load, ready
+
+pytestmark = pytest.mark.weights
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    ready(profile.load("tiny"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*words: str) -> Result:
+    common = ("--profile=tiny", "--run=run", "--device=cpu", "--cache=cache")
+    return CliRunner().invoke(main.cli, ["stylize", *words, *common], catch_exceptions=False)
+
+
+def test_a_picture_tells_how_it_was_made_and_is_made_again_to_the_byte(folder: Path) -> None:
+    first = call("--content=me.png", "--style=a.png", "--hair=b.png", "--strength=0.5", "-o", "out.png")
+    assert first.exit_code == 0 and first.stdout == "out.png\n", first.output
+    assert first.stderr.splitlines()[0] == "stylize: me.png: align (0/5)"
+    studio = load(profile.load("tiny"), folder)
+    by_hand = studio.stylize("me.png", {"hair": "b.png", "face": "a.png", "background": "a.png"}, 0.5)
+    assert np.array_equal(images.decode(Path("out.png").read_bytes()), by_hand)
+
+    said = recipes.read(Path("out.png"))
+    assert said.portrait["name"] == "me.png" and [s["title"] for s in said.styles.values()] == ["b.png", "a.png"]
+    for name in ("a.png", "b.png"):
+        Path(name).rename(f"other {name}")  # styles are known by content: from the cache, or from files named
+    assert call("--recipe=out.png", "me.png", "-o", "again.png").exit_code == 0
+    assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
+    Path("r.json").write_text(said.dumps())
+    named = ("--style=other a.png", "--style=other b.png", "--content=me.png")
+    elsewhere = call("--recipe=r.json", *named, "-o", "third.png")
+    assert elsewhere.exit_code == 0 and np.array_equal(images.decode(Path("third.png").read_bytes()), by_hand)
+
+    assert call("--recipe=r.json", "me.png", "-o", "bare.png", "--no-recipe").exit_code == 0
+    with pytest.raises(UserError, match="carries no recipe"):
+        recipes.read(Path("bare.png"))
+    other = json.loads(said.dumps())
+    other["weights"]["hypernet"], other["styles"]["a"]["sha256"] = "0" * 64, "1" * 64
+    Path("r.json").write_text(json.dumps(other))
+    lost = call("--recipe=r.json", "me.png", "-o", "x.png")
+    assert lost.exit_code == 2 and "style b.png (sha256 111111111111...) is not there" in lost.stderr
+    assert "made with another hypernet than here" in lost.stderr
+
+
+def test_folders_are_stylised_each_in_each_and_what_is_there_stays(folder: Path) -> None:
+    for name, members in {"people": ("me", "c"), "art": ("a", "b")}.items():
+        Path(name).mkdir()
+        for member in members:
+            (Path(name) / f"{member}.jpg").write_bytes(Path(f"{member}.png").read_bytes())
+    Path("people/notes.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    words = ("people", "--style=art", "-o", "people/out")
+    first = call(*words)
+    assert first.exit_code == 0 and "4 made, 0 there already, 1 left out" in first.stderr, first.output
+    pictures = sorted(Path("people/out").glob("*--*.png"))
+    assert [p.name for p in pictures] == ["c--a.png", "c--b.png", "me--a.png", "me--b.png"]
+    assert json.loads(Path("people/out/rejects.jsonl").read_text())["path"] == "notes.jpg"
+    assert images.decode(Path("people/out/sheet.png").read_bytes()).shape[1] > 200
+    before = {p: p.read_bytes() for p in pictures}
+    pictures[0].unlink()
+    pictures[1].write_bytes(b"cut")
+    again = call(*words)
+    assert "2 made, 2 there already, 1 left out" in again.stderr
+    assert {p: p.read_bytes() for p in pictures} == before
+    assert call("me.png", "--style=a.png", "--style=b.png", "--weight=3", "--weight=1", "-o", "mix.png").exit_code == 0
+    mixed = load(profile.load("tiny"), folder).stylize("me.png", [("a.png", 3), ("b.png", 1)])
+    assert np.array_equal(images.decode(Path("mix.png").read_bytes()), mixed)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--style=a.png -o out.png", "Missing option '--content'"),
+        ("me.png c.png --style=a.png -o out.png", "is one file, for 2 portraits in 1 styles; expected a folder"),
+        ("me.png --style=a.png --weight=1 --weight=2 -o o.png", "2 --weight for 1 --style"),
+        ("me.png --recipe=none.json -o o.png", "none.json: cannot be read"),
+        ("me.png --recipe=me.png -o o.png", "me.png: this picture carries no recipe"),
+        ("me.png --recipe=r.json --strength=0.5 -o o.png", "--recipe says strengths"),
+        ("me.png --style=a.png --style=none.png -o o.png", "none.png: is not a file"),
+        ("me.png --style=a.png -o out.gif", "out.gif: expected an image's name"),
+        ("run --style=a.png -o out", "run: holds no image"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(folder: Path, words: str, told: str) -> None:
+    done = call(*words.split())
+    assert done.exit_code == 2 and told in done.stderr
+    assert not any(line.startswith("Traceback") for line in done.stderr.splitlines())
