@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from models.hypernetworks.hypernetwork import mix_codes
 from models.regions import REGION_COUNT, REGIONS
 from pipeline.errors import UserError
-from stages.apply.portrait import Portrait
+from stages.apply.portrait import Portrait, identity
 
 MOST_STYLES = 8  # in one look
 
@@ -53,17 +53,13 @@ class Look:
     @property
     def uniform(self) -> bool:
         """Whether all regions take the same styles with the same weights and strength."""
-        told = [[(id(style), weight) for style, weight in part.styles] + [part.strength] for part in self.parts]
+        told = [([(identity(style), weight) for style, weight in p.styles], p.strength) for p in self.parts]
         return told[0] == told[1] == told[2]
 
     @property
     def styles(self) -> list[Portrait]:
         """Every style of it, once, in the order in which the parts name them."""
-        found: list[Portrait] = []
-        for style, _ in (entry for part in self.parts for entry in part.styles):
-            if not any(style is other for other in found):
-                found.append(style)
-        return found
+        return list({identity(style): style for part in self.parts for style, _ in part.styles}.values())
 
 
 def whole(style: Portrait, strength: float = 1.0) -> Look:

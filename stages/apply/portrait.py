@@ -48,6 +48,12 @@ class Portrait:
     origin: Origin | None = None
 
 
+def identity(portrait: Portrait) -> bytes:
+    """A digest of what a portrait holds: portraits of the same one look the same in every style."""
+    parts = (portrait.image, portrait.region, portrait.latent, portrait.codes)
+    return hashing.digest(*(np.ascontiguousarray(part).tobytes() for part in parts))
+
+
 def assemble(key: str, row: Mapping[str, Any], size: int) -> Portrait:
     """Join the rows of the four caches. The code of a missing region is the whole image's."""
     codes = np.concatenate([row["code"], row["image_code"][None]])

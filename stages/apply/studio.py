@@ -19,15 +19,15 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import NoFace
 from pipeline.sources.keys import key_of
-from stages.apply import inputs
 from stages.apply.kept import KeptPortraits
 from stages.apply.look import Look, Part, compose
 from stages.apply.memory import LIMIT, Memory
-from stages.apply.portrait import Origin, Portrait
-from stages.apply.reader import PortraitReader, Progress, quiet
+from stages.apply.portrait import Origin, Portrait, identity
+from stages.apply.reader import PortraitReader, Progress, file_of, quiet
 from stages.apply.recipe import Recipe, Region
-from stages.apply.refine import Refinement
-from stages.apply.stylist import Stylist, identity
+from stages.apply.refine import Refined, Refinement
+from stages.apply.stylist import Stylist
+from stages.apply.walk import MOST_FRAMES, Walk
 from stages.loaders import hypernetwork
 from stages.preprocess import align
 
@@ -71,7 +71,7 @@ class Studio:
         """
         if isinstance(image, Portrait):
             return image
-        data, own_name = inputs.file_of(image)
+        data, own_name = file_of(image)
         name = name or own_name
         collection = "style" if style else "content"
         key = "read", hashlib.sha256(data).digest(), name, collection, face, no_face
@@ -124,32 +124,34 @@ class Studio:
             if not refine:
                 self.progress("render", 0, 1)
                 return Image.fromarray(stylist.render(content, look.codes(content)))
-            if self._refinement is None:
-                self._refinement = Refinement(self.ctx, stylist)
-            refinement = self._refinement
-            key = "refined", identity(content), *_told(look), refine
+            return Image.fromarray(images.to_arrays(self._refined(content, look, refine, on_step).image)[0])
 
-            def stepped(step: int, best: Any) -> bool | None:
-                self.progress("refine", step, refine)
-                return on_step(step, Image.fromarray(images.to_arrays(best)[0])) if on_step else None
+    def _refined(self, content: Portrait, look: Look, steps: int, on_step: OnStep | None = None) -> Refined:
+        if self._refinement is None:
+            self._refinement = Refinement(self.ctx, self.stylist())
+        refinement = self._refinement
 
-            if on_step:  # it wants to see the steps, and may end them
-                refined = refinement(content, look, refine, stepped)
-            else:
-                refined = self.memory.get(key, lambda: refinement(content, look, refine, stepped))
-            return Image.fromarray(images.to_arrays(refined.image)[0])
+        def stepped(step: int, best: Any) -> bool | None:
+            self.progress("refine", step, steps)
+            return on_step(step, Image.fromarray(images.to_arrays(best)[0])) if on_step else None
+
+        if on_step:  # it wants to see the steps, and may end them
+            return refinement(content, look, steps, stepped)
+        key = "refined", identity(content), *_told(look), steps
+        return self.memory.get(key, lambda: refinement(content, look, steps, stepped))
 
     def recipe(self, content: Portrait, look: Look, refine: int = 0) -> Recipe:
         """How `render` makes this picture, for a file. Raises: UserError(2) for portraits that no file was read for."""
         origins = {letter: _origin(style) for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
-        letters = {id(style): letter for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
+        letters = {identity(style): letter for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
         mine = _origin(content)
         asked = {"face": mine.face, "no_face": mine.no_face}
         regions = {}
         for name, part in zip(REGIONS, look.parts, strict=True):
             mix: dict[str, float] = {}
             for style, weight in part.styles:
-                mix[letters[id(style)]] = mix.get(letters[id(style)], 0.0) + weight
+                letter = letters[identity(style)]
+                mix[letter] = mix.get(letter, 0.0) + weight
             regions[name] = Region(mix, part.strength)
         return Recipe(
             self.ctx.profile.name,
@@ -206,6 +208,30 @@ class Studio:
         }
         others = {network: weights.sha256(name) for network, name in named.items() if name}
         return {"hypernet": hypernetwork.sha256(self.ctx)} | others
+
+    def interpolate(self, portrait: Any, styles: Sequence[Any], frames: int = 48, refine: int = 0) -> list[Image.Image]:
+        """A walk of a portrait from style to style, RGB of 256 x 256 pixels; with one style from the portrait's own.
+
+        Frames lie at equal steps of what is seen (`walk.even`). The ends of each leg are refined by `refine` steps, and
+        frames between them cost one pass each.
+        Raises: UserError as `stylize`.
+        """
+        if isinstance(frames, bool) or not isinstance(frames, int) or not 2 <= frames <= MOST_FRAMES:
+            raise UserError(f"frames is {frames!r}; expected a number from 2 to {MOST_FRAMES}", 2)
+        if not isinstance(styles, list | tuple) or not styles:
+            raise UserError("no style to walk to; expected a list of images", 2)
+        with self._lock:
+            steps, content = self.steps(refine), self._content(portrait)
+            looks = [self.look(style) for style in styles]
+            if len(looks) == 1:
+                looks = [self.look(styles[0], 0.0), *looks]
+            ends = [self._refined(content, look, steps).deltas for look in looks] if steps else None
+            path = Walk(self.ctx, self.stylist(), content, looks, ends)
+            found = []
+            for number, place in enumerate(path.even(frames)):
+                self.progress("frame", number, frames)
+                found.append(Image.fromarray(path.render(place)))
+            return found
 
     def steps(self, refine: int | None) -> int:
         """The steps of refinement that are meant; None: as many as usual, none where the profile allows none.

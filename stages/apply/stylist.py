@@ -10,11 +10,11 @@ from models.generators.interface import Generator
 from models.generators.region_weights import RegionWeights
 from models.hypernetworks import hypernetwork
 from models.hypernetworks.hypernetwork import HyperNetwork
-from pipeline import hashing, images
+from pipeline import images
 from pipeline.context import Context
 from stages.apply.look import whole
 from stages.apply.memory import Memory
-from stages.apply.portrait import Portrait
+from stages.apply.portrait import Portrait, identity
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 
@@ -114,9 +114,3 @@ class Stylist:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(array, np.float32))[None].to(self.device)
-
-
-def identity(portrait: Portrait) -> bytes:
-    """A digest of what a portrait holds: portraits of the same one look the same in every style."""
-    parts = (portrait.image, portrait.region, portrait.latent, portrait.codes)
-    return hashing.digest(*(np.ascontiguousarray(part).tobytes() for part in parts))

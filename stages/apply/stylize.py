@@ -1,10 +1,11 @@
-"""The command `stylize`: one portrait to one file, or many portraits and styles to a folder."""
+"""The commands `stylize`, to a file or of many portraits and styles to a folder, and `interpolate`."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -12,7 +13,7 @@ from models.regions import REGIONS
 from pipeline import images
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.files import write_atomic
+from pipeline.files import replacing, write_atomic
 from pipeline.profile import NoFace
 from pipeline.progress import say
 from pipeline.reports import sheets
@@ -25,6 +26,7 @@ from stages.apply.recipe import Recipe
 from stages.apply.studio import Studio
 
 SHEET, REJECTS = "sheet.png", "rejects.jsonl"
+RATE = 16  # frames of a film per second
 SHOWN = 12  # contents and styles on the contact sheet
 Dish = tuple[str, Callable[[], Look]]  # a style's name for files, and how to come to its look
 
@@ -86,6 +88,51 @@ def run(
     say(f"stylize: made with {studio.origin()}")
     print(output)
     return 0
+
+
+def interpolate(
+    ctx: Context, *, content: Path, styles: Sequence[Path], output: Path, frames: int = 48, refine: int = 0
+) -> int:
+    """Write a walk of the portrait from style to style: a strip (.png), a film (.webm, .gif), or a folder of pictures.
+
+    Raises: UserError as `Studio.interpolate`; (2) when the output is none of these.
+    """
+    kind = output.suffix.lower()
+    if kind not in ("", ".png", ".webm", ".gif"):
+        raise UserError(f"{output}: expected a strip .png, a film .webm or .gif, or a folder's name without a dot", 2)
+    studio = Studio(ctx, progress=told)
+    found = studio.interpolate(content, [*styles], frames, refine)
+    if kind == ".png":
+        strip = np.concatenate([np.asarray(image) for image in found], 1)
+        write_atomic(output, recipes.mark(images.encode(strip), None))
+    elif kind == ".gif":
+        with replacing(output) as place:
+            found[0].save(place, "GIF", save_all=True, append_images=found[1:], duration=1000 // RATE, loop=0)
+    elif kind == ".webm":
+        with replacing(output) as place:
+            _film(place, found)
+    else:
+        for number, image in enumerate(found):
+            png = recipes.mark(images.encode(np.asarray(image)), None)
+            write_atomic(output / f"{number:04}.png", png)
+    say(f"interpolate: made with {studio.origin()}")
+    print(output)
+    return 0
+
+
+def _film(place: Path, frames: Sequence[Image.Image]) -> None:
+    """Write a VP8 film; OpenCV knows its kind by the name's end."""
+    film = place.with_name(f"{place.name}.webm")
+    try:
+        writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"VP80"), RATE, frames[0].size)
+        for frame in frames:
+            writer.write(np.asarray(frame)[:, :, ::-1])
+        writer.release()
+        film.rename(place)
+    except OSError as error:
+        raise UserError(f"{film}: this OpenCV cannot write films; choose .gif") from error
+    finally:
+        film.unlink(missing_ok=True)
 
 
 def told(what: str, done: int, of: int) -> None:

@@ -159,5 +159,27 @@ def stylize(
     )
 
 
+@click.command()
+@options.settings("profile", "cache", "run", "device")
+@click.option("--content", type=FILE, required=True, help="The portrait that walks.")
+@click.option("--style", "--styles", "styles", type=FILE, multiple=True, required=True, help="Each style on the way.")
+@click.option("--frames", type=click.IntRange(min=2), help="Pictures of the walk [default: 48].")
+@click.option("--refine", type=click.IntRange(min=0), help="Steps of refinement at each style [default: 0].")
+@click.option(
+    "--output", "-o", type=PLACE, required=True, help="A strip .png, a film .webm or .gif, or a folder of pictures."
+)
+def interpolate(
+    content: Path, styles: tuple[Path, ...], frames: int | None, refine: int | None, output: Path, **settings: Any
+) -> None:
+    """Walk a portrait from style to style.
+
+    With one style it walks from the portrait's own. Frames lie at equal steps of what is seen (LPIPS).
+    """
+    from stages.apply import stylize as stage
+
+    chosen = given(frames=frames, refine=refine)
+    finish(stage.interpolate(context(settings), content=content, styles=styles, output=output, **chosen))
+
+
 EVALUATE = (evaluate, quality, ablation, curves)
-APPLY = (demo, stylize)
+APPLY = (demo, stylize, interpolate)

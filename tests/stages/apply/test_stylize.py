@@ -1,5 +1,6 @@
 """The command stylize on untrained networks at 32 px: recipes repeated to the byte, folders, mixes, wrong uses."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline import images, profile
+from models.metrics.lpips import LPIPS
+from pipeline import images, profile, weights
 from pipeline.errors import UserError
 from stages.apply import recipe as recipes
 from stages.cli import main
@@ -80,6 +82,30 @@ def test_folders_are_stylised_each_in_each_and_what_is_there_stays(folder: Path)
     assert call("me.png", "--style=a.png", "--style=b.png", "--weight=3", "--weight=1", "-o", "mix.png").exit_code == 0
     mixed = load(profile.load("tiny"), folder).stylize("me.png", [("a.png", 3), ("b.png", 1)])
     assert np.array_equal(images.decode(Path("mix.png").read_bytes()), mixed)
+
+
+def test_a_walk_is_even_and_ends_in_its_styles(folder: Path) -> None:
+    studio = load(profile.load("tiny"), folder)
+    frames = studio.interpolate("me.png", ["a.png", "b.png"], 5)
+    ends = [studio.stylize("me.png", name, refine=0) for name in ("a.png", "b.png")]
+    assert np.array_equal(frames[0], ends[0]) and np.array_equal(frames[-1], ends[1]) and len(frames) == 5
+    lpips = LPIPS("alex", weights.tensors("lpips-alex"))
+    seen = [images.to_tensor(np.asarray(frame)) for frame in frames]
+    steps = [float(lpips(a, b)) for a, b in itertools.pairwise(seen)]
+    assert min(steps) > 0 and max(steps) < 2.5 * min(steps)
+    own = studio.interpolate("me.png", ["a.png"], 2)
+    assert np.array_equal(own[0], studio.stylize("me.png", "a.png", 0, refine=0))
+
+    common = ("--profile=tiny", "--run=run", "--device=cpu", "--cache=cache", "--content=me.png", "--styles=a.png")
+    for name in ("strip.png", "walk.gif", "walk.webm", "frames", "walk.mp4"):
+        done = CliRunner().invoke(main.cli, ["interpolate", *common, "--frames=3", "-o", name], catch_exceptions=False)
+        assert done.exit_code == (2 if name == "walk.mp4" else 0), done.output
+    assert images.decode(Path("strip.png").read_bytes()).shape == (32, 96, 3)
+    assert Path("walk.webm").read_bytes().startswith(b"\x1aE\xdf\xa3") and Path("walk.gif").read_bytes()[:3] == b"GIF"
+    assert [p.name for p in sorted(Path("frames").iterdir())] == ["0000.png", "0001.png", "0002.png"]
+    for wrong in (1, 2000, True):
+        with pytest.raises(UserError, match="expected a number from 2"):
+            studio.interpolate("me.png", ["a.png"], wrong)
 
 
 @pytest.mark.parametrize(

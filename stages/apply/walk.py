@@ -1,0 +1,62 @@
+"""A walk of one portrait through several looks, at equal steps of what is seen."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models.hypernetworks.hypernetwork import mix_codes
+from models.metrics.lpips import LPIPS
+from pipeline import images, weights
+from pipeline.context import Context
+from stages.apply.look import Look
+from stages.apply.portrait import Portrait
+from stages.apply.stylist import Stylist
+
+MOST_FRAMES = 1000
+KEYS = 8  # pictures of a leg, between which the walk is measured
+
+
+class Walk:
+    """The legs between looks: codes move on the sphere of unit codes, or, where `ends` are given, deltas on a line.
+
+    `ends` are the deltas of each look, such as refined ones. A place is a number from 0, the first look, to
+    len(looks) - 1, the last.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        stylist: Stylist,
+        content: Portrait,
+        looks: Sequence[Look],
+        ends: Sequence[list[torch.Tensor]] | None = None,
+    ) -> None:
+        self.ctx, self.stylist, self.content, self.ends = ctx, stylist, content, ends
+        self.codes = [torch.from_numpy(look.codes(content)) for look in looks]
+
+    @torch.no_grad()
+    def render(self, place: float) -> np.ndarray:
+        """The picture at a place, RGB u8 [256, 256, 3]."""
+        leg = min(int(place), len(self.codes) - 2)
+        part = place - leg
+        if self.ends is None:
+            return self.stylist.render(self.content, mix_codes(self.codes[leg], self.codes[leg + 1], part).numpy())
+        prepared = self.stylist.prepare(self.content)
+        deltas = [torch.lerp(a, b, part) for a, b in zip(self.ends[leg], self.ends[leg + 1], strict=True)]
+        return images.to_arrays(self.stylist.generator(prepared.latent, deltas, prepared.where))[0]
+
+    @torch.no_grad()
+    def even(self, frames: int) -> list[float]:
+        """The places of `frames` pictures from end to end, at equal steps of LPIPS-alex along the walk.
+
+        It is measured between KEYS pictures of each leg, and taken to be even between two of these: strength itself is
+        not, its first half does a quarter to a third of the change.
+        """
+        lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(self.ctx.device)
+        places = np.linspace(0, len(self.codes) - 1, KEYS * (len(self.codes) - 1) + 1)
+        seen = [images.to_tensor(self.render(float(place))).to(self.ctx.device) for place in places]
+        steps = [float(lpips(a, b)) for a, b in itertools.pairwise(seen)]
+        travelled = np.concatenate([[0.0], np.cumsum(np.array(steps) + 1e-6)])  # what does not change still takes time
+        return [float(x) for x in np.interp(np.linspace(0, travelled[-1], frames), travelled, places)]
