@@ -51,7 +51,7 @@ TAKES = {
     "explain": ("PROFILE", "CACHE", "LIMIT", "RUN", "CONTENT", "STYLE", "NO_FACE"),
     "doctor": ("PROFILE", "CACHE", "RUN"), "weights": ("PROFILE",),
     "quality": (*TRAINED, "ENGINE", "SHEET", "CONTROL_SHEET", "STRIP"),
-    "stylize": ("PROFILE", "RUN", "DEVICE", "CONTENT", "STYLE", "NO_FACE", "STRENGTH", "OUT"),
+    "stylize": (*TRAINED, "CONTENT", "STYLE", "NO_FACE", "STRENGTH", "OUT"),
     "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"),
     "train-parser": ("PROFILE", "RUN", "DEVICE", "DATA", "MINUTES", "STEPS", "OUT"),
 }  # fmt: skip

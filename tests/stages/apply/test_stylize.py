@@ -111,7 +111,7 @@ def test_a_walk_is_even_and_ends_in_its_styles(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--style=a.png -o out.png", "Missing option '--content'"),
+        ("--style=a.png -o out.png", "Missing option --content"),
         ("me.png c.png --style=a.png -o out.png", "is one file, for 2 portraits in 1 styles; expected a folder"),
         ("me.png --style=a.png --weight=1 --weight=2 -o o.png", "2 --weight for 1 --style"),
         ("me.png --recipe=none.json -o o.png", "none.json: cannot be read"),

@@ -56,7 +56,7 @@ def test_every_command_explains_itself(name):
 USES = {  # of the settings that commands share
     "samples": "profile cache device", "shards": "profile cache limit", "train": "profile cache run device",
     "latents": "profile cache limit max-rejects retry-rejected engine device", "weights": "profile",
-    "stylize": "content style profile run device",
+    "stylize": "content style profile cache run device",
     "eval": "profile cache run limit device", "doctor": "profile cache run",
     "fit-head": "profile run device", "train-aladin": "profile run limit device", "inspect": "",
     "explain": "content style profile cache run limit retry-rejected",
