@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +79,13 @@ def run(
         )
     if asked and (other := studio.differs(asked)):
         say(f"{recipe}: {other}")
-    options = {
+    options: dict[str, Any] = {
         "face": which if which is not None else (asked.portrait.get("face") if asked and len(contents) == 1 else None),
         "no_face": no_face or (asked.portrait.get("no_face") if asked else None),
     }
     if many:
         return _batch(studio, contents, dishes, steps, output, options, with_recipe)
-    portrait = studio.read(Reader().read(contents[0]), name=Path(contents[0].path).name, **options)
+    portrait = _read(studio, Reader(), contents[0], **options)
     _write(studio, portrait, dishes[0][1](), steps, output, with_recipe)
     say(f"stylize: made with {studio.origin()}")
     print(output)
@@ -178,6 +180,17 @@ def _sources(places: Sequence[Path], output: Path | None) -> list[Source]:
     return found
 
 
+def _read(studio: Studio, reader: Reader, source: Source, **options: Any) -> Portrait:
+    """The portrait or style in an image's file. Raises: UserError when it cannot be used."""
+    try:
+        if source.problem:
+            raise OSError(0, source.problem)
+        data = reader.read(source)
+    except OSError as error:
+        raise UserError(f"{source.path}: {error.strerror}") from error
+    return studio.read(data, name=Path(source.path).name, **options)
+
+
 def _dishes(
     studio: Studio,
     style: Sequence[Path],
@@ -194,13 +207,7 @@ def _dishes(
     reader = Reader()
     sources = _sources(style, output) if len(style) == 1 or asked else []
     if asked:
-        given = [(source, Path(source.path).name) for source in sources]
-        return [
-            (
-                "recipe",
-                lambda: studio.cook(asked, [studio.read(reader.read(s), style=True, name=n) for s, n in given]),
-            )
-        ]
+        return [("recipe", lambda: studio.cook(asked, [_read(studio, reader, s, style=True) for s in sources]))]
     if len(style) > 1:
         mix: Any = list(zip(style, weight or [1.0] * len(style), strict=True))
         return [("mix", lambda: studio.look(_by_region(chosen, mix), strength))]
@@ -208,10 +215,9 @@ def _dishes(
         return [("regions", lambda: studio.look(chosen, strength))]
 
     def look(source: Source) -> Look:
-        image = studio.read(reader.read(source), style=True, name=Path(source.path).name)
-        return studio.look(_by_region(chosen, image), strength)
+        return studio.look(_by_region(chosen, _read(studio, reader, source, style=True)), strength)
 
-    return [(source.key, lambda source=source: look(source)) for source in sources]  # type: ignore[misc]
+    return [(source.key, partial(look, source)) for source in sources]
 
 
 def _by_region(chosen: dict[str, Path], style: Any) -> Any:
@@ -257,17 +263,13 @@ def _batch(
         if path not in rejects:
             try:
                 return read()
-            except (UserError, OSError) as error:
+            except UserError as error:
                 rejects[path] = str(error).removeprefix(f"{Path(path).name}: ")
                 say(f"{path}: left out: {rejects[path]}")
         return None
 
     for source in contents:
-        if source.problem:
-            rejects[source.path] = source.problem
-            say(f"{source.path}: left out: {source.problem}")
-            continue
-        portrait = usable(source.path, lambda s=source: studio.read(reader.read(s), name=Path(s.path).name, **options))
+        portrait = usable(source.path, partial(_read, studio, reader, source, **options))
         for name, look in dishes if portrait else ():
             wanted = usable(f"style {name}", look)
             if wanted is not None:
@@ -291,9 +293,6 @@ def _sheet(folder: Path, contents: Sequence[Source], dishes: Sequence[Dish]) -> 
 
 def _rows(folder: Path, contents: Sequence[Source], names: Sequence[str]) -> Iterator[list[np.ndarray]]:
     empty = np.full((8, 8, 3), 255, np.uint8)
-    shown = 0
-    for source in contents:
-        paths = [folder / f"{source.key}--{name}.png" for name in names]
-        if shown < SHOWN and any(path.exists() for path in paths):
-            shown += 1
-            yield [images.decode(path.read_bytes()) if path.exists() else empty for path in paths]
+    rows = ([folder / f"{source.key}--{name}.png" for name in names] for source in contents)
+    for paths in islice((row for row in rows if any(path.exists() for path in row)), SHOWN):
+        yield [images.decode(path.read_bytes()) if path.exists() else empty for path in paths]
