@@ -51,9 +51,9 @@ class PortraitReader:
         rows = self.kept.rows(sha256, steps, which) if self.kept else {}
         values: dict[str, Any] = {"source": data}
         for number, step in enumerate(steps):
-            self.progress(f"{name}: {step.name}", number, len(steps))
             row = rows.get(step.output)
             if row is None:
+                self.progress(f"{name}: {step.name}", number, len(steps))
                 row = step.check(dict(one(self._worker(step, collection, which), Item(sha256, values, name))), name)
                 if self.kept:
                     self.kept.put(sha256, steps, which, step, row)
@@ -61,7 +61,6 @@ class PortraitReader:
             if note := row.get("note"):
                 other = "; --face N takes the Nth from the left" if "faces" in note and collection == "content" else ""
                 say(f"{name}: {note}{other}")
-        self.progress(name, len(steps), len(steps))
         return self._assembled(values, Origin(name, sha256, which))
 
     def kept_style(self, name: str, sha256: str) -> Portrait | None:
