@@ -9,7 +9,7 @@ import pytest
 from pipeline import images, profile
 from tests.stages.apply.test_studio import ready
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 pytestmark = pytest.mark.weights
 
 
