@@ -21,7 +21,7 @@ CALLS, PER_STEP = 500, 20  # calls of the loss: the notebook ends with the first
 PUBLISHED = (*(1e3 / BLOCKS[i][0] ** 2 for i in range(5)), 1.0)  # the notebook's weights: STYLE's terms, then content
 # The same for the normalised VGG19, found by eye at 128 and 160 px: the style terms of a photo and a drawing start
 # about equal, and the sum is large enough for the tolerances of L-BFGS.
-NORMALISED = (3e5, 3e5, 3e5, 3e5, 5e3, 1e4)
+NORMALISED = (1e5, 1e5, 1e5, 1e5, 2e3, 1e4)
 # Children of AdaIN's normalised VGG19 that are VGG19's convolutions, in order; child 0 only prepares the image.
 CHILDREN = (2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51)
 
