@@ -3,15 +3,16 @@
 import dataclasses
 import functools
 import zlib
+from pathlib import Path
 
 import numpy as np
 
-from pipeline import images
+from pipeline import images, profile
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import StageSpec, Worker
-from stages.preprocess import chain
+from stages.preprocess import chain, shards
 
 SPECS = {
     "images": {"image": Column("bytes"), "path": Column("label"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
@@ -40,6 +41,15 @@ def fill(ctx: Context, collection: str, count: int) -> None:
             collection,
             ctx,
         )
+
+
+def packed(base: Path, contents: int, styles: int) -> Context:
+    """New caches of so many contents and styles in `base`, packed into shards."""
+    ctx = Context(profile.load("tiny"), cache=base / "cache", content=base / "content", style=base / "style")
+    fill(ctx, "content", contents)
+    fill(ctx, "style", styles)
+    shards.run(ctx)
+    return ctx
 
 
 def _opener(name: str):  # type: ignore[no-untyped-def]

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.runner.run import Summary, run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
+from stages.tools import explain
 
 CALLS: list[list[str]] = []
 
@@ -88,3 +90,15 @@ def contents(path: Path) -> tuple[dict, list]:
 def run(stage: StageSpec, ctx: Context) -> Summary:
     """Run a stage on the content collection."""
     return run_stage(stage, "content", ctx)
+
+
+def context(base: Path) -> Context:
+    """A new cache beside a folder of ten files; no call is counted yet."""
+    make(base / "in", 10)
+    CALLS.clear()
+    return Context(profile.load("tiny"), cache=base / "cache", content=base / "in", style=base / "in")
+
+
+def explained(stage: StageSpec, ctx: Context) -> str:
+    """What `explain` says of the stage's content."""
+    return explain.report([explain.explain_step(stage, "content", ctx)])

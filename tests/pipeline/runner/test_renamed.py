@@ -6,23 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.context import Context
-from pipeline.runner.spec import StageSpec
-from stages.tools import explain, verify
-from tests.support.two_stages import CALLS, READ, SQUARE, computed, contents, make, run
+from stages.tools import verify
+from tests.support.two_stages import READ, SQUARE, computed, contents, context, explained, make, run
 
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    make(tmp_path / "in", 10)
-    CALLS.clear()
-    return Context(profile.load("tiny"), cache=tmp_path / "cache", content=tmp_path / "in", style=tmp_path / "in")
-
-
-def explained(stage: StageSpec, ctx: Context) -> str:
-    return explain.report([explain.explain_step(stage, "content", ctx)])
+    return context(tmp_path)
 
 
 def same(ctx: Context, other: Context) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
@@ -21,19 +20,13 @@ from pipeline.runner import compute
 from pipeline.runner.run import Summary, run_collections
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import is_settled
-from stages.tools import explain, verify
-from tests.support.two_stages import CALLS, READ, SQUARE, computed, contents, make, open_read, run
+from stages.tools import verify
+from tests.support.two_stages import READ, SQUARE, computed, contents, context, explained, make, open_read, run
 
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    make(tmp_path / "in", 10)
-    CALLS.clear()
-    return Context(profile.load("tiny"), cache=tmp_path / "cache", content=tmp_path / "in", style=tmp_path / "in")
-
-
-def explained(stage: StageSpec, ctx: Context) -> str:
-    return explain.report([explain.explain_step(stage, "content", ctx)])
+    return context(tmp_path)
 
 
 def test_computes_once_and_reads_back(ctx: Context) -> None:

@@ -17,19 +17,14 @@ from pipeline.locks import lock, reading
 from stages.apply.portrait import cached
 from stages.preprocess import chain, shards
 from stages.tools import explain, verify, verify_checks
-from tests.support.caches import SPECS, fill, fill_in_place_of_networks, in_place_of_networks
+from tests.support.caches import SPECS, fill, fill_in_place_of_networks, in_place_of_networks, packed
 
 COUNT = 20
 
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    tiny = profile.load("tiny")
-    ctx = Context(tiny, cache=tmp_path / "cache", content=tmp_path / "content", style=tmp_path / "style")
-    fill(ctx, "content", COUNT)
-    fill(ctx, "style", 3)
-    shards.run(ctx)
-    return ctx
+    return packed(tmp_path, COUNT, 3)
 
 
 def flip(path: Path, at: int) -> None:

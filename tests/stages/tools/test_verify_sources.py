@@ -7,25 +7,19 @@ from pathlib import Path
 import h5py
 import pytest
 
-from pipeline import profile
 from pipeline.caches import reader
 from pipeline.context import Context
 from stages.preprocess import shards
 from stages.tools import verify
 from tests.stages.tools.test_verify import chunk, flip
-from tests.support.caches import fill
+from tests.support.caches import fill, packed
 
 COUNT = 20
 
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    tiny = profile.load("tiny")
-    ctx = Context(tiny, cache=tmp_path / "cache", content=tmp_path / "content", style=tmp_path / "style")
-    fill(ctx, "content", COUNT)
-    fill(ctx, "style", 3)
-    shards.run(ctx)
-    return ctx
+    return packed(tmp_path, COUNT, 3)
 
 
 def test_swapped_files_are_noticed_and_unread_ones_told(ctx: Context, capsys: pytest.CaptureFixture) -> None:
