@@ -77,7 +77,7 @@ class Step:
         lpips = LPIPS("alex", tensors("lpips-alex")).to(ctx.device)
         identity = Identity().to(ctx.device) if s.identity and not trained else identities.identity(ctx)
         self.reconstruction = Reconstruction(lpips, factors, identity)
-        # One image at a time on a CPU: renderer and style loss are those of refinement, two to three times as fast.
+        # One image at a time on a CPU: renderer and style loss are those of refinement, up to twice as fast.
         single = s.micro_batch == 1 and ctx.device == "cpu"
         narrow = narrow_type(ctx.device) if s.precision == "bfloat16" else torch.float32
         self.rows = rows_of(generator, narrow) if single and state.hyper.region_deltas else None
