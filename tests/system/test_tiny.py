@@ -76,7 +76,7 @@ def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> Non
 
 def pages(ctx: Context, rows: Path) -> None:
     """Every page of the run is one of its own, valid, and whole without a network; a name in it stays a name."""
-    assert comparison.run(ctx, methods={"hypernst": methods.hypernst}, everything=True) == 0
+    assert comparison.run(ctx, methods=methods.chosen(["hypernst"]), everything=True) == 0
     overview, sheet = gallery.draw(ctx)
     inspect.run(ctx.file("style", "aladin"), html=rows)
     written = sorted(path.name for path in ctx.run.glob("*.html"))
