@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from models.hypernetworks.hypernetwork import mix_codes
 from models.regions import REGION_COUNT, REGIONS
 from pipeline.errors import UserError
-from stages.apply.portrait import Portrait, identity
+from stages.portraits.portrait import Portrait, identity
 
 MOST_STYLES = 8  # in one look
 

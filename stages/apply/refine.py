@@ -23,8 +23,8 @@ from pipeline import hashing, images, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply.look import Look
-from stages.apply.portrait import Portrait
 from stages.apply.stylist import Stylist
+from stages.portraits.portrait import Portrait
 
 RATE, MOMENTA = 0.01, (0.9, 0.99)
 STYLE_WEIGHT = 6.0  # of the region style loss beside the content term

@@ -19,16 +19,16 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import NoFace
 from pipeline.sources.keys import key_of
-from stages.apply.kept import KeptPortraits
 from stages.apply.look import Look, Part, compose
 from stages.apply.memory import LIMIT, Memory
-from stages.apply.portrait import Origin, Portrait, identity
-from stages.apply.reader import PortraitReader, Progress, file_of, quiet
 from stages.apply.recipe import Recipe, Region
 from stages.apply.refine import Refined, Refinement
 from stages.apply.stylist import Stylist
 from stages.apply.walk import MOST_FRAMES, Walk
 from stages.loaders import hypernetwork
+from stages.portraits.kept import KeptPortraits
+from stages.portraits.portrait import Origin, Portrait, identity
+from stages.portraits.reader import PortraitReader, Progress, file_of, quiet
 from stages.preprocess import align
 
 REFINE = 10  # steps of refinement unless others are asked for

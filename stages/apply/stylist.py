@@ -14,9 +14,9 @@ from pipeline import images
 from pipeline.context import Context
 from stages.apply.look import whole
 from stages.apply.memory import Memory
-from stages.apply.portrait import Portrait, identity
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
+from stages.portraits.portrait import Portrait, identity
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from pipeline.sources.reader import Reader, Source
 from pipeline.sources.scan import scan
 from stages.apply import recipe as recipes
 from stages.apply.look import Look
-from stages.apply.portrait import Portrait
 from stages.apply.recipe import Recipe
 from stages.apply.studio import Studio
+from stages.portraits.portrait import Portrait
 
 SHEET, REJECTS = "sheet.png", "rejects.jsonl"
 RATE = 16  # frames of a film per second

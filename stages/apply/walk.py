@@ -11,8 +11,8 @@ from models.metrics.lpips import LPIPS
 from pipeline import images, weights
 from pipeline.context import Context
 from stages.apply.look import Look
-from stages.apply.portrait import Portrait
 from stages.apply.stylist import Stylist
+from stages.portraits.portrait import Portrait
 
 MOST_FRAMES = 1000
 KEYS = 8  # pictures of a leg, between which the walk is measured

@@ -18,12 +18,12 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.progress import Progress, say
-from stages.apply.portrait import Portrait, cached, held_out, shuffled
 from stages.evaluate import comparison_page, overview, statistics
 from stages.evaluate import methods as catalogue
 from stages.evaluate.comparison_page import SHOWN, folder
 from stages.evaluate.methods import METHODS, Apply, Method
 from stages.evaluate.metrics import METRICS, Metrics, metric_weights, sifid_titles
+from stages.portraits.portrait import Portrait, cached, held_out, shuffled
 
 VERSION = 3
 

@@ -9,9 +9,9 @@ from pipeline import files, images
 from pipeline.context import Context
 from pipeline.reports import pages
 from pipeline.reports.pages import Table
-from stages.apply.portrait import Portrait
 from stages.evaluate.methods import STRENGTHS
 from stages.loaders import hypernetwork
+from stages.portraits.portrait import Portrait
 
 SHOWN = 8  # contents and styles in the page's grid
 METRICS = {"lpips_alex": 4, "lpips_vgg": 4, "sifid_192": 2, "sifid_64": 2}  # digits after the point

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.regions import REGIONS
 from pipeline.progress import Progress
-from stages.apply.portrait import Portrait, in_region
+from stages.portraits.portrait import Portrait, in_region
 
 Image = NDArray[np.uint8]
 Render = Callable[[Portrait, np.ndarray], Image]

@@ -12,11 +12,11 @@ from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
 from pipeline.reports import colours, pages, sheets
-from stages.apply.portrait import Portrait, cached, in_region
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, overview
 from stages.evaluate.methods import METHODS
 from stages.loaders import hypernetwork
+from stages.portraits.portrait import Portrait, cached, in_region
 
 Mix = tuple[int, int, int]  # numbers of the styles of hair, face and background
 COLUMNS = ("photo", "regions", "inversion", "reconstruction")

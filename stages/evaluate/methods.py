@@ -19,9 +19,9 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.weights.download import Package
 from stages.apply.look import whole
-from stages.apply.portrait import Portrait
 from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
+from stages.portraits.portrait import Portrait
 
 Apply = Callable[..., np.ndarray]  # two portraits, and `strength` or `on_step` where the method has them
 REFINEMENT_STEPS = 10

@@ -28,13 +28,13 @@ from pipeline.progress import say
 from pipeline.reports import sheets
 from pipeline.runner.run import run_stage
 from stages.apply.look import whole
-from stages.apply.portrait import Portrait, cached
 from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, control, gallery, parsing, retrieval
 from stages.evaluate.methods import METHODS, QUICK, Method
 from stages.evaluate.metrics import Metrics, sifid_titles
 from stages.loaders import style_encoder
+from stages.portraits.portrait import Portrait, cached
 from stages.preprocess import chain
 
 WARM_UP, TIMED = 2, 10

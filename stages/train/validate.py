@@ -15,10 +15,10 @@ from pipeline import files, images
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.shards.indexed import Samples
-from stages.apply.portrait import Portrait, from_sample
 from stages.apply.stylist import Stylist
 from stages.evaluate import gallery
 from stages.evaluate.metrics import Metrics, sifid_titles
+from stages.portraits.portrait import Portrait, from_sample
 from stages.train import page
 
 SIDE = 4  # contents and styles

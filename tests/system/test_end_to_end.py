@@ -18,9 +18,9 @@ from pipeline import images, profile, weights
 from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.sources.keys import key_of
-from stages.apply import portrait
-from stages.apply.reader import PortraitReader
 from stages.cli import main
+from stages.portraits import portrait
+from stages.portraits.reader import PortraitReader
 from stages.preprocess import samples
 
 pytestmark = pytest.mark.weights

@@ -29,8 +29,8 @@ from models.parsing.farl_network import FaRL
 from pipeline import images, profile, weights
 from pipeline.context import Context
 from pipeline.shards.indexed import Samples
-from stages.apply.portrait import from_sample
 from stages.apply.stylist import Stylist
+from stages.portraits.portrait import from_sample
 from stages.preprocess import samples
 
 pytestmark = [pytest.mark.slow, pytest.mark.weights]

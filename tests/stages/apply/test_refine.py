@@ -16,8 +16,8 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply import refine
 from stages.apply.look import Look, Part, whole
-from stages.apply.portrait import Portrait
 from stages.apply.stylist import Stylist
+from stages.portraits.portrait import Portrait
 from tests.models.generators.test_latent_renderer import generator
 
 __all__ = ["generator"]

@@ -14,10 +14,10 @@ from models.regions import REGIONS
 from pipeline import images, profile
 from pipeline.profile import Profile
 from pipeline.training import checkpoint
-from stages.apply.portrait import Portrait
 from stages.apply.studio import Studio
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
+from stages.portraits.portrait import Portrait
 
 pytestmark = pytest.mark.weights  # LPIPS measures the inversion, VGG16 refines
 

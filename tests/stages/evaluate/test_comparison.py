@@ -15,9 +15,9 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.shards import writer
 from pipeline.shards.writer import split_of
-from stages.apply.portrait import Portrait, held_out
 from stages.evaluate import comparison, metrics, statistics
 from stages.evaluate.methods import METHODS, Apply, Method, baseline, chosen
+from stages.portraits.portrait import Portrait, held_out
 from tests.support.weights_import import own_cache
 
 UNSTYLISED = {"unstylised": METHODS["unstylised"]}

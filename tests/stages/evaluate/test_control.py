@@ -5,8 +5,8 @@ import pytest
 
 from models.regions import REGIONS
 from pipeline.reports import sheets
-from stages.apply.portrait import Portrait
 from stages.evaluate import control
+from stages.portraits.portrait import Portrait
 
 
 def portrait(seed: int, *, hair: bool = True) -> Portrait:

@@ -4,8 +4,8 @@ import numpy as np
 
 from models.regions import REGIONS
 from pipeline.reports import sheets
-from stages.apply.portrait import Portrait, in_region
 from stages.evaluate import gallery
+from stages.portraits.portrait import Portrait, in_region
 
 COLOURS = ([10, 10, 10], [250, 20, 20], [20, 20, 15], [30, 40, 250], [200, 30, 30])
 

@@ -15,11 +15,11 @@ from pipeline import images, profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply.look import Look
-from stages.apply.portrait import Portrait
 from stages.apply.refine import Refined
 from stages.cli import main as cli
 from stages.evaluate import methods, parsing, quality, retrieval
 from stages.loaders import style_encoder
+from stages.portraits.portrait import Portrait
 from tests.stages.evaluate.test_control import portrait
 
 FOLDERS = ("content", "style", "seg", "nonportrait")

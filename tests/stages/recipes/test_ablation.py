@@ -11,8 +11,8 @@ from pipeline import profile
 from pipeline.context import Context
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
-from stages.apply.portrait import from_sample
 from stages.evaluate import comparison
+from stages.portraits.portrait import from_sample
 from stages.recipes import ablation
 from stages.train import run as train
 from tests.support import small_run

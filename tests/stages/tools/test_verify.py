@@ -14,7 +14,7 @@ from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock, reading
-from stages.apply.portrait import cached
+from stages.portraits.portrait import cached
 from stages.preprocess import chain, shards
 from stages.tools import explain, verify, verify_checks
 from tests.support.caches import SPECS, fill, fill_in_place_of_networks, in_place_of_networks, packed

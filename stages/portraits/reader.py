@@ -18,8 +18,8 @@ from pipeline.progress import say
 from pipeline.runner.spec import Item, StageSpec, Worker
 from pipeline.sources.keys import key_of
 from pipeline.sources.reader import contents
-from stages.apply.kept import KeptPortraits
-from stages.apply.portrait import PIXELS, Origin, Portrait, assemble, one
+from stages.portraits.kept import KeptPortraits
+from stages.portraits.portrait import PIXELS, Origin, Portrait, assemble, one
 from stages.preprocess import aladin_codes, align, latents, masks
 
 Progress = Callable[[str, int, int], None]  # what is being done, and its place among so many

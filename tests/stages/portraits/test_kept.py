@@ -8,9 +8,9 @@ import pytest
 
 from pipeline import images, ours, profile
 from pipeline.context import Context
-from stages.apply.kept import KeptPortraits
-from stages.apply.portrait import Portrait
-from stages.apply.reader import PortraitReader
+from stages.portraits.kept import KeptPortraits
+from stages.portraits.portrait import Portrait
+from stages.portraits.reader import PortraitReader
 from stages.tools import clean, verify
 
 pytestmark = pytest.mark.weights  # LPIPS measures the inversion

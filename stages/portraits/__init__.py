@@ -1,0 +1,1 @@
+"""Single portraits: read from files, kept between runs."""
