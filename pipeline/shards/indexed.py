@@ -145,6 +145,7 @@ def span(shard: Shard, i: int) -> Span:
 class Loader(Batches):
     """Batches of about `batch` samples each, in random order; a run resumes exactly with any number of workers.
 
+    With `full` a batch has exactly `batch` samples: it goes on into the next epoch where one ends.
     Raises: UserError(2) when there are fewer samples than ranks.
     """
 
@@ -158,10 +159,11 @@ class Loader(Batches):
         ranks: int = 1,
         workers: int = 0,
         pin: bool = False,
+        full: bool = False,
     ) -> None:
         self.steps = steps(len(samples), batch, ranks, str(samples.folder))
         self.identity = {"seed": seed, "batch": batch, "ranks": ranks, "data": samples.identity()}
-        self._batches = _Numbered(samples, seed, self.steps, rank, ranks)
+        self._batches = _Numbered(samples, seed, self.steps, rank, ranks, batch if full else None)
         self._workers, self._pin = workers, pin
 
     def numbers(self) -> Iterator[int]:
@@ -195,15 +197,24 @@ class _From:
 
 
 class _Numbered:
-    """A map-style dataset whose item `step` is the batch of that step."""
+    """A map-style dataset whose item `step` is the batch of that step: of exactly `full` samples, if that is given."""
 
-    def __init__(self, samples: Samples, seed: int, steps: int, rank: int, ranks: int) -> None:
-        self.samples, self.seed, self.steps, self.rank, self.ranks = samples, seed, steps, rank, ranks
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+    def __init__(self, samples: Samples, seed: int, steps: int, rank: int, ranks: int, full: int | None) -> None:
+        self.samples, self.seed, self.steps, self.rank, self.ranks, self.full = samples, seed, steps, rank, ranks, full
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        epoch, k = divmod(step, self.steps)
+        if self.full:
+            first = (step * self.ranks + self.rank) * self.full
+            places = [divmod(place, len(self.samples)) for place in range(first, first + self.full)]
+            numbers = [int(self._epoch(epoch)[i]) for epoch, i in places]
+        else:
+            epoch, k = divmod(step, self.steps)
+            start, stop = piece(len(self.samples), self.steps * self.ranks, k * self.ranks + self.rank)
+            numbers = self._epoch(epoch)[start:stop].tolist()
+        return collate(self.samples.batch(numbers), len(numbers))
+
+    def _epoch(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
             self._order = (epoch, order(len(self.samples), self.seed, epoch))
-        start, stop = piece(len(self.samples), self.steps * self.ranks, k * self.ranks + self.rank)
-        return collate(self.samples.batch(self._order[1][start:stop].tolist()), stop - start)
+        return self._order[1]

@@ -83,7 +83,7 @@ class _Share(Loader):
     def __init__(self, samples: Samples, batch: int, seed: int, *, every: int, mine: range, device: str) -> None:
         gpu = device.startswith("cuda")
         workers = WORKERS if gpu else int(isinstance(samples.folder, Store))
-        super().__init__(samples, batch, seed, workers=workers, pin=gpu)
+        super().__init__(samples, batch, seed, workers=workers, pin=gpu, full=True)
         self._every, self._mine = every, mine
 
     def numbers(self) -> Iterator[int]:
@@ -96,13 +96,12 @@ class _Share(Loader):
 
 def _pair(number: int, both: tuple[Mapping[str, Any], Mapping[str, Any]], device: str) -> Pair:
     content, style = both
-    count = min(len(content["key"]), len(style["key"]))
-    return Pair(number, to_batch(content, count, device), to_batch(style, count, device))
+    return Pair(number, to_batch(content, device), to_batch(style, device))
 
 
-def to_batch(rows: Mapping[str, Any], count: int, device: str) -> Batch:
-    """The first `count` rows of a loader's batch on the device; images are normalised there."""
+def to_batch(rows: Mapping[str, Any], device: str) -> Batch:
+    """A loader's batch on the device; images are normalised there."""
     names = ("image", "latent", "region", "codes")
-    image, latent, region, codes = (rows[name][:count].to(device, non_blocking=True) for name in names)
+    image, latent, region, codes = (rows[name].to(device, non_blocking=True) for name in names)
     image = image.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    return Batch(image, latent.float(), region, codes.float(), rows["region"][:count].numpy())
+    return Batch(image, latent.float(), region, codes.float(), rows["region"].numpy())

@@ -173,7 +173,7 @@ def start_trunk(ctx: Context, generator: Generator, hyper: HyperNetwork) -> None
 
     def pairs(numbers: range) -> Tensor:
         rows = collate((samples.fields(i) for i in numbers), len(numbers))
-        batch = data.to_batch(rows, len(numbers), ctx.device)
+        batch = data.to_batch(rows, ctx.device)
         return side_by_side(batch.image, generator(batch.latent).clamp(-1, 1))
 
     chosen = range(min(MEASURED, len(samples)))

@@ -170,7 +170,7 @@ def test_the_labels_of_a_batch_need_no_gpu(gpu: FakeDevice) -> None:
         "region": torch.ones(2, 8, 8, dtype=torch.uint8),
         "codes": torch.zeros(2, 4, 256),
     }
-    batch = data.to_batch(rows, 2, fake_device.NAME)
+    batch = data.to_batch(rows, fake_device.NAME)
     assert isinstance(batch.image, Held) and batch.maps().sum() == 128 and not gpu.syncs
 
 

@@ -104,6 +104,20 @@ def test_batches_split_everything_and_none_is_empty(count: int, batch: int, read
     assert all(1 <= b - a <= max(batch, 2) for a, b in split)
 
 
+@pytest.mark.parametrize("batch", [3, COUNT - 1, 2 * COUNT + 1])
+def test_full_batches_go_on_into_the_next_epoch(packed: Path, batch: int) -> None:
+    samples = Samples(packed, "content")
+    loader = Loader(samples, batch, 7, full=True)
+    run = keys(itertools.islice(loader, 2 * COUNT))
+    assert {len(found) for found in run} == {batch}
+    whole = list(itertools.chain.from_iterable(run))
+    epochs = [whole[i : i + COUNT] for i in range(0, 2 * COUNT, COUNT)]
+    assert all(sorted(epoch) == sorted(samples.keys()) for epoch in epochs) and epochs[0] != epochs[1]
+    resumed = Loader(samples, batch, 7, full=True)
+    resumed.restore(json.loads(json.dumps({**loader.state(), "step": 2})))
+    assert keys(itertools.islice(resumed, 2)) == run[2:4]
+
+
 def test_the_seed_decides_the_order(packed: Path) -> None:
     samples = Samples(packed, "content")
     one, two, other = (keys(Loader(samples, 4, seed).epoch()) for seed in (7, 7, 8))
