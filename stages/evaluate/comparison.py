@@ -83,7 +83,7 @@ def describe(ctx: Context, faces: list[Portrait], styles: list[Portrait]) -> dic
     """All that decides the numbers of every method: metrics and their weights, the images, the profile."""
     digest = hashing.short_hash("".join(_digest(p) for p in (*faces, *styles)))
     settings = dataclasses.asdict(ctx.profile)
-    del settings["eval"]  # the metrics and the images below say what matters of it
+    del settings["eval"], settings["name"]  # the metrics and the images below say what matters of the former
     return {
         "version": VERSION,
         "metrics": {

@@ -4,8 +4,11 @@ They are the caches of a collection in small: the same files, recipes, digests a
 after its file's content and the way it was aligned, so that it is found again under any name.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline import hashing, ours
 from pipeline.caches import writer
@@ -58,6 +61,29 @@ class KeptPortraits:
             except UserError as error:
                 say(f"{error}; computed again")
         return rows
+
+    def survey(self, *chains: Sequence[StageSpec]) -> tuple[int, dict[str, int]]:
+        """How many portraits are kept, and of how many of their rows the recipe is another now, by what differs.
+
+        `chains` are the steps of each collection; those of a portrait are the chain that differs least.
+        """
+        stale = Counter[str]()
+        folders = ours.portraits(self.ctx.cache)
+        for place in folders:
+            made: dict[str, dict[str, Any]] = {}
+            for output in ours.CACHES:
+                with suppress(UserError), Cache(place / f"{output}.h5") as cache:
+                    made[output] = cache.provenance
+            told = (
+                [
+                    f"{step.name}: {why}"
+                    for step in steps
+                    if step.output in made and (why := staleness.change(made[step.output], step))
+                ]
+                for steps in chains
+            )
+            stale.update(min(told, key=len))
+        return len(folders), dict(sorted(stale.items()))
 
     def put(self, sha256: str, steps: Sequence[StageSpec], which: int | None, step: StageSpec, row: Row) -> None:
         """Keep a step's row, computed from the rows of its parents that are kept."""

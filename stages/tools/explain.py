@@ -1,6 +1,7 @@
 """Says what a stage would compute and why: which input, parameter or weight made how many rows stale."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pipeline import weights
@@ -9,6 +10,8 @@ from pipeline.errors import UserError
 from pipeline.locks import reading
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import survey
+from stages.portraits.kept import KeptPortraits
+from stages.portraits.reader import PortraitReader
 from stages.preprocess import shards
 from stages.preprocess.chain import STAGES, sources, steps, unfinished
 
@@ -32,7 +35,7 @@ def explain(name: str | None, ctx: Context) -> list[Facts]:
                 found += _stage(stage, ctx)
             except UserError as fault:
                 found.append({"stage": stage, "error": str(fault)})
-        return found
+        return [*found, *_kept(ctx)]
 
 
 def report(found: Sequence[Facts]) -> str:
@@ -44,6 +47,9 @@ def report(found: Sequence[Facts]) -> str:
             lines.append(f"{head}: {row['error']}")
         elif "waits_for" in row:
             lines.append(f"{head}: follows once {', '.join(row['waits_for'])} are there")
+        elif "portraits" in row:
+            lines.append(f"{head}: {row['portraits']} kept{'' if row['stale'] else f'; {NOTHING}'}")
+            lines += [f"  {count} rows stale, computed when next used: {why}" for why, count in row["stale"].items()]
         elif "samples" in row:
             state = f"{row['samples']} samples to pack" if row["stale"] else f"{row['samples']} samples packed"
             lines += (
@@ -73,6 +79,15 @@ def _stage(name: str, ctx: Context) -> list[Facts]:
     if first:
         found[-1]["first"] = first
     return found
+
+
+def _kept(ctx: Context) -> Iterator[Facts]:
+    """The row about single portraits, if any are kept."""
+    with weights.no_fetching(), suppress(UserError):  # without weights the stages above have told it
+        reader = PortraitReader(ctx)
+        count, stale = KeptPortraits(ctx).survey(*(reader.steps(collection) for collection in COLLECTIONS))
+        if count:
+            yield {"stage": "portraits", "portraits": count, "stale": stale}
 
 
 def _steps(name: str, collection: str, ctx: Context) -> Iterator[Facts]:

@@ -207,7 +207,9 @@ def test_optimising_methods_take_a_budget_that_can_grow(level: Context, capsys: 
         assert found["methods"]["slow"]["pairs"] == budget and found["methods"]["unstylised"]["pairs"] == 9
         contents, styles = (found["pictures"][name] for name in ("contents", "styles"))
         assert made[:3] == [(contents[i], styles[i]) for i in range(len(made[:3]))] and len(set(made)) == len(made)
-    assert len(made) == 5  # each pair once, without a warm-up
+    copied = dataclasses.replace(level, profile=dataclasses.replace(level.profile, name="copy"))
+    assert comparison.run(copied, methods=methods, budget=2) == 0
+    assert len(made) == 5  # each pair once, without a warm-up, and a profile's name decides nothing
     first = [(contents[i], styles[i]) for i in range(2)]
     levels = {
         p.key: float(p.image.mean()) for c in ("content", "style") for p in comparison._portraits(level, c, False)

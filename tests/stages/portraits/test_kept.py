@@ -11,7 +11,7 @@ from pipeline.context import Context
 from stages.portraits.kept import KeptPortraits
 from stages.portraits.portrait import Portrait
 from stages.portraits.reader import PortraitReader
-from stages.tools import clean, verify
+from stages.tools import clean, explain, verify
 
 pytestmark = pytest.mark.weights  # LPIPS measures the inversion
 
@@ -42,9 +42,17 @@ def test_only_what_is_stale_damaged_or_missing_is_computed_again(
     assert verify.run(ctx) == 0
 
     aladin = dataclasses.replace(ctx.profile.aladin, patches=3)
-    assert read(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, aladin=aladin)))[1] == [
-        "aladin-codes"
-    ]
+    other = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, aladin=aladin))
+    kept = {"stage": "portraits", "portraits": 1}
+    assert explain.explain(None, ctx)[-1] == {**kept, "stale": {}}
+    [(why, count)] = explain.explain(None, other)[-1]["stale"].items()
+    assert (
+        count == 1
+        and why.startswith("aladin-codes: ")
+        and "patches 2 -> 3" in why
+        and why in explain.report(explain.explain(None, other))
+    )
+    assert read(other)[1] == ["aladin-codes"]
     assert read(ctx)[1] == ["aladin-codes"]
     (folder / "masks.h5").write_bytes(b"cut")
     capsys.readouterr()
