@@ -5,7 +5,7 @@ after its file's content and the way it was aligned, so that it is found again u
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class KeptPortraits:
             for output in ours.CACHES:
                 with suppress(UserError), Cache(place / f"{output}.h5") as cache:
                     made[output] = cache.provenance
-            told = (
+            told: Iterator[list[str]] = (
                 [
                     f"{step.name}: {why}"
                     for step in steps
@@ -82,7 +82,8 @@ class KeptPortraits:
                 ]
                 for steps in chains
             )
-            stale.update(min(told, key=len))
+            least = min(told, key=len)
+            stale.update(least)
         return len(folders), dict(sorted(stale.items()))
 
     def put(self, sha256: str, steps: Sequence[StageSpec], which: int | None, step: StageSpec, row: Row) -> None:
