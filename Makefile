@@ -55,7 +55,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo stylize ablation quality inspect verify explain doctor test lint bench gpu-check clean $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo studio stylize ablation quality inspect verify explain doctor test lint bench gpu-check clean $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -130,6 +130,9 @@ $(filter $(UNFINISHED),$(CACHED)) train eval:
 
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
 	$(BIN)/hypernst demo$(rows)$(run)$(sources)
+
+studio: $(READY) ## open the studio, a page in the browser on this machine
+	@$(BIN)/hypernst studio$(profile)$(cache)$(run)$(device)$(call option,STYLE,style)
 
 stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file, or folders (STRENGTH=0..1)
 	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \

@@ -2,11 +2,14 @@
 
 import sys
 import time
+from collections.abc import Callable
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
 from pipeline.errors import printable
 
+_rest: ContextVar[Callable[[], None] | None] = ContextVar("rest", default=None)
 EVERY = 30.0  # seconds between lines where there is no terminal
 
 
@@ -45,3 +48,14 @@ class Progress:
 def say(message: str) -> None:
     """Print one line for the user, above any bar."""
     tqdm.write(printable(message), file=sys.stderr)
+
+
+def at_pauses(work: Callable[[], None]) -> None:
+    """Have this thread do `work` at every pause of its long computations; what it raises ends them."""
+    _rest.set(work)
+
+
+def pause() -> None:
+    """A moment at which a long computation may wait for other work of its thread, or be ended."""
+    if work := _rest.get():
+        work()

@@ -28,12 +28,22 @@ class Memory:
             self._values.move_to_end(key)
             return self._values[key][0]
         value = make()
+        self.drop(key)  # made meanwhile, at a pause
         if (size := size_of(value)) <= self.limit:
             self._values[key] = value, size
             self.held += size
             while self.held > self.limit:
                 self.held -= self._values.popitem(last=False)[1][1]
         return value
+
+    def drop(self, key: Hashable) -> None:
+        """Forget a value, if it is there."""
+        self.held -= self._values.pop(key, (None, 0))[1]
+
+    def clear(self) -> None:
+        """Forget all values."""
+        self._values.clear()
+        self.held = 0
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._values

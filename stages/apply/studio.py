@@ -18,6 +18,7 @@ from pipeline import images, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import NoFace
+from pipeline.runner.spec import Worker
 from pipeline.sources.keys import key_of
 from stages.apply.look import Look, Part, compose
 from stages.apply.memory import LIMIT, Memory
@@ -46,7 +47,8 @@ class Studio:
     def __init__(self, ctx: Context, *, memory: int = LIMIT, progress: Progress = quiet, keep: bool = True) -> None:
         self.ctx, self.progress, self.memory = ctx, progress, Memory(memory)
         self._kept = KeptPortraits(ctx) if keep else None
-        self._readers: dict[NoFace | None, PortraitReader] = {}
+        self._readers: dict[tuple[NoFace | None, bool], PortraitReader] = {}
+        self._workers: dict[str, Worker] = {}
         self._stylist: Stylist | None = None
         self._refinement: Refinement | None = None
         self._lock = threading.RLock()
@@ -59,6 +61,7 @@ class Studio:
         no_face: NoFace | None = None,
         style: bool = False,
         name: str | None = None,
+        draft: bool = False,
     ) -> Portrait:
         """The portrait in a file (a path, or its bytes), a PIL image, or an array u8 [H, W], [H, W, 3] or [H, W, 4].
 
@@ -66,7 +69,8 @@ class Studio:
 
         `face` takes this one of several faces, counted from the left and from 1; else it is the largest. `no_face`
         "keep" takes the central square where there is none, "reject" refuses; else the profile decides. With `style` it
-        is read as a style: portrait or not, and only as that can it be used. A portrait is given back as it is.
+        is read as a style: portrait or not, and only as that can it be used. A portrait is given back as it is. A
+        `draft` is there seconds earlier: its latent is the encoder's, not optimised.
         Raises: UserError (2) when it cannot be read, (1) when it cannot be used; it says why.
         """
         if isinstance(image, Portrait):
@@ -74,22 +78,28 @@ class Studio:
         data, own_name = file_of(image)
         name = name or own_name
         collection = "style" if style else "content"
-        key = "read", hashlib.sha256(data).digest(), name, collection, face, no_face
+        key = "read", hashlib.sha256(data).digest(), name, collection, face, no_face, draft
         with self._lock:
-            self._reader(no_face)
-            return self.memory.get(key, lambda: self._read(data, name, collection, face, no_face))
-
-    def _read(self, data: bytes, name: str, collection: str, face: int | None, no_face: NoFace | None) -> Portrait:
-        portrait = self._readers[no_face](data, name, collection, face)
+            reader = self._reader(no_face, draft)
+            portrait = self.memory.get(key, lambda: reader(data, name, collection, face))
         if no_face is None or portrait.origin is None:
             return portrait
         return replace(portrait, origin=replace(portrait.origin, no_face=no_face))
 
-    def _reader(self, no_face: NoFace | None) -> PortraitReader:
-        if no_face not in self._readers:
+    def _reader(self, no_face: NoFace | None, draft: bool = False) -> PortraitReader:
+        if (no_face, draft) not in self._readers:
             ctx = align.with_no_face(self.ctx, no_face)
-            self._readers[no_face] = PortraitReader(ctx, self._kept, lambda *told: self.progress(*told))
-        return self._readers[no_face]
+            self._readers[no_face, draft] = PortraitReader(
+                ctx, self._kept, lambda *told: self.progress(*told), draft, self._workers
+            )
+        return self._readers[no_face, draft]
+
+    def forget(self, sha256: str = "") -> None:
+        """Forget what was computed, and remove what is kept of the file with this sha256."""
+        with self._lock:
+            self.memory.clear()
+            if self._kept and sha256:
+                self._kept.forget(sha256)
 
     def look(self, style: Any, strength: float | Mapping[str, float] = 1.0) -> Look:
         """What `stylize` is to make: `style` and `strength` as there, read and checked."""
@@ -155,7 +165,7 @@ class Studio:
             regions[name] = Region(mix, part.strength)
         return Recipe(
             self.ctx.profile.name,
-            self._weights(),
+            self.networks(),
             {"name": mine.name, "sha256": mine.sha256} | {n: v for n, v in asked.items() if v is not None},
             {
                 letter: {"key": key_of(origin.name), "sha256": origin.sha256, "title": origin.name}
@@ -191,12 +201,13 @@ class Studio:
 
     def differs(self, recipe: Recipe) -> str:
         """How this studio differs from the one that the recipe is of, in a line; "" if the bytes are the same."""
-        own = {"profile": self.ctx.profile.name} | self._weights()
+        own = {"profile": self.ctx.profile.name} | self.networks()
         theirs = {"profile": recipe.profile} | dict(recipe.weights)
         other = [name for name, value in theirs.items() if own.get(name) != value]
         return f"made with another {' and '.join(other)} than here: the picture will differ" if other else ""
 
-    def _weights(self) -> dict[str, str]:
+    def networks(self) -> dict[str, str]:
+        """The sha256 of the weights that a picture depends on, by what they are for."""
         p = self.ctx.profile
         named = {
             "detector": "" if p.align.detector == "none" else p.align.detector,

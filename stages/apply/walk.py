@@ -10,6 +10,7 @@ from models.hypernetworks.hypernetwork import mix_codes
 from models.metrics.lpips import LPIPS
 from pipeline import images, weights
 from pipeline.context import Context
+from pipeline.progress import pause
 from stages.apply.look import Look
 from stages.apply.stylist import Stylist
 from stages.portraits.portrait import Portrait
@@ -39,6 +40,7 @@ class Walk:
     @torch.no_grad()
     def render(self, place: float) -> np.ndarray:
         """The picture at a place, RGB u8 [256, 256, 3]."""
+        pause()
         leg = min(int(place), len(self.codes) - 2)
         part = place - leg
         if self.ends is None:

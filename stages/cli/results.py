@@ -181,5 +181,24 @@ def interpolate(
     finish(stage.interpolate(context(settings), content=content, styles=styles, output=output, **chosen))
 
 
+@click.command()
+@options.settings("profile", "cache", "run", "device")
+@click.option("--style", type=PLACE, multiple=True, help="A folder or an archive of styles besides the paintings.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0: any free one [default: 7717, or a free one].")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve on.")
+@click.option("--i-know", "exposed", is_flag=True, help="Needed with --host: others may then use this studio.")
+@click.option("--open/--no-open", "show", default=True, help="Open the page in the browser [default].")
+@click.option("--keep", is_flag=True, help="Keep portraits that were read, in the cache folder.")
+def studio(style: tuple[Path, ...], port: int | None, **settings: Any) -> None:
+    """Open the studio, a page in the browser, on this machine.
+
+    Drop portraits, try styles by region, take pictures and their recipes away. Ctrl+C ends it.
+    """
+    from stages.studio import serve
+
+    chosen = {name: settings.pop(name) for name in ("host", "exposed", "show", "keep")}
+    finish(serve.run(context(settings), styles=style, port=port, **chosen))
+
+
 EVALUATE = (evaluate, quality, ablation, curves)
-APPLY = (demo, stylize, interpolate)
+APPLY = (demo, stylize, interpolate, studio)

@@ -19,6 +19,7 @@ from models.metrics.lpips import LPIPS
 from pipeline import weights
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.progress import pause
 from stages.loaders.generator import average_latent, generator
 from stages.loaders.load import drawn, load, of_kind
 
@@ -81,7 +82,12 @@ class PortableInversion:
 
     def _optimise(self, metric: Metric, latent: Tensor, x: Tensor) -> Tensor:
         target = self.loss.target(x)
-        return optimise(latent, self.net.deviation, metric, lambda w: self.loss(self.renderer(w), target), self.steps)
+
+        def loss(w: Tensor) -> Tensor:
+            pause()
+            return self.loss(self.renderer(w), target)
+
+        return optimise(latent, self.net.deviation, metric, loss, self.steps)
 
 
 class EncoderInversion:

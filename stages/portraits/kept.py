@@ -4,6 +4,7 @@ They are the caches of a collection in small: the same files, recipes, digests a
 after its file's content and the way it was aligned, so that it is found again under any name.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -85,6 +86,13 @@ class KeptPortraits:
             least = min(told, key=len)
             stale.update(least)
         return len(folders), dict(sorted(stale.items()))
+
+    def forget(self, sha256: str) -> None:
+        """Remove what is kept of the file with this sha256."""
+        for place in ours.portraits(self.ctx.cache):
+            if place.name.startswith(sha256[:32]):
+                with locked(self.folder / ours.LOCK):
+                    shutil.rmtree(place, ignore_errors=True)
 
     def put(self, sha256: str, steps: Sequence[StageSpec], which: int | None, step: StageSpec, row: Row) -> None:
         """Keep a step's row, computed from the rows of its parents that are kept."""

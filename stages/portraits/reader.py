@@ -33,12 +33,20 @@ class PortraitReader:
     """Turns image files into portraits. Each stage's networks are loaded when the first image needs them.
 
     Rows of earlier images are taken from `kept`, and new ones go there. A style gets no latent, [0, 512]: only its
-    codes, its image and its regions are used.
+    codes, its image and its regions are used. A `draft` has the encoder's latent, unless a better one is kept. Its
+    `workers` may be those of another reader.
     """
 
-    def __init__(self, ctx: Context, kept: KeptPortraits | None = None, progress: Progress = quiet) -> None:
-        self.ctx, self.kept, self.progress = ctx, kept, progress
-        self.workers: dict[str, Worker] = {}
+    def __init__(
+        self,
+        ctx: Context,
+        kept: KeptPortraits | None = None,
+        progress: Progress = quiet,
+        draft: bool = False,
+        workers: dict[str, Worker] | None = None,
+    ) -> None:
+        self.ctx, self.kept, self.progress, self.draft = ctx, kept, progress, draft
+        self.workers = {} if workers is None else workers
 
     def __call__(self, data: bytes, name: str, collection: str, which: int | None = None) -> Portrait:
         """Read an image file's bytes as "content" or "style", and say what was chosen in it.
@@ -53,9 +61,11 @@ class PortraitReader:
         for number, step in enumerate(steps):
             row = rows.get(step.output)
             if row is None:
+                if self.draft and step.output == "latents":
+                    step = latents.spec(self.ctx, COLLECTIONS[1])  # styles are not optimised
                 self.progress(f"{name}: {step.name}", number, len(steps))
                 row = step.check(dict(one(self._worker(step, collection, which), Item(sha256, values, name))), name)
-                if self.kept:
+                if self.kept and not (self.draft and step.output == "latents"):
                     self.kept.put(sha256, steps, which, step, row)
             values |= {f"{step.output}.{n}": v for n, v in row.items()}
             if note := row.get("note"):

@@ -126,7 +126,7 @@ def align_picture(
     if which is not None:
         if not 1 <= which <= len(faces):
             raise ValueError(f"{len(faces)} faces, so there is no face {which}, counted from the left")
-        face = sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2)[which - 1]
+        face = _from_left(faces)[which - 1]
         notes = [f"{len(faces)} faces: face {which} from the left kept"]
     looks = 1 if face.score >= detector.upright and not turn else LOOKS
     quad = _refined(turned, quad_of_face(face), detector, settings.source_size, looks)
@@ -143,6 +143,16 @@ def align_picture(
     if abs(lean := tilt(source)) > TURNED:
         notes.append(f"turned {abs(lean):.0f} degrees {'counterclockwise' if lean > 0 else 'clockwise'}")
     return Aligned(crop(turned, quad, settings.source_size), source, face.score, "; ".join(notes))
+
+
+def faces_of(rgb: NDArray[np.uint8], ctx: Context) -> tuple[NDArray[np.uint8], list["Face"]]:
+    """The image turned upright, and its usable faces from the left, as their numbers count them."""
+    faces, turn = _upright_faces(rgb, open_detector(ctx))
+    return np.ascontiguousarray(np.rot90(rgb, turn)), _from_left(faces)
+
+
+def _from_left(faces: list["Face"]) -> list["Face"]:
+    return sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2)
 
 
 def _upright_faces(rgb: NDArray[np.uint8], detector: "FaceDetector") -> tuple[list["Face"], int]:

@@ -74,7 +74,7 @@ def test_what_is_kept_changes_no_byte_and_is_not_computed_again(small: Profile, 
     from_rows = load(small, tmp_path)
     for studio in (nothing_kept, from_rows):
         assert np.array_equal(studio.stylize(me, tmp_path / "b.png", refine=0), first[1])
-    assert from_rows._readers[None].workers == {} and first[0].size == (32, 32)
+    assert from_rows._readers[None, False].workers == {} and first[0].size == (32, 32)
     assert not warm.memory.held > warm.memory.limit and nothing_kept.memory.held == 0
 
 

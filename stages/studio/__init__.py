@@ -1,0 +1,1 @@
+"""The studio: a page in the browser, served on the own machine, over the facade of `stages/apply/`."""

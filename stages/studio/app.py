@@ -1,0 +1,232 @@
+"""The addresses of the studio, and what stands behind them."""
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+import pipeline
+from pipeline import images
+from pipeline.errors import UserError
+from stages.apply.look import MOST_STYLES
+from stages.apply.recipe import MOST_STEPS
+from stages.apply.studio import Studio
+from stages.studio import answers, portraits, styles
+from stages.studio.answers import MOST_JSON, MOST_PICTURE, body_of, found, picture_in
+from stages.studio.events import Events
+from stages.studio.guard import Guard, Pass
+from stages.studio.portraits import Portraits
+from stages.studio.rendering import Rendering
+from stages.studio.styles import Styles, plain
+from stages.studio.worker import Job, Worker
+
+STATIC = Path(__file__).parent / "static"
+KINDS = {
+    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp",
+}  # fmt: skip
+UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+class Server:
+    """The studio's parts, and the answer to each address. `close` ends the worker."""
+
+    def __init__(self, studio: Studio, entry: Pass, folders: tuple[Path, ...] = ()) -> None:
+        self.studio, self.entry, self.instance = studio, entry, secrets.token_hex(4)
+        self.events = Events(self.instance)
+        self.jobs: dict[str, Job] = {}
+        self.worker = Worker(self._tell)
+        studio.progress = self.worker.progress
+        self.styles = Styles(studio, self.worker, folders)
+        self.portraits = Portraits(
+            studio, self.worker, lambda opened: self.events.tell("portrait", {"id": opened.id, "state": opened.state})
+        )
+        self.rendering = Rendering(studio, self.worker, self.portraits, self.styles)
+        places = sorted(STATIC.rglob("*")) if STATIC.is_dir() else []
+        self.static = {
+            place.relative_to(STATIC).as_posix(): (place.read_bytes(), KINDS[place.suffix])
+            for place in places
+            if place.suffix in KINDS
+        }
+
+    def close(self) -> None:
+        """End what is being computed."""
+        self.worker.stop()
+
+    def _tell(self, job: Job) -> None:
+        if job.kind not in ("render", "refine", "forget"):
+            self.jobs[job.id] = job
+            self.events.tell("job", job.told())
+
+    def app(self) -> ASGIApp:
+        """The application, guarded."""
+
+        @contextlib.asynccontextmanager
+        async def life(app: Starlette) -> AsyncIterator[None]:
+            self.events.start()
+            yield
+            self.close()
+
+        upload = [Middleware(RequestBodyLimitMiddleware, max_body_size=MOST_PICTURE)]
+        routes = [
+            Route("/", self.page),
+            Route("/static/{name:path}", self.file),
+            Route("/api/about", self.about),
+            Route("/api/events", self.listen),
+            Route("/api/jobs/{id}", self.job, methods=["GET"]),
+            Route("/api/jobs/{id}", self.cancel, methods=["DELETE"]),
+            Route("/api/portraits", self.open, methods=["POST"], middleware=upload),
+            Route("/api/portraits", self.opened, methods=["GET"]),
+            Route("/api/portraits/{id}", self.portrait, methods=["GET"]),
+            Route("/api/portraits/{id}", self.forget_portrait, methods=["DELETE"]),
+            Route("/api/portraits/{id}/face", self.choose, methods=["POST"]),
+            Route("/api/portraits/{id}/{part}", self.part, methods=["GET"]),
+            Route("/api/styles", self.add_style, methods=["POST"], middleware=upload),
+            Route("/api/styles", self.shelf, methods=["GET"]),
+            Route("/api/styles/{id}/thumb", self.thumb),
+            Route("/api/render", self.rendering.render, methods=["POST"]),
+            Route("/api/refine", self.rendering.refine, methods=["POST"]),
+            Route("/api/forget", self.forget, methods=["POST"]),
+        ]
+        inner = Starlette(routes=routes, exception_handlers=answers.HANDLERS, lifespan=life, max_body_size=MOST_JSON)
+        inner.router.redirect_slashes = False
+        return Guard(inner, self.entry)
+
+    async def page(self, request: Request) -> Response:
+        """The page itself."""
+        return self._static("index.html")
+
+    async def file(self, request: Request) -> Response:
+        """A file of the page, from the list made at the start."""
+        return self._static(request.path_params["name"])
+
+    def _static(self, name: str) -> Response:
+        if name not in self.static:
+            raise HTTPException(404, "there is no such file")
+        data, kind = self.static[name]
+        return Response(data, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    async def about(self, request: Request) -> Response:
+        """GET /api/about: versions, networks and limits."""
+        ctx = self.studio.ctx
+        able = ctx.profile.train.refinement_iterations == 1
+        return JSONResponse(
+            {
+                "version": pipeline.__version__,
+                "instance": self.instance,
+                "profile": ctx.profile.name,
+                "weights": await run_in_threadpool(self.studio.networks),
+                "device": ctx.device,
+                "size": ctx.profile.generator.size,
+                "sizes": [ctx.profile.generator.size],
+                "refine": able,
+                "edits": [],
+                "exports": [],
+                "limits": {
+                    "picture_bytes": MOST_PICTURE,
+                    "recipe_bytes": MOST_JSON,
+                    "portraits": portraits.MOST,
+                    "own_styles": styles.MOST_OWN,
+                    "styles_in_a_recipe": MOST_STYLES,
+                    "refine": MOST_STEPS,
+                },
+            }
+        )
+
+    async def listen(self, request: Request) -> Response:
+        """GET /api/events: what happens, as it happens."""
+        last = request.headers.get("last-event-id", "")
+        return StreamingResponse(self.events.listen(last), media_type="text/event-stream")
+
+    async def job(self, request: Request) -> Response:
+        """GET /api/jobs/ID: how far a job is."""
+        return JSONResponse(found(self.jobs, request.path_params["id"], "job").told())
+
+    async def cancel(self, request: Request) -> Response:
+        """DELETE /api/jobs/ID: end a job."""
+        self.worker.cancel(found(self.jobs, request.path_params["id"], "job"))
+        return Response(status_code=204)
+
+    async def open(self, request: Request) -> Response:
+        """POST /api/portraits?name=: open a picture as a portrait."""
+        opened, job = self.portraits.add(await picture_in(request), plain(request.query_params.get("name", "")))
+        return JSONResponse({"id": opened.id, "job": job.id}, 202)
+
+    async def opened(self, request: Request) -> Response:
+        """GET /api/portraits: all that are open."""
+        return JSONResponse([opened.told() for opened in self.portraits.open.values()])
+
+    async def portrait(self, request: Request) -> Response:
+        """GET /api/portraits/ID."""
+        return JSONResponse(self._portrait(request).told())
+
+    async def choose(self, request: Request) -> Response:
+        """POST /api/portraits/ID/face: another face (from 1, from the left), or the centre."""
+        opened, body = self._portrait(request), await body_of(request)
+        index = body.get("index")
+        if body.get("centre") is True:
+            job = self.portraits.choose(opened, None, "keep")
+        elif type(index) is int:
+            job = self.portraits.choose(opened, index, opened.no_face)
+        else:
+            raise UserError("expected index, a number, or centre, true; reload the page")
+        return JSONResponse({"id": opened.id, "job": job.id}, 202)
+
+    async def forget_portrait(self, request: Request) -> Response:
+        """DELETE /api/portraits/ID."""
+        self.portraits.forget(self._portrait(request))
+        return Response(status_code=204)
+
+    async def part(self, request: Request) -> Response:
+        """GET /api/portraits/ID/image, /regions.png or /source."""
+        opened, part = self._portrait(request), request.path_params["part"]
+        if part == "source" and opened.preview:
+            return Response(opened.preview, media_type="image/webp")
+        if part in ("image", "regions.png") and opened.portrait is not None:
+            pixels = opened.portrait.image if part == "image" else opened.portrait.region
+            if part == "regions.png":
+                return Response(_labels(pixels), media_type="image/png")
+            return Response(images.encode(pixels), media_type="image/png")
+        raise HTTPException(404, "there is no such part of the portrait (yet)")
+
+    async def add_style(self, request: Request) -> Response:
+        """POST /api/styles?name=: put a picture on the shelf."""
+        style, job = self.styles.add(await picture_in(request), plain(request.query_params.get("name", "")))
+        return JSONResponse({"id": style.id, "job": job.id}, 202)
+
+    async def shelf(self, request: Request) -> Response:
+        """GET /api/styles: the styles, by name or by likeness."""
+        text = request.query_params.get("text", "").lower()
+        return JSONResponse([s.told() for s in self.styles.all.values() if text in s.title.lower()])
+
+    async def thumb(self, request: Request) -> Response:
+        """GET /api/styles/ID/thumb."""
+        style = found(self.styles.all, request.path_params["id"], "style")
+        data = await run_in_threadpool(self.styles.thumb, style)
+        return Response(data, media_type="image/webp", headers=UNCHANGING)
+
+    async def forget(self, request: Request) -> Response:
+        """POST /api/forget: close every portrait and own style; nothing of them is kept."""
+        for opened in list(self.portraits.open.values()):
+            self.portraits.forget(opened)
+        self.styles.forget()
+        return Response(status_code=204)
+
+    def _portrait(self, request: Request) -> portraits.Opened:
+        return found(self.portraits.open, request.path_params["id"], "portrait")
+
+
+def _labels(region: np.ndarray) -> bytes:
+    """A region map [H, W] as a grey PNG whose values are the labels: 0 hair, 1 face, 2 background, 255 unknown."""
+    return images.encode(np.repeat(region[..., None], 3, 2))

@@ -1,0 +1,81 @@
+"""The command `hypernst studio`: starts the server, and opens the page in the browser."""
+
+import socket
+import threading
+import webbrowser
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.progress import say
+from stages.apply.studio import Studio
+
+PORT = 7717
+
+
+def run(
+    ctx: Context,
+    *,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+    exposed: bool = False,
+    styles: Sequence[Path] = (),
+    show: bool = True,
+    keep: bool = False,
+) -> int:
+    """Serve the studio until it is interrupted.
+
+    `port` 0 takes a free one, None PORT or else a free one. `host` other than this machine's own needs `exposed`.
+    Raises: UserError(2) when the port is taken, or the packages are missing.
+    """
+    try:
+        import uvicorn
+
+        from stages.studio.app import Server
+        from stages.studio.guard import NAMES, Pass
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the studio needs the package {error.name}; run `pip install 'hypernst[studio]'`", 2
+        ) from error
+    if host not in NAMES and not exposed:
+        raise UserError(f"--host {host} lets others on the network use this studio; add --i-know if that is meant", 2)
+    for name in weights.needed(ctx.profile):
+        weights.path(name)
+    listening = _listen(host, port)
+    entry = Pass(listening.getsockname()[1], host)
+    with ExitStack() as held:
+        held.enter_context(weights.no_fetching())
+        server = Server(Studio(ctx), entry, tuple(styles))
+        if host not in NAMES:
+            say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")
+        print(f"studio: {entry.link}", flush=True)
+        entry.renewed = lambda link: print(f"studio: for another browser: {link}", flush=True)
+        if show:
+            threading.Timer(0.5, webbrowser.open, [entry.link]).start()
+        config = uvicorn.Config(
+            server.app(), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A listening socket. Raises: UserError(2) when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for attempt in (PORT, 0) if port is None else (port,):
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, attempt))
+        except OSError as error:
+            listening.close()
+            if port is None and attempt:
+                continue
+            raise UserError(
+                f"{host}:{attempt}: {error.strerror}; choose another --port, or 0 for a free one", 2
+            ) from error
+        return listening
+    raise AssertionError
