@@ -16,6 +16,7 @@ from pipeline.files import temporary_of
 COLLECTIONS = ("content", "style")
 CACHES = ("images", "latents", "parses", "masks", "aladin")  # a cache file each; its parts lie in <name>.parts
 PORTRAITS = "portraits"  # the folder of single portraits, each of them a small collection
+STUDIO, SESSION = "studio", "session.json"  # the folder of the page's own portraits, and what its pages are known by
 PORTRAIT = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}")
 NOTES = ("rejects.jsonl", ".sources.json")  # beside a collection's caches
 INDEX, SAMPLES, LOCK = "index.json", "samples.json", ".lock"
@@ -35,7 +36,7 @@ SYSTEM = {
     "recycler", "recycled", "system volume information", "found.000", "lost+found", "__macosx", "network trash folder",
     "temporary items", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
 }  # fmt: skip
-INDEX_MARK, LOCK_MARK = b'{"members"', b'{"pid"'
+INDEX_MARK, LOCK_MARK, SESSION_MARK = b'{"members"', b'{"pid"', b'{"session"'
 
 
 def is_cache_name(relative: Path) -> bool:
@@ -73,10 +74,13 @@ def samples(folder: Path) -> tuple[Any, list[Path]]:
 
 def files(cache: Path) -> Iterator[Path]:
     """Every file of ours in the folder `cache`, those of measured and single portraits too. Links are not ours."""
-    for base in (cache, cache / "quality", cache / PORTRAITS):
-        there = _is_folder(base, base == cache)
+    studio = cache / STUDIO
+    for base in (cache, cache / "quality", cache / PORTRAITS, studio, studio / PORTRAITS):
+        there = _is_folder(base, base == cache) and _is_folder(base.parent, base.parent != studio)
         if base.name == PORTRAITS and base != cache:
-            found = tuple(path for place in portraits(cache) for path in _collection(place))
+            found = tuple(path for place in portraits(base.parent) for path in _collection(place)) if there else ()
+        elif base == studio:
+            found = tuple(path for path in (base / SESSION,) if there and _head(path).startswith(SESSION_MARK))
         else:
             found = (*_caches(base), *_shards(base), *_samples(base)) if there else ()
         yield from (path for path in found if path.is_file() and not path.is_symlink())
@@ -92,7 +96,9 @@ def folders(cache: Path) -> list[Path]:
         inner = [*(samples / name for name in COLLECTIONS), *_unfinished(samples)]
         inner += [base / name / f"{kind}.parts" for name in COLLECTIONS for kind in CACHES]
         found += [*inner, *(base / name for name in (*COLLECTIONS, "shards", "samples"))]
-    found += [cache / "quality", *portraits(cache), cache / PORTRAITS]
+    for base in (cache / STUDIO, cache):
+        found += [*portraits(base), base / PORTRAITS] if _is_folder(base, base == cache) else []
+    found += [cache / "quality", cache / STUDIO]
     return [folder for folder in found if _is_folder(folder) and (_is_folder(folder.parent, folder.parent == cache))]
 
 

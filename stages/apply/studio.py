@@ -18,6 +18,7 @@ from pipeline import images, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import NoFace
+from pipeline.progress import say
 from pipeline.runner.spec import Worker
 from pipeline.sources.keys import key_of
 from stages.apply.look import Look, Part, compose
@@ -40,12 +41,14 @@ class Studio:
     """Reads portraits and renders them in styles; networks are loaded when something needs them first.
 
     `memory` is the most bytes that it keeps of what it computed (beside networks), `progress(what, done, of)` is told
-    every step before it begins. `keep` False writes nothing to the cache folder. Any thread may call it: one works at
-    a time. The same input gives the same pixels, whatever was computed before.
+    every step before it begins, its `note` what was chosen in an image. `keep` False writes nothing to the cache
+    folder. Any thread may call it: one works at a time. The same input gives the same pixels, whatever was computed
+    before.
     """
 
     def __init__(self, ctx: Context, *, memory: int = LIMIT, progress: Progress = quiet, keep: bool = True) -> None:
         self.ctx, self.progress, self.memory = ctx, progress, Memory(memory)
+        self.note: Callable[[str], None] = say
         self._kept = KeptPortraits(ctx) if keep else None
         self._readers: dict[tuple[NoFace | None, bool], PortraitReader] = {}
         self._workers: dict[str, Worker] = {}
@@ -90,7 +93,7 @@ class Studio:
         if (no_face, draft) not in self._readers:
             ctx = align.with_no_face(self.ctx, no_face)
             self._readers[no_face, draft] = PortraitReader(
-                ctx, self._kept, lambda *told: self.progress(*told), draft, self._workers
+                ctx, self._kept, lambda *told: self.progress(*told), draft, self._workers, lambda text: self.note(text)
             )
         return self._readers[no_face, draft]
 

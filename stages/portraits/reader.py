@@ -34,7 +34,7 @@ class PortraitReader:
 
     Rows of earlier images are taken from `kept`, and new ones go there. A style gets no latent, [0, 512]: only its
     codes, its image and its regions are used. A `draft` has the encoder's latent, unless a better one is kept. Its
-    `workers` may be those of another reader.
+    `workers` may be those of another reader. `note` is told what was chosen in an image.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class PortraitReader:
         progress: Progress = quiet,
         draft: bool = False,
         workers: dict[str, Worker] | None = None,
+        note: Callable[[str], None] = say,
     ) -> None:
         self.ctx, self.kept, self.progress, self.draft = ctx, kept, progress, draft
-        self.workers = {} if workers is None else workers
+        self.workers, self.note = {} if workers is None else workers, note
 
     def __call__(self, data: bytes, name: str, collection: str, which: int | None = None) -> Portrait:
         """Read an image file's bytes as "content" or "style", and say what was chosen in it.
@@ -70,7 +71,7 @@ class PortraitReader:
             values |= {f"{step.output}.{n}": v for n, v in row.items()}
             if note := row.get("note"):
                 other = "; --face N takes the Nth from the left" if "faces" in note and collection == "content" else ""
-                say(f"{name}: {note}{other}")
+                self.note(f"{name}: {note}{other}")
         return self._assembled(values, Origin(name, sha256, which))
 
     def kept_style(self, name: str, sha256: str) -> Portrait | None:

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from pipeline.errors import UserError
+from pipeline.progress import say
 from stages.studio.worker import Busy, Cancelled, Job, Worker, in_words
 
 MOST_PICTURE, MOST_JSON = 32 << 20, 64 << 10
@@ -56,8 +57,14 @@ async def on_outdated(request: Request, error: Exception) -> Response:
     return fault(409, "a newer change came first")
 
 
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """The page waits no longer; nobody reads this."""
+    return Response(status_code=499)
+
+
 async def on_other(request: Request, error: Exception) -> Response:
     """What nobody foresaw: told in the terminal."""
+    say(f"studio: {type(error).__name__}: {error}")
     return JSONResponse(in_words(error), 500)
 
 
@@ -66,14 +73,28 @@ HANDLERS: dict[Any, Any] = {
     UserError: on_user_error,
     Outdated: on_outdated,
     Cancelled: on_outdated,
+    ClientDisconnect: on_disconnect,
     Exception: on_other,
 }
+
+
+async def limited(request: Request, most: int) -> bytes:
+    """The body of a request, cut off while it streams. Raises: HTTPException 413 when it is longer than `most`."""
+    data = bytearray()
+    if int(request.headers.get("content-length", "0")) <= most:
+        async for piece in request.stream():
+            data += piece
+            if len(data) > most:
+                break
+        else:
+            return bytes(data)
+    raise HTTPException(413, "too large")
 
 
 async def body_of(request: Request) -> dict[str, Any]:
     """The JSON object that a request carries. Raises: UserError when it carries none."""
     try:
-        told = json.loads(await request.body())
+        told = json.loads(await limited(request, MOST_JSON))
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON ({error}); reload the page") from error
     if not isinstance(told, dict):
@@ -91,7 +112,7 @@ def text_in(body: dict[str, Any], name: str, default: str | None = None) -> str:
 
 async def picture_in(request: Request) -> bytes:
     """The bytes of an uploaded picture. Raises: UserError when there are none."""
-    data = await request.body()
+    data = await limited(request, MOST_PICTURE)
     if not data:
         raise UserError("empty file; choose a picture")
     return data

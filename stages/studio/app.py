@@ -9,8 +9,6 @@ import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -32,6 +30,7 @@ from stages.studio.styles import Styles, plain
 from stages.studio.worker import Job, Worker
 
 STATIC = Path(__file__).parent / "static"
+FACES = Path(__file__).parent / "faces"  # of the shipped generator: faces 1, 9 and 10 of `hypernst samples`, cropped
 KINDS = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp",
@@ -47,12 +46,13 @@ class Server:
         self.events = Events(self.instance)
         self.jobs: dict[str, Job] = {}
         self.worker = Worker(self._tell)
-        studio.progress = self.worker.progress
+        studio.progress, studio.note = self.worker.progress, lambda text: None  # it names the portraits
         self.styles = Styles(studio, self.worker, folders)
         self.portraits = Portraits(
             studio, self.worker, lambda opened: self.events.tell("portrait", {"id": opened.id, "state": opened.state})
         )
         self.rendering = Rendering(studio, self.worker, self.portraits, self.styles)
+        self.faces = {place.name: place.read_bytes() for place in sorted(FACES.glob("*.jpg"))}
         places = sorted(STATIC.rglob("*")) if STATIC.is_dir() else []
         self.static = {
             place.relative_to(STATIC).as_posix(): (place.read_bytes(), KINDS[place.suffix])
@@ -78,7 +78,6 @@ class Server:
             yield
             self.close()
 
-        upload = [Middleware(RequestBodyLimitMiddleware, max_body_size=MOST_PICTURE)]
         routes = [
             Route("/", self.page),
             Route("/static/{name:path}", self.file),
@@ -86,20 +85,22 @@ class Server:
             Route("/api/events", self.listen),
             Route("/api/jobs/{id}", self.job, methods=["GET"]),
             Route("/api/jobs/{id}", self.cancel, methods=["DELETE"]),
-            Route("/api/portraits", self.open, methods=["POST"], middleware=upload),
+            Route("/api/portraits", self.open, methods=["POST"]),
             Route("/api/portraits", self.opened, methods=["GET"]),
             Route("/api/portraits/{id}", self.portrait, methods=["GET"]),
             Route("/api/portraits/{id}", self.forget_portrait, methods=["DELETE"]),
             Route("/api/portraits/{id}/face", self.choose, methods=["POST"]),
             Route("/api/portraits/{id}/{part}", self.part, methods=["GET"]),
-            Route("/api/styles", self.add_style, methods=["POST"], middleware=upload),
+            Route("/api/samples", self.samples),
+            Route("/api/samples/{name}", self.sample),
+            Route("/api/styles", self.add_style, methods=["POST"]),
             Route("/api/styles", self.shelf, methods=["GET"]),
             Route("/api/styles/{id}/thumb", self.thumb),
             Route("/api/render", self.rendering.render, methods=["POST"]),
             Route("/api/refine", self.rendering.refine, methods=["POST"]),
             Route("/api/forget", self.forget, methods=["POST"]),
         ]
-        inner = Starlette(routes=routes, exception_handlers=answers.HANDLERS, lifespan=life, max_body_size=MOST_JSON)
+        inner = Starlette(routes=routes, exception_handlers=answers.HANDLERS, lifespan=life)
         inner.router.redirect_slashes = False
         return Guard(inner, self.entry)
 
@@ -199,6 +200,15 @@ class Server:
                 return Response(_labels(pixels), media_type="image/png")
             return Response(images.encode(pixels), media_type="image/png")
         raise HTTPException(404, "there is no such part of the portrait (yet)")
+
+    async def samples(self, request: Request) -> Response:
+        """GET /api/samples: the names of portraits to begin with."""
+        return JSONResponse(list(self.faces))
+
+    async def sample(self, request: Request) -> Response:
+        """GET /api/samples/NAME: one of them, JPEG."""
+        data = found(self.faces, request.path_params["name"], "sample")
+        return Response(data, media_type="image/jpeg", headers=UNCHANGING)
 
     async def add_style(self, request: Request) -> Response:
         """POST /api/styles?name=: put a picture on the shelf."""

@@ -90,11 +90,16 @@ class Portraits:
         self.worker.submit(Job("forget", Rank.EXACT, lambda job: self.studio.forget(opened.sha256)))
 
     def _import(self, opened: Opened) -> Job:
-        job = self.worker.submit(Job("portrait", Rank.IMPORT, lambda job: self._read(opened, job), opened.id))
+        job, state = Job("portrait", Rank.IMPORT, lambda job: self._read(opened, job), opened.id), opened.state
+        opened.state, opened.fault = "waiting", {}
+        try:
+            self.worker.submit(job)
+        except Busy:
+            opened.state = state
+            raise
         if former := self._jobs.get(opened.id):
             self.worker.cancel(former)
         self.open[opened.id], self._jobs[opened.id] = opened, job
-        self._change(opened, "waiting")
         return job
 
     def _read(self, opened: Opened, job: Job) -> None:
@@ -118,8 +123,6 @@ class Portraits:
         opened.state = state
         if state in ("draft", "ready"):
             opened.version += 1
-        elif state in ("waiting", "reading"):
-            opened.fault = {}
         if self.open.get(opened.id) is opened:
             self.tell(opened)
 

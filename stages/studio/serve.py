@@ -1,10 +1,12 @@
 """The command `hypernst studio`: starts the server, and opens the page in the browser."""
 
+import signal
 import socket
 import threading
 import webbrowser
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline import weights
@@ -12,6 +14,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.progress import say
 from stages.apply.studio import Studio
+from stages.studio import private
 
 PORT = 7717
 
@@ -44,11 +47,9 @@ def run(
         raise UserError(f"--host {host} lets others on the network use this studio; add --i-know if that is meant", 2)
     for name in weights.needed(ctx.profile):
         weights.path(name)
-    listening = _listen(host, port)
-    entry = Pass(listening.getsockname()[1], host)
-    with ExitStack() as held:
-        held.enter_context(weights.no_fetching())
-        server = Server(Studio(ctx), entry, tuple(styles))
+    with private.session(ctx.cache) as (folder, token), _listen(host, port) as listening, weights.no_fetching():
+        entry = Pass(listening.getsockname()[1], host, token)
+        server = Server(Studio(ctx if keep else replace(ctx, cache=folder)), entry, tuple(styles))
         if host not in NAMES:
             say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")
         print(f"studio: {entry.link}", flush=True)
@@ -56,9 +57,11 @@ def run(
         if show:
             threading.Timer(0.5, webbrowser.open, [entry.link]).start()
         config = uvicorn.Config(
-            server.app(), log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
+            server.app(), log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=1
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is emptied then, too
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
     return 0
 
 

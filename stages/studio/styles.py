@@ -68,6 +68,7 @@ class Styles:
             style = Style(digest[:32], digest, name, lambda: data, own=True)
 
         def read(job: Job) -> None:
+            self.thumb(style)
             self.read(style)
             self.all[style.id] = style
 

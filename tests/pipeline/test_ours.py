@@ -20,6 +20,11 @@ def cache(tmp_path: Path) -> Path:
     for collection in COLLECTIONS:
         caches.fill(ctx, collection, 3)
     shards.run(ctx)
+    portrait = ctx.cache / ours.STUDIO / ours.PORTRAITS / f"{'0' * 32}-{'1' * 8}" / "images.h5"
+    portrait.parent.mkdir(parents=True)
+    portrait.write_bytes((ctx.cache / "content/images.h5").read_bytes())
+    (ctx.cache / ours.STUDIO / ours.SESSION).write_text('{"session": "of a studio that was killed"}')
+    (ctx.cache / ours.STUDIO / ours.LOCK).write_bytes(b"")
     (ctx.cache / "content/masks.parts").mkdir()
     (ctx.cache / "content/masks.parts/.000001.h5.77.tmp").write_bytes(b"half")
     (ctx.cache / "style/.images.h5.77.tmp").write_bytes(b"half")
@@ -83,6 +88,7 @@ def test_names_of_ours_without_our_mark_stay(tmp_path: Path) -> None:
         "shards/index.json",
         "samples/samples.json",
         "quality/.lock",
+        "studio/session.json",
     )
     mine = written(tmp_path, names)
     mine |= written(tmp_path, ("content/latents.h5",), ours.HDF5 + b"another program's")
