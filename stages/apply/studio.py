@@ -8,28 +8,26 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from string import ascii_lowercase
 from typing import Any
 
 from PIL import Image
 
-from models.regions import REGIONS
-from pipeline import images, weights
+from pipeline import images
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import NoFace
 from pipeline.progress import say
 from pipeline.runner.spec import Worker
-from pipeline.sources.keys import key_of
-from stages.apply.look import Look, Part, compose
+from stages.apply import reproduce
+from stages.apply.look import Look, compose
 from stages.apply.memory import LIMIT, Memory
-from stages.apply.recipe import Recipe, Region
+from stages.apply.recipe import Recipe
 from stages.apply.refine import Refined, Refinement
 from stages.apply.stylist import Stylist
 from stages.apply.walk import MOST_FRAMES, Walk
 from stages.loaders import hypernetwork
 from stages.portraits.kept import KeptPortraits
-from stages.portraits.portrait import Origin, Portrait, identity
+from stages.portraits.portrait import Portrait, identity
 from stages.portraits.reader import PortraitReader, Progress, file_of, quiet
 from stages.preprocess import align
 
@@ -155,28 +153,7 @@ class Studio:
 
     def recipe(self, content: Portrait, look: Look, refine: int = 0) -> Recipe:
         """How `render` makes this picture, for a file. Raises: UserError(2) for portraits that no file was read for."""
-        origins = {letter: _origin(style) for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
-        letters = {identity(style): letter for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
-        mine = _origin(content)
-        asked = {"face": mine.face, "no_face": mine.no_face}
-        regions = {}
-        for name, part in zip(REGIONS, look.parts, strict=True):
-            mix: dict[str, float] = {}
-            for style, weight in part.styles:
-                letter = letters[identity(style)]
-                mix[letter] = mix.get(letter, 0.0) + weight
-            regions[name] = Region(mix, part.strength)
-        return Recipe(
-            self.ctx.profile.name,
-            self.networks(),
-            {"name": mine.name, "sha256": mine.sha256} | {n: v for n, v in asked.items() if v is not None},
-            {
-                letter: {"key": key_of(origin.name), "sha256": origin.sha256, "title": origin.name}
-                for letter, origin in origins.items()
-            },
-            regions,
-            refine,
-        )
+        return reproduce.recipe(self.ctx, content, look, refine)
 
     def cook(self, recipe: Recipe, styles: Sequence[Any] = ()) -> Look:
         """The look of a recipe; `styles` are images among which its own are known by their sha256.
@@ -186,42 +163,15 @@ class Studio:
         """
         with self._lock:
             given = [self.read(image, style=True) for image in styles]
-            known = {style.origin.sha256: style for style in given if style.origin}
-            found = {}
-            for letter, told in recipe.styles.items():
-                title = told.get("title") or told.get("key") or letter
-                reader = self._reader(None)
-                style = known.get(told["sha256"]) or reader.kept_style(title, told["sha256"])
-                if style is None:
-                    digits = told["sha256"][:12]
-                    raise UserError(f"the recipe's style {title} (sha256 {digits}...) is not there; name its file", 2)
-                found[letter] = style
-            parts = [
-                Part(tuple((found[letter], weight) for letter, weight in region.mix.items()), float(region.t))
-                for region in (recipe.regions[name] for name in REGIONS)
-            ]
-            return Look((parts[0], parts[1], parts[2]))
+            return reproduce.look(recipe, given, self._reader(None).kept_style)
 
     def differs(self, recipe: Recipe) -> str:
         """How this studio differs from the one that the recipe is of, in a line; "" if the bytes are the same."""
-        own = {"profile": self.ctx.profile.name} | self.networks()
-        theirs = {"profile": recipe.profile} | dict(recipe.weights)
-        other = [name for name, value in theirs.items() if own.get(name) != value]
-        return f"made with another {' and '.join(other)} than here: the picture will differ" if other else ""
+        return reproduce.differs(self.ctx, recipe)
 
     def networks(self) -> dict[str, str]:
         """The sha256 of the weights that a picture depends on, by what they are for."""
-        p = self.ctx.profile
-        named = {
-            "detector": "" if p.align.detector == "none" else p.align.detector,
-            "generator": p.generator.weights,
-            "head": p.generator.head,
-            "inverter": p.inverter.weights,
-            "parser": p.parser.weights,
-            "aladin": p.aladin.weights,
-        }
-        others = {network: weights.sha256(name) for network, name in named.items() if name}
-        return {"hypernet": hypernetwork.sha256(self.ctx)} | others
+        return reproduce.networks(self.ctx)
 
     def interpolate(self, portrait: Any, styles: Sequence[Any], frames: int = 48, refine: int = 0) -> list[Image.Image]:
         """A walk of a portrait from style to style, RGB of 256 x 256 pixels; with one style from the portrait's own.
@@ -282,12 +232,6 @@ class Studio:
         if not len(content.latent):
             raise UserError(f"{content.key}: was read as a style; read it as a portrait, without style=True", 2)
         return content
-
-
-def _origin(portrait: Portrait) -> Origin:
-    if portrait.origin is None:
-        raise UserError(f"{portrait.key}: was not read from a file here, so that no recipe can name it", 2)
-    return portrait.origin
 
 
 def _told(look: Look) -> tuple[Any, ...]:
