@@ -3,6 +3,8 @@
 from pipeline.weights.registry import REGISTRY
 from pipeline.weights.store import (
     SHIPPED,
+    about,
+    arrays,
     as_name,
     cached,
     entries,
@@ -25,6 +27,8 @@ from pipeline.weights.store import (
 __all__ = [
     "REGISTRY",
     "SHIPPED",
+    "about",
+    "arrays",
     "as_name",
     "cached",
     "entries",

@@ -234,6 +234,9 @@ REGISTRY: dict[str, Weight] = {
         Weight("parser", "three-region portrait parser", "shipped", _OURS, "parser.safetensors", optional=True),
         Weight("aladin", "projection head of the 256-D ALADIN style code", "shipped", _OURS, "aladin.safetensors",
                optional=True),
+        Weight("painting-codes", "style codes of the 174 paintings", "shipped",
+               "MIT; titles and dates: CC0 (the Metropolitan Museum's open access)", "painting-codes.safetensors",
+               optional=True),
         Weight("hypernet", "the hypernetwork", "shipped", _OURS, "hypernet.safetensors", optional=True),
         *_PAPER,
     )

@@ -23,6 +23,7 @@ from pipeline.weights.download import Package
 from pipeline.weights.registry import REGISTRY, Weight
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "portable"
@@ -155,6 +156,12 @@ def _named(profile: Profile) -> set[str]:
 def tensors(name: str) -> "dict[str, torch.Tensor]":
     """The weights as tensors on the CPU, by name. Raises: UserError as `path`, or when the file is damaged."""
     with _opened(name, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def arrays(name: str) -> "dict[str, np.ndarray]":
+    """The weights as arrays, by name, without torch. Raises: UserError as `tensors`."""
+    with _opened(name) as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 

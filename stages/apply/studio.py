@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -30,6 +31,8 @@ from stages.portraits.kept import KeptPortraits
 from stages.portraits.portrait import Portrait, identity
 from stages.portraits.reader import PortraitReader, Progress, file_of, quiet
 from stages.preprocess import align
+from stages.styles.blocks import WHOLE, Found
+from stages.styles.collection import Styles, code_of
 
 REFINE = 10  # steps of refinement unless others are asked for
 OnStep = Callable[[int, Image.Image], bool | None]
@@ -47,6 +50,7 @@ class Studio:
     def __init__(self, ctx: Context, *, memory: int = LIMIT, progress: Progress = quiet, keep: bool = True) -> None:
         self.ctx, self.progress, self.memory = ctx, progress, Memory(memory)
         self.note: Callable[[str], None] = say
+        self.styles = Styles(ctx, keep=True)
         self._kept = KeptPortraits(ctx) if keep else None
         self._readers: dict[tuple[NoFace | None, bool], PortraitReader] = {}
         self._workers: dict[str, Worker] = {}
@@ -172,6 +176,20 @@ class Studio:
     def networks(self) -> dict[str, str]:
         """The sha256 of the weights that a picture depends on, by what they are for."""
         return reproduce.networks(self.ctx)
+
+    def search(self, like: Any = None, region: str = WHOLE, k: int = 12, text: str = "") -> list[Found]:
+        """The k styles likest to an image, or to the style with this key, by the cosine of their codes.
+
+        They are the paintings that ship with the program and the styles of the cache folder. `region` compares "hair",
+        "face" or "background" alone. Only those with every word of `text` in their name; without `like` by name.
+        Raises: UserError when there is no such style or region (2), or the image cannot be used or lacks it (1).
+        """
+        with self._lock:
+            if like is None:
+                return self.styles.search(None, region, k, text)
+            if isinstance(like, str) and not Path(like).is_file():
+                return self.styles.search(self.styles.code(like, region), region, k, text, like)
+            return self.styles.search(code_of(self.read(like, style=True), region), region, k, text)
 
     def interpolate(self, portrait: Any, styles: Sequence[Any], frames: int = 48, refine: int = 0) -> list[Image.Image]:
         """A walk of a portrait from style to style, RGB of 256 x 256 pixels; with one style from the portrait's own.

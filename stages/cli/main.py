@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from pipeline.errors import UserError, printable
-from stages.cli import options, preprocess, results, tools, training
+from stages.cli import options, preprocess, results, styles, tools, training
 
 SECTIONS = {
     "Prepare": preprocess.COMMANDS,
     "Train": training.COMMANDS,
     "Evaluate": results.EVALUATE,
     "Apply": results.APPLY,
+    "Find styles": styles.COMMANDS,
     "Look after": tools.COMMANDS,
 }
 

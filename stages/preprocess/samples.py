@@ -153,10 +153,11 @@ def choose_paintings(folder: Path) -> None:
     spread = np.linspace(0, len(portraits) - 1, min(PORTRAITS, len(portraits))).round().astype(int)
     for name in [portraits[i][1] for i in spread] + [name for _, name in sorted(others)[-OTHERS:]]:
         title = f"{entries[name]['artistDisplayName']} {entries[name]['title']}"
-        shutil.copyfile(source / name, folder / f"{_slug(title, Path(name).stem)}.jpg")
+        shutil.copyfile(source / name, folder / f"{slug(title) or Path(name).stem}.jpg")
 
 
-def _slug(title: str, fallback: str) -> str:
+def slug(title: str) -> str:
+    """A title as at most 48 letters, digits and hyphens of ASCII; "" where it has none."""
     letters = unicodedata.normalize("NFKD", title.lower())
     plain = "".join(c if c.isascii() and c.isalnum() else "" if unicodedata.combining(c) else "-" for c in letters)
-    return "-".join(filter(None, plain.split("-")))[:48].strip("-") or fallback
+    return "-".join(filter(None, plain.split("-")))[:48].strip("-")

@@ -12,7 +12,7 @@ from pipeline import profile
 from pipeline.caches.reader import Cache
 from pipeline.context import Context
 from pipeline.errors import UserError
-from stages.tools.inspect_values import spread_blocks, unit_length
+from stages.styles import blocks
 
 NEAREST = 3  # styles beside a row
 
@@ -62,15 +62,13 @@ def add_nearest(rows: Mapping[str, dict[str, Any]], folder: Path) -> None:
     files = folder / "aladin.h5", folder / "images.h5"
     if not having or not all(file.exists() for file in files):
         return
-    with Cache(files[0]) as codes, Cache(files[1]) as images:
-        keys = codes.keys()
-        queries = unit_length(np.stack([row["image_code"] for row in having.values()]))
-        blocks = [queries @ unit_length(block).T for block in spread_blocks(codes, "image_code", True)]
-        near = np.concatenate(blocks, axis=1) if keys else np.zeros((len(having), 0))
-        for (key, row), likeness in zip(having.items(), near, strict=True):
-            best = [i for i in np.argsort(-likeness)[: NEAREST + 1] if keys[i] != key][:NEAREST]
-            nearest = images.rows([keys[i] for i in best], ["image"])
-            row["nearest"] = [(keys[i], float(likeness[i]), r["image"]) for i, r in zip(best, nearest, strict=True)]
+    queries = np.stack([row["image_code"] for row in having.values()])
+    found = blocks.nearest(blocks.of_cache(files[0]), queries, NEAREST + 1)
+    with Cache(files[1]) as images:
+        for (key, row), styles in zip(having.items(), found, strict=True):
+            others = [style for style in styles if style.key != key][:NEAREST]
+            shown = images.rows([style.key for style in others], ["image"])
+            row["nearest"] = [(s.key, s.likeness, r["image"]) for s, r in zip(others, shown, strict=True)]
 
 
 def page(path: Path, text: str, strips: Mapping[str, np.ndarray]) -> bytes:

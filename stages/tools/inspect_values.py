@@ -67,11 +67,6 @@ def spread(blocks: Iterator[Any]) -> Spread:
     return Spread(float(least), float(most), total / count, nan, unit)
 
 
-def unit_length(codes: np.ndarray) -> np.ndarray:
-    """Codes [N, D], each divided by its length."""
-    return codes / np.linalg.norm(codes, axis=1, keepdims=True).clip(1e-8)
-
-
 def provenance_lines(provenance: dict[str, Any]) -> list[str]:
     """One line per setting, without the columns: the table shows these."""
     return [f"  {name:<8} {value_text(value)}" for name, value in provenance.items() if name != "columns"]

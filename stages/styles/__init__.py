@@ -1,0 +1,1 @@
+"""Finds styles by their codes."""
