@@ -9,7 +9,7 @@ python = $(if $(value PYTHON),$(call quoted,PYTHON),$(firstword $(shell \
 # A setting is passed on as it was written, whatever is in it: as raw text, in quotes of which only a leading ~ is left
 # out. `$` is a sign like others here, so none is handed to commands as a variable, where make would expand it.
 SETTINGS := PROFILE CONTENT STYLE CACHE RUN NO_FACE LIMIT ENGINE DEVICE PROCESSES PORTRAITS SHEET CONTROL_SHEET STRIP \
-	TABLE STEPS FILE STAGE DATA MINUTES OUT METHODS BUDGET STRENGTH VENV
+	TABLE STEPS FILE STAGE DATA MINUTES OUT METHOD METHODS BUDGET STRENGTH VENV
 unexport $(SETTINGS) PYTHON
 no :=
 space := $(no) $(no)
@@ -55,7 +55,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo studio stylize ablation quality inspect verify explain doctor test lint bench gpu-check clean $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo studio stylize ablation quality inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -160,6 +160,10 @@ explain: $(READY) ## say what would make STAGE=align (or all) compute again
 
 doctor: $(READY) ## versions, weights, disk, memory, GPU
 	@$(BIN)/hypernst doctor$(profile)$(cache)$(run)
+
+train-baseline: $(READY) ## train METHOD=sanet, pama, contraast, artflow or sae on the shards, for eval (MINUTES= STEPS=)
+	@test -n $(call quoted,METHOD) || { echo 'make train-baseline: name a method with METHOD=' >&2; exit 2; }
+	$(BIN)/hypernst train-baseline$(profile)$(cache)$(run)$(device)$(limits) $(call quoted,METHOD)
 
 fit-head: ## fit the generator's 256 px output head (MINUTES= STEPS= limit each training)
 finetune-generator: ## teach the generator the content and style portraits of DATA=dir

@@ -166,6 +166,17 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class Baselines:
+    """The training of the methods to compare with; `batch` 0 is the published size."""
+
+    crop: Positive = 128
+    batch: Count = 2
+    steps: Positive = 3000
+    decoder: str = "adain-decoder"
+    sae_capacity: Annotated[float, Range(0.01)] = 0.25
+
+
+@dataclass(frozen=True)
 class Profile:
     """All settings that decide a result, besides the images and the weights."""
 
@@ -179,6 +190,7 @@ class Profile:
     shards: Shards = field(default_factory=Shards)
     train: Train = field(default_factory=Train)
     eval: Eval = field(default_factory=Eval)
+    baselines: Baselines = field(default_factory=Baselines)
 
     def section_dict(self, section: str) -> dict[str, Any]:
         """One section as plain values, for the `params` of a stage."""

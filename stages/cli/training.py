@@ -202,4 +202,16 @@ def train_aladin(
     finish(aladin.run(context(settings), data=data, **given(steps=steps, minutes=minutes, check=check, output=output)))
 
 
-COMMANDS = (train, fit_head, finetune_generator, train_inverter, train_parser, train_aladin)
+@click.command("train-baseline")
+@options.settings("profile", "cache", "run", "device")
+@click.argument("method", type=click.Choice(("sanet", "pama", "contraast", "artflow", "sae")))
+@options.steps
+@options.minutes
+def train_baseline(method: str, steps: int | None, minutes: float | None, **settings: Any) -> None:
+    """Train a METHOD to compare with on the shards; `eval` then takes its weights."""
+    from stages.baselines import run
+
+    finish(run.run(context(settings), method=method, **given(steps=steps, minutes=minutes)))
+
+
+COMMANDS = (train, train_baseline, fit_head, finetune_generator, train_inverter, train_parser, train_aladin)

@@ -64,7 +64,7 @@ def run(
         spread = statistics.describe(pairs, done, METRICS, ctx.profile.seed)
         used = {name: digest for recipe in recipes.values() for name, digest in recipe["weights"].items()}
         report = {"stamp": stamp, "methods": results, "not_measured": hindered | failed} | spread | common
-        compared = {name: method.description() for name, method in methods.items()}
+        compared = {name: method.description(ctx) for name, method in methods.items()}
         report |= {"weights": used, "recipes": recipes, "compared": compared, "budget": budget, "strength": strength}
         files.write_atomic(out / "table.md", comparison_page.markdown(report).encode())
         files.write_atomic(out / "results.json", json.dumps(report, indent=1).encode())
@@ -83,7 +83,8 @@ def describe(ctx: Context, faces: list[Portrait], styles: list[Portrait]) -> dic
     """All that decides the numbers of every method: metrics and their weights, the images, the profile."""
     digest = hashing.short_hash("".join(_digest(p) for p in (*faces, *styles)))
     settings = dataclasses.asdict(ctx.profile)
-    del settings["eval"], settings["name"]  # the metrics and the images below say what matters of the former
+    for section in ("name", "eval", "baselines"):  # metrics, images and weights say what matters of the latter
+        del settings[section]
     return {
         "version": VERSION,
         "metrics": {

@@ -1,7 +1,9 @@
 """The methods that are compared: what each is called, which weights it needs, how it is opened. One line adds one."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from stages.portraits.portrait import Portrait
 
 Apply = Callable[..., np.ndarray]  # two portraits, and `strength` or `on_step` where the method has them
 REFINEMENT_STEPS = 10
+TRAINED = "baselines"  # folder of a run for the methods that it trained
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the strip that shows how a method interpolates
 
 
@@ -35,6 +38,7 @@ class Method:
     `open` gives a function of content and style, which returns an image. It also takes `strength` 0..1 if the method
     `interpolates`, and `on_step(done, total)` if it `optimises` each pair. `weights` of a run names what it reads; an
     `optional` method that cannot be opened is told in the table. A `trained` one also reads the run's checkpoint.
+    `training` is how `train-baseline` calls a method that it can train.
     """
 
     title: str
@@ -45,11 +49,21 @@ class Method:
     optimises: bool = False
     optional: bool = True
     trained: bool = False
+    training: str = ""
     note: str = ""
 
-    def description(self) -> dict[str, Any]:
+    def description(self, ctx: Context) -> dict[str, Any]:
         """What the table says of it, besides numbers."""
-        return {key: getattr(self, key) for key in ("title", "interpolates", "edits", "note")}
+        told = {key: getattr(self, key) for key in ("title", "interpolates", "edits")}
+        return told | {"note": "; ".join(filter(None, (self.note, self.origin(ctx))))}
+
+    def origin(self, ctx: Context) -> str:
+        """What to know of weights that this run trained; "" for published ones."""
+        own = [name for name in self.weights(ctx) if name.startswith(f"{trained_folder(ctx, self.training)}/")]
+        if not (self.training and own):
+            return ""
+        made = json.loads(weights.metadata(own[0]).get("meta", "{}"))
+        return f"trained by this run, {made.get('steps')} steps on {made.get('data')}"
 
 
 def baseline(
@@ -58,17 +72,19 @@ def baseline(
     *names: str | tuple[str, ...],
     interpolates: bool = True,
     optimises: bool = False,
+    training: str = "",
     note: str = "",
 ) -> Method:
     """A network of `models/baselines/`: `load` makes it from the tensors of the registered weights `names`, in order.
 
-    Of a tuple of names the first is taken that is on this machine, else the first that can be fetched. The network
-    takes content and style [1, 3, H, W] in [-1, 1] and gives an image like it; also `alpha`, the strength, if it
-    `interpolates`, and `on_step` if it `optimises`.
+    Of a tuple of names the first is taken that is on this machine, else the first that can be fetched; weights that
+    the run made by `training` go before. The network takes content and style [1, 3, H, W] in [-1, 1] and gives an image
+    like it; also `alpha`, the strength, if it `interpolates`, and `on_step` if it `optimises`.
     """
 
     def chosen(ctx: Context) -> list[str]:
-        return [_first((name,) if isinstance(name, str) else name) for name in names]
+        own = trained_folder(ctx, training)
+        return [_first((name,) if isinstance(name, str) else name, own) for name in names]
 
     def open_(ctx: Context) -> Apply:
         try:
@@ -86,10 +102,18 @@ def baseline(
 
         return apply
 
-    return Method(title, open_, chosen, interpolates, optimises=optimises, note=note)
+    return Method(title, open_, chosen, interpolates, optimises=optimises, training=training, note=note)
 
 
-def _first(names: Sequence[str]) -> str:
+def trained_folder(ctx: Context, method: str) -> Path:
+    """Where a run keeps a method that it trained: checkpoint, log, and its weights by their registered names."""
+    return ctx.run / TRAINED / method
+
+
+def _first(names: Sequence[str], own: Path) -> str:
+    trained = [place for name in names if (place := own / f"{name}.safetensors").exists()]
+    if trained:
+        return weights.as_name(trained[0])
     here = (name for name in names if weights.local(name))
     packaged = (name for name in names if isinstance(weights.find(name).source, Package))
     return next(here, None) or next(packaged, names[0])
@@ -119,22 +143,29 @@ def refined(ctx: Context) -> Apply:
 METHODS: Mapping[str, Method] = {
     "unstylised": Method("Content, unstylised", lambda ctx: lambda content, style: content.image, optional=False),
     "adain": baseline("AdaIN", AdaIN, "adain-vgg19", "adain-decoder"),
-    "sae": baseline("Swapping Autoencoder", SAE.load, "sae"),
+    "sae": baseline("Swapping Autoencoder", SAE.load, "sae", training="sae"),
     "gatys": baseline(
         "Gatys", Gatys.load, ("gatys-vgg19", "adain-vgg19"), interpolates=False, optimises=True,
         note="520 calls at the portraits' size; without gatys-vgg19 on the normalised VGG19, with weights of our own",
     ),
-    "artflow": baseline("ArtFlow (AdaIN)", ArtFlow.load, ("artflow-adain-portrait", "artflow-adain")),
+    "artflow": baseline(
+        "ArtFlow (AdaIN)", ArtFlow.load, ("artflow-adain-portrait", "artflow-adain"), training="artflow",
+    ),
     "artflow-wct": baseline("ArtFlow (WCT)", ArtFlow.load_wct, "artflow-wct", note="a defect of batches is repaired"),
     "pama": baseline(
         "PAMA", PAMA.load, "adain-vgg19", "pama-align1", "pama-align2", "pama-align3", "pama-decoder",
+        training="pama",
     ),
-    "sanet": baseline("SANet", SANet.load, "adain-vgg19", "sanet-decoder", "sanet-transformer"),
+    "sanet": baseline(
+        "SANet", SANet.load, "adain-vgg19", "sanet-decoder", "sanet-transformer", training="sanet",
+    ),
     "nnst": baseline(
         "NNST", NNST.load, "lpips-vgg", interpolates=False, optimises=True,
         note="NNST-Opt at the size of the portraits; its last pass is repaired: small feature maps are used whole",
     ),
-    "contraast": baseline("ContraAST", ContraAST.load, "adain-vgg19", "contraast-decoder", "contraast-transformer"),
+    "contraast": baseline(
+        "ContraAST", ContraAST.load, "adain-vgg19", "contraast-decoder", "contraast-transformer", training="contraast",
+    ),
     "hypernst": Method(
         "HyperNST (ours)", lambda ctx: Stylist(ctx).stylize, hypernst_weights,
         interpolates=True, optional=False, trained=True,
@@ -166,5 +197,8 @@ def hindrance(ctx: Context, method: Method, budget: int, strength: float) -> str
             weights.path(name)
         except UserError as fault:
             missing[name] = str(fault)
-    first, *others = missing.values() or [""]
-    return f"{first}; and likewise {', '.join(list(missing)[1:])}" if others else first
+    if not missing:
+        return ""
+    first, *others = missing.values()
+    told = f"{first}; and likewise {', '.join(list(missing)[1:])}" if others else first
+    return f"{told}; or `make train-baseline METHOD={method.training}`" if method.training else told

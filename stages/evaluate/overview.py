@@ -10,6 +10,7 @@ from pipeline import files, weights
 from pipeline.context import Context
 from pipeline.profile import Profile
 from pipeline.reports import pages
+from stages.evaluate import methods
 from stages.evaluate.comparison_page import folder
 from stages.loaders import hypernetwork
 
@@ -54,6 +55,10 @@ def _cards(ctx: Context, page: Path) -> list[dict[str, str]]:
         (ctx.run / GALLERY, "Gallery", "Portraits in every style, and with another style per region."),
         (evaluation, "Evaluation", "LPIPS, SIFID and seconds beside other methods, with the images."),
         (ctx.run / TRAINING, "Training", "Losses, measures and held-out portraits over the steps."),
+    ]
+    offered += [
+        (page, f"Training of {page.parent.name}", "A method to compare with: losses and held-out portraits.")
+        for page in sorted((ctx.run / methods.TRAINED).glob(f"*/{TRAINING}"))
     ]
     card = _write_model_card(ctx)
     if card:

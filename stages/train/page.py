@@ -27,9 +27,15 @@ Series = dict[str, list[tuple[float, float]]]
 
 def write(ctx: Context) -> Path:
     """Write training.html into the run's folder: curves of the log and the validation, grids, latest first."""
-    path = ctx.run / overview.TRAINING
-    values = {"home": overview.INDEX, "run": ctx.run.name, "title": "Training", "grids": _grids(ctx.run)}
-    files.write_atomic(path, pages.render("training", **values, **_curves([ctx.run], ctx.profile.name)))
+    return write_of(ctx, ctx.run, "Training")
+
+
+def write_of(ctx: Context, folder: Path, title: str) -> Path:
+    """`write` for a training of the run that lies in a folder of its own."""
+    path = folder / overview.TRAINING
+    home = pages.relative(ctx.run / overview.INDEX, path)
+    values = {"home": home, "run": ctx.run.name, "title": title, "grids": _grids(folder)}
+    files.write_atomic(path, pages.render("training", **values, **_curves([folder], ctx.profile.name)))
     overview.write(ctx)
     return path
 

@@ -100,20 +100,22 @@ def stylegan2(ctx: Context, *, full: bool = False) -> StyleGAN2:
         layers.CONSTANT = usual
 
 
-def write_shards(ctx: Context, count: int = 3, latent: float = 1.0, made: dict[str, Any] | None = None) -> None:
-    """Write shards of `count` samples per collection: coloured blobs with random region maps and codes.
+def write_shards(
+    ctx: Context, count: int = 3, latent: float = 1.0, made: dict[str, Any] | None = None, side: int = 256
+) -> None:
+    """Write shards of `count` samples per collection: coloured blobs of `side` px, random region maps and codes.
 
     `made` is the provenance in their index.
     """
-    groups = [(name, "train", list(_samples(name, count, latent))) for name in ("content", "style")]
+    groups = [(name, "train", list(_samples(name, count, latent, side))) for name in ("content", "style")]
     ctx.shards.mkdir(parents=True, exist_ok=True)
     shards.write(ctx.shards, groups, 10**8, made or {})
 
 
-def _samples(collection: str, count: int, latent: float) -> Iterator[tuple[str, shards.Sample]]:
+def _samples(collection: str, count: int, latent: float, side: int) -> Iterator[tuple[str, shards.Sample]]:
     for i in range(count):
         rng = np.random.default_rng([i, *collection.encode()])
-        image = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (256, 256), interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(rng.integers(0, 256, (8, 8, 3), np.uint8), (side, side), interpolation=cv2.INTER_LINEAR)
         codes = rng.standard_normal((4, 256)).astype("<f4")
         yield (
             f"{collection}{i}",

@@ -18,7 +18,7 @@ def files(case: Case) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {tag: {} for tag in case.case["checkpoint_layout"]["files"]}
     for name, tensor in case.tensors().items():
         tag, _, key = name.partition("/")
-        found[tag][key] = tensor
+        found.setdefault(tag, {})[key] = tensor
     return found
 
 

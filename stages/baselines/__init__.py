@@ -1,0 +1,1 @@
+"""Trains the methods to compare with, by the losses that their authors published."""

@@ -1,0 +1,53 @@
+"""The training of PAMA: three alignments, whose features one decoder draws."""
+
+import torch
+from torch import Tensor, nn
+
+from models.baselines import pama as network
+from models.baselines.vgg19 import unit
+from models.losses import pama
+from models.losses.feature_statistics import Terms
+from pipeline.context import Context
+from pipeline.training.distributed import ALONE
+from pipeline.training.state import advance
+from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, rate, see
+
+HELD = 10_000  # steps for which the rate stays, as published
+
+
+class PAMA:
+    """Alignments and decoder learn."""
+
+    BATCH, MULTIPLE, LEAST = 8, 8, 24
+
+    def __init__(self, ctx: Context) -> None:
+        self.encoder = encoder().to(ctx.device)
+        alignments = [network.Alignment() for _ in pama.STAGES]
+        self.model = network.PAMA(encoder(4), alignments, new_decoder(ctx)).to(ctx.device)
+        self.nets: dict[str, nn.Module] = {"alignments": self.model.alignments, "decoder": self.model.decoder}
+        for net in self.nets.values():
+            net.requires_grad_(True)
+        self.optimisers: dict[str, torch.optim.Optimizer] = {"adam": adam(*self.nets.values())}
+
+    def step(self, content: Tensor, style: Tensor, number: int) -> Told:
+        """See `Training`."""
+        with torch.no_grad():
+            own, theirs = (see(self.encoder, unit(x)) for x in (content, style))
+            target = pama.histogram(theirs.image)
+        features, losses, told = own.taps[3], [], Terms()
+        for k, (align, weights) in enumerate(zip(self.model.alignments, pama.STAGES, strict=True), 1):
+            features = align(features, theirs.taps[3])
+            terms = pama.stage_terms(see(self.encoder, self.model.decoder(features)), own, theirs, target)
+            losses.append(pama.stage_loss(terms, *weights))
+            told |= {f"stage{k}": losses[-1], f"colour{k}": terms[-1]["colour"]}
+        losses.append(
+            pama.reconstruction([(see(self.encoder, self.model.decoder(x.taps[3])), x) for x in (own, theirs)])
+        )
+        torch.stack(losses).sum().backward()
+        bad = advance(self.optimisers["adam"], ALONE, rate=rate(number // HELD * HELD))
+        return numbers(told | {"reconstruction": losses[-1]}), bad
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """See `Training`."""
+        alignments = {f"pama-align{i}": dict(net.state_dict()) for i, net in enumerate(self.model.alignments, 1)}
+        return alignments | {"pama-decoder": dict(self.model.decoder.state_dict())}

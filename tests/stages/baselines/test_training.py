@@ -1,0 +1,124 @@
+"""The trainings of the compared methods: they learn, resume bit for bit, and eval takes what they write."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import weights
+from pipeline.context import Context
+from pipeline.errors import UserError
+from pipeline.training import checkpoint
+from stages.baselines import run, sae
+from stages.evaluate import overview
+from stages.evaluate.methods import METHODS, trained_folder
+from stages.portraits.portrait import Portrait
+from tests.support import html_pages, pretrainings, small_run
+
+CROPS = {"sanet": 32, "pama": 48, "contraast": 128, "artflow": 16, "sae": 128}
+FILES = {
+    "sanet": {"sanet-decoder", "sanet-transformer"},
+    "contraast": {"contraast-decoder", "contraast-transformer"},
+    "pama": {"pama-align1", "pama-align2", "pama-align3", "pama-decoder"},
+    "artflow": {"artflow-adain"},
+    "sae": {"sae"},
+}
+
+
+def context(base: Path, name: str, **settings: object) -> Context:
+    ctx = small_run.context(base, name)
+    changed = dataclasses.replace(ctx.profile.baselines, **{"sae_capacity": 0.03, **settings})  # type: ignore[arg-type]
+    return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, baselines=changed))
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "SIDE", 1)
+
+
+def portrait(seed: int, side: int) -> Portrait:
+    image = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    empty = np.zeros((256, 256), np.uint8), np.zeros((18, 512), np.float32), np.zeros((4, 256), np.float32)
+    return Portrait(str(seed), image, *empty, np.ones(3, bool))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("method", CROPS)
+def test_a_method_is_trained_and_then_evaluated(method: str, tmp_path: Path) -> None:
+    ctx = context(tmp_path, "one", crop=CROPS[method], batch=2)
+    small_run.write_shards(ctx, side=CROPS[method])
+    before = METHODS[method].weights(ctx)
+    assert run.run(ctx, method=method, steps=3 if method == "sae" else 2) == 0
+    folder = trained_folder(ctx, method)
+    rows = pretrainings.log(folder)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert len(rows[-1]) > 2 and all(np.isfinite(value) for value in rows[-1].values())
+    assert {path.stem for path in folder.glob("*.safetensors")} - {"checkpoint"} == FILES[method]
+    assert html_pages.problems(folder / overview.TRAINING) == []
+    assert f"baselines/{method}/training.html" in (ctx.run / overview.INDEX).read_text()
+
+    names = METHODS[method].weights(ctx)
+    assert {Path(name).stem for name in names if "/" in name} == FILES[method]
+    assert {Path(name).stem for name in names} <= {*before, *FILES[method]}
+    assert METHODS[method].description(ctx)["note"].startswith("trained by this run, ")
+    content, style = (portrait(seed, CROPS[method]) for seed in (1, 2))
+    apply = METHODS[method].open(ctx)
+    images = [apply(content, style, strength=strength) for strength in (0.0, 1.0)]
+    assert images[0].shape == content.image.shape and not np.array_equal(*images)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("method", ["sanet", "sae"])
+def test_a_killed_training_comes_to_the_same_bits(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "SAVE_EVERY", 2)
+
+    def train(name: str) -> Path:
+        ctx = context(tmp_path, name, crop=CROPS[method], batch=1)
+        if not ctx.shards.exists():
+            small_run.write_shards(ctx, side=CROPS[method])
+        run.run(ctx, method=method, steps=4)
+        return trained_folder(ctx, method) / "checkpoint.safetensors"
+
+    whole = pretrainings.saved(train("whole"))
+    pretrainings.kill_at(monkeypatch, run, 4, lambda: train("killed"))
+    killed = trained_folder(context(tmp_path, "killed"), method)
+    assert checkpoint.meta(killed / "checkpoint.safetensors")["step"] == 2
+    pretrainings.assert_same(pretrainings.saved(train("killed")), whole)
+    assert [row["step"] for row in pretrainings.log(killed)] == [1, 2, 3, 4]
+
+
+def test_wrong_settings_are_told(tmp_path: Path) -> None:
+    for method, settings, told in (
+        ("sanet", {"crop": 40}, "baselines.crop is 40; sanet takes multiples of 16 px from 32"),
+        ("pama", {"crop": 16}, "baselines.crop is 16; pama takes multiples of 8 px from 24"),
+        ("contraast", {"batch": 1}, "baselines.batch is 1; contraast contrasts at least 2 pairs"),
+    ):
+        with pytest.raises(UserError, match=told) as fault:
+            run.run(context(tmp_path, "wrong", **settings), method=method)
+        assert fault.value.status == 2
+    with pytest.raises(UserError, match=r"baselines.crop is 144; sae's image discriminator takes a power of two"):
+        sae.SAE(context(tmp_path, "wrong", crop=144))
+    ctx = context(tmp_path, "wrong", crop=512)
+    small_run.write_shards(ctx)
+    with pytest.raises(UserError, match=r"baselines.crop is 512 px, but the shards' images have 256 px"):
+        run.run(ctx, method="artflow")
+
+
+def test_the_published_sizes_of_the_swapping_autoencoder() -> None:
+    with torch.device("meta"):
+        net = sae.new_network(1.0)
+    counts = [sum(p.numel() for p in part.parameters()) for part in (net.encoder, net.generator)]
+    assert counts == [30_584_872, 25_064_743]
+
+
+@pytest.mark.weights
+def test_a_fresh_transformer_hands_the_content_on(tmp_path: Path) -> None:
+    """AdaIN's decoder is where SANet's starts, and the merging convolution starts as the identity."""
+    net = run.SANet(context(tmp_path, "start")).model
+    published = weights.tensors("adain-decoder")
+    assert all(torch.equal(t, published[name]) for name, t in net.decoder.state_dict().items())
+    x = torch.randn(1, 512, 4, 4)
+    merged = net.transformer.merge_conv(torch.nn.functional.pad(x, (1, 1, 1, 1)))
+    torch.testing.assert_close(merged - net.transformer.merge_conv.bias[:, None, None], x)
