@@ -55,7 +55,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo studio stylize ablation quality inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo studio stylize ablation quality directions inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -174,6 +174,9 @@ train-aladin: ## train the style code's projection head on DATA=dir
 $(TRAININGS): $(READY)
 	$(BIN)/hypernst $@$(profile)$(run)$(device)$(limits)$(call option,OUT,output)$(if $(filter \
 		train-aladin,$@),$(limit))$(if $(filter-out fit-head,$@),$(call option,DATA,data))
+
+directions: $(READY) ## find semantic directions (age, smile, pose) by scored faces of the generator [CACHE/directions]
+	$(BIN)/hypernst directions$(profile)$(cache)$(run)$(device)$(call option,OUT,output)
 
 test: $(READY) ## run the tests, except those marked slow
 	$(BIN)/python -m pytest

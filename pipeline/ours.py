@@ -14,7 +14,9 @@ from typing import Any
 from pipeline.files import temporary_of
 
 COLLECTIONS = ("content", "style")
-CACHES = ("images", "latents", "parses", "masks", "aladin")  # a cache file each; its parts lie in <name>.parts
+DIRECTIONS = "directions"  # the collection of generated faces that semantic directions are found in
+# a cache file each; its parts lie in <name>.parts
+CACHES = ("images", "latents", "parses", "masks", "aladin", "scores")
 PORTRAITS = "portraits"  # the folder of single portraits, each of them a small collection
 STUDIO, SESSION = "studio", "session.json"  # the folder of the page's own portraits, and what its pages are known by
 PORTRAIT = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}")
@@ -94,8 +96,8 @@ def folders(cache: Path) -> list[Path]:
     for base in (cache / "quality", cache):
         samples = base / "samples"
         inner = [*(samples / name for name in COLLECTIONS), *_unfinished(samples)]
-        inner += [base / name / f"{kind}.parts" for name in COLLECTIONS for kind in CACHES]
-        found += [*inner, *(base / name for name in (*COLLECTIONS, "shards", "samples"))]
+        inner += [base / name / f"{kind}.parts" for name in (*COLLECTIONS, DIRECTIONS) for kind in CACHES]
+        found += [*inner, *(base / name for name in (*COLLECTIONS, DIRECTIONS, "shards", "samples"))]
     for base in (cache / STUDIO, cache):
         found += [*portraits(base), base / PORTRAITS] if _is_folder(base, base == cache) else []
     found += [cache / "quality", cache / STUDIO]
@@ -108,7 +110,7 @@ def portraits(cache: Path) -> list[Path]:
 
 
 def _caches(base: Path) -> Iterator[Path]:
-    return (path for name in COLLECTIONS for path in _collection(base / name))
+    return (path for name in (*COLLECTIONS, DIRECTIONS) for path in _collection(base / name))
 
 
 def _collection(collection: Path) -> Iterator[Path]:

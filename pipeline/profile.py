@@ -153,6 +153,13 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Editing:
+    """Semantic editing: the weights that hold directions of the generator's W."""
+
+    directions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Eval:
     """The evaluation grid: how many contents and styles it has at most, and the network of SIFID.
 
@@ -189,6 +196,7 @@ class Profile:
     aladin: Aladin = field(default_factory=Aladin)
     shards: Shards = field(default_factory=Shards)
     train: Train = field(default_factory=Train)
+    editing: Editing = field(default_factory=Editing)
     eval: Eval = field(default_factory=Eval)
     baselines: Baselines = field(default_factory=Baselines)
 

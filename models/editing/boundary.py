@@ -1,8 +1,8 @@
 """Semantic directions of a latent space (Shen et al. 2020, InterFaceGAN): unit normals of linear boundaries.
 
 A boundary separates the latents that score highest on an attribute from those that score lowest; a latent moves along
-its normal, w + a d. The machine is the soft-margin one with C = 1, solved to the optimum by an interior-point method
-whose systems have the size of the latent, however many latents there are.
+its normal, w + a d. The machine is the soft-margin one (published with C = 1), solved to the optimum by an
+interior-point method whose systems have the size of the latent, however many latents there are.
 """
 
 from dataclasses import dataclass
@@ -18,34 +18,50 @@ SUPPORT = 1e-6  # a multiplier above this belongs to a support vector
 
 @dataclass(frozen=True)
 class Boundary:
-    """A direction [1, D] of length 1, its accuracy on the training latents, and its number of support vectors."""
+    """A direction [1, D] of length 1 with its offset (w @ d + offset > 0 is the high side), and how it fits.
+
+    That is its accuracy on the training latents, and its number of support vectors.
+    """
 
     direction: Floats
+    offset: float
     accuracy: float
     supports: int
 
 
-def fit(latents: NDArray[np.floating], scores: NDArray[np.floating], share: float = 0.02) -> Boundary:
+def fit(
+    latents: NDArray[np.floating], scores: NDArray[np.floating], share: float = 0.02, cost: float = 1.0
+) -> Boundary:
     """Separate the `share` (at most a half) of latents [N, D] with the highest scores [N] from that with the lowest.
 
+    `cost` is the machine's C: with fewer latents than about D on a side 1 fits them too well.
     Raises: ValueError for other shapes, values that are not finite, or an empty side.
     """
     x, s = np.asarray(latents, np.float64), np.asarray(scores, np.float64).reshape(-1)
     if x.ndim != 2 or len(x) != len(s) or not np.isfinite(x).all() or not np.isfinite(s).all():
         shapes = f"{list(x.shape)} and {list(s.shape)}"
         raise ValueError(f"a boundary needs finite latents [N, D] and scores [N], got {shapes}")
-    count = min(int(len(x) * share), len(x) // 2)
-    if count < 1:
-        raise ValueError(f"a boundary needs latents on both sides, got {share:g} of {len(x)}")
-    order = np.argsort(s, kind="stable")
-    picked = np.concatenate([x[order[-count:]], x[order[:count]]])
-    labels = np.repeat([1.0, -1.0], count)
-    normal, offset, multipliers = _machine(picked, labels)
+    picked = x[extremes(s, share)]
+    labels = np.repeat([1.0, -1.0], len(picked) // 2)
+    normal, offset, multipliers = _machine(picked, labels, cost)
     length = np.linalg.norm(normal)
     if length < 1e-12:
         raise ValueError("a boundary needs latents that differ between the two sides")
     right = float(((picked @ normal + offset > 0) == (labels > 0)).mean())
-    return Boundary(normal[None] / length, right, int((multipliers > SUPPORT).sum()))
+    supports = int((multipliers > SUPPORT * cost).sum())
+    return Boundary(normal[None] / length, offset / float(length), right, supports)
+
+
+def extremes(scores: NDArray[np.floating], share: float) -> NDArray[np.intp]:
+    """Which of the scores [N] are the `share` (at most a half) of highest ones, then which are that of the lowest.
+
+    Raises: ValueError when that is none.
+    """
+    count = min(int(len(scores) * share), len(scores) // 2)
+    if count < 1:
+        raise ValueError(f"a boundary needs latents on both sides, got {share:g} of {len(scores)}")
+    order = np.argsort(scores, kind="stable")
+    return np.concatenate([order[-count:], order[:count]])
 
 
 def project(direction: NDArray[np.floating], *others: NDArray[np.floating]) -> Floats:

@@ -62,7 +62,7 @@ def _items(
     with ExitStack() as stack:
         caches = {p: stack.enter_context(Cache(ctx.file(collection, p))) for p in stage.parents}
         reader = Reader()
-        if not stage.parents:
+        if not stage.parents and not stage.numbered:
             for keys in _batches([(key, inputs.sources[key].size) for key in todo], stage.batch):
                 yield _read_sources(inputs, keys, reader)
             return

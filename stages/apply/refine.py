@@ -68,7 +68,7 @@ class Refinement:
         what that many steps give.
         """
         s, p = self.stylist, self.stylist.prepare(content)
-        deltas = s.deltas(p, look.codes(content))
+        deltas = s.predict(content, look.codes(content))
         theirs, present = self._targets(content, look)
         shape = self._statistics(content)[1]
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)

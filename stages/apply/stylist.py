@@ -1,6 +1,6 @@
 """Renders portraits in styles with the trained hypernetwork."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from stages.portraits.portrait import Portrait, identity
 class Prepared:
     """What renderings of a portrait have in common, as tensors of one sample: it does not depend on the style.
 
+    An edited portrait shares its `key` and all but `latent`, `region` and `where` with the portrait as it was.
     `inversion` [1, 3, S, S] is the generator's image of the latent, `features` what E_c makes of image and inversion.
     """
 
@@ -58,13 +59,20 @@ class Stylist:
         key = identity(content)
         return self.memory.get(("prepared", key), lambda: self._prepare(content, key))
 
+    def predict(self, content: Portrait, codes: np.ndarray) -> list[Tensor]:
+        """The deltas of a portrait in codes [4, 256]; an edited one has those of the portrait as it was."""
+        return self.deltas(self.prepare(content.base or content), codes)
+
     @torch.no_grad()
     def _prepare(self, content: Portrait, key: bytes) -> Prepared:
         image, latent = images.to_tensor(content.image).to(self.device), self._tensor(content.latent)
         region = torch.from_numpy(content.region)[None].to(self.device)
+        where = self.hyper.region_weights(region)
+        if content.base:
+            return replace(self.prepare(content.base), latent=latent, region=region, where=where)
         inversion = self.generator(latent)
         features = self.hyper.features(hypernetwork.side_by_side(image, inversion.clamp(-1, 1)))
-        return Prepared(key, image, latent, region, self.hyper.region_weights(region), inversion, features)
+        return Prepared(key, image, latent, region, where, inversion, features)
 
     @torch.no_grad()
     def deltas(self, content: Prepared, codes: np.ndarray) -> list[Tensor]:
@@ -96,7 +104,7 @@ class Stylist:
     def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
         """y(c, s): the content rendered with codes [4, 256], RGB u8 [256, 256, 3] (Eq. 2)."""
         prepared = self.prepare(content)
-        y = self.generator(prepared.latent, self.deltas(prepared, codes), prepared.where)
+        y = self.generator(prepared.latent, self.predict(content, codes), prepared.where)
         return images.to_arrays(y)[0]
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:

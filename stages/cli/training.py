@@ -214,4 +214,21 @@ def train_baseline(method: str, steps: int | None, minutes: float | None, **sett
     finish(run.run(context(settings), method=method, **given(steps=steps, minutes=minutes)))
 
 
-COMMANDS = (train, train_baseline, fit_head, finetune_generator, train_inverter, train_parser, train_aladin)
+@click.command()
+@options.settings("profile", "cache", "run", "limit", "device")
+@options.faces
+@click.option("--measure", is_flag=True, help="Measure the profile's directions on CACHE's content portraits instead.")
+@options.output
+def directions(images: int | None, measure: bool, output: Path | None, **settings: Any) -> None:
+    """Find semantic directions: age, smile, pose and others.
+
+    Generated faces are scored by published networks (3000, or --images), and boundaries fitted between the extremes.
+    """
+    from stages.directions import measure as measuring
+    from stages.directions import train as training
+
+    ctx = context(settings)
+    finish(measuring.run(ctx) if measure else training.run(ctx, **given(images=images, output=output)))
+
+
+COMMANDS = (train, train_baseline, fit_head, finetune_generator, train_inverter, train_parser, train_aladin, directions)

@@ -37,7 +37,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Portrait:
-    """An aligned image u8 [256, 256, 3] with region u8 [256, 256], latent [num_ws, 512], codes [4, 256], valid [3]."""
+    """An aligned image u8 [256, 256, 3] with region u8 [256, 256], latent [num_ws, 512], codes [4, 256], valid [3].
+
+    An edited one knows its `edits`, steps by direction, and its `base`, the portrait as it was. Its image is the
+    generator's of the edited latent, its codes are those of the base.
+    """
 
     key: str
     image: np.ndarray
@@ -46,12 +50,15 @@ class Portrait:
     codes: np.ndarray
     valid: np.ndarray
     origin: Origin | None = None
+    base: "Portrait | None" = None
+    edits: tuple[tuple[str, float], ...] = ()
 
 
 def identity(portrait: Portrait) -> bytes:
     """A digest of what a portrait holds: portraits of the same one look the same in every style."""
     parts = (portrait.image, portrait.region, portrait.latent, portrait.codes)
-    return hashing.digest(*(np.ascontiguousarray(part).tobytes() for part in parts))
+    of_base = [identity(portrait.base)] if portrait.base else []
+    return hashing.digest(*(np.ascontiguousarray(part).tobytes() for part in parts), *of_base)
 
 
 def assemble(key: str, row: Mapping[str, Any], size: int) -> Portrait:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from pipeline import images
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import read_error
@@ -84,6 +85,14 @@ class PortraitReader:
             {f"{output}.{column}": value for output, row in rows.items() for column, value in row.items()},
             Origin(name, sha256),
         )
+
+    def regions(self, rgb: np.ndarray) -> np.ndarray:
+        """The region map u8 [256, 256] of an aligned picture of a face, RGB u8 [S, S, 3]; nothing is kept."""
+        values: dict[str, Any] = {"images.image": images.encode(rgb), "images.score": 1.0}
+        for step in (masks.parse_spec(self.ctx), masks.spec(self.ctx)):
+            row = one(self._worker(step, COLLECTIONS[0], None), Item("edited", values))
+            values |= {f"{step.output}.{column}": value for column, value in row.items()}
+        return np.asarray(values["masks.region"])
 
     def _assembled(self, values: dict[str, Any], origin: Origin) -> Portrait:
         values.setdefault("latents.latent", np.zeros((0, 512), np.float32))

@@ -59,7 +59,7 @@ def run(ctx: Context, *, repair: bool = False, sources: bool = False, as_json: b
 def check(ctx: Context, sources: bool = False) -> list[Problem]:
     """Every problem of the caches and shards; each is reported at once."""
     problems = []
-    caches = [check_collection(ctx.cache / name, ctx.limit) for name in COLLECTIONS]
+    caches = [check_collection(ctx.cache / name, ctx.limit) for name in (*COLLECTIONS, ours.DIRECTIONS)]
     caches += [check_collection(ctx.cache / QUALITY / name) for name in COLLECTIONS]
     caches += [check_collection(folder) for folder in ours.portraits(ctx.cache)]
     caches += [check_sources(ctx, name, sources) for name in COLLECTIONS]

@@ -36,8 +36,7 @@ def read(path: Path) -> list[Part]:
         if kind == "boundary":
             import torch
 
-            array = containers.boundary(path)
-            return [Part("boundary", {"direction": torch.from_numpy(array)}, {"dimensions": array.shape[1]})]
+            return [_boundary(torch.from_numpy(containers.boundary(path)))]
         if kind == "pickle":
             return of_pickle(nvidia_pickle.load(path))
         if kind == "safetensors":
@@ -107,6 +106,8 @@ def of_state(state: Any) -> list[Part]:
     """The networks of a PyTorch file's object. Raises: UserError when it holds no known one."""
     import torch
 
+    if isinstance(state, torch.Tensor):
+        return [_boundary(state.detach())]
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"this is a PyTorch file of a {type(state).__name__}; expected a dictionary of tensors")
     generator, discriminator = state.get("g_ema", state.get("g")), state.get("d")
@@ -170,11 +171,22 @@ def _flat(state: "Tensors") -> list[Part]:
             dropped = len(state) - len(tensors)
             notes = (f"{dropped} tensors of its content encoder and decoder are not needed and were left out",)
             return [Part(kind, tensors, {}, notes if dropped else ())]
-    if list(state) == ["direction"] and state["direction"].ndim:
-        return [Part("boundary", state, {"dimensions": state["direction"].shape[-1]})]
+    if list(state) == ["direction"]:
+        return [_boundary(state["direction"])]
     raise UserError(
         f"this is a PyTorch file of {_entries(state)}, none of the known networks: {', '.join(NAMES.values())}"
     )
+
+
+def _boundary(direction: "torch.Tensor") -> Part:
+    """A direction [D], or the same one for each layer of W+, [L, D] or [1, L, D]: one row is kept."""
+    shown = f"{list(direction.shape)} of {str(direction.dtype).removeprefix('torch.')}"
+    if not 1 <= direction.ndim <= 3 or not direction.is_floating_point() or not direction.numel():
+        raise UserError(f"this is a tensor {shown}; expected a boundary [1, 512] of floats")
+    rows = direction.reshape(-1, direction.shape[-1])
+    if len(rows) > 1 and not bool((rows - rows[0]).abs().max() < 1e-6):
+        raise UserError(f"this is a boundary {shown} whose layers differ; expected one direction for all layers")
+    return Part("boundary", {"direction": rows[:1]}, {"dimensions": rows.shape[1]})
 
 
 def _generator(state: "Tensors") -> Part:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import profile
 from pipeline.caches import reader as store
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.runner import compute
-from pipeline.runner.run import Summary, run_collections
+from pipeline.runner.run import Summary, run_collections, run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import is_settled
 from stages.tools import verify
@@ -85,12 +86,12 @@ def test_settled_is_reported_without_looking_at_rows(ctx: Context) -> None:
 
     (ctx.content / "n004.jpg").write_text("four")
     run(READ, ctx)
-    run(SQUARE, dataclasses.replace(ctx, limit=5))
+    run(SQUARE, dataclasses.dataclasses.replace(ctx, limit=5))
     assert not settled(), "some keys were beyond the limit"
     run(SQUARE, ctx)
     assert settled() and not settled(READ), "files may have changed"
     assert not settled(dataclasses.replace(SQUARE, version=2))
-    assert not settled(ctx=dataclasses.replace(ctx, limit=5)), "only a survey knows"
+    assert not settled(ctx=dataclasses.dataclasses.replace(ctx, limit=5)), "only a survey knows"
     (ctx.content / "n001.jpg").write_text("77")
     run(READ, ctx)
     assert not settled()
@@ -151,7 +152,7 @@ def test_sources_in_a_gzipped_tar_are_read_in_one_pass(ctx: Context, tmp_path: P
 
 
 def test_a_limit_keeps_what_lies_beyond(ctx: Context) -> None:
-    few = dataclasses.replace(ctx, limit=4)
+    few = dataclasses.dataclasses.replace(ctx, limit=4)
     assert run(READ, few).computed == 4
     assert run(READ, ctx).computed == 6
     assert run(READ, few) == Summary("read", "content", 4, 4, 0, 0)
@@ -249,6 +250,19 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
         peaks.append(int(out.stdout))
     print(f"{peaks} MB")
     assert peaks[1] - peaks[0] < 50
+
+
+def test_numbers_as_inputs(tmp_path: Path) -> None:
+    def opened(ctx: Context) -> Worker:
+        return lambda items: [{"value": int(item.key)} if item.key[-1] != "2" else Reject("two") for item in items]
+
+    stage = StageSpec(name="count", output="scores", columns={"value": Column("f4")}, open=opened, numbered=100)
+    ctx = Context(profile.load("tiny"), cache=tmp_path, content=tmp_path / "none")
+    for limit, made in ((5, 5), (14, 9), (5, 0), (14, 0)):  # fewer do not drop what is there
+        done = run_stage(stage, "directions", dataclasses.replace(ctx, limit=limit))
+        assert (done.inputs, done.computed) == (limit, made) and done.rejected == (1 if limit == 5 else 2)
+    with store.Cache(ctx.file("directions", "scores")) as cache:
+        assert [int(row["value"]) for row in cache.rows(cache.keys(), ["value"])] == [0, 1, *range(3, 12), 13]
 
 
 def test_a_batch_holds_few_bytes_of_files() -> None:

@@ -205,6 +205,14 @@ def test_a_boundary(tmp_path: Path) -> None:
     np.save(tmp_path / "age.npy", direction)
     take(tmp_path / "age.npy", tmp_path / "age.safetensors")
     assert torch.equal(load_file(tmp_path / "age.safetensors")["direction"], torch.from_numpy(direction))
+    for name, tensor in {"age": torch.from_numpy(direction), "pose": torch.eye(1, 512).expand(1, 18, 512)}.items():
+        torch.save(tensor, tmp_path / f"{name}.pt")  # as e4e publishes them
+        take(tmp_path / f"{name}.pt")
+        assert torch.equal(weights.tensors(f"direction-{name}")["direction"], torch.from_numpy(direction))
+    torch.save(torch.eye(18, 512)[None], tmp_path / "mixed.pt")
+    assert "[1, 18, 512] of float32 whose layers differ" in refused(tmp_path / "mixed.pt", tmp_path / "m.safetensors")
+    torch.save(torch.zeros(()), tmp_path / "none.pt")
+    assert "expected a boundary [1, 512]" in refused(tmp_path / "none.pt", tmp_path / "m.safetensors")
     np.save(tmp_path / "long.npy", 3 * direction)
     told = refused(tmp_path / "long.npy", tmp_path / "long.safetensors")
     assert "length 3.000; expected a direction of length 1" in told

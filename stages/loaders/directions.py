@@ -1,0 +1,78 @@
+"""The profile's semantic directions, and whether they belong to its generator."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.generators.interface import Generator
+from pipeline import hashing, weights
+from pipeline.context import Context
+from pipeline.errors import UserError
+
+DRAWN, TRUNCATION = 4096, 0.8  # mapped latents, truncated towards their mean, that a step is measured by
+PUBLISHED_WS = 18  # layers of W+ of the 1024 px generator that the published directions were found in
+
+
+def directions(ctx: Context, net: Generator) -> dict[str, Tensor]:
+    """The profile's directions [1, 512] of W by name, each as long as one step.
+
+    A step is the std of generated faces' latents along the direction, so that +-2 steps reach what is rare among them.
+    Raises: UserError(2) when one belongs to another generator; UserError when weights are missing or damaged.
+    """
+    found: dict[str, Tensor] = {}
+    for name in ctx.profile.editing.directions:
+        tensors = weights.tensors(name)
+        if list(tensors) == ["direction"]:
+            _refuse_published(ctx, net, name)
+            label = Path(name).stem if "/" in name else name.removeprefix("direction-")
+            found[label] = tensors["direction"].float()
+        else:
+            _refuse_others(ctx, net, name)
+            found |= {label: tensor.float()[None] for label, tensor in tensors.items()}
+    w = mapped(net, ctx.profile.seed) if found else torch.zeros(0)
+    return {name: d.to(w.device) * float((w @ d.to(w.device).T).std()) for name, d in found.items()}
+
+
+def sha256(ctx: Context) -> str:
+    """What tells the profile's directions from others; "" where it has none."""
+    digests = [weights.sha256(name) for name in ctx.profile.editing.directions]
+    return hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else "".join(digests)
+
+
+@torch.no_grad()
+def mapped(net: Generator, seed: int) -> Tensor:
+    """DRAWN latents [N, 512] of generated faces."""
+    mean = net.mean_latent(seed=seed)
+    z = torch.randn(DRAWN, 512, generator=torch.Generator().manual_seed(seed)).to(mean.device)
+    return mean + TRUNCATION * (net.map(z) - mean)
+
+
+def mapping_digest(net: torch.nn.Module) -> str:
+    """A digest of the generator's mapping network: directions belong to its W."""
+    mapping = {n: t for n, t in net.state_dict().items() if n.startswith(("mapping.", "style."))}
+    return hashing.digest(*(t.float().cpu().numpy().tobytes() for _, t in sorted(mapping.items()))).hex()
+
+
+def _refuse_published(ctx: Context, net: Generator, name: str) -> None:
+    published = {w.sha256: w for w in weights.REGISTRY.values() if w.kind == "boundary"}
+    source = published.get(str(weights.about(name).get("source_sha256", "")))
+    if source and net.num_ws != PUBLISHED_WS:
+        raise UserError(
+            f"{name}: is {source.what}; profile {ctx.profile.name} has a generator with another W "
+            f"({net.num_ws} layers); make its own by `hypernst directions`",
+            2,
+        )
+
+
+def _refuse_others(ctx: Context, net: Generator, name: str) -> None:
+    made = json.loads(weights.metadata(name).get("meta", "{}"))
+    if made.get("mapping") != mapping_digest(net):  # type: ignore[arg-type]
+        raise UserError(
+            f"{name}: its directions are of the W of {made.get('generator') or 'another generator'}, not of "
+            f"{ctx.profile.generator.weights or 'an untrained one'} in profile {ctx.profile.name}; "
+            "make its own by `hypernst directions`",
+            2,
+        )
