@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import hypernst
 from models.regions import REGIONS
-from pipeline import profile
+from pipeline import profile, weights
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Row
 from pipeline.context import Context
@@ -20,6 +20,7 @@ from pipeline.hashing import digest
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec
 from stages.cli.main import cli
+from stages.portraits.reader import PortraitReader
 from stages.styles import blocks, duplicates, library
 from stages.styles.blocks import Block, unit
 from stages.styles.collection import Styles
@@ -195,3 +196,22 @@ def test_the_facade_searches_by_picture_by_key_and_by_name(ctx: Context) -> None
         studio.search(image, region="nose")
     with pytest.raises(UserError, match="has no hair"):
         studio.search(dataclasses.replace(style, valid=np.zeros(3, bool)), region="hair")
+
+
+@pytest.mark.weights
+def test_the_shipped_codes_are_those_that_the_shipped_networks_give() -> None:
+    ctx = Context(profile.load("portable"))
+    shipped = library.shipped()
+    assert shipped.is_current(ctx), "run `hypernst styles codes`"
+    assert shipped.codes.shape == (174, 4, 256) and shipped.codes.dtype == np.float16
+    assert len({painting.key for painting in shipped.paintings}) == 174
+    assert np.allclose(np.linalg.norm(shipped.codes.astype(np.float32), axis=2), 1, atol=2e-3)
+    other = dataclasses.replace(ctx.profile, aladin=dataclasses.replace(ctx.profile.aladin, weights=""))
+    assert not shipped.is_current(dataclasses.replace(ctx, profile=other))
+    if weights.local(library.PICTURES) is None:
+        pytest.skip("the paintings are not on this machine")
+    reader = PortraitReader(ctx)
+    for i in (0, 100):  # one without a face, one with
+        painting, codes, valid = library.embed(reader, shipped.paintings[i].file, shipped.paintings[i].title)
+        assert painting == shipped.paintings[i] and (valid == shipped.valid[i]).all()
+        assert np.allclose(codes.astype(np.float32), shipped.codes[i].astype(np.float32), atol=1e-3)
