@@ -12,15 +12,21 @@ from tqdm import tqdm
 
 from models.encoders.aladin import Aladin
 from pipeline import images
+from stages.styles.blocks import Block, nearest, unit
 
 SIDE = 256  # px that images are resized to first, so that crops have the same scale in all of them
 
 
 def top1(a: Tensor, b: Tensor) -> float:
-    """How often the nearest row of the other tensor (by cosine) is the same work's; the mean of both directions."""
-    near = F.normalize(a) @ F.normalize(b).T
-    truth = torch.arange(len(a), device=near.device)
-    return float((near.argmax(1) == truth).float().mean() + (near.argmax(0) == truth).float().mean()) / 2
+    """How often a search finds the same work's row in the other tensor first; the mean of both directions."""
+    pairs = [codes.float().cpu().numpy() for codes in (a, b)]
+    return (_first(*pairs) + _first(*pairs[::-1])) / 2
+
+
+def _first(queries: NDArray[np.float32], codes: NDArray[np.float32]) -> float:
+    works = [str(number) for number in range(len(codes))]
+    found = nearest([Block(works, works, unit(codes))], queries, 1)
+    return float(np.mean([found[work][0].key == name for work, name in enumerate(works)]))
 
 
 def same_group(codes: Tensor, group: NDArray[np.str_]) -> float:
