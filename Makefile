@@ -55,7 +55,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo studio stylize ablation quality directions inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo studio stylize interpolate ablation quality directions inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -138,6 +138,11 @@ stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file i
 	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
 		{ echo 'make stylize: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
 	@$(BIN)/hypernst stylize$(profile)$(cache)$(run)$(device)$(sources)$(no_face)$(strength)$(call option,OUT,output)
+
+interpolate: $(READY) ## walk the portrait CONTENT=file to the image STYLE=file, or through a folder, into OUT=walk.webm
+	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
+		{ echo 'make interpolate: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
+	@$(BIN)/hypernst interpolate$(profile)$(cache)$(run)$(device)$(sources)$(call option,OUT,output)
 
 quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
 	@test -n $(call quoted,PORTRAITS) || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from pipeline.errors import UserError
 from stages.portraits.portrait import Portrait, identity
 
 MOST_STYLES = 8  # in one look
+ROUNDS, NEAR = 50, 1e-3  # of a robust mix: rounds, and the distance from which on a style is as near as can be
+Mix = Literal["mean", "robust"]
+Styles = tuple[tuple[Portrait, float], ...]  # with their weights
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Part:
     Without a style it stays as it is.
     """
 
-    styles: tuple[tuple[Portrait, float], ...] = ()
+    styles: Styles = ()
     strength: float = 0.0
 
     def code(self, index: int) -> np.ndarray:
@@ -68,12 +71,17 @@ def whole(style: Portrait, strength: float = 1.0) -> Look:
     return Look((part, part, part))
 
 
-def compose(style: Any, strength: float | Mapping[str, float], read: Callable[[Any], Portrait]) -> Look:
+def compose(
+    style: Any, strength: float | Mapping[str, float], read: Callable[[Any], Portrait], mix: Mix = "mean"
+) -> Look:
     """The look that a style, several, or a mapping from regions to these describe; `read` makes portraits of images.
 
-    Several are a list of images, or of (image, weight). A region that a mapping does not name stays as it is.
-    Raises: UserError(2) when a region, a weight, a strength or the number of styles is wrong.
+    Several are a list of images, or of (image, weight). A region that a mapping does not name stays as it is. The mix
+    "robust" gives styles that are unlike the others less weight, region by region.
+    Raises: UserError(2) when a region, a weight, a strength, a mix or the number of styles is wrong.
     """
+    if mix not in ("mean", "robust"):
+        raise UserError(f"mix is {mix!r}; expected mean or robust", 2)
     by_region = isinstance(style, Mapping)
     _known(style if by_region else {}, "style")
     if by_region and not style:
@@ -83,6 +91,9 @@ def compose(style: Any, strength: float | Mapping[str, float], read: Callable[[A
         mixes = {name: _mix(value, read) for name, value in style.items()}
     else:
         mixes = dict.fromkeys(REGIONS, _mix(style, read))
+    if mix == "robust":
+        alone = {name for name, styles in mixes.items() if by_region and len(styles) == 1}
+        mixes |= {name: _robust(mixes[name], REGIONS.index(name)) for name in set(mixes) - alone}
     hair, face, background = (Part(mixes[name], strengths[name]) if name in mixes else Part() for name in REGIONS)
     look = Look((hair, face, background))
     if len(look.styles) > MOST_STYLES:
@@ -102,7 +113,7 @@ def _strengths(strength: float | Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in given.items()}
 
 
-def _mix(given: Any, read: Callable[[Any], Portrait]) -> tuple[tuple[Portrait, float], ...]:
+def _mix(given: Any, read: Callable[[Any], Portrait]) -> Styles:
     entries: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
     if len(entries) == 2 and _is_number(entries[1]):
         entries = [entries]
@@ -114,6 +125,21 @@ def _mix(given: Any, read: Callable[[Any], Portrait]) -> tuple[tuple[Portrait, f
             raise UserError(f"a style's weight is {weight!r}; expected a number above 0", 2)
     total = sum(float(weight) for _, weight in pairs)
     return tuple((read(image), float(weight) / total) for image, weight in pairs)
+
+
+def _robust(mix: Styles, region: int) -> Styles:
+    """The mix with the weights that make it the geometric median of the styles' codes of a region (Weiszfeld's way).
+
+    One style far from the others then moves it little, however far it is.
+    """
+    if len(mix) < 3:
+        raise UserError(f"a robust mix of {len(mix)} styles; expected three or more, as two tell no outlier", 2)
+    codes = np.stack([style.codes[region] for style, _ in mix]).astype(np.float64)
+    given = weights = np.array([weight for _, weight in mix])
+    for _ in range(ROUNDS):
+        weights = given / np.linalg.norm(codes - weights @ codes, axis=1).clip(NEAR)
+        weights = weights / weights.sum()
+    return tuple((style, float(weight)) for (style, _), weight in zip(mix, weights, strict=True))
 
 
 def _known(given: Mapping[str, Any], what: str) -> None:

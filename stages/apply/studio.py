@@ -20,7 +20,7 @@ from pipeline.profile import NoFace
 from pipeline.progress import say
 from pipeline.runner.spec import Worker
 from stages.apply import reproduce
-from stages.apply.look import Look, compose
+from stages.apply.look import Look, Mix, compose
 from stages.apply.memory import LIMIT, Memory
 from stages.apply.recipe import Recipe
 from stages.apply.refine import Refined, Refinement
@@ -106,9 +106,9 @@ class Studio:
             if self._kept and sha256:
                 self._kept.forget(sha256)
 
-    def look(self, style: Any, strength: float | Mapping[str, float] = 1.0) -> Look:
-        """What `stylize` is to make: `style` and `strength` as there, read and checked."""
-        return compose(style, strength, lambda image: self.read(image, style=True))
+    def look(self, style: Any, strength: float | Mapping[str, float] = 1.0, mix: Mix = "mean") -> Look:
+        """What `stylize` is to make: `style`, `strength` and `mix` as there, read and checked."""
+        return compose(style, strength, lambda image: self.read(image, style=True), mix)
 
     def stylize(
         self,
@@ -117,6 +117,7 @@ class Studio:
         strength: float | Mapping[str, float] = 1.0,
         refine: int | None = None,
         on_step: OnStep | None = None,
+        mix: Mix = "mean",
     ) -> Image.Image:
         """The portrait in a style, RGB of 256 x 256 pixels.
 
@@ -124,13 +125,14 @@ class Studio:
         that are mixed; or a mapping from "hair", "face", "background" to these, where a region that it does not name
         stays as it is. `strength` 0 keeps the portrait's own style, 1 takes all of the other; one number, or a mapping
         from regions. `refine` steps of optimisation follow the prediction (None: 10 where the profile allows it);
-        `on_step` gets their numbers and the best image so far, and ends them by returning True.
+        `on_step` gets their numbers and the best image so far, and ends them by returning True. The `mix` "robust" of
+        three styles or more gives less weight to one that is unlike the others.
         Raises: UserError when an image cannot be used (1), or something is asked for that there is not (2).
         """
         with self._lock:
             steps = self.steps(refine)
             content = self._content(portrait)
-            return self.render(content, self.look(style, strength), steps, on_step)
+            return self.render(content, self.look(style, strength, mix), steps, on_step)
 
     def render(self, content: Portrait, look: Look, refine: int = 0, on_step: OnStep | None = None) -> Image.Image:
         """The portrait as `look` says, after `refine` steps of refinement."""

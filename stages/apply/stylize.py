@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -15,20 +14,19 @@ from models.regions import REGIONS
 from pipeline import images
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.files import replacing, write_atomic
+from pipeline.files import write_atomic
 from pipeline.profile import NoFace
 from pipeline.progress import say
-from pipeline.reports import sheets
+from pipeline.reports import films, sheets
 from pipeline.sources.reader import Reader, Source
 from pipeline.sources.scan import scan
 from stages.apply import recipe as recipes
-from stages.apply.look import Look
+from stages.apply.look import Look, Mix
 from stages.apply.recipe import Recipe
 from stages.apply.studio import Studio
 from stages.portraits.portrait import Portrait
 
 SHEET, REJECTS = "sheet.png", "rejects.jsonl"
-RATE = 16  # frames of a film per second
 SHOWN = 12  # contents and styles on the contact sheet
 Dish = tuple[str, Callable[[], Look]]  # a style's name for files, and how to come to its look
 
@@ -40,6 +38,7 @@ def run(
     output: Path,
     style: Sequence[Path] = (),
     weight: Sequence[float] = (),
+    mix: Mix = "mean",
     strength: float | None = None,
     hair: Path | None = None,
     face: Path | None = None,
@@ -53,7 +52,8 @@ def run(
     """Write the stylised portrait to a file, or each portrait in each style to a folder.
 
     `content` are images, folders or archives. One `style` may be a folder or an archive: then each image in it is a
-    style; several are mixed by their `weight`. `hair`, `face` and `background` override `style` in their region.
+    style; several are mixed by their `weight`, with `mix` "robust" less by those unlike the others. `hair`, `face` and
+    `background` override `style` in their region.
     `which` of several faces in the content is taken, counted from the left and from 1; None: the largest. `no_face`
     "keep" takes the central square of a content without a face.
     `refine` steps of refinement follow the prediction; None takes as many as usual where refinement can be had.
@@ -71,7 +71,7 @@ def run(
     contents = _sources(content, output if many else None)
     chosen = {name: path for name, path in zip(REGIONS, (hair, face, background), strict=True) if path is not None}
     dishes = _dishes(
-        studio, style, weight, 1.0 if strength is None else strength, chosen, asked, output if many else None
+        studio, style, weight, mix, 1.0 if strength is None else strength, chosen, asked, output if many else None
     )
     if not many and (len(contents) > 1 or len(dishes) > 1):
         raise UserError(
@@ -97,44 +97,17 @@ def interpolate(
 ) -> int:
     """Write a walk of the portrait from style to style: a strip (.png), a film (.webm, .gif), or a folder of pictures.
 
+    `styles` are images, or folders or archives of them, in order of key.
     Raises: UserError as `Studio.interpolate`; (2) when the output is none of these.
     """
-    kind = output.suffix.lower()
-    if kind not in ("", ".png", ".webm", ".gif"):
-        raise UserError(f"{output}: expected a strip .png, a film .webm or .gif, or a folder's name without a dot", 2)
-    studio = Studio(ctx, progress=told)
-    found = studio.interpolate(content, [*styles], frames, refine)
-    if kind == ".png":
-        strip = np.concatenate([np.asarray(image) for image in found], 1)
-        write_atomic(output, recipes.mark(images.encode(strip), None))
-    elif kind == ".gif":
-        with replacing(output) as place:
-            found[0].save(place, "GIF", save_all=True, append_images=found[1:], duration=1000 // RATE, loop=0)
-    elif kind == ".webm":
-        with replacing(output) as place:
-            _film(place, found)
-    else:
-        for number, image in enumerate(found):
-            png = recipes.mark(images.encode(np.asarray(image)), None)
-            write_atomic(output / f"{number:04}.png", png)
+    films.check(output)
+    studio, reader = Studio(ctx, progress=told), Reader()
+    sources = _sources(styles, None)
+    found = studio.interpolate(content, [_read(studio, reader, s, style=True) for s in sources], frames, refine)
+    films.write(output, found, lambda rgb: recipes.mark(images.encode(rgb), None))
     say(f"interpolate: made with {studio.origin()}")
     print(output)
     return 0
-
-
-def _film(place: Path, frames: Sequence[Image.Image]) -> None:
-    """Write a VP8 film; OpenCV knows its kind by the name's end."""
-    film = place.with_name(f"{place.name}.webm")
-    try:
-        writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"VP80"), RATE, frames[0].size)
-        for frame in frames:
-            writer.write(np.asarray(frame)[:, :, ::-1])
-        writer.release()
-        film.rename(place)
-    except OSError as error:
-        raise UserError(f"{film}: this OpenCV cannot write films; choose .gif") from error
-    finally:
-        film.unlink(missing_ok=True)
 
 
 def told(what: str, done: int, of: int) -> None:
@@ -195,6 +168,7 @@ def _dishes(
     studio: Studio,
     style: Sequence[Path],
     weight: Sequence[float],
+    mix: Mix,
     strength: float,
     chosen: dict[str, Path],
     asked: Recipe | None,
@@ -209,8 +183,10 @@ def _dishes(
     if asked:
         return [("recipe", lambda: studio.cook(asked, [_read(studio, reader, s, style=True) for s in sources]))]
     if len(style) > 1:
-        mix: Any = list(zip(style, weight or [1.0] * len(style), strict=True))
-        return [("mix", lambda: studio.look(_by_region(chosen, mix), strength))]
+        mixed: Any = list(zip(style, weight or [1.0] * len(style), strict=True))
+        return [("mix", lambda: studio.look(_by_region(chosen, mixed), strength, mix))]
+    if mix == "robust":
+        raise UserError("a robust mix takes three --style or more", 2)
     if not style:
         return [("regions", lambda: studio.look(chosen, strength))]
 

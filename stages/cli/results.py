@@ -106,6 +106,7 @@ def demo(**settings: Any) -> None:
     "regions have one.",
 )
 @click.option("--weight", type=click.FloatRange(0, min_open=True), multiple=True, help="The share of each --style.")
+@click.option("--mix", type=click.Choice(["mean", "robust"]), help="robust: less of a --style unlike the others.")
 @click.option(
     "--output", "-o", type=PLACE, required=True, help="The image to write; a folder for several portraits or styles."
 )
@@ -147,7 +148,7 @@ def stylize(
     if len(images) > 1 or len(numbers) > 1:
         raise click.BadParameter("expected one image, or one number, or one of each", param_hint="--face")
     face, which = (next(iter(values), None) for values in (images, numbers))
-    names = ("style", "weight", "strength", "hair", "background", "refine", "no_face", "recipe")
+    names = ("style", "weight", "mix", "strength", "hair", "background", "refine", "no_face", "recipe")
     chosen = {name: settings.pop(name) for name in names}
     chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
     if no_recipe:
@@ -162,7 +163,7 @@ def stylize(
 @click.command()
 @options.settings("profile", "cache", "run", "device")
 @click.option("--content", type=FILE, required=True, help="The portrait that walks.")
-@click.option("--style", "--styles", "styles", type=FILE, multiple=True, required=True, help="Each style on the way.")
+@click.option("--style", "--styles", "styles", type=PLACE, multiple=True, required=True, help="Each style on the way.")
 @click.option("--frames", type=click.IntRange(min=2), help="Pictures of the walk [default: 48].")
 @click.option("--refine", type=click.IntRange(min=0), help="Steps of refinement at each style [default: 0].")
 @click.option(

@@ -92,6 +92,10 @@ def test_a_picture_is_the_same_from_a_file_from_pil_and_as_an_array(small: Profi
         assert np.array_equal(studio.stylize(made(me), made(a), refine=0), expected)
 
 
+def unit_rows(codes: np.ndarray) -> np.ndarray:
+    return codes / np.linalg.norm(codes, axis=1, keepdims=True)
+
+
 def test_styles_by_region_and_mixed(tmp_path: Path) -> None:
     made = ready(profile.load("tiny"), tmp_path)
     studio = load(made, tmp_path)
@@ -103,6 +107,11 @@ def test_styles_by_region_and_mixed(tmp_path: Path) -> None:
     assert np.allclose(by_region[2:], me.codes[2:], atol=1e-6)  # what has no style stays as it is
     both = studio.look([a, b]).codes(me)
     assert np.allclose(both, [unit(x) for x in a.codes + b.codes], atol=1e-6)
+    near = [dataclasses.replace(a, codes=unit_rows(a.codes + 0.0003 * i)) for i in range(4)]
+    usual, robust = (studio.look([*near, b], mix=mix).codes(me) for mix in ("mean", "robust"))
+    inliers = studio.look(near).codes(me)
+    assert (np.linalg.norm(robust - inliers, axis=1) < 0.5 * np.linalg.norm(usual - inliers, axis=1)).all()
+    assert studio.look([(a, 1), (a, 2), (b, 1)], mix="robust").codes(me) == pytest.approx(a.codes, abs=2e-3)
     assert studio.look([a, b]).uniform and not studio.look({"hair": a, "face": b}).uniform
     assert np.array_equal(studio.look(a).codes(me), studio.look(dict.fromkeys(REGIONS, a)).codes(me))
 
@@ -123,6 +132,8 @@ def test_styles_by_region_and_mixed(tmp_path: Path) -> None:
         ("a.png", {"strength": {"chin": 1}}, "there is no region 'chin'"),
         ("a.png", {"refine": 3}, "refine is 3; refinement takes a profile with train.refinement_iterations = 1"),
         ("a.png", {"refine": -1}, "refine is -1; expected a number of steps"),
+        (["a.png", "b.png"], {"mix": "robust"}, "a robust mix of 2 styles; expected three or more"),
+        ("a.png", {"mix": "median"}, "mix is 'median'; expected mean or robust"),
         ([picture(i) for i in range(9)], {}, "9 styles; expected at most 8"),
     ],
 )

@@ -4,9 +4,11 @@ import itertools
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from models.metrics.lpips import LPIPS
 from pipeline import images, profile, weights
@@ -103,6 +105,14 @@ def test_a_walk_is_even_and_ends_in_its_styles(folder: Path) -> None:
     assert images.decode(Path("strip.png").read_bytes()).shape == (32, 96, 3)
     assert Path("walk.webm").read_bytes().startswith(b"\x1aE\xdf\xa3") and Path("walk.gif").read_bytes()[:3] == b"GIF"
     assert [p.name for p in sorted(Path("frames").iterdir())] == ["0000.png", "0001.png", "0002.png"]
+    film = cv2.VideoCapture("walk.webm")
+    seen = [film.read() for _ in range(4)]
+    assert [there for there, _ in seen] == [True, True, True, False]
+    with Image.open("walk.gif") as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"]) == (3, (32, 32), 0)
+    for number, (_, frame) in enumerate(seen[:3]):
+        expected = images.decode(Path(f"frames/{number:04}.png").read_bytes())
+        assert np.abs(frame[:, :, ::-1].astype(int) - expected).mean() < 20  # VP8 halves the resolution of colours
     for wrong in (1, 2000, True):
         with pytest.raises(UserError, match="expected a number from 2"):
             studio.interpolate("me.png", ["a.png"], wrong)
@@ -118,6 +128,7 @@ def test_a_walk_is_even_and_ends_in_its_styles(folder: Path) -> None:
         ("me.png --recipe=me.png -o o.png", "me.png: this picture carries no recipe"),
         ("me.png --recipe=r.json --strength=0.5 -o o.png", "--recipe says strengths"),
         ("me.png --style=a.png --style=none.png -o o.png", "none.png: is not a file"),
+        ("me.png --style=a.png --mix=robust -o o.png", "a robust mix takes three --style or more"),
         ("me.png --style=a.png -o out.gif", "out.gif: expected an image's name"),
         ("run --style=a.png -o out", "run: holds no image"),
     ],

@@ -21,8 +21,8 @@ from tests.support import caches
 
 ROOT = Path(main.__file__).parents[2]
 TARGETS = (
-    "help setup weights samples align latents masks aladin-codes shards train eval demo stylize quality inspect verify "
-    "test lint bench gpu-check clean finetune-generator train-inverter train-parser train-aladin "
+    "help setup weights samples align latents masks aladin-codes shards train eval demo stylize interpolate quality "
+    "inspect verify test lint bench gpu-check clean finetune-generator train-inverter train-parser train-aladin "
     "train-baseline directions"
 ).split()
 
