@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +52,11 @@ class Look:
         strengths = torch.tensor([[part.strength] for part in parts])
         own, wanted = torch.from_numpy(content.codes).float(), torch.from_numpy(np.stack(styles)).float()
         return mix_codes(own, wanted, strengths).numpy()
+
+    def own(self) -> "Look":
+        """The look at strength 0: the portrait's own style."""
+        hair, face, background = (replace(part, strength=0.0) for part in self.parts)
+        return Look((hair, face, background))
 
     @property
     def uniform(self) -> bool:

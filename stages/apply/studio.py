@@ -205,10 +205,14 @@ class Studio:
         if not isinstance(styles, list | tuple) or not styles:
             raise UserError("no style to walk to; expected a list of images", 2)
         with self._lock:
-            steps, content = self.steps(refine), self._content(portrait)
             looks = [self.look(style) for style in styles]
+            return self.walk(self._content(portrait), looks, frames, self.steps(refine))
+
+    def walk(self, content: Portrait, looks: Sequence[Look], frames: int, steps: int = 0) -> list[Image.Image]:
+        """`interpolate` from look to look; with one from the portrait's own style."""
+        with self._lock:
             if len(looks) == 1:
-                looks = [self.look(styles[0], 0.0), *looks]
+                looks = [looks[0].own(), *looks]
             ends = [self._refined(content, look, steps).deltas for look in looks] if steps else None
             path = Walk(self.ctx, self.stylist(), content, looks, ends)
             found = []

@@ -13,6 +13,7 @@ from pipeline.progress import say
 from stages.studio.worker import Busy, Cancelled, Job, Worker, in_words
 
 MOST_PICTURE, MOST_JSON = 32 << 20, 64 << 10
+UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
 WAYS_OUT = {
     403: "open the link that the command printed last",
     404: "reload the page",

@@ -21,13 +21,15 @@ from stages.apply.look import MOST_STYLES
 from stages.apply.recipe import MOST_STEPS
 from stages.apply.studio import Studio
 from stages.studio import answers, portraits, styles
-from stages.studio.answers import MOST_JSON, MOST_PICTURE, body_of, found, picture_in
+from stages.studio.answers import MOST_JSON, MOST_PICTURE, UNCHANGING, body_of, found, picture_in
 from stages.studio.events import Events
+from stages.studio.exports import FILES, Exports, exported
 from stages.studio.guard import Guard, Pass
 from stages.studio.portraits import Portraits
 from stages.studio.rendering import Rendering
+from stages.studio.shelf import Shelf
 from stages.studio.styles import Styles, plain
-from stages.studio.worker import Job, Worker
+from stages.studio.worker import Job, Rank, Worker
 
 STATIC = Path(__file__).parent / "static"
 FACES = Path(__file__).parent / "faces"  # of the shipped generator: faces 1, 9 and 10 of `hypernst samples`, cropped
@@ -35,7 +37,7 @@ KINDS = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp",
 }  # fmt: skip
-UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable"}
+MOST_JOBS = 64  # that are remembered, with the files that they made
 
 
 class Server:
@@ -51,7 +53,9 @@ class Server:
         self.portraits = Portraits(
             studio, self.worker, lambda opened: self.events.tell("portrait", {"id": opened.id, "state": opened.state})
         )
+        self.shelf = Shelf(self.styles, self.portraits)
         self.rendering = Rendering(studio, self.worker, self.portraits, self.styles)
+        self.exports = Exports(self.rendering)
         self.faces = {place.name: place.read_bytes() for place in sorted(FACES.glob("*.jpg"))}
         places = sorted(STATIC.rglob("*")) if STATIC.is_dir() else []
         self.static = {
@@ -60,13 +64,26 @@ class Server:
             if place.suffix in KINDS
         }
 
+    def warm(self) -> None:
+        """Load the networks and read the sample faces when nothing else is asked for, for a fast first click."""
+
+        def work(job: Job) -> None:
+            self.studio.stylist()
+            for name, data in self.faces.items():
+                self.studio.read(data, name=name, draft=True)
+                self.studio.read(data, name=name)
+
+        self.worker.submit(Job("warm", Rank.BATCH, work))
+
     def close(self) -> None:
         """End what is being computed."""
         self.worker.stop()
 
     def _tell(self, job: Job) -> None:
-        if job.kind not in ("render", "refine", "forget"):
+        if job.kind not in ("render", "refine", "forget", "warm"):
             self.jobs[job.id] = job
+            while len(self.jobs) > MOST_JOBS:
+                self.jobs.pop(next(iter(self.jobs)))
             self.events.tell("job", job.told())
 
     def app(self) -> ASGIApp:
@@ -93,11 +110,14 @@ class Server:
             Route("/api/portraits/{id}/{part}", self.part, methods=["GET"]),
             Route("/api/samples", self.samples),
             Route("/api/samples/{name}", self.sample),
-            Route("/api/styles", self.add_style, methods=["POST"]),
-            Route("/api/styles", self.shelf, methods=["GET"]),
-            Route("/api/styles/{id}/thumb", self.thumb),
+            Route("/api/styles", self.shelf.add, methods=["POST"]),
+            Route("/api/styles", self.shelf.list, methods=["GET"]),
+            Route("/api/map", self.shelf.map),
+            Route("/api/styles/{id}/thumb", self.shelf.thumb),
             Route("/api/render", self.rendering.render, methods=["POST"]),
             Route("/api/refine", self.rendering.refine, methods=["POST"]),
+            Route("/api/export", self.exports.export, methods=["POST"]),
+            Route("/api/exports/{id}", self.exported),
             Route("/api/forget", self.forget, methods=["POST"]),
         ]
         inner = Starlette(routes=routes, exception_handlers=answers.HANDLERS, lifespan=life)
@@ -133,7 +153,7 @@ class Server:
                 "sizes": [ctx.profile.generator.size],
                 "refine": able,
                 "edits": [],
-                "exports": [],
+                "exports": list(FILES),
                 "limits": {
                     "picture_bytes": MOST_PICTURE,
                     "recipe_bytes": MOST_JSON,
@@ -210,27 +230,16 @@ class Server:
         data = found(self.faces, request.path_params["name"], "sample")
         return Response(data, media_type="image/jpeg", headers=UNCHANGING)
 
-    async def add_style(self, request: Request) -> Response:
-        """POST /api/styles?name=: put a picture on the shelf."""
-        style, job = self.styles.add(await picture_in(request), plain(request.query_params.get("name", "")))
-        return JSONResponse({"id": style.id, "job": job.id}, 202)
-
-    async def shelf(self, request: Request) -> Response:
-        """GET /api/styles: the styles, by name or by likeness."""
-        text = request.query_params.get("text", "").lower()
-        return JSONResponse([s.told() for s in self.styles.all.values() if text in s.title.lower()])
-
-    async def thumb(self, request: Request) -> Response:
-        """GET /api/styles/ID/thumb."""
-        style = found(self.styles.all, request.path_params["id"], "style")
-        data = await run_in_threadpool(self.styles.thumb, style)
-        return Response(data, media_type="image/webp", headers=UNCHANGING)
+    async def exported(self, request: Request) -> Response:
+        """GET /api/exports/JOB: the file that a job made."""
+        return exported(found(self.jobs, request.path_params["id"], "job"))
 
     async def forget(self, request: Request) -> Response:
         """POST /api/forget: close every portrait and own style; nothing of them is kept."""
         for opened in list(self.portraits.open.values()):
             self.portraits.forget(opened)
         self.styles.forget()
+        self.jobs.clear()
         return Response(status_code=204)
 
     def _portrait(self, request: Request) -> portraits.Opened:

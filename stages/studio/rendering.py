@@ -56,10 +56,14 @@ class Rendering:
         self.studio, self.worker, self.portraits, self.styles = studio, worker, portraits, styles
         self._pages: OrderedDict[str, Newest] = OrderedDict()
 
-    def look(self, recipe: Recipe) -> Look:
-        """The look of a recipe, from the styles on the shelf; only in the worker's thread."""
+    def look(self, recipe: Recipe, quick: bool = False) -> Look:
+        """The look of a recipe, from the styles on the shelf; only in the worker's thread.
+
+        `quick` takes the codes that ship, which are rounded, rather than to read a painting first.
+        """
         known = [self.styles.by_sha256(told["sha256"]) for told in recipe.styles.values()]
-        return self.studio.cook(recipe, [self.styles.read(style) for style in known if style])
+        read = self.styles.quick if quick and not recipe.refine else self.styles.read
+        return self.studio.cook(recipe, [read(style) for style in known if style])
 
     def portrait(self, opened: Opened) -> Portrait:
         """The portrait as it is read so far. Raises: UserError when it is not."""
@@ -69,7 +73,7 @@ class Rendering:
 
     async def render(self, request: Request) -> Response:
         """POST /api/render: the picture of a recipe."""
-        wish = await self._wish(request)
+        wish = self.wish(await body_of(request))
         newest = self._newest(wish)
         job = Job("render", Rank.KEYFRAME if wish.keyframe else Rank.EXACT, lambda job: self._render(wish))
         self.worker.submit(job)
@@ -90,7 +94,7 @@ class Rendering:
 
     async def refine(self, request: Request) -> Response:
         """POST /api/refine: the picture of a recipe after each step of its refinement, a line of JSON each."""
-        wish = await self._wish(request)
+        wish = self.wish(await body_of(request))
         newest = self._newest(wish)
         newest.ticket = wish.ticket
         self.studio.steps(wish.recipe.refine)
@@ -136,11 +140,13 @@ class Rendering:
     def _render(self, wish: Wish) -> tuple[bytes, float, int, str]:
         started = time.perf_counter()
         opened = wish.opened
-        image = self.studio.render(self.portrait(opened), self.look(wish.recipe), wish.recipe.refine)
+        image = self.studio.render(
+            self.portrait(opened), self.look(wish.recipe, quick=wish.keyframe), wish.recipe.refine
+        )
         return encoded(image), time.perf_counter() - started, opened.version, opened.state
 
-    async def _wish(self, request: Request) -> Wish:
-        body = await body_of(request)
+    def wish(self, body: dict[str, Any]) -> Wish:
+        """What a page asks for. Raises: UserError when it cannot be meant, MissingStyles, HTTPException 404."""
         opened = found(self.portraits.open, text_in(body, "portrait"), "portrait")
         recipe = recipes.loads(json.dumps(body.get("recipe")))
         ticket, purpose = body.get("ticket", 0), text_in(body, "purpose", "exact")

@@ -1,20 +1,23 @@
 """The command `hypernst studio`: starts the server, and opens the page in the browser."""
 
+import json
+import secrets
+import shutil
 import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline import weights
+from pipeline import files, ours, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.locks import lock
 from pipeline.progress import say
 from stages.apply.studio import Studio
-from stages.studio import private
 
 PORT = 7717
 
@@ -47,9 +50,10 @@ def run(
         raise UserError(f"--host {host} lets others on the network use this studio; add --i-know if that is meant", 2)
     for name in weights.needed(ctx.profile):
         weights.path(name)
-    with private.session(ctx.cache) as (folder, token), _listen(host, port) as listening, weights.no_fetching():
+    with session(ctx.cache) as (folder, token), _listen(host, port) as listening, weights.no_fetching():
         entry = Pass(listening.getsockname()[1], host, token)
         server = Server(Studio(ctx if keep else replace(ctx, cache=folder)), entry, tuple(styles))
+        server.warm()
         if host not in NAMES:
             say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")
         print(f"studio: {entry.link}", flush=True)
@@ -82,3 +86,43 @@ def _listen(host: str, port: int | None) -> socket.socket:
             ) from error
         return listening
     raise AssertionError
+
+
+@contextmanager
+def session(cache: Path) -> Iterator[tuple[Path, str]]:
+    """The folder of this user alone in a cache folder, held for this process, and the token of its pages.
+
+    It holds the portraits of one session, and is emptied at its start and end.
+
+    The token outlives the process, so that a page goes on when its server was killed and is started again.
+    Raises: UserError when another studio runs on the folder.
+    """
+    folder = cache / ours.STUDIO
+    files.make_folder(folder)
+    folder.chmod(0o700)
+    with lock(folder, "studio"):
+        _empty(folder)
+        try:
+            yield folder, _token(folder / ours.SESSION)
+        finally:
+            _empty(folder)
+
+
+def _empty(folder: Path) -> None:
+    """Remove every portrait in the folder."""
+    for place in ours.portraits(folder):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _token(path: Path) -> str:
+    """The token in a file, which is made where there is none."""
+    try:
+        told = json.loads(path.read_bytes())["session"]
+        if isinstance(told, str) and len(told) >= 32:
+            return told
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    token = secrets.token_urlsafe(32)
+    files.write_atomic(path, json.dumps({"session": token}).encode())
+    path.chmod(0o600)
+    return token

@@ -1,8 +1,8 @@
 """The styles on the shelf: the sample paintings, folders that were named, and pictures that were dropped."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.regions import REGIONS
+from models.regions import CODE_SIZE, REGIONS
 from pipeline import weights
 from pipeline.errors import UserError
 from pipeline.sources import decode
@@ -18,9 +18,12 @@ from pipeline.sources.keys import key_of
 from pipeline.sources.reader import Reader, Source
 from pipeline.sources.scan import scan
 from stages.apply.studio import Studio
-from stages.portraits.portrait import Portrait
+from stages.portraits.portrait import Origin, Portrait
 from stages.studio.portraits import MOST_PIXELS, webp
 from stages.studio.worker import Busy, Job, Rank, Worker
+from stages.styles import library
+from stages.styles.blocks import WHOLE, Block, nearest, unit
+from stages.styles.map import Map
 
 MOST_OWN = 200
 THUMB = 160  # the shorter side of a thumbnail, in pixels
@@ -28,20 +31,25 @@ THUMB = 160  # the shorter side of a thumbnail, in pixels
 
 @dataclass
 class Style:
-    """A style's picture, by what it is found and where it lies; `valid` is known once it was read."""
+    """A style's picture, by what it is found and where it lies.
+
+    Codes [4, 256] of regions and the whole, and which regions are valid [3], are known once it was read, or shipped.
+    """
 
     id: str
     sha256: str
     title: str
     load: Callable[[], bytes]
     own: bool = False
-    valid: dict[str, bool] | None = None
+    codes: np.ndarray | None = None
+    valid: np.ndarray | None = None
     thumb: bytes = b""
 
-    def told(self) -> dict[str, Any]:
+    def told(self, likeness: float | None = None) -> dict[str, Any]:
         """The style as the page sees it; key, title and sha256 are its part of a recipe."""
         facts = {"id": self.id, "key": key_of(self.title), "title": self.title, "sha256": self.sha256}
-        return facts | {"own": self.own, "valid": self.valid, "likeness": None}
+        valid = None if self.valid is None else dict(zip(REGIONS, map(bool, self.valid), strict=True))
+        return facts | {"own": self.own, "valid": valid, "likeness": likeness and round(likeness, 4)}
 
 
 class Styles:
@@ -50,13 +58,14 @@ class Styles:
     def __init__(self, studio: Studio, worker: Worker, folders: Iterable[Path] = ()) -> None:
         self.studio, self.worker = studio, worker
         self.all: dict[str, Style] = {}
-        for title, path in paintings():
-            self._put(Style("", "", title, path.read_bytes))
+        self._put_paintings()
         reader = Reader()
         for folder in folders:
             for source in scan(folder, None, None):
                 if not source.problem:
-                    self._put(Style("", "", Path(source.path).name, _loader(reader, source)))
+                    self._put(Path(source.path).name, _loader(reader, source))
+        if unread := [style for style in self.all.values() if style.codes is None]:
+            worker.submit(Job("shelf", Rank.BATCH, lambda job: self._read_all(unread, job)))
 
     def add(self, data: bytes, name: str) -> tuple[Style, Job]:
         """Put a picture on the shelf, or find it there. Raises: Busy when there are too many."""
@@ -83,8 +92,41 @@ class Styles:
     def read(self, style: Style) -> Portrait:
         """The style as it is rendered; only in the worker's thread."""
         read = self.studio.read(style.load(), style=True, name=style.title)
-        style.valid = dict(zip(REGIONS, map(bool, read.valid), strict=True))
+        style.codes, style.valid = read.codes, read.valid
         return read
+
+    def quick(self, style: Style) -> Portrait:
+        """The style by the codes that are known of it: enough for a picture that another follows."""
+        if style.codes is None or style.valid is None:
+            return self.read(style)
+        nothing = np.zeros((0, 0), np.uint8)
+        origin = Origin(style.title, style.sha256)
+        codes, none = style.codes.astype(np.float32), np.zeros((0, 512), np.float32)
+        return Portrait(style.title, nothing, nothing, none, codes, style.valid, origin)
+
+    def find(self, text: str) -> list[Style]:
+        """The styles with every word of a text in their title."""
+        words = text.casefold().split()
+        return [style for style in self.all.values() if all(word in style.title.casefold() for word in words)]
+
+    def like(self, code: np.ndarray, region: str, k: int, text: str) -> list[tuple[Style, float]]:
+        """The k styles likest to a code [256], the likest first."""
+        found = nearest([self.block(region)], code[None], k, text)[0]
+        return [(self.all[one.key], one.likeness or 0.0) for one in found]
+
+    def map(self, region: str) -> tuple[list[str], np.ndarray]:
+        """The styles whose code of a region is known, and their places f32 [N, 2] in [0, 1] on a map of it."""
+        block = self.block(region)
+        places = Map([block]).place(block.codes)
+        low, high = (places.min(0), places.max(0)) if len(places) else (0.0, 1.0)
+        return list(block.keys), (places - low) / np.maximum(high - low, 1e-6)
+
+    def block(self, region: str) -> Block:
+        """The codes of a region, by the styles' ids. Raises: UserError when there is no such region."""
+        index = place_of(region)
+        known = [style for style in self.all.values() if style.codes is not None and has(style.valid, index)]
+        codes = [style.codes[index] for style in known if style.codes is not None]
+        return Block([s.id for s in known], [s.title for s in known], unit(np.array(codes).reshape(-1, CODE_SIZE)))
 
     def by_sha256(self, sha256: str) -> Style | None:
         """The style of a recipe."""
@@ -107,25 +149,44 @@ class Styles:
             style.thumb = webp(square)
         return style.thumb
 
-    def _put(self, style: Style) -> None:
-        digest = hashlib.sha256(style.load()).hexdigest()
-        style.id, style.sha256, style.title = digest[:32], digest, plain(style.title)
-        self.all.setdefault(style.id, style)
+    def _put(self, title: str, load: Callable[[], bytes]) -> None:
+        digest = hashlib.sha256(load()).hexdigest()
+        self.all.setdefault(digest[:32], Style(digest[:32], digest, plain(title), load))
+
+    def _put_paintings(self) -> None:
+        """The sample paintings, where they are on this machine, with their codes if these networks made them."""
+        if weights.local(library.PICTURES) is None:
+            return
+        shipped = library.shipped()
+        current = shipped.is_current(self.studio.ctx)
+        for painting, codes, valid in zip(shipped.paintings, shipped.codes, shipped.valid, strict=True):
+            style = Style(painting.sha256[:32], painting.sha256, plain(painting.title), painting.read)
+            if current:
+                style.codes, style.valid = codes, valid
+            self.all[style.id] = style
+
+    def _read_all(self, styles: list[Style], job: Job) -> None:
+        for number, style in enumerate(styles):
+            job.counts, job.done, job.of = True, number, len(styles)
+            with suppress(UserError):  # it is told when the style is chosen
+                self.read(style)
+
+
+def place_of(region: str) -> int:
+    """The row of a region, or of the whole image, in codes [4, 256]. Raises: UserError when there is no such region."""
+    if region not in (*REGIONS, WHOLE):
+        raise UserError(f"there is no such region; expected {', '.join(REGIONS)} or {WHOLE}")
+    return (*REGIONS, WHOLE).index(region)
+
+
+def has(valid: np.ndarray | None, index: int) -> bool:
+    """Whether an image has the region of this row; the whole image is always there."""
+    return index == len(REGIONS) or (valid is not None and bool(valid[index]))
 
 
 def plain(title: str) -> str:
     """A title as recipes may hold it: a line, no path, not long."""
     return " ".join(title.replace("/", "-").replace("\\", "-").split())[:200] or "picture"
-
-
-def paintings() -> list[tuple[str, Path]]:
-    """The titles and files of the sample paintings, where they are on this machine."""
-    place = weights.local("paintings")
-    if place is None:
-        return []
-    listed = json.loads((place / "objects.json").read_text())["objects"]
-    found = [(entry, place / f"{entry['objectID']}.jpg") for entry in listed]
-    return [(f"{e['artistDisplayName']}, {e['title']}".strip(", "), path) for e, path in found if path.exists()]
 
 
 def _loader(reader: Reader, source: Source) -> Callable[[], bytes]:

@@ -41,6 +41,7 @@ class Job:
         self.state, self.what, self.done, self.of = "waiting", "", 0, 0
         self.seconds = 0.0  # of its own work, without that of jobs that went first
         self.wanted = True
+        self.counts = False  # whether it sets `done` and `of` itself
         self.future: Future[Any] = Future()
 
     def told(self) -> dict[str, Any]:
@@ -58,6 +59,10 @@ def in_words(error: BaseException) -> dict[str, str]:
         return {"error": "something went wrong here", "way_out": "the terminal that runs the studio says what"}
     text, _, way_out = str(error).rpartition("; ")
     return {"error": text or way_out, "way_out": way_out if text else ""}
+
+
+def _nothing(job: Job) -> None:
+    """What is left to do of a job that ended."""
 
 
 class Worker:
@@ -94,15 +99,19 @@ class Worker:
 
     def progress(self, what: str, done: int, of: int) -> None:
         """What the running job does now; a pause as well."""
+        if threading.current_thread() is not self._thread:
+            return
         job, _ = self._running[-1]
         self.pause()
-        job.what, job.done, job.of = what, done, of
+        job.what = what
+        if not job.counts:
+            job.done, job.of = done, of
         job.seconds = self._spent()
         self.tell(job)
 
     def pause(self) -> None:
         """Do all jobs that are more urgent than the running one. Raises: Cancelled when that is no longer wanted."""
-        if not self._running:
+        if threading.current_thread() is not self._thread or not self._running:
             return
         job, since = self._running[-1]
         if not job.wanted or self._stopped:
@@ -167,6 +176,7 @@ class Worker:
             job.seconds = self._spent()
             self._end(job, "done", None, result)
         finally:
+            job.work = _nothing  # it holds on to pictures
             self._running.pop()
 
     def _end(self, job: Job, state: str, error: BaseException | None, result: Any = None) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline import ours, profile
 from pipeline.context import Context
 from pipeline.errors import UserError
-from stages.studio import portraits, private, serve, worker
+from stages.studio import portraits, serve, worker
 from stages.studio.guard import HEADERS, Pass
 from stages.studio.worker import Job, Rank
 from tests.stages.studio.tiny_studio import ADDRESS, Browser, picture, start
@@ -185,13 +185,13 @@ def test_nothing_of_a_session_stays(browser: Browser, tmp_path: Path) -> None:
     left = tmp_path / ours.STUDIO / ours.PORTRAITS / f"{'0' * 32}-{'1' * 8}" / "images.h5"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"of a studio that was killed")
-    with private.session(tmp_path) as (folder, token):
+    with serve.session(tmp_path) as (folder, token):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and not left.exists()
         left.parent.mkdir(parents=True)
-        with pytest.raises(UserError, match="in use by stage studio"), private.session(tmp_path):
+        with pytest.raises(UserError, match="in use by stage studio"), serve.session(tmp_path):
             pass
     assert not left.parent.exists()
-    with private.session(tmp_path) as (_, again):
+    with serve.session(tmp_path) as (_, again):
         assert again == token and len(token) >= 32
 
 

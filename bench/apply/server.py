@@ -1,0 +1,140 @@
+"""What a hand at the studio waits for, on the shipped weights: `python bench/apply/server.py [RENDERS]`.
+
+The server runs as a process of its own, as users start it. Wall seconds depend on what else the machine does, the
+server's processor seconds hardly.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx2
+import psutil
+import torch
+
+import hypernst
+from stages.apply.look import whole
+from stages.studio.app import FACES
+
+Rows = list[tuple[str, str]]
+
+
+class Clock:
+    """Wall and processor seconds of what the server does, and its memory."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.process = process
+
+    def __call__(self, work: Callable[[], Any]) -> tuple[float, float, Any]:
+        """Wall and the server's processor seconds of some work, and what it gave."""
+        start = time.perf_counter(), self.spent()
+        found = work()
+        return time.perf_counter() - start[0], self.spent() - start[1], found
+
+    def spent(self) -> float:
+        """Processor seconds so far."""
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+    def megabytes(self) -> float:
+        """Memory that is held."""
+        return self.process.memory_info().rss / 1e6
+
+
+def core_forward() -> float:
+    """Processor seconds of E_c, the heads and the generator of one portrait in one style, the inversion given."""
+    studio = hypernst.load(cache=None)
+    face = studio.read(FACES / "face-2.jpg")
+    look = whole(studio.read(FACES / "face-3.jpg", style=True))
+    stylist = studio.stylist()
+    prepared, codes = stylist.prepare(face), look.codes(face)
+    seconds = []
+    for _ in range(4):
+        stylist.memory.clear()
+        start = time.process_time()
+        with torch.no_grad():
+            stylist.hyper.features(torch.cat([prepared.image, prepared.inversion.clamp(-1, 1)], 1))
+            stylist.generator(prepared.latent, stylist.deltas(prepared, codes), prepared.where)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def measure(client: httpx2.Client, clock: Clock, renders: int) -> Rows:
+    """The rows that need a server."""
+    about = client.get("/api/about").json()
+    data = (FACES / "face-2.jpg").read_bytes() + b"\0"  # not the sample: nothing of it is kept
+
+    def until(id: str, *states: str) -> dict[str, Any]:
+        while (told := client.get(f"/api/portraits/{id}").json())["state"] not in states:
+            time.sleep(0.02)
+        return told
+
+    style = client.get("/api/styles").json()[40]
+
+    def wish(portrait: dict[str, Any], ticket: int, t: float = 1.0, **more: Any) -> dict[str, Any]:
+        part = {"mix": {"a": 1.0}, "t": t}
+        recipe = {name: about[name] for name in ("profile", "weights")} | {"hypernst": 1, "refine": 0}
+        recipe |= {"portrait": portrait["portrait"], "regions": dict.fromkeys(("hair", "face", "background"), part)}
+        recipe |= {"styles": {"a": {name: style[name] for name in ("key", "sha256", "title")}}}
+        return {"recipe": recipe, "portrait": portrait["id"], "page": "bench", "ticket": ticket} | more
+
+    def first() -> dict[str, Any]:
+        told = until(client.post("/api/portraits?name=me.jpg", content=data).json()["id"], "draft", "ready")
+        client.post("/api/render", json=wish(told, 0, purpose="keyframe")).raise_for_status()
+        return told
+
+    wall, spent, portrait = clock(first)
+    rows = [("first picture of a new portrait (encoder's latent)", f"{wall:.1f} s, {spent:.1f} processor s")]
+    wall, spent, portrait = clock(lambda: until(portrait["id"], "ready"))
+    rows += [("then the final latent", f"{wall:.1f} s, {spent:.1f} processor s")]
+    client.post("/api/render", json=wish(portrait, 1)).raise_for_status()
+    walls, spents, overheads, memory = [], [], [], []
+    for number in range(renders):
+        wall, spent, answer = clock(
+            lambda n=number: client.post("/api/render", json=wish(portrait, n + 2, (n + 1) / (renders + 1)))
+        )
+        walls.append(wall)
+        spents.append(spent)
+        overheads.append(wall - float(answer.raise_for_status().headers["x-seconds"]))
+        memory.append(clock.megabytes())
+    rows += [("exact render, another strength", f"{median(walls):.2f} s, {median(spents):.2f} processor s (medians)")]
+    rows += [("server's overhead beside the render", f"{1000 * median(overheads):.0f} ms (median)")]
+    middle = memory[len(memory) // 2]
+    rows += [(f"memory over {renders} renders", f"{memory[0]:.0f}, half-way {middle:.0f}, last {memory[-1]:.0f} MB")]
+    return rows
+
+
+def main(renders: int = 200) -> None:
+    """Print a table."""
+    core = core_forward()
+    with TemporaryDirectory() as cache:
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "stages.cli.main", "studio", "--no-open", "--port", "0", "--cache", cache]
+        place = Path(__file__).resolve().parents[2]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=place
+        ) as server:
+            try:
+                assert server.stdout is not None
+                address, key = server.stdout.readline().split()[1].split("/?")
+                with httpx2.Client(base_url=address, timeout=600) as client:
+                    while client.get(f"/?{key}", follow_redirects=True).status_code != 200:
+                        time.sleep(0.05)
+                    rows = [("start to page", f"{time.perf_counter() - start:.1f} s")]
+                    time.sleep(1)
+                    rows += measure(client, Clock(psutil.Process(server.pid)), renders)
+            finally:
+                server.terminate()
+    rows.insert(0, ("E_c, heads and generator alone, inversion given", f"{core:.2f} processor s"))
+    print("| what | |\n|---|---|")
+    for name, told in rows:
+        print(f"| {name} | {told} |")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,236 @@
+"""From a portrait to a picture through the server: the same bytes as `stylize`, the newest wish first, taken away."""
+
+import asyncio
+import base64
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import images
+from stages.apply import recipe as recipes
+from stages.apply import walk
+from stages.studio import exports
+from stages.studio.app import FACES
+from stages.studio.worker import Job, Rank
+from tests.stages.studio.tiny_studio import Browser, Told, picture, start
+
+pytestmark = pytest.mark.weights
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    made = start(tmp_path_factory.mktemp("studio"))
+    yield made
+    made.server.close()
+
+
+@pytest.fixture(scope="module")
+def me(browser: Browser) -> Told:
+    return browser.opened(picture(0), "me.png")
+
+
+@pytest.fixture(scope="module")
+def styles(browser: Browser) -> list[Told]:
+    return [browser.style(picture(i), f"{name}.png") for i, name in ((1, "klimt"), (2, "hokusai"))]
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return images.decode(data)
+
+
+def test_a_render_gives_what_stylize_gives(browser: Browser, me: Told, styles: list[Told]) -> None:
+    assert me["state"] == "ready" and me["portrait"]["no_face"] == "keep" and me["version"] == 2
+    studio, (a, b) = browser.server.studio, styles
+    content = studio.read(picture(0), no_face="keep", name="me.png")
+    for chosen, t in (((a,), 1.0), ((a,), 0.36), ((a, b), 1.0), ((b,), 0.0)):
+        answer = browser.post("/api/render", json=browser.wish(me, *chosen, t=t))
+        assert answer.status_code == 200 and answer.headers["x-state"] == "ready" and answer.headers["x-version"] == "2"
+        expected = studio.stylize(content, [picture(1 + styles.index(s)) for s in chosen], t, refine=0)
+        assert np.array_equal(pixels(answer.content), np.asarray(expected))
+    wish = browser.wish(me, a, b)
+    wish["recipe"]["regions"]["hair"] = {"mix": {"b": 1.0}, "t": 0.5}
+    wish["recipe"]["regions"]["background"] = {"mix": {}, "t": 0}
+    expected = studio.stylize(content, {"hair": picture(2), "face": [picture(1), picture(2)]}, {"hair": 0.5}, refine=0)
+    assert np.array_equal(pixels(browser.post("/api/render", json=wish).content), np.asarray(expected))
+
+
+def test_the_newest_ticket_wins_and_keyframes_wait(browser: Browser, me: Told, styles: list[Told]) -> None:
+    first, keyframe, second = (browser.wish(me, styles[0], t=t) for t in (0.1, 0.2, 0.3))
+    keyframe |= {"purpose": "keyframe", "ticket": 0}
+    go = threading.Event()
+    blocking = browser.server.worker.submit(Job("test", Rank.EXACT, lambda job: go.wait(10)))
+
+    async def all_three() -> list[Any]:
+        posts = [asyncio.create_task(browser.client.post("/api/render", json=w)) for w in (first, keyframe, second)]
+        while not posts[0].done():  # it is answered while the networks are still at work
+            await asyncio.sleep(0.01)
+        assert not blocking.future.done()
+        go.set()
+        return await asyncio.gather(*posts)
+
+    answers = browser.run(all_three())
+    assert [answer.status_code for answer in answers] == [409, 200, 200]
+    assert answers[2].headers["x-ticket"] == str(second["ticket"])
+    assert browser.post("/api/render", json=first).status_code == 409  # it comes late
+    assert browser.post("/api/render", json=first | {"page": "another tab"}).status_code == 200
+
+
+def test_refinement_is_told_step_by_step_and_ends_when_the_hand_moves(
+    browser: Browser, me: Told, styles: list[Told]
+) -> None:
+    studio = browser.server.studio
+    content, style = studio.read(picture(0), no_face="keep", name="me.png"), picture(1)
+    lines = [
+        json.loads(line)
+        for line in browser.post("/api/refine", json=browser.wish(me, styles[0], refine=2)).iter_lines()
+    ]
+    assert [line["step"] for line in lines[:-1]] == [0, 1, 2] and lines[-1]["steps"] == 2
+    assert lines[-1]["recipe"]["refine"] == 2 and recipes.loads(json.dumps(lines[-1]["recipe"]))
+    for line in lines[:-1]:
+        expected = studio.stylize(content, style, refine=line["step"])
+        assert np.array_equal(pixels(base64.b64decode(line["image"])), np.asarray(expected))
+
+    long, moved_on = browser.wish(me, styles[0], refine=1000), browser.wish(me, styles[0], t=0.7)
+
+    async def moved() -> tuple[Any, Any]:
+        refining = asyncio.create_task(browser.client.post("/api/refine", json=long))
+        while not browser.server.rendering._pages["tab"].refining:
+            await asyncio.sleep(0.01)
+        newer = await browser.client.post("/api/render", json=moved_on)
+        return newer, await refining
+
+    newer, refined = browser.run(moved())
+    assert newer.status_code == 200 and json.loads([*refined.iter_lines()][-1])["steps"] < 1000
+
+
+def test_what_is_taken_away(
+    browser: Browser, me: Told, styles: list[Told], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in ((exports, "STRIP", 3), (exports, "FRAMES", 4), (walk, "KEYS", 2)):
+        monkeypatch.setattr(module, name, value)
+    wish = browser.wish(me, *styles, t=0.5)
+    seen = pixels(browser.post("/api/render", json=wish).content)
+    files = {
+        kind: browser.post("/api/export", json=wish | {"kind": kind}) for kind in ("png", "png-bare", "recipe", "strip")
+    }
+    assert {answer.status_code for answer in files.values()} == {200}
+    assert files["png"].headers["content-disposition"] == 'attachment; filename="hypernst.png"'
+    for kind in ("png", "png-bare"):
+        assert np.array_equal(pixels(files[kind].content), seen)
+        (tmp_path / f"{kind}.png").write_bytes(files[kind].content)
+        with Image.open(tmp_path / f"{kind}.png") as image:
+            assert "trainedAlgorithmicMedia" in image.text[recipes.XMP]  # type: ignore[attr-defined]
+            assert ("hypernst" in image.text) == (kind == "png")  # type: ignore[attr-defined]
+    made = recipes.read(tmp_path / "png.png")
+    assert made == recipes.loads(files["recipe"].content) == recipes.loads(json.dumps(wish["recipe"]))
+    strip = pixels(files["strip"].content)
+    assert strip.shape == (32, 3 * 32, 3) and np.array_equal(strip[:, -32:], seen)
+    walked = browser.settled(browser.post("/api/export", json=wish | {"kind": "walk"}))
+    film = browser.get(f"/api/exports/{walked['job']}")
+    (tmp_path / "walk.webm").write_bytes(film.content)
+    assert film.headers["content-type"] == "video/webm"
+    assert cv2.VideoCapture(str(tmp_path / "walk.webm")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    other = browser.opened(picture(7), "../other.png")
+    batch = browser.settled(
+        browser.post("/api/export", json=wish | {"kind": "batch", "portraits": [me["id"], other["id"]]})
+    )
+    assert batch["state"] == "done" and (batch["done"], batch["of"]) == (2, 2)
+    with zipfile.ZipFile(io.BytesIO(browser.get(f"/api/exports/{batch['job']}").content)) as box:
+        first, second = box.namelist()
+        assert first.startswith("01-me") and second.startswith("02-other")
+        assert np.array_equal(pixels(box.read(first)), seen) and not np.array_equal(pixels(box.read(second)), seen)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"recipe": {}}, "not a recipe: it lacks"),
+        ({"recipe": None}, "not a recipe"),
+        ({"portrait": 7}, "portrait is missing"),
+        ({"ticket": -1}, "ticket is a whole number"),
+        ({"ticket": True}, "ticket is a whole number"),
+        ({"purpose": "fun"}, "purpose exact or keyframe"),
+        ({"page": ["x"]}, "page is missing"),
+        ({"kind": "gif"}, "kind is not known here"),
+        ({"kind": "batch", "portraits": []}, "portraits are not 1 to 8 ids"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(browser: Browser, me: Told, styles: list[Told], change: Told, told: str) -> None:
+    path = "/api/export" if "kind" in change else "/api/render"
+    answer = browser.post(path, json=browser.wish(me, styles[0]) | change)
+    assert answer.status_code == 422 and told in answer.json()["error"]
+
+
+def test_a_style_that_is_not_here_is_asked_for(browser: Browser, me: Told, styles: list[Told]) -> None:
+    wish = browser.wish(me, styles[0])
+    wish["recipe"]["styles"]["a"] |= {"sha256": "0" * 64, "title": "gone"}
+    for path in ("/api/render", "/api/refine", "/api/export"):
+        answer = browser.post(path, json=wish | ({"kind": "png"} if "export" in path else {}))
+        assert answer.status_code == 422 and answer.json()["missing"][0]["title"] == "gone"
+    assert browser.post("/api/render", json=browser.wish(me, styles[0]) | {"portrait": "0" * 32}).status_code == 404
+
+
+def test_several_faces_and_none(browser: Browser) -> None:
+    two = np.concatenate([images.decode((FACES / f"face-{n}.jpg").read_bytes(), 300) for n in (1, 2)], 1)
+    job = browser.settled(browser.post("/api/portraits?name=two.png", content=images.encode(two)))
+    path = f"/api/portraits/{job['id']}"
+    first = browser.get(path).json()
+    assert first["state"] == "ready" and len(first["faces"]) == 2
+    (left, *_), (right, *_) = first["faces"]
+    assert 0 < left < 0.5 < right < 1
+    assert Image.open(io.BytesIO(browser.get(f"{path}/source").content)).size == (600, 300)
+    looks = set()
+    for index in (1, 2):
+        assert browser.settled(browser.post(f"{path}/face", json={"index": index}))["state"] == "done"
+        assert browser.get(path).json()["portrait"]["face"] == index
+        looks.add(browser.get(f"{path}/image").content)
+    assert len(looks) == 2
+    assert browser.post(f"{path}/face", json={"index": 3}).status_code == 422
+    assert browser.post(f"{path}/face", json={"index": "1"}).status_code == 422
+    browser.delete(path)
+
+    none = browser.settled(browser.post("/api/portraits", content=picture(9)))
+    path = f"/api/portraits/{none['id']}"
+    told = browser.get(path).json()
+    assert told["state"] == "no_face" and "no face found" in told["error"] and told["faces"] == []
+    assert browser.post("/api/render", json=browser.wish(told)).status_code == 422
+    assert browser.settled(browser.post(f"{path}/face", json={"centre": True}))["state"] == "done"
+    told = browser.get(path).json()
+    assert told["state"] == "ready" and "error" not in told
+    assert set(np.unique(pixels(browser.get(f"{path}/regions.png").content))) == {255}
+    browser.delete(path)
+
+
+def test_what_happens_is_told_to_pages_that_were_away(browser: Browser) -> None:
+    events = browser.server.events
+
+    async def heard(last: str, count: int) -> list[str]:
+        listening = events.listen(last)
+        told = [(await anext(listening)).decode() for _ in range(count)]
+        await listening.aclose()
+        return told
+
+    hello, *_ = browser.run(heard("", 1))
+    assert hello == f'event: hello\ndata: {{"instance": "{browser.server.instance}"}}\n\n'
+    before = events._number
+    style = browser.style(picture(11), "new.png")
+    told = browser.run(heard(f"{browser.server.instance}-{before}", 3))
+    assert told[1].startswith(f"id: {browser.server.instance}-{before + 1}\nevent: job\n") and style["id"] in told[1]
+    assert [*browser.run(heard("other-1", 1))] == [hello]
+
+
+def test_samples_and_thumbnails(browser: Browser, styles: list[Told]) -> None:
+    names = browser.get("/api/samples").json()
+    assert len(names) == 3 and all(browser.get(f"/api/samples/{name}").content[:2] == b"\xff\xd8" for name in names)
+    thumb = browser.get(f"/api/styles/{styles[0]['id']}/thumb")
+    assert Image.open(io.BytesIO(thumb.content)).size == (160, 160) and "immutable" in thumb.headers["cache-control"]
+    assert [s["title"] for s in browser.get("/api/styles?text=KLIM").json()] == ["klimt.png"]
