@@ -55,7 +55,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo studio stylize interpolate ablation quality directions inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo studio stylize interpolate ablation tables quality directions inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -152,6 +152,9 @@ quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTRO
 ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= of stylisation a row)
 	@test -n $(call quoted,TABLE) || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }
 	$(BIN)/hypernst ablation$(measured)$(call option,TABLE,table)$(call option,STEPS,steps)
+
+tables: $(READY) ## the paper's tables from what eval and ablation measured [runs/tables/table1.html]
+	$(BIN)/hypernst tables$(measured)
 
 inspect: $(READY) ## say what is in FILE=cache/.../x.h5
 	@test -n $(call quoted,FILE) || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }

@@ -16,6 +16,7 @@ POINTS = 300  # most points drawn of a curve; a longer one is averaged down to t
 MARKED = 25  # a curve of at most this many points has each marked
 SMOOTH = 40  # a smoothed curve averages over a SMOOTHth of its points
 TICKS = 5
+LETTER = 6.8  # pixels of a letter's width, on average
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,65 @@ class _Axis:
     ticks: Sequence[float]
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A named point of a `scatter`."""
+
+    name: str
+    x: float
+    y: float
+
+
+def scatter(title: str, dots: Sequence[Dot], *, across: str, up: str, joined: bool = False) -> Markup:
+    """An SVG of named dots, `joined` by a line in their order if wanted; `across` and `up` name the axes.
+
+    Markup("") when there are no dots.
+    """
+    if not dots:
+        return Markup()
+    xs, ys = [dot.x for dot in dots], [dot.y for dot in dots]
+    horizontal, vertical = (
+        _linear(min(xs), max(xs), LEFT + 8, RIGHT - 8),
+        _linear(min(ys), max(ys), BOTTOM - 8, TOP + 8),
+    )
+    parts = [*_grid(horizontal, vertical, across)]
+    parts.append(Markup('<text x="{}" y="{}">{}</text>').format(2, TOP - 8, up))
+    places = [(horizontal.place(dot.x), vertical.place(dot.y)) for dot in dots]
+    if joined:
+        parts.append(Markup('<g class="curve-0"><polyline points="{}"/></g>').format(_path(places)))
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    for i, (dot, (x, y)) in enumerate(zip(dots, places, strict=True)):
+        colour = 0 if joined else i % len(colours.CURVES)
+        parts.append(Markup('<circle class="curve-{}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(colour, x, y))
+        left, below = _beside(dot.name, x, y, taken)
+        edge = left if left > x else left + LETTER * len(dot.name)
+        line = (
+            '<line class="axis" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/><text x="{:.1f}" y="{:.1f}">{}</text>'
+        )
+        parts.append(Markup(line).format(x, y, edge, below - 4, left, below, dot.name))
+    told = "; ".join(f"{dot.name}: {across} {dot.x:.4g}, {up} {dot.y:.4g}" for dot in dots)
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, f"{title}: {told}", Markup().join(parts)
+    )
+
+
+def _beside(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> tuple[float, float]:
+    """Where the text of a dot begins so that it covers nothing that is `taken`, which it then joins."""
+    wide, high = LETTER * len(text), 11.0
+    rows = (y + 4 + turn * high for turn in (0, -1, 1, -2, 2, -3, 3, -4, 4, -5, -6))
+    places = [(x0, row) for row in rows if TOP < row < BOTTOM for x0 in (x + 7, x - 7 - wide) if 0 < x0 < WIDTH - wide]
+
+    def free(place: tuple[float, float]) -> bool:
+        return all(
+            place[0] > right or place[0] + wide < left or place[1] - high > below or place[1] < above
+            for left, above, right, below in taken
+        )
+
+    left, below = next(filter(free, places), places[0] if places else (WIDTH - wide, y - 7))
+    taken.append((left, below - high, left + wide, below))
+    return left, below
+
+
 def chart(title: str, curves: Sequence[Curve], *, steps: tuple[float, float], log: bool = False) -> Markup:
     """An SVG of the curves in one plot: each thin as it is, and wide where it is smoothed.
 
@@ -52,7 +112,7 @@ def chart(title: str, curves: Sequence[Curve], *, steps: tuple[float, float], lo
     across = _linear(*steps, LEFT, RIGHT)
     up = _log(min(ys), max(ys), BOTTOM, TOP) if log and min(ys) > 0 else _linear(min(ys), max(ys), BOTTOM, TOP)
     label = f"{title}: " + "; ".join(_told(curve) for _, curve, _, _ in drawn)
-    parts = [*_phases(curves, across), *_grid(across, up)]
+    parts = [*_phases(curves, across), *_grid(across, up, "step")]
     for i, curve, points, smooth in drawn:
         place = [(across.place(x), up.place(y)) for x, y in points]
         lines = Markup('<polyline class="raw" points="{}"/>').format(_path(place))
@@ -125,20 +185,20 @@ def _log(low: float, high: float, start: float, end: float) -> _Axis:
     return _Axis(lambda value: inner.place(math.log10(value)), ticks)
 
 
-def _grid(across: _Axis, up: _Axis) -> Iterator[Markup]:
+def _grid(across: _Axis, up: _Axis, name: str) -> Iterator[Markup]:
     for tick in up.ticks:
         y = up.place(tick)
         yield Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, RIGHT, y, y)
         yield Markup('<text class="y" x="{}" y="{:.1f}">{}</text>').format(LEFT - 6, y + 4, short(tick))
     yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, RIGHT, BOTTOM, BOTTOM)
     for tick in across.ticks:
-        if tick == int(tick):
+        if name != "step" or tick == int(tick):
             x = across.place(tick)
             yield Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
                 x, x, BOTTOM, BOTTOM + 4
             )
             yield Markup('<text class="x" x="{:.1f}" y="{}">{}</text>').format(x, BOTTOM + 16, short(tick))
-    yield Markup('<text class="x" x="{}" y="{}">step</text>').format((LEFT + RIGHT) / 2, HEIGHT - 4)
+    yield Markup('<text class="x" x="{}" y="{}">{}</text>').format((LEFT + RIGHT) / 2, HEIGHT - 4, name)
 
 
 def _phases(curves: Sequence[Curve], across: _Axis) -> Iterator[Markup]:

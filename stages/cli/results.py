@@ -72,6 +72,18 @@ def ablation(table: int, steps: int | None, **settings: Any) -> None:
 
 
 @click.command()
+@options.settings("profile", "cache", "run", "limit", "device")
+def tables(**settings: Any) -> None:
+    """Write the paper's tables from what was measured, with figures.
+
+    Table 1 is what `eval` measured, Tables 2 to 4 are what `ablation` did.
+    """
+    from stages.recipes import tables as recipe
+
+    finish(recipe.run(context(settings)))
+
+
+@click.command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option("--output", "-o", type=FILE, default=Path("curves.html"), show_default=True, help="The page to write.")
 @options.debug
@@ -201,5 +213,5 @@ def studio(style: tuple[Path, ...], port: int | None, **settings: Any) -> None:
     finish(serve.run(context(settings), styles=style, port=port, **chosen))
 
 
-EVALUATE = (evaluate, quality, ablation, curves)
+EVALUATE = (evaluate, quality, ablation, tables, curves)
 APPLY = (demo, stylize, interpolate, studio)

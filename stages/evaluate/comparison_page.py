@@ -70,11 +70,11 @@ def differences(report: Report) -> Table:
 
 def markdown(report: Report) -> str:
     """Both tables as Markdown."""
-    text = f"{_markdown(figures(report))}\nMeans over pairs, with {_percent(report)} bootstrap intervals.\n"
+    text = f"{as_markdown(figures(report))}\nMeans over pairs, with {_percent(report)} bootstrap intervals.\n"
     text += "".join(f"{line}\n" for line in notes(report))
     gaps = differences(report)
     if gaps.rows:
-        text += f"\nPaired differences, first minus second: below 0 the first is better.\n\n{_markdown(gaps)}"
+        text += f"\nPaired differences, first minus second: below 0 the first is better.\n\n{as_markdown(gaps)}"
     return text
 
 
@@ -83,7 +83,8 @@ def notes(report: Report) -> list[str]:
     return [f"{_title(report, name)}: {n}." for name in report["methods"] if (n := report["compared"][name]["note"])]
 
 
-def _markdown(table: Table) -> str:
+def as_markdown(table: Table) -> str:
+    """A table as Markdown."""
     head, *lines = (f"| {' | '.join(row)} |\n" for row in (table.columns, *table.rows))
     return "".join([head, "|---" * len(table.columns) + "|\n", *lines])
 
@@ -151,7 +152,7 @@ def write(ctx: Context, report: Report, faces: list[Portrait], styles: list[Port
             ],
             styles=[{"key": style.key, "file": cell("style", j)} for j, style in enumerate(styles[:SHOWN])],
             contents=contents,
-            facts=_facts(report),
+            facts=facts(report),
         ),
     )
 
@@ -166,7 +167,7 @@ def strengths(name: str) -> list[tuple[str, float]]:
     return [(cell(name, "strength", k), strength) for k, strength in enumerate(STRENGTHS)]
 
 
-def _facts(report: Report) -> dict[str, str]:
+def facts(report: Report) -> dict[str, str]:
     """How the figures came about, in the order of the report."""
     metrics = {name: str(value) for name, value in report["metrics"].items() if name not in {"weights", *METRICS}}
     digests = report["metrics"]["weights"] | report["weights"]

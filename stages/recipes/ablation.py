@@ -38,22 +38,27 @@ BASES = {"mask_condition": "no-mask-cond"}  # switches that reconstruction depen
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what it is called, its folder, and the settings it changes."""
+    """One line of a table: what it is called, its folder, the settings it changes.
+
+    `paper` is the first column of the paper's line, `value` the place on the axis of a curve, if there is one.
+    """
 
     title: str
     name: str
     changes: Mapping[str, Any]
+    paper: str
+    value: float | None = None
 
 
 def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
     """Train and measure the rows of Table `table` (2, 3 or 4), with `steps` of stylisation each.
 
-    The base has the profile's reconstruction steps. Prints the table and writes table<N>.md.
+    The base has the profile's reconstruction steps. Prints the table, and writes table<N>.md and table<N>.json.
     """
     settings = ctx.profile.train
     steps = settings.stylization_steps if steps is None else steps
     folder = ctx.run / "ablation"
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for row in plan(table, settings, generators.generator(ctx).layer_table()):
         changed = dataclasses.replace(settings, **row.changes)
         base = _base(ctx, changed)
@@ -66,7 +71,11 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
             train.run(row_ctx, steps=steps)
         comparison.run(row_ctx, methods=methods.chosen(["hypernst"]))
         results = json.loads((comparison.folder(row_ctx) / "results.json").read_text())
-        figures[row.title] = {"base": base.stem} | results["methods"]["hypernst"]
+        figures[row.title] = {"base": base.stem, "run": row_ctx.run.name, "paper": row.paper, "value": row.value}
+        figures[row.title] |= results["methods"]["hypernst"]
+    told = {"table": table, "steps": steps, "profile": ctx.profile.name, "rows": figures}
+    told |= {name: results[name] for name in ("metrics", "weights", "pictures", "split")}
+    files.write_atomic(folder / f"table{table}.json", json.dumps(told, indent=1).encode())
     text = render(table, figures, sifid_titles(ctx))
     files.write_atomic(folder / f"table{table}.md", text.encode())
     say(text)
@@ -106,16 +115,22 @@ def plan(table: int, settings: Train, layers: Sequence[LayerEntry]) -> list[Row]
                     "lambda2": settings.lambda2 * strength / PAPER_STRENGTH,
                     "style": settings.style * strength / PAPER_STRENGTH,
                 },
+                f"{strength:.1f}",
+                strength,
             )
             for strength in STRENGTHS
         ]
     if table == 3:
-        starts = dict.fromkeys(i for row in PAPER_LAYERS if (i := _counterpart(row, layers)) is not None)
+        starts: dict[int, int] = {}
+        for row in PAPER_LAYERS:
+            if (i := _counterpart(row, layers)) is not None:
+                starts.setdefault(i, row)
         return [
-            Row(f"{layers[i].resolution}px ({i}, {layers[i].name})", f"layer-{i}", {"start_layer": i}) for i in starts
+            Row(f"{layers[i].resolution}px ({i}, {layers[i].name})", f"layer-{i}", {"start_layer": i}, str(row), i)
+            for i, row in starts.items()
         ]
     return [
-        Row(title, f"cond-{cond}-loss-{loss}".lower(), {"mask_condition": cond, "mask_loss": loss})
+        Row(title, f"cond-{cond}-loss-{loss}".lower(), {"mask_condition": cond, "mask_loss": loss}, title)
         for title, (cond, loss) in SWITCHES.items()
     ]
 

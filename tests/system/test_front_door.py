@@ -52,7 +52,8 @@ TAKES = {
     "doctor": ("PROFILE", "CACHE", "RUN"), "weights": ("PROFILE",),
     "quality": (*TRAINED, "ENGINE", "SHEET", "CONTROL_SHEET", "STRIP"),
     "stylize": (*TRAINED, "CONTENT", "STYLE", "NO_FACE", "STRENGTH", "OUT"),
-    "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"),
+    "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"), "tables": (*TRAINED, "LIMIT"),
+    "train-baseline": (*TRAINED, "MINUTES", "STEPS", "METHOD"),
     "train-parser": ("PROFILE", "RUN", "DEVICE", "DATA", "MINUTES", "STEPS", "OUT"),
 }  # fmt: skip
 TARGETS = ("align", "latents", "masks", "aladin-codes", "shards", "samples", "train", *TAKES, "inspect", "train-aladin")

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pipeline.reports import charts
 from pipeline.reports.charts import BOTTOM, LEFT, RIGHT, TOP, Curve, chart, short, smoothed
 
 
@@ -78,3 +79,21 @@ def test_numbers_are_short() -> None:
     assert [short(v) for v in (0, 12, 12000, 1.25e6, 0.00001, -2500, 0.30000000000000004)] == [
         "0", "12", "12k", "1.25M", "1e-05", "-2.5k", "0.3",
     ]  # fmt: skip
+
+
+def test_names_of_dots_cover_nothing() -> None:
+    """Eight methods, some of them close together: no name lies on another or leaves the plot."""
+    names = ("Content, unstylised", "AdaIN", "Gatys", "SANet", "PAMA", "NNST", "HyperNST (ours)", "HyperNST, refined")
+    places = ((0, 84), (0.43, 15.8), (0.44, 14), (0.42, 17), (0.41, 19), (0.45, 11), (0.39, 33), (0.46, 10.8))
+    svg = charts.scatter("t", [charts.Dot(n, *at) for n, at in zip(names, places, strict=True)], across="L", up="S")
+    assert svg.count("<circle") == 8 and "polyline" not in svg
+    boxes = []
+    for name in names:
+        (found,) = re.findall(rf'<text x="([\d.]+)" y="([\d.]+)">{re.escape(name)}</text>', svg)
+        left, below = map(float, found)
+        assert left > 0 and left + charts.LETTER * len(name) <= charts.WIDTH
+        boxes.append((left, below - 11, left + charts.LETTER * len(name), below))
+    for i, a in enumerate(boxes):
+        assert not [b for b in boxes[i + 1 :] if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
+    assert charts.scatter("t", [], across="L", up="S") == ""
+    assert charts.scatter("t", [charts.Dot("a", 1, 2)], across="L", up="S", joined=True).count("polyline") == 1

@@ -23,7 +23,7 @@ ROOT = Path(main.__file__).parents[2]
 TARGETS = (
     "help setup weights samples align latents masks aladin-codes shards train eval demo stylize interpolate quality "
     "inspect verify test lint bench gpu-check clean finetune-generator train-inverter train-parser train-aladin "
-    "train-baseline directions"
+    "train-baseline tables directions"
 ).split()
 
 

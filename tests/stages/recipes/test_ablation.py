@@ -1,21 +1,25 @@
 """The ablations: the paper's rows for any generator, each trained and measured from one base, resumable."""
 
+import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from models.generators.interface import LayerEntry
 from models.generators.stylegan2 import layer_table
-from pipeline import profile
+from pipeline import images, profile
 from pipeline.context import Context
+from pipeline.reports import sheets
 from pipeline.shards.indexed import Samples
 from pipeline.training import checkpoint
-from stages.evaluate import comparison
+from stages.evaluate import comparison, methods
 from stages.portraits.portrait import from_sample
-from stages.recipes import ablation
+from stages.recipes import ablation, tables
+from stages.recipes.paper_numbers import NOT_COMPARABLE
 from stages.train import run as train
-from tests.support import small_run
+from tests.support import html_pages, small_run
 
 
 def test_the_rows_are_the_papers_where_the_generator_is() -> None:
@@ -37,6 +41,7 @@ def test_a_layer_is_the_same_one_in_every_generator() -> None:
     table = [LayerEntry(i, f"layer{i}", 4 << i // 2, "conv3x3", (4, 4)) for i in range(14)]
     rows = ablation.plan(3, profile.load("portable").train, table)
     sides = [table[row.changes["start_layer"]].resolution for row in rows]
+    assert [row.paper for row in rows] == ["3", "7", "13", "17"]
     assert sides == [8, 16, 64, 256] and [row.title.split()[0] for row in rows] == ["8px", "16px", "64px", "256px"]
 
 
@@ -85,3 +90,30 @@ def test_a_table_is_trained_measured_and_written(tmp_path: Path, monkeypatch: py
         )
         assert ablation.run(ctx, table=4, steps=1) == 0 and len(taken) == 6  # all there
         assert (ctx.run / "ablation" / "table4.md").read_text() == text
+        base = dataclasses.replace(ctx.profile.train, weights=str(ctx.run / "ablation" / "base.safetensors"))
+        check_tables(dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, train=base)))
+
+
+def check_tables(ctx: Context) -> None:
+    """Tables 1 and 4 in all their forms; the others are told as missing."""
+    comparison.run(ctx, methods=methods.chosen(["unstylised", "sae", "gatys", "hypernst"]))
+    assert tables.run(ctx) == 0
+    out = ctx.run.parent / "tables"
+    names = {f"table{n}.{form}" for n in (1, 4) for form in ("md", "html", "csv", "json")}
+    assert {path.name for path in out.iterdir()} == names | {"figure5.png", "figure4-hypernst.png", "strips4.png"}
+    for number in (1, 4):
+        assert html_pages.problems(out / f"table{number}.html") == []
+        assert f"{NOT_COMPARABLE}\n" in (out / f"table{number}.md").read_text()
+    first = json.loads((out / "table1.json").read_text())
+    rows = {row["method"]: row for row in first["rows"]}
+    measured = json.loads((comparison.folder(ctx) / "results.json").read_text())
+    assert rows["hypernst"]["lpips_alex"] == measured["methods"]["hypernst"]["lpips_alex"]
+    assert rows["hypernst"]["paper: LPIPS (Alexnet)"] == 0.000042 and rows["unstylised"]["paper: SIFID"] is None
+    assert rows["gatys"]["lpips_alex"] is None and "--budget" in rows["gatys"]["not_measured"]
+    with (out / "table1.csv").open() as file:
+        lines = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(lines["hypernst"]["sifid_192"]) == rows["hypernst"]["sifid_192"] and lines["gatys"]["sifid_192"] == ""
+    assert lines["sae"]["paper: Time (s/img)"] == "0.1" and lines["hypernst"]["interpolation"] == "True"
+    page = (out / "table4.html").read_text()
+    assert page.count("<circle") == 4 and "<td>0.00004 / 0.0017 / 2.279</td>" in page
+    assert images.decode((out / "strips4.png").read_bytes()).shape[1] == 6 * (sheets.CELL + sheets.GAP)
