@@ -16,7 +16,7 @@ from pipeline.files import temporary_of
 COLLECTIONS = ("content", "style")
 DIRECTIONS = "directions"  # the collection of generated faces that semantic directions are found in
 # a cache file each; its parts lie in <name>.parts
-CACHES = ("images", "latents", "parses", "masks", "aladin", "scores")
+CACHES = ("images", "latents", "parses", "masks", "aladin", "scores", "edits")
 PORTRAITS = "portraits"  # the folder of single portraits, each of them a small collection
 STUDIO, SESSION = "studio", "session.json"  # the folder of the page's own portraits, and what its pages are known by
 PORTRAIT = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}")

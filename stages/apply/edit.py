@@ -34,11 +34,7 @@ class Editor:
 
     @torch.no_grad()
     def __call__(self, portrait: Portrait, edits: Mapping[str, float]) -> Portrait:
-        """The portrait moved by so many steps (std of generated faces) along each direction, beside earlier edits.
-
-        Raises: UserError(2) for a direction that there is not.
-        """
-        self.check(edits)
+        """The portrait moved by so many steps along each direction, beside earlier edits."""
         base = portrait.base or portrait
         total = dict(portrait.edits)
         for name, steps in edits.items():
@@ -53,19 +49,18 @@ class Editor:
         edited = dataclasses.replace(base, image=picture, region=region, latent=latent.cpu().numpy())
         return dataclasses.replace(edited, base=base, edits=tuple(total.items()))
 
-    def check(self, edits: Mapping[str, float]) -> None:
-        """Raises: UserError(2) when a direction is not there."""
-        checked(edits)
-        for name in edits:
-            if name not in self.directions:
-                there = ", ".join(self.directions) or "none; name some in editing.directions"
-                raise UserError(f"no direction {name!r}; profile {self.ctx.profile.name} has {there}", 2)
 
+def checked(ctx: Context, edits: Mapping[str, float]) -> dict[str, float]:
+    """The edits that change something, by name.
 
-def checked(edits: Mapping[str, float]) -> dict[str, float]:
-    """The edits that change something, by name. Raises: UserError(2) for values that are no number within +-MOST."""
+    Raises: UserError(2) for values that are no number within +-MOST, and for directions that the profile lacks.
+    """
+    there = loader.names(ctx)
     for name, steps in edits.items():
         number = isinstance(steps, int | float | np.number) and not isinstance(steps, bool)
         if not number or not math.isfinite(steps) or abs(steps) > MOST:
             raise UserError(f"{name} is {steps!r}; expected steps from {-MOST:g} to {MOST:g}, 0 for no change", 2)
+        if steps and name not in there:
+            known = ", ".join(there) or "none: make some by `hypernst directions`"
+            raise UserError(f"{name}: profile {ctx.profile.name} has no such direction; it has {known}", 2)
     return {name: float(steps) for name, steps in sorted(edits.items()) if steps}

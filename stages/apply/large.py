@@ -41,8 +41,9 @@ class LargeRenderer:
         return (y + F.interpolate(gap, y.shape[-2:], mode="bicubic")).clamp(-1, 1)
 
 
-def check_size(ctx: Context, size: int, full: int) -> None:
-    """Raises: UserError(2) unless `size` is the profile's or `full`, the generator's own."""
-    sizes = sorted({ctx.profile.generator.size, full})
-    if size not in sizes:
+def checked(ctx: Context, size: int | None) -> int | None:
+    """The size that is meant: None for the profile's. Raises: UserError(2) when the generator does not give it."""
+    sizes = sorted({ctx.profile.generator.size, generators.full_size(ctx)})
+    if size is not None and (isinstance(size, bool) or size not in sizes):
         raise UserError(f"size is {size!r}; profile {ctx.profile.name} gives {' or '.join(map(str, sizes))} pixels", 2)
+    return None if size == ctx.profile.generator.size else size

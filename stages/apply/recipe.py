@@ -9,7 +9,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from PIL import Image
 from models.regions import REGIONS
 from pipeline.errors import UserError
 from pipeline.sources.reader import contents
+from stages.apply.edit import MOST
 from stages.apply.look import MOST_STYLES
 
 VERSION = 1
 MOST_BYTES = 64 << 10
 MOST_STEPS = 1000
+MOST_SIZE = 8192
 KEYWORD = "hypernst"
 XMP = "XML:com.adobe.xmp"
 GENERATED = (
@@ -31,7 +33,15 @@ GENERATED = (
     'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
     "</rdf:RDF></x:xmpmeta>"
 )
-NETWORKS = {"detector", "generator", "head", "inverter", "parser", "aladin"}  # others that a picture depends on
+NETWORKS = {
+    "detector",
+    "generator",
+    "head",
+    "inverter",
+    "parser",
+    "aladin",
+    "directions",
+}  # others that a picture depends on
 NOT_FINITE = "NaN and infinity are no numbers here"
 HEAD = 33  # bytes of a PNG before the chunk that follows its header
 
@@ -49,7 +59,8 @@ class Recipe:
     """What `Studio.render` was given: networks, portrait and styles by sha256, the regions' mixes, refinement steps.
 
     `portrait` has "sha256", "name" and, where they were asked for, "face" (a number) and "no_face". `styles` maps
-    letters to "sha256", "key" and "title". `weights` names the sha256 of "hypernet" and of others of NETWORKS.
+    letters to "sha256", "key" and "title". `weights` names the sha256 of "hypernet" and of others of NETWORKS. `edits`
+    has the steps along semantic directions, `size` the pixels of a side where it is not the profile's.
     """
 
     profile: str
@@ -58,11 +69,14 @@ class Recipe:
     styles: Mapping[str, Mapping[str, str]]
     regions: Mapping[str, Region]
     refine: int
+    edits: Mapping[str, float] = field(default_factory=dict)
+    size: int | None = None
 
     def dumps(self) -> str:
         """The recipe as JSON, always the same for the same recipe."""
         regions = {name: {"mix": dict(region.mix), "t": region.t} for name, region in self.regions.items()}
         told = {"hypernst": VERSION} | {**vars(self), "regions": regions}
+        told = {name: value for name, value in told.items() if name not in ("edits", "size") or value}
         return json.dumps(told, default=dict, allow_nan=False)
 
 
@@ -74,7 +88,9 @@ def loads(text: str | bytes) -> Recipe:
         told = json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise _wrong(f"no JSON ({error})") from error
-    top = _fields(told, "it", {"hypernst", "profile", "weights", "portrait", "styles", "regions"}, {"refine", "edits"})
+    top = _fields(
+        told, "it", {"hypernst", "profile", "weights", "portrait", "styles", "regions"}, {"refine", "edits", "size"}
+    )
     if type(top["hypernst"]) is not int or top["hypernst"] != VERSION:
         raise _wrong(f"hypernst is {_shown(top['hypernst'])}; expected {VERSION}, this program's version of recipes")
     _text(top["profile"], "profile")
@@ -97,13 +113,17 @@ def loads(text: str | bytes) -> Recipe:
         for name in set(style) - {"sha256"}:
             _text(style[name], f"styles.{letter}.{name}")
     regions = _fields(top["regions"], "regions", set(REGIONS), set())
-    for name, edit in _mapping(top.get("edits", {}), "edits").items():
-        if edit != 0 or isinstance(edit, bool):
-            raise _wrong(f"edits.{name} is {_shown(edit)}; this version cannot edit, expected 0")
+    edits = _mapping(top.get("edits", {}), "edits")
+    for name, steps in edits.items():
+        _text(name, "a name in edits")
+        fits = abs(steps) <= MOST if _is_number(steps) else False
+        _number(steps, f"edits.{name}", f"from {-MOST:g} to {MOST:g}", fits)
+    if "size" in top:
+        _whole(top["size"], "size", 1, MOST_SIZE)
     refine = top.get("refine", 0)
     _whole(refine, "refine", 0, MOST_STEPS)
     made = {name: _region(regions[name], f"regions.{name}", styles) for name in REGIONS}
-    return Recipe(top["profile"], weights, portrait, styles, made, refine)
+    return Recipe(top["profile"], weights, portrait, styles, made, refine, _steps(edits), top.get("size"))
 
 
 def read(path: Path) -> Recipe:
@@ -141,6 +161,11 @@ def _from_png(path: Path) -> str:
     if text is None:
         raise UserError("this picture carries no recipe; expected one that `hypernst stylize` wrote", 2)
     return str(text)
+
+
+def _steps(edits: Mapping[str, float]) -> dict[str, float]:
+    """Those that change something, in order of name: nothing else tells recipes apart."""
+    return {name: float(steps) for name, steps in sorted(edits.items()) if steps}
 
 
 def _region(value: Any, where: str, styles: Mapping[str, Any]) -> Region:

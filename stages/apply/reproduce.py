@@ -10,11 +10,11 @@ from pipeline.errors import UserError
 from pipeline.sources.keys import key_of
 from stages.apply.look import Look, Part
 from stages.apply.recipe import Recipe, Region
-from stages.loaders import hypernetwork
+from stages.loaders import directions, hypernetwork
 from stages.portraits.portrait import Origin, Portrait, identity
 
 
-def recipe(ctx: Context, content: Portrait, look: Look, refine: int) -> Recipe:
+def recipe(ctx: Context, content: Portrait, look: Look, refine: int, size: int | None = None) -> Recipe:
     """How a picture is made. Raises: UserError(2) for portraits that were not read from a file."""
     origins = {letter: _origin(style) for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
     letters = {identity(style): letter for letter, style in zip(ascii_lowercase, look.styles, strict=False)}
@@ -29,7 +29,7 @@ def recipe(ctx: Context, content: Portrait, look: Look, refine: int) -> Recipe:
         regions[name] = Region(mix, part.strength)
     return Recipe(
         ctx.profile.name,
-        networks(ctx),
+        networks(ctx) | ({"directions": directions.sha256(ctx)} if content.edits else {}),
         {"name": mine.name, "sha256": mine.sha256} | {n: v for n, v in asked.items() if v is not None},
         {
             letter: {"key": key_of(origin.name), "sha256": origin.sha256, "title": origin.name}
@@ -37,6 +37,8 @@ def recipe(ctx: Context, content: Portrait, look: Look, refine: int) -> Recipe:
         },
         regions,
         refine,
+        dict(content.edits),
+        size,
     )
 
 
@@ -63,7 +65,7 @@ def look(recipe: Recipe, given: Sequence[Portrait], kept: Callable[[str, str], P
 
 def differs(ctx: Context, recipe: Recipe) -> str:
     """Which networks a recipe names that the profile does not have, in a line; "" if there are none."""
-    own = {"profile": ctx.profile.name} | networks(ctx)
+    own = {"profile": ctx.profile.name, "directions": directions.sha256(ctx)} | networks(ctx)
     theirs = {"profile": recipe.profile} | dict(recipe.weights)
     other = [name for name, value in theirs.items() if own.get(name) != value]
     return f"made with another {' and '.join(other)} than here: the picture will differ" if other else ""

@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.profile import NoFace
 from pipeline.progress import say
 from pipeline.runner.spec import Worker
-from stages.apply import reproduce
+from stages.apply import edit, large, reproduce
 from stages.apply.look import Look, Mix, compose
 from stages.apply.memory import LIMIT, Memory
 from stages.apply.recipe import Recipe
@@ -56,6 +56,8 @@ class Studio:
         self._workers: dict[str, Worker] = {}
         self._stylist: Stylist | None = None
         self._refinement: Refinement | None = None
+        self._editor: edit.Editor | None = None
+        self._large: large.LargeRenderer | None = None
         self._lock = threading.RLock()
 
     def read(
@@ -110,6 +112,26 @@ class Studio:
         """What `stylize` is to make: `style`, `strength` and `mix` as there, read and checked."""
         return compose(style, strength, lambda image: self.read(image, style=True), mix)
 
+    def edit(self, portrait: Any, edits: Mapping[str, float]) -> Portrait:
+        """The portrait moved along semantic directions: `studio.edit(me, {"age": 2, "smile": -1})`.
+
+        A step is the std of generated faces along a direction: +-2 is rare among them, +-5 the most that is taken.
+        `edit.checked` says which directions there are. Region map and refinement follow the edit, codes stay.
+        Raises: UserError as `read`; (2) for other directions or steps, or directions of another generator.
+        """
+        with self._lock:
+            wanted = edit.checked(self.ctx, edits)
+            content = self._content(portrait)
+            if not wanted:
+                return content
+            return self.memory.get(("edited", identity(content), *wanted.items()), lambda: self._edit(content, wanted))
+
+    def _edit(self, content: Portrait, edits: Mapping[str, float]) -> Portrait:
+        if self._editor is None:
+            self._editor = edit.Editor(self.ctx, self.stylist().generator, self._reader(None).regions)
+        self.progress("edit", 0, 1)
+        return self._editor(content, edits)
+
     def stylize(
         self,
         portrait: Any,
@@ -118,26 +140,40 @@ class Studio:
         refine: int | None = None,
         on_step: OnStep | None = None,
         mix: Mix = "mean",
+        *,
+        edits: Mapping[str, float] | None = None,
+        size: int | None = None,
     ) -> Image.Image:
-        """The portrait in a style, RGB of 256 x 256 pixels.
+        """The portrait in a style, RGB of 256 x 256 pixels, or of `size`.
 
         `portrait` and styles are what `read` takes or gives. `style` is one; or a list of them, or of (style, weight),
         that are mixed; or a mapping from "hair", "face", "background" to these, where a region that it does not name
         stays as it is. `strength` 0 keeps the portrait's own style, 1 takes all of the other; one number, or a mapping
         from regions. `refine` steps of optimisation follow the prediction (None: 10 where the profile allows it);
         `on_step` gets their numbers and the best image so far, and ends them by returning True. The `mix` "robust" of
-        three styles or more gives less weight to one that is unlike the others.
+        three styles or more gives less weight to one that is unlike the others. `edits` are as in `edit`; `size` is the
+        profile's or the generator's own, such as 1024.
         Raises: UserError when an image cannot be used (1), or something is asked for that there is not (2).
         """
         with self._lock:
-            steps = self.steps(refine)
-            content = self._content(portrait)
-            return self.render(content, self.look(style, strength, mix), steps, on_step)
+            steps, size = self.steps(refine), large.checked(self.ctx, size)
+            content = self.edit(portrait, edits or {})
+            return self.render(content, self.look(style, strength, mix), steps, on_step, size)
 
-    def render(self, content: Portrait, look: Look, refine: int = 0, on_step: OnStep | None = None) -> Image.Image:
-        """The portrait as `look` says, after `refine` steps of refinement."""
+    def render(
+        self, content: Portrait, look: Look, refine: int = 0, on_step: OnStep | None = None, size: int | None = None
+    ) -> Image.Image:
+        """The portrait as `look` says, after `refine` steps of refinement; `size` as in `stylize`."""
         with self._lock:
+            size = large.checked(self.ctx, size)
             stylist, content = self.stylist(), self._content(content)
+            if size:
+                if self._large is None:
+                    self._large = large.LargeRenderer(self.ctx, stylist.generator)
+                refined = self._refined(content, look, refine, on_step).deltas if refine else None
+                self.progress("render", 0, 1)
+                deltas = refined or stylist.predict(content, look.codes(content))
+                return Image.fromarray(images.to_arrays(self._large(stylist.prepare(content), deltas))[0])
             if not refine:
                 self.progress("render", 0, 1)
                 return Image.fromarray(stylist.render(content, look.codes(content)))
@@ -157,9 +193,9 @@ class Studio:
         key = "refined", identity(content), *_told(look), steps
         return self.memory.get(key, lambda: refinement(content, look, steps, stepped))
 
-    def recipe(self, content: Portrait, look: Look, refine: int = 0) -> Recipe:
+    def recipe(self, content: Portrait, look: Look, refine: int = 0, size: int | None = None) -> Recipe:
         """How `render` makes this picture, for a file. Raises: UserError(2) for portraits that no file was read for."""
-        return reproduce.recipe(self.ctx, content, look, refine)
+        return reproduce.recipe(self.ctx, content, look, refine, large.checked(self.ctx, size))
 
     def cook(self, recipe: Recipe, styles: Sequence[Any] = ()) -> Look:
         """The look of a recipe; `styles` are images among which its own are known by their sha256.

@@ -1,7 +1,8 @@
 """The commands `stylize`, to a file or of many portraits and styles to a folder, and `interpolate`."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.progress import say
 from pipeline.reports import films, sheets
 from pipeline.sources.reader import Reader, Source
 from pipeline.sources.scan import scan
+from stages.apply import edit, large
 from stages.apply import recipe as recipes
 from stages.apply.look import Look, Mix
 from stages.apply.recipe import Recipe
@@ -28,6 +30,18 @@ from stages.portraits.portrait import Portrait
 
 SHEET, REJECTS = "sheet.png", "rejects.jsonl"
 SHOWN = 12  # contents and styles on the contact sheet
+
+
+@dataclass(frozen=True)
+class How:
+    """What is asked for beside portraits and looks, as in `Studio.stylize`; `recipe`: a PNG tells how it was made."""
+
+    refine: int
+    edits: Mapping[str, float]
+    size: int | None
+    recipe: bool
+
+
 Dish = tuple[str, Callable[[], Look]]  # a style's name for files, and how to come to its look
 
 
@@ -46,6 +60,8 @@ def run(
     refine: int | None = None,
     no_face: NoFace | None = None,
     which: int | None = None,
+    edits: Mapping[str, float] | None = None,
+    size: int | None = None,
     recipe: Path | None = None,
     with_recipe: bool = True,
 ) -> int:
@@ -56,18 +72,21 @@ def run(
     `background` override `style` in their region.
     `which` of several faces in the content is taken, counted from the left and from 1; None: the largest. `no_face`
     "keep" takes the central square of a content without a face.
-    `refine` steps of refinement follow the prediction; None takes as many as usual where refinement can be had.
+    `refine` steps of refinement follow the prediction; None takes as many as usual where refinement can be had. `edits`
+    and `size` are as in `Studio.stylize`.
     With `recipe`, a .json file or a PNG that carries one, only the images are named: its styles are recognised by their
     content. A PNG carries its own recipe unless `with_recipe` is false.
     Returns 1 when no picture could be made. Raises: UserError when the options are wrong (2; checked before anything
     is loaded), or the only image cannot be used (1).
     """
-    _check_options(output, style, weight, strength, (hair, face, background), recipe, refine)
+    _check_options(output, style, weight, strength, (hair, face, background), recipe, (refine, edits, size))
     many = output.suffix.lower() not in images.SUFFIXES
     studio = Studio(ctx, progress=told)
     asked = recipes.read(recipe) if recipe else None
-    steps = asked.refine if asked else studio.steps(refine)
-    studio.steps(steps)
+    how = How(studio.steps(refine), edits or {}, size, with_recipe)
+    if asked:
+        how = replace(how, refine=studio.steps(asked.refine), edits=asked.edits, size=asked.size)
+    how = replace(how, edits=edit.checked(ctx, how.edits), size=large.checked(ctx, how.size))
     contents = _sources(content, output if many else None)
     chosen = {name: path for name, path in zip(REGIONS, (hair, face, background), strict=True) if path is not None}
     dishes = _dishes(
@@ -84,9 +103,9 @@ def run(
         "no_face": no_face or (asked.portrait.get("no_face") if asked else None),
     }
     if many:
-        return _batch(studio, contents, dishes, steps, output, options, with_recipe)
+        return _batch(studio, contents, dishes, how, output, options)
     portrait = _read(studio, Reader(), contents[0], **options)
-    _write(studio, portrait, dishes[0][1](), steps, output, with_recipe)
+    _write(studio, portrait, dishes[0][1](), how, output)
     say(f"stylize: made with {studio.origin()}")
     print(output)
     return 0
@@ -122,7 +141,7 @@ def _check_options(
     strength: float | None,
     by_region: Sequence[Path | None],
     recipe: Path | None,
-    refine: int | None,
+    others: Sequence[Any],
 ) -> None:
     """Raises: UserError(2) for what cannot be meant."""
     if output.suffix and output.suffix.lower() not in images.SUFFIXES and not output.is_dir():
@@ -134,8 +153,8 @@ def _check_options(
         raise UserError(f"--strength is {strength:g}; expected 0 (the content's own style) to 1 (the full style)", 2)
     if weight and len(weight) != len(style):
         raise UserError(f"{len(weight)} --weight for {len(style)} --style; expected one for each, or none", 2)
-    if recipe and (any(by_region) or weight or strength is not None or refine is not None):
-        raise UserError("--recipe says strengths, weights, regions and refinement itself; leave those options out", 2)
+    if recipe and (any(by_region) or weight or strength is not None or any(other is not None for other in others)):
+        raise UserError("--recipe says strengths, regions, refinement, edits and size itself; leave those out", 2)
     missing = ", ".join(f"--{name}" for name, path in zip(REGIONS, by_region, strict=True) if path is None)
     if not style and missing and not recipe:
         raise UserError(
@@ -200,17 +219,16 @@ def _by_region(chosen: dict[str, Path], style: Any) -> Any:
     return {name: chosen.get(name, style) for name in REGIONS} if chosen else style
 
 
-def _write(
-    studio: Studio, portrait: Portrait, look: Look, steps: int, output: Path, with_recipe: bool
-) -> Image.Image | None:
+def _write(studio: Studio, portrait: Portrait, look: Look, how: How, output: Path) -> Image.Image | None:
     """Write a picture, unless the same recipe's is there already: then None."""
-    made = studio.recipe(portrait, look, steps)
+    portrait = studio.edit(portrait, how.edits)
+    made = studio.recipe(portrait, look, how.refine, how.size)
     png = output.suffix.lower() == ".png"
-    if with_recipe and png and output.is_file() and _recipe_in(output) == made:
+    if how.recipe and png and output.is_file() and _recipe_in(output) == made:
         return None
-    image = studio.render(portrait, look, steps)
+    image = studio.render(portrait, look, how.refine, size=how.size)
     data = images.encode(np.asarray(image), output.suffix.lower())
-    write_atomic(output, recipes.mark(data, made if with_recipe else None) if png else data)
+    write_atomic(output, recipes.mark(data, made if how.recipe else None) if png else data)
     return image
 
 
@@ -225,10 +243,9 @@ def _batch(
     studio: Studio,
     contents: Sequence[Source],
     dishes: Sequence[Dish],
-    steps: int,
+    how: How,
     folder: Path,
     options: dict[str, Any],
-    with_recipe: bool,
 ) -> int:
     """Every portrait in every style as FOLDER/PORTRAIT--STYLE.png, with a contact sheet; what is there stays."""
     reader = Reader()
@@ -250,7 +267,7 @@ def _batch(
             wanted = usable(f"style {name}", look)
             if wanted is not None:
                 output = folder / f"{source.key}--{name}.png"
-                new = _write(studio, portrait, wanted, steps, output, with_recipe) is not None
+                new = _write(studio, portrait, wanted, how, output) is not None
                 made, there = made + new, there + (not new)
                 print(output)
     lines = [json.dumps({"path": path, "reason": reason}, ensure_ascii=False) for path, reason in rejects.items()]

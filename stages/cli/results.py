@@ -8,6 +8,8 @@ import click
 from stages.cli import options
 from stages.cli.options import FILE, FOLDER, PLACE, context, finish, given
 
+STEPS = click.FloatRange(-5, 5)  # along a semantic direction
+
 
 @click.command("eval")
 @options.settings("profile", "cache", "run", "limit", "device")
@@ -138,6 +140,12 @@ def demo(**settings: Any) -> None:
     type=click.IntRange(min=0),
     help="Steps of refinement for this portrait and style; 0 for none [default: 10].",
 )
+@click.option("--age", type=STEPS, help="Steps towards older (or below 0, younger); 2 is rare among generated faces.")
+@click.option("--smile", type=STEPS, help="Steps towards smiling.")
+@click.option("--pose", type=STEPS, help="Steps by which the face turns to the picture's left.")
+@click.option(
+    "--size", type=int, help="Pixels of a side: the profile's [default], or the generator's own, such as 1024."
+)
 @click.option("--recipe", type=FILE, help="Make it as this .json file, or a PNG made by this command, says.")
 @click.option("--no-recipe", is_flag=True, help="Do not write into a PNG how it was made.")
 def stylize(
@@ -160,8 +168,9 @@ def stylize(
     if len(images) > 1 or len(numbers) > 1:
         raise click.BadParameter("expected one image, or one number, or one of each", param_hint="--face")
     face, which = (next(iter(values), None) for values in (images, numbers))
-    names = ("style", "weight", "mix", "strength", "hair", "background", "refine", "no_face", "recipe")
-    chosen = {name: settings.pop(name) for name in names}
+    names = ("style", "weight", "mix", "strength", "hair", "background", "refine", "no_face", "size", "recipe")
+    edits = given(**{name: settings.pop(name) for name in ("age", "smile", "pose")})
+    chosen = {name: settings.pop(name) for name in names} | {"edits": edits or None}
     chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
     if no_recipe:
         chosen["with_recipe"] = False

@@ -27,13 +27,23 @@ def directions(ctx: Context, net: Generator) -> dict[str, Tensor]:
         tensors = weights.tensors(name)
         if list(tensors) == ["direction"]:
             _refuse_published(ctx, net, name)
-            label = Path(name).stem if "/" in name else name.removeprefix("direction-")
-            found[label] = tensors["direction"].float()
+            found[_label(name)] = tensors["direction"].float()
         else:
             _refuse_others(ctx, net, name)
             found |= {label: tensor.float()[None] for label, tensor in tensors.items()}
     w = mapped(net, ctx.profile.seed) if found else torch.zeros(0)
     return {name: d.to(w.device) * float((w @ d.to(w.device).T).std()) for name, d in found.items()}
+
+
+def names(ctx: Context) -> list[str]:
+    """What the profile's directions are called. Raises: UserError when their weights are missing."""
+    held = {name: weights.names(name) for name in ctx.profile.editing.directions}
+    return [label for name, own in held.items() for label in ([_label(name)] if own == ["direction"] else own)]
+
+
+def _label(name: str) -> str:
+    """What a direction in weights of its own is called."""
+    return Path(name).stem if "/" in name else name.removeprefix("direction-")
 
 
 def sha256(ctx: Context) -> str:

@@ -21,6 +21,11 @@ def generator(ctx: Context, *, full: bool = False) -> Generator:
     return of_kind(ctx, GENERATORS, "hypernst")(ctx, full)
 
 
+def full_size(ctx: Context) -> int:
+    """Pixels of the images that `generator` with `full` gives."""
+    return stylegan2_size(ctx)[0] if ctx.profile.generator.kind == "stylegan2" else 1024
+
+
 def blank(ctx: Context) -> Generator:
     """The profile's generator, untrained and frozen: for counting sizes."""
     return of_kind(ctx, BLANKS, "hypernst")(ctx)

@@ -29,7 +29,8 @@ MINE: dict[str, Any] = {
         "face": {"mix": {"a": 0.6, "b": 0.4}, "t": 0.36},
         "background": {"mix": {}, "t": 0},
     },
-    "edits": {"age": 0.0, "smile": 0.0, "pose": 0.0},
+    "edits": {"age": 0.0, "smile": -1.5, "pose": 0.0},
+    "size": 1024,
 }
 names = st.text(st.characters(exclude_characters="/\\", exclude_categories=["Cs"]), min_size=1, max_size=40)
 
@@ -97,7 +98,9 @@ def test_it_travels_in_a_png_and_changes_no_pixel(tmp_path: Path) -> None:
         ("regions.hair.mix", {"a": -1}, "regions.hair.mix.a is -1"),
         ("regions.hair.mix", {"a": 0.5}, "regions.hair.mix has weights of sum 0.5; expected 1"),
         ("regions.hair.mix", {"a": True}, "regions.hair.mix.a is True"),
-        ("edits.age", 1.0, "edits.age is 1.0; this version cannot edit"),
+        ("edits.age", 5.5, "edits.age is 5.5; expected a number from -5 to 5"),
+        ("edits.age", True, "edits.age is True; expected a number"),
+        ("size", "large", "size is 'large'; expected a whole number"),
         ("refine", 1.5, "refine is 1.5"),
         ("refine", -1, "refine is -1"),
         ("more", 1, "it has 'more'"),
