@@ -55,7 +55,7 @@ TRAININGS := fit-head finetune-generator train-inverter train-parser train-aladi
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup weights $(STAGES) demo studio stylize interpolate ablation tables quality directions inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
+.PHONY: help setup weights $(STAGES) demo studio stylize interpolate ablation tables quality directions edits inspect verify explain doctor test lint bench gpu-check clean train-baseline $(TRAININGS)
 
 help: ## print this text
 	@echo 'HyperNST: stylise portraits region by region. Targets, and what already exists:'
@@ -94,7 +94,7 @@ weights: $(READY) ## fetch the published weights the profile needs
 
 # The stages that have something to do, asked once before anything runs: `make -n` and `make -q` then tell the truth, and
 # nothing is started for the others. If that is not known, all stages count.
-ifneq ($(filter $(STAGES),$(MAKECMDGOALS)),)
+ifneq ($(filter $(STAGES) edits,$(MAKECMDGOALS)),)
 UNFINISHED := $(shell test -e $(STAMP) && $(BIN)/hypernst explain --names$(explained) 2>/dev/null || \
 	echo $(CACHED))
 endif
@@ -182,6 +182,9 @@ train-aladin: ## train the style code's projection head on DATA=dir
 $(TRAININGS): $(READY)
 	$(BIN)/hypernst $@$(profile)$(run)$(device)$(limits)$(call option,OUT,output)$(if $(filter \
 		train-aladin,$@),$(limit))$(if $(filter-out fit-head,$@),$(call option,DATA,data))
+
+edits: $(READY) latents masks aladin-codes ## draw portraits edited along semantic directions, with and without styles
+	$(BIN)/hypernst edits$(profile)$(cache)$(run)$(device)$(call option,OUT,output)
 
 directions: $(READY) ## find semantic directions (age, smile, pose) by scored faces of the generator [CACHE/directions]
 	$(BIN)/hypernst directions$(profile)$(cache)$(run)$(device)$(call option,OUT,output)

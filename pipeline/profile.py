@@ -156,7 +156,7 @@ class Train:
 class Editing:
     """Semantic editing: the weights that hold directions of the generator's W."""
 
-    directions: tuple[str, ...] = ()
+    directions: tuple[str, ...] = ("directions",)
 
 
 @dataclass(frozen=True)

@@ -259,6 +259,8 @@ REGISTRY: dict[str, Weight] = {
                "MIT; titles and dates: CC0 (the Metropolitan Museum's open access)", "painting-codes.safetensors",
                optional=True),
         Weight("hypernet", "the hypernetwork", "shipped", _OURS, "hypernet.safetensors", optional=True),
+        Weight("directions", "semantic directions in MobileStyleGAN's W: age, smile, pose, gender, glasses", "shipped",
+               _OURS, "directions.safetensors", optional=True),
         *_PAPER,
     )
 }  # fmt: skip

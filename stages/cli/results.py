@@ -86,6 +86,18 @@ def tables(**settings: Any) -> None:
 
 
 @click.command()
+@options.settings("profile", "cache", "run", "device")
+@click.option("--contents", type=click.IntRange(min=1), help="Portraits of CACHE [default: 3].")
+@click.option("--styles", type=click.IntRange(min=1), help="Styles of CACHE [default: 3].")
+@click.option("--output", "-o", type=FILE, help="The image to write [default: RUN/edits.png].")
+def edits(contents: int | None, styles: int | None, output: Path | None, **settings: Any) -> None:
+    """Draw portraits edited along semantic directions, with and without styles."""
+    from stages.directions import sheet
+
+    finish(sheet.run(context(settings), **given(contents=contents, styles=styles, output=output)))
+
+
+@click.command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option("--output", "-o", type=FILE, default=Path("curves.html"), show_default=True, help="The page to write.")
 @options.debug
@@ -222,5 +234,5 @@ def studio(style: tuple[Path, ...], port: int | None, **settings: Any) -> None:
     finish(serve.run(context(settings), styles=style, port=port, **chosen))
 
 
-EVALUATE = (evaluate, quality, ablation, tables, curves)
+EVALUATE = (evaluate, quality, ablation, tables, edits, curves)
 APPLY = (demo, stylize, interpolate, studio)
