@@ -179,6 +179,7 @@ class Baselines:
     crop: Positive = 128
     batch: Count = 2
     steps: Positive = 3000
+    warm_up: Count = 100
     decoder: str = "adain-decoder"
     sae_capacity: Annotated[float, Range(0.01)] = 0.25
 

@@ -20,7 +20,7 @@ class ArtFlow:
     BATCH, MULTIPLE, LEAST = 4, network.MULTIPLE, 16
 
     def __init__(self, ctx: Context) -> None:
-        self.encoder = encoder(4).to(ctx.device)
+        self.encoder, self.warm_up = encoder(4).to(ctx.device), ctx.profile.baselines.warm_up
         self.model = network.ArtFlow().to(ctx.device)
         self.nets: dict[str, nn.Module] = {"flow": self.model}
         self.optimisers: dict[str, torch.optim.Optimizer] = {"adam": adam(self.model)}
@@ -37,7 +37,7 @@ class ArtFlow:
             targets = [self.encoder.taps(x) for x in (own, theirs)]
         terms = feature_statistics.artflow_terms(self.encoder.taps(self.model.images(moved)), *targets)
         feature_statistics.total(terms, feature_statistics.ARTFLOW).backward()
-        return numbers(terms), advance(self.optimisers["adam"], ALONE, rate=rate(number), clip=CLIP)
+        return numbers(terms), advance(self.optimisers["adam"], ALONE, rate=rate(number, self.warm_up), clip=CLIP)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """See `Training`."""

@@ -15,14 +15,16 @@ from stages.baselines.training import Told, adam, encoder, new_decoder, numbers,
 
 
 class SANet:
-    """Transformer and decoder learn; a transformer that is fresh hands on what AdaIN's decoder knows to read."""
+    """Transformer and decoder learn; beside a decoder that can read features the transformer starts as a style swap."""
 
     KIND, NAME = sanet.SANet, "sanet"
     BATCH, MULTIPLE, LEAST = 5, 16, 32
 
     def __init__(self, ctx: Context) -> None:
+        self.warm_up = ctx.profile.baselines.warm_up
         transformer = sanet.Transformer(self.KIND.FIXED)
-        nn.init.dirac_(transformer.merge_conv.weight)
+        if ctx.profile.baselines.decoder:
+            start_as_swap(transformer)
         self.model = self.KIND(encoder(), new_decoder(ctx), transformer).to(ctx.device)
         self.nets: dict[str, nn.Module] = {"transformer": self.model.transformer, "decoder": self.model.decoder}
         for net in self.nets.values():
@@ -46,7 +48,7 @@ class SANet:
             self.drawn(own, theirs), own, theirs, self.drawn(own, own), self.drawn(theirs, theirs)
         )
         feature_statistics.total(terms, feature_statistics.SANET).backward()
-        return numbers(terms), advance(self.optimisers["adam"], ALONE, rate=rate(number))
+        return numbers(terms), advance(self.optimisers["adam"], ALONE, rate=rate(number, self.warm_up))
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """See `Training`."""
@@ -54,6 +56,24 @@ class SANet:
             f"{self.NAME}-{part}": dict(self.model.get_submodule(part).state_dict())
             for part in ("decoder", "transformer")
         }
+
+
+def start_as_swap(transformer: sanet.Transformer) -> None:
+    """Let it give, at each position, the mean of relu4_1 and of the style's relu4_1 that is most alike.
+
+    At relu5_1 it starts with the difference of both, so that an image in itself is only decoded.
+    """
+    for attention, sign in ((transformer.sanet4_1, 1.0), (transformer.sanet5_1, -1.0)):
+        for conv in (attention.f, attention.g, attention.h, attention.out_conv):
+            _scaled_identity(conv, sign if conv is attention.out_conv else 1.0)
+    _scaled_identity(transformer.merge_conv, 0.5)
+
+
+@torch.no_grad()
+def _scaled_identity(conv: nn.Conv2d, scale: float) -> None:
+    nn.init.dirac_(conv.weight)
+    conv.weight.mul_(scale)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
 class ContraAST(SANet):
@@ -80,7 +100,7 @@ class ContraAST(SANet):
         self.judge.requires_grad_(True)
         judged = self.judge.loss(right.image, 1) + self.judge.loss(out.image.detach(), 0)
         judged.backward()
-        bad = advance(self.optimisers["judge_adam"], ALONE, rate=rate(number))
+        bad = advance(self.optimisers["judge_adam"], ALONE, rate=rate(number, self.warm_up))
         self.judge.requires_grad_(False)
         terms: Terms = feature_statistics.sanet_terms(
             out, left, right, _rows(self.drawn(own, own), contents), _rows(self.drawn(theirs, theirs), styles)
@@ -90,7 +110,7 @@ class ContraAST(SANet):
         )
         terms["adversarial"] = self.judge.loss(out.image, 1)
         feature_statistics.total(terms, contraast.WEIGHTS).backward()
-        bad = advance(self.optimisers["adam"], ALONE, rate=rate(number)) or bad
+        bad = advance(self.optimisers["adam"], ALONE, rate=rate(number, self.warm_up)) or bad
         return numbers(terms | {"discriminator": judged}), bad
 
 

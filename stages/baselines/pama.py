@@ -21,7 +21,7 @@ class PAMA:
     BATCH, MULTIPLE, LEAST = 8, 8, 24
 
     def __init__(self, ctx: Context) -> None:
-        self.encoder = encoder().to(ctx.device)
+        self.encoder, self.warm_up = encoder().to(ctx.device), ctx.profile.baselines.warm_up
         alignments = [network.Alignment() for _ in pama.STAGES]
         self.model = network.PAMA(encoder(4), alignments, new_decoder(ctx)).to(ctx.device)
         self.nets: dict[str, nn.Module] = {"alignments": self.model.alignments, "decoder": self.model.decoder}
@@ -44,7 +44,11 @@ class PAMA:
             pama.reconstruction([(see(self.encoder, self.model.decoder(x.taps[3])), x) for x in (own, theirs)])
         )
         torch.stack(losses).sum().backward()
-        bad = advance(self.optimisers["adam"], ALONE, rate=rate(number // HELD * HELD))
+        bad = advance(
+            self.optimisers["adam"],
+            ALONE,
+            rate=rate(number // HELD * HELD) * min(1, (number + 1) / max(1, self.warm_up)),
+        )
         return numbers(told | {"reconstruction": losses[-1]}), bad
 
     def weights(self) -> dict[str, dict[str, Tensor]]:

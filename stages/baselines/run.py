@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,8 @@ SIDE = 3  # contents and styles of the grid
 def run(ctx: Context, *, method: str, steps: int | None = None, minutes: float | None = None) -> int:
     """Train `method` until `steps` in all (default: the profile's), or `minutes` of this call; run again to resume.
 
-    Checkpoint, log, grids, page and the weights in their published layout lie in runs/<run>/baselines/<method>.
+    Checkpoint, log, grids, page and, with every checkpoint, the weights in their published layout lie in
+    runs/<run>/baselines/<method>.
     Raises: UserError(2) when the profile's crop or batch does not suit the method.
     """
     settings, kind, folder = ctx.profile.baselines, TRAININGS[method], trained_folder(ctx, method)
@@ -50,16 +52,21 @@ def run(ctx: Context, *, method: str, steps: int | None = None, minutes: float |
         pairs = Pairs(ctx, settings.crop, batch)
         torch.manual_seed(ctx.profile.seed)
         training = kind(ctx)
-        recipe = {"method": method, "batch": batch, "crop": settings.crop, "seed": ctx.profile.seed}
-        recipe |= {"sae_capacity": settings.sae_capacity} if method == "sae" else {"encoder": weights.sha256(ENCODER)}
+        recipe: dict[str, Any] = {"method": method, "batch": batch, "crop": settings.crop, "seed": ctx.profile.seed}
+        if method == "sae":
+            recipe["sae_capacity"] = settings.sae_capacity
+        else:
+            recipe |= {"encoder": weights.sha256(ENCODER), "warm_up": settings.warm_up}
         if method not in ("sae", "artflow"):
             recipe["decoder"] = weights.sha256(settings.decoder) if settings.decoder else ""
-        data = {n: samples.identity() for n, samples in zip(COLLECTIONS, pairs.samples, strict=True)}
+        sets = dict(zip(COLLECTIONS, pairs.samples, strict=True))
+        data = {name: samples.identity() for name, samples in sets.items()}
         state = State(folder / "checkpoint.safetensors", training.nets, training.optimisers, recipe, data)
         state.resume()
         grid = Grid(ctx, training.model)
 
         def saved(step: int) -> None:
+            _write(training, folder, method, step, {name: len(samples) for name, samples in sets.items()})
             sheet = grid.draw()
             loop.picture("grid", sheet)
             files.write_atomic(folder / page.GRIDS / f"step-{step:06d}.png", images.encode(sheet))
@@ -70,7 +77,6 @@ def run(ctx: Context, *, method: str, steps: int | None = None, minutes: float |
         with loop, Prefetcher(pairs.__getitem__) as prefetched:
             for step in loop:
                 loop.tell(train_step(training, to_device(prefetched[step], ctx.device), step, loop))
-        _write(training, folder, method, state, {n: len(s) for n, s in zip(COLLECTIONS, pairs.samples, strict=True)})
     say(f"{name}: {state.step} steps in {folder}; `hypernst eval --methods {method}` measures it")
     return 0
 
@@ -82,12 +88,12 @@ def train_step(training: Training, batch: tuple[Tensor, Tensor], step: int, loop
     return terms
 
 
-def _write(training: Training, folder: Path, method: str, state: State, counts: Mapping[str, int]) -> None:
+def _write(training: Training, folder: Path, method: str, step: int, counts: Mapping[str, int]) -> None:
     """The weights as published files are kept, a file each."""
     for name, tensors in training.weights().items():
         meta = {
             "what": f"{name}, trained by this project",
-            "steps": state.step,
+            "steps": step,
             "data": f"{counts['content']} contents and {counts['style']} styles",
             "command": f"hypernst train-baseline {method}",
         }

@@ -87,9 +87,9 @@ def to_device(batch: tuple[np.ndarray, np.ndarray], device: str) -> tuple[Tensor
     return content, style
 
 
-def rate(number: int) -> float:
-    """The learning rate of a step from 0."""
-    return RATE / (1 + DECAY * number)
+def rate(number: int, warm_up: int = 0) -> float:
+    """The learning rate of a step from 0; it rises over the first `warm_up` steps."""
+    return RATE / (1 + DECAY * number) * min(1.0, (number + 1) / max(1, warm_up))
 
 
 def encoder(depth: int = 5) -> Encoder:

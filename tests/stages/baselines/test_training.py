@@ -114,11 +114,14 @@ def test_the_published_sizes_of_the_swapping_autoencoder() -> None:
 
 
 @pytest.mark.weights
-def test_a_fresh_transformer_hands_the_content_on(tmp_path: Path) -> None:
-    """AdaIN's decoder is where SANet's starts, and the merging convolution starts as the identity."""
+@torch.no_grad()
+def test_the_attention_starts_as_a_style_swap(tmp_path: Path) -> None:
+    """An image in itself is what AdaIN's decoder makes of its features; another style changes them."""
+    torch.manual_seed(0)
     net = run.SANet(context(tmp_path, "start")).model
     published = weights.tensors("adain-decoder")
     assert all(torch.equal(t, published[name]) for name, t in net.decoder.state_dict().items())
-    x = torch.randn(1, 512, 4, 4)
-    merged = net.transformer.merge_conv(torch.nn.functional.pad(x, (1, 1, 1, 1)))
-    torch.testing.assert_close(merged - net.transformer.merge_conv.bias[:, None, None], x)
+    small = torch.rand(2, 1, 3, 8, 8)
+    content, style = (net.encode(torch.nn.functional.interpolate(x, scale_factor=8)) for x in small)
+    torch.testing.assert_close(net.transformer(content, content), content[0], atol=1e-2, rtol=1e-2)
+    assert float((net.transformer(content, style) - content[0]).abs().mean()) > 0.1
