@@ -21,7 +21,6 @@ export class App extends EventTarget {
   /** @type {Map<string, any>} */ portraits = new Map();
   /** @type {Map<string, { file: File, name: string }>} */ ownStyles = new Map();
   /** @type {Target} */ target = "whole";
-  /** @type {Mix} */ waiting = []; // chosen before there is a portrait
   /** @type {import("./view/stage.js").Stage} */ stage = /** @type {any} */ (null);
 
   constructor() {

@@ -68,7 +68,7 @@ app.store.addEventListener("change", () => {
   byId("redo").disabled = !app.store.future.length;
 });
 app.addEventListener("full", () => tell("A look takes at most 8 styles."));
-app.renderer.addEventListener("fault", (/** @type {any} */ event) => tell(event.detail));
+app.renderer.addEventListener("fault", (/** @type {any} */ event) => app.events.gone || tell(event.detail));
 byId("refine-at-rest").addEventListener("change", () => {
   app.renderer.steps = byId("refine-at-rest").checked ? REFINE : 0;
   if (app.renderer.steps) app.renderer.show(app.store.doc);
@@ -121,7 +121,7 @@ byId("about-open").addEventListener("click", () => {
   const { version, profile, device, licences = [] } = app.about ?? {};
   const rows = licences.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row" }, one.name), el("td", {}, one.licence)));
   const words = "Faces are made by networks from the portrait you give: they may look like people who did not consent, and are no evidence of anything. Pictures saved here carry the mark of a generated picture. Nothing leaves this machine.";
-  ask("About", [paragraph(words), paragraph(`Version ${version}, profile ${profile}, on ${device}.`), el("h3", {}, "Weights and pictures"), el("table", {}, el("tbody", {}, ...rows))]);
+  ask("About", [paragraph(words), paragraph(`Version ${version}, profile ${profile}, on ${device}.`), ...(rows.length ? [el("h3", {}, "Weights and pictures"), el("table", {}, el("tbody", {}, ...rows))] : [])]);
 });
 byId("forget").addEventListener("click", async () => {
   const words = "Portraits, your own styles, the history and everything computed from them are removed from this machine's memory and disk.";
@@ -153,7 +153,8 @@ app.events.addEventListener("back", async (/** @type {any} */ event) => {
   banner("The server is back.", true);
   setTimeout(() => app.renderer.paused || banner(""), BACK);
   try {
-    if (event.detail) {
+    app.about = event.detail.about;
+    if (event.detail.other) {
       for (const { file } of app.ownStyles.values()) await app.addStyle(file);
       await styles.load();
       await portraits.restore();

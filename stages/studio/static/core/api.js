@@ -74,8 +74,7 @@ async function bitmap(/** @type {string} */ path) {
  */
 export async function render(asked, signal) {
   const answer = await call("/api/render", { json: { ...asked, page: PAGE }, signal });
-  const told = answer.headers;
-  return { seconds: Number(told.get("x-seconds")), version: Number(told.get("x-version")), bitmap: await createImageBitmap(await answer.blob()) };
+  return { seconds: Number(answer.headers.get("x-seconds")), bitmap: await createImageBitmap(await answer.blob()) };
 }
 
 /**
@@ -107,8 +106,7 @@ export async function exported(/** @type {any} */ asked) {
   return answer.status === 202 ? answer.json() : fileOf(answer);
 }
 
-export const jobFile = async (/** @type {string} */ job) => fileOf(await call(`/api/jobs/${job}/file`));
-export const stopJob = (/** @type {string} */ job) => call(`/api/jobs/${job}`, { method: "DELETE" });
+export const jobFile = async (/** @type {string} */ job) => fileOf(await call(`/api/exports/${job}`));
 
 async function fileOf(/** @type {Response} */ answer) {
   const told = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition") ?? "");

@@ -6,7 +6,7 @@ import { pause } from "./dom.js";
 
 /** @typedef {{ job: string, what: string, done: number, of: number, left: number | null, state: string, about: string, kind: string, error?: string, way_out?: string }} Job */
 
-/** Tells "job" (detail: Job), "portrait" (detail: its id and state), "away" when the server is gone, and "back" (detail: whether it is another one now). */
+/** Tells "job" (detail: Job), "portrait" (detail: its id and state), "away" when the server is gone, and "back" (detail: what it says of itself, and whether it is another one). */
 export class Events extends EventTarget {
   /** @type {Map<string, Job>} */ jobs = new Map();
   /** @type {Map<string, { keep: (job: Job) => void, fail: (error: Error) => void }>} */ waiting = new Map();
@@ -64,7 +64,7 @@ export class Events extends EventTarget {
     const other = told.instance !== this.instance;
     this.instance = told.instance;
     this.listen();
-    return this.dispatchEvent(new CustomEvent("back", { detail: other }));
+    return this.dispatchEvent(new CustomEvent("back", { detail: { about: told, other } }));
   }
 
   /** What the server says of itself, "locked" when it does not know us any more, null when it is away. */

@@ -35,45 +35,43 @@ export class Frames {
   }
 
   /**
-   * How to fade each region from what is here, or null when a style's picture has not come yet.
+   * How to fade each region from what is here, or null when a picture that it takes has not come yet.
    * @param {Doc} doc
    * @returns {Record<string, Blend> | null}
    */
   blends(doc) {
-    const own = this.get(frameKey(doc.portrait, null, 0));
-    if (!own || Object.values(doc.edits).some((value) => value !== 0)) return null;
     /** @type {Record<string, Blend>} */ const found = {};
     for (const name of REGIONS) {
       const { mix, t } = doc.regions[name];
+      /** @type {[string | null, number][]} */ const taken = mix.length ? normalised(mix) : [[null, 1]];
       /** @type {Blend} */ const blend = [];
-      for (const [style, weight] of normalised(mix)) {
-        const pair = this.between(doc.portrait, style, t, own);
+      for (const [style, weight] of taken) {
+        const pair = this.between(doc, style, style ? t : 0);
         if (!pair) return null;
-        blend.push(...pair.map(([picture, part]) => /** @type {[ImageBitmap, number]} */ ([picture, part * weight])));
+        for (const [picture, part] of pair) blend.push([picture, part * weight]);
       }
-      found[name] = blend.length ? blend : [[own, 1]];
+      found[name] = blend;
     }
     return found;
   }
 
   /**
-   * The two pictures around a strength, with their weights.
-   * @param {string | null} portrait @param {string} style @param {number} t @param {ImageBitmap} own
+   * The one or two pictures around a strength, with their weights.
+   * @param {Doc} doc @param {string | null} style @param {number} t
    * @returns {Blend | null}
    */
-  between(portrait, style, t, own) {
-    const full = this.get(frameKey(portrait, style, 1));
-    if (!full) return null;
-    const half = this.get(frameKey(portrait, style, 0.5));
-    /** @type {[number, ImageBitmap][]} */
-    const marks = half ? [[0, own], [0.5, half], [1, full]] : [[0, own], [1, full]];
-    const upper = marks.findIndex(([at], place) => place > 0 && t <= at);
-    const [[from, before], [to, after]] = [marks[upper - 1], marks[upper]];
-    const part = (t - from) / (to - from);
+  between(doc, style, t) {
+    const at = (/** @type {number} */ mark) => this.get(frameKey(doc, mark ? style : null, mark));
+    const marks = [0, ...[...KEY_STRENGTHS].reverse()].filter((mark) => mark === t || at(mark));
+    const upper = marks.find((mark) => mark >= t) ?? 1;
+    const lower = marks.findLast((mark) => mark <= t) ?? 0;
+    const [after, before] = [at(upper), at(lower)];
+    if (!after || !before) return null;
+    const part = upper > lower ? (t - lower) / (upper - lower) : 1;
     return [[before, 1 - part], [after, part]];
   }
 }
 
-/** The key of one style's picture; without a style it is the portrait's own. */
-export const frameKey = (/** @type {string | null} */ portrait, /** @type {string | null} */ style, /** @type {number} */ t) =>
-  `${portrait} ${style} ${t}`;
+/** The key of one style's picture of a portrait as it is edited; without a style it is the portrait's own. */
+export const frameKey = (/** @type {Doc} */ doc, /** @type {string | null} */ style, /** @type {number} */ t) =>
+  `${doc.portrait} ${JSON.stringify(doc.edits)} ${style} ${t}`;

@@ -26,11 +26,13 @@ export class Renderer extends EventTarget {
   of = 0;
   seconds = 0;
   ticket = 0;
+  era = 0; // pictures asked for in a former one are outdated
   steps = 0; // of refinement at rest
   paused = false;
   /** @type {Set<string>} */ plain = new Set(); // looks whose refinement was undone
   /** @type {boolean} */ busy = false;
-  /** @type {boolean} */ filling = false;
+  /** @type {boolean} */ fetching = false;
+  /** @type {Promise<void>} */ filled = Promise.resolve();
   /** @type {number} */ timer = 0;
   /** @type {AbortController | null} */ refinement = null;
 
@@ -81,6 +83,7 @@ export class Renderer extends EventTarget {
   /** Drops every picture of portraits: the server has better ones, or none any more. */
   forget() {
     this.stop();
+    this.era += 1;
     this.frames.clear();
     this.exact.clear();
     this.refined = null;
@@ -137,39 +140,42 @@ export class Renderer extends EventTarget {
 
   /** Pictures to fade between that are not here: of the document's styles, the full ones first. */
   missing() {
-    const wanted = [[null, 0], ...KEY_STRENGTHS.flatMap((t) => stylesOf(this.doc).map((style) => [style, t]))];
-    return /** @type {[string | null, number][]} */ (wanted).filter(([style, t]) => !this.frames.held.has(frameKey(this.doc.portrait, style, t)));
+    const [full, ...others] = KEY_STRENGTHS.map((t) => stylesOf(this.doc).map((style) => [style, t]));
+    const wanted = [...full, [null, 0], ...others.flat()];
+    return /** @type {[string | null, number][]} */ (wanted).filter(([style, t]) => !this.frames.held.has(frameKey(this.doc, style, t)));
   }
 
-  async fill(/** @type {[string | null, number][]} */ wanted, /** @type {number} */ ticket) {
-    if (this.filling) return;
-    this.filling = true;
-    try {
+  /** Fetches pictures to fade between, one after the other, as long as nothing else is wished. */
+  fill(/** @type {[string | null, number][]} */ wanted, /** @type {number} */ ticket) {
+    this.filled = this.filled.then(async () => {
       for (const [style, t] of wanted) {
         if (ticket !== this.ticket || this.busy || this.paused) return;
-        await this.fetchFrame(style, t);
+        // Without this picture there is no preview, nothing worse; the next rest asks for it again.
+        await this.fetchFrame(style, t).catch(() => undefined);
       }
-    } catch {
-      // The next rest asks for them again; without them there is no preview, nothing worse.
-    } finally {
-      this.filling = false;
-    }
+    });
+    return this.filled;
   }
 
   async fetchFrame(/** @type {string | null} */ style, /** @type {number} */ t) {
-    const { portrait } = this.doc;
-    if (!portrait) return;
-    const doc = withStyle(this.doc, style, t);
-    const made = await api.render({ recipe: this.describe(doc), portrait, ticket: this.ticket, purpose: "keyframe" });
-    this.frames.set(frameKey(portrait, style, t), made.bitmap);
+    const { era, doc } = this;
+    if (!doc.portrait) return;
+    this.fetching = true;
+    try {
+      const recipe = this.describe(withStyle(doc, style, t));
+      const made = await api.render({ recipe, portrait: doc.portrait, ticket: this.ticket, purpose: "keyframe" });
+      if (era === this.era) this.frames.set(frameKey(doc, style, t), made.bitmap);
+    } finally {
+      this.fetching = false;
+    }
   }
 
   /** Fetches a style's full picture when nothing else is to do, so that it can be seen before it is chosen. */
   async peek(/** @type {string} */ style) {
-    if (this.frames.held.has(frameKey(this.doc.portrait, style, 1))) return true;
-    if (this.busy || this.filling || this.refinement || this.paused || !this.doc.portrait) return false;
+    if (this.frames.held.has(frameKey(this.doc, style, 1))) return true;
+    if (this.busy || this.fetching || this.refinement || this.paused || !this.doc.portrait) return false;
     await this.fill([[style, 1]], this.ticket);
-    return this.frames.held.has(frameKey(this.doc.portrait, style, 1));
+    return this.frames.held.has(frameKey(this.doc, style, 1));
   }
 
   async refine(/** @type {number} */ steps) {
@@ -211,14 +217,13 @@ export class Renderer extends EventTarget {
 export function withStyle(/** @type {Doc} */ doc, /** @type {string | null} */ style, /** @type {number} */ t) {
   /** @type {import("./store.js").Mix} */ const mix = style ? [[style, 1]] : [];
   const regions = /** @type {any} */ (Object.fromEntries(REGIONS.map((name) => [name, { mix, t }])));
-  return { ...doc, regions, refine: 0, edits: {} };
+  return { ...doc, regions, refine: 0 };
 }
 
 /** The key as which a document's picture is one to fade with, if it is. */
 function frameOf(/** @type {Doc} */ doc) {
-  if (Object.values(doc.edits).some((value) => value !== 0)) return null;
   const [first, ...others] = REGIONS.map((name) => doc.regions[name]);
   if (others.some((part) => JSON.stringify(part) !== JSON.stringify(first))) return null;
-  if (!first.mix.length) return frameKey(doc.portrait, null, 0);
-  return first.mix.length === 1 && [0.5, 1].includes(first.t) ? frameKey(doc.portrait, first.mix[0][0], first.t) : null;
+  if (!first.mix.length) return frameKey(doc, null, 0);
+  return first.mix.length === 1 && [0.5, 1].includes(first.t) ? frameKey(doc, first.mix[0][0], first.t) : null;
 }

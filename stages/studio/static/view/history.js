@@ -8,7 +8,7 @@ const MOST = 40;
 const SIDE = 128; // px of a thumbnail, shown at half
 
 export class History {
-  /** @type {{ doc: import("../core/store.js").Doc, node: HTMLLIElement, canvas: HTMLCanvasElement }[]} */ entries = [];
+  /** @type {{ doc: import("../core/store.js").Doc, node: HTMLLIElement }[]} */ entries = [];
 
   /** @param {import("../app.js").App} app */
   constructor(app) {
@@ -19,7 +19,7 @@ export class History {
     app.store.addEventListener("change", () => this.mark());
   }
 
-  /** Adds a picture; one that is there already is only marked, and an entry of the same drag is replaced. */
+  /** Adds a picture; one that is there already is only marked. */
   add(/** @type {import("../core/store.js").Doc} */ doc) {
     const { picture } = this.app.renderer;
     if (!picture || !doc.portrait) return;
@@ -29,7 +29,7 @@ export class History {
       canvas.getContext("2d")?.drawImage(picture, 0, 0, SIDE, SIDE);
       const button = el("button", { class: "past", onclick: () => this.app.store.edit((now) => Object.assign(now, structuredClone(doc))), "aria-label": this.words(doc), title: this.words(doc) }, canvas);
       const node = el("li", {}, button);
-      this.entries.push({ doc, node, canvas });
+      this.entries.push({ doc, node });
       this.list.append(node);
       if (this.entries.length > MOST) this.entries.shift()?.node.remove();
       this.list.scrollLeft = this.list.scrollWidth;

@@ -33,10 +33,10 @@ export function listen(app, { styles, map, take }) {
     { keys: ["k"], shown: ["K"], words: "keep the refinement", run: () => app.keep() },
     { keys: ["u"], shown: ["U"], words: "undo the refinement", run: () => app.unrefine() },
     { keys: ["m"], shown: ["M"], words: "map of styles", run: () => map.toggle() },
-    { keys: ["/"], shown: ["/"], words: "search styles", run: () => byId("search").focus() },
+    { keys: ["/"], shown: ["/"], words: "search styles", run: () => [map.toggle(false), byId("search").focus()] },
     { keys: ["z"], shown: ["Z"], words: "undo, with Shift redo", run: (event) => (event.shiftKey ? app.store.redo() : app.store.undo()) },
     { keys: ["s"], shown: ["S"], words: "save the picture", run: () => take.export("png") },
-    { keys: ["r"], shown: ["R"], words: "save the recipe", run: () => take.export("recipe") },
+    { keys: ["r"], shown: ["R"], words: "save the recipe", run: () => take.saveRecipe() },
     { keys: ["?"], shown: ["?"], words: "these keys", run: () => help() },
   ];
   const help = () => {

@@ -5,7 +5,7 @@ import * as api from "../core/api.js";
 import { byId, el, percent, tell } from "../core/dom.js";
 import { MOST_STYLES, normalised, partOf } from "../core/store.js";
 
-const MARGIN = 28; // px
+const MARGIN = 36; // px
 const [DOT, NEAR, FAR] = [4, 56, 26]; // px of a dot, and of a picture when zoomed in and out
 const FEW = 40; // so many in sight are shown as large pictures
 const MANY = 400; // beyond so many in sight they are dots
@@ -40,6 +40,7 @@ export class StyleMap {
     byId("as-map").addEventListener("click", () => this.toggle(true));
     app.store.addEventListener("change", () => this.shown && this.paint());
     app.addEventListener("target", () => this.shown && this.load());
+    app.events.addEventListener("job", (/** @type {any} */ event) => this.shown && ["shelf", "style"].includes(event.detail.kind) && event.detail.state === "done" && this.load());
     new ResizeObserver(() => this.paint()).observe(this.canvas);
   }
 
@@ -49,7 +50,7 @@ export class StyleMap {
 
   toggle(on = !this.shown) {
     byId("map").hidden = !on;
-    byId("grid").hidden = on;
+    byId("grid").hidden = byId("filters").hidden = on;
     byId("studio").classList.toggle("mapped", on);
     byId("as-map").setAttribute("aria-pressed", String(on));
     byId("as-grid").setAttribute("aria-pressed", String(!on));

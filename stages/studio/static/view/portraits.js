@@ -66,7 +66,7 @@ export class Portraits {
   }
 
   progress(/** @type {import("../core/events.js").Job} */ job) {
-    if (job.about !== this.reading || !job.what) return;
+    if (!this.reading || job.about !== this.reading || !job.what) return;
     const stage = /** @type {keyof WORDS} */ (job.what.split(": ").at(-1) ?? "");
     byId("reading-what").textContent = `${WORDS[stage] ?? "Reading the portrait"}…`;
     byId("reading-part").max = job.of || 1;

@@ -3,11 +3,12 @@
 
 import * as api from "../core/api.js";
 import { el, icon, percent } from "../core/dom.js";
-import { REGIONS, normalised, partOf, regionsOf, toPlace, toStrength } from "../core/store.js";
+import { REGIONS, normalised, partOf, toPlace, toStrength } from "../core/store.js";
 import { pad, slider } from "./fields.js";
 
 /** @typedef {import("../core/store.js").Target} Target */
 
+const MOST_EDIT = 3; // steps along a direction; two are rare among faces already
 const NAMES = { whole: "Whole portrait", hair: "Hair", face: "Face", background: "Background" };
 
 export class Settings {
@@ -131,24 +132,26 @@ export class Settings {
 
   /** Sliders for age, smile and pose, where the server has directions for them. */
   editing() {
-    const known = this.app.about?.edits ?? [];
+    const { edits: known = [], limits } = this.app.about ?? {};
     if (!known.length) return [];
-    const fields = known.map((/** @type {any} */ edit) => {
+    const most = Math.min(MOST_EDIT, limits.edit);
+    const fields = known.map((/** @type {string} */ name) => {
       const field = slider({
-        label: edit.title ?? edit.name,
-        min: edit.min,
-        max: edit.max,
-        step: 0.05,
-        words: (value) => value.toFixed(2),
-        move: (value) => this.app.store.edit((doc) => (doc.edits[edit.name] = value), `edit ${edit.name}`),
+        label: `${name[0].toUpperCase()}${name.slice(1)}`,
+        min: -most,
+        max: most,
+        step: 0.1,
+        words: (value) => (value > 0 ? "+" : "") + value.toFixed(1),
+        move: (value) => this.app.store.edit((doc) => edited(doc, name, value), `edit ${name}`),
         settle: () => this.app.store.settle(),
       });
-      field.input.dataset.key = `edit-${edit.name}`;
-      field.input.addEventListener("dblclick", () => this.app.store.edit((doc) => delete doc.edits[edit.name]));
-      this.edits.set(edit.name, field);
+      field.input.dataset.key = `edit-${name}`;
+      field.input.title = "A double click takes it back";
+      field.input.addEventListener("dblclick", () => this.app.store.edit((doc) => edited(doc, name, 0)));
+      this.edits.set(name, field);
       return field.node;
     });
-    return [el("div", { class: "card" }, el("h3", {}, "Face"), ...fields)];
+    return [el("div", { class: "card edits" }, el("h3", {}, "Edit"), ...fields)];
   }
 }
 
@@ -156,6 +159,11 @@ export class Settings {
 export function shared(/** @type {number[]} */ weights, /** @type {number} */ place, /** @type {number} */ weight) {
   const others = weights.reduce((sum, value, at) => (at === place ? sum : sum + value), 0);
   return weights.map((value, at) => (at === place ? weight : others > 0 ? (value / others) * (1 - weight) : (1 - weight) / (weights.length - 1)));
+}
+
+function edited(/** @type {import("../core/store.js").Doc} */ doc, /** @type {string} */ name, /** @type {number} */ value) {
+  delete doc.edits[name];
+  if (value) doc.edits[name] = value;
 }
 
 const steps = () =>
@@ -167,5 +175,3 @@ const steps = () =>
     el("li", {}, el("b", {}, "Parts. "), "Hair, face and background may each have a style, a mix and a strength of their own."),
     el("li", {}, el("b", {}, "Take it away. "), "The picture carries its recipe: drop it here again to go on from it."),
   );
-
-export { NAMES, regionsOf };

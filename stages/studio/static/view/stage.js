@@ -121,6 +121,7 @@ export class Stage {
     const { renderer } = this;
     const picture = this.peeked ? null : renderer.picture;
     const blends = picture ? null : renderer.frames.blends(this.peeked ?? renderer.doc);
+    if (!blends) this.peeked = null;
     this.context.clearRect(0, 0, SIDE, SIDE);
     if (renderer.state !== "empty") {
       // Without anything to fade from, the last picture stays until the next comes.

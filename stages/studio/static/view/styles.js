@@ -38,9 +38,11 @@ export class Styles {
     const near = { portrait: this.app.store.doc.portrait, style: this.chosen()[0], "": null }[this.near.value];
     this.region.hidden = !this.near.value;
     try {
-      const list = await api.styles(near ? { near, region: this.region.value } : {});
-      if (!near) this.app.styles = new Map(list.map((/** @type {any} */ style) => [style.id, style]));
-      this.list = list;
+      if (near) this.list = await api.styles({ near, region: this.region.value, k: String(this.app.styles.size) });
+      else {
+        this.list = await api.styles();
+        this.app.styles = new Map(this.list.map((style) => [style.id, style]));
+      }
       this.draw();
     } catch (error) {
       tell(/** @type {Error} */ (error));

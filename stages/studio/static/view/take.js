@@ -9,10 +9,9 @@ import { ask, paragraph } from "./dialog.js";
 /** What can be saved, where the server can make it: words, more words, kind. */
 const KINDS = [
   ["PNG with its recipe", "S", "png"],
-  ["PNG without recipe", "", "png-plain"],
+  ["PNG without recipe", "", "png-bare"],
   ["Strip", "portrait, styles, result", "strip"],
   ["Walk", "a video into the style", "walk"],
-  ["Recipe", "JSON", "recipe"],
 ];
 
 export class Take {
@@ -40,8 +39,8 @@ export class Take {
     byId("download").disabled = !open;
     byId("recipe-menu").replaceChildren(
       item("Open a recipe…", "a .json, or a PNG made here", this.openFiles),
-      item("Save recipe.json", "R", () => this.export("recipe"), !open),
-      item("Copy the recipe", "as text", () => this.copy(JSON.stringify(this.app.recipe(this.app.seen), null, 1)), !open),
+      item("Save recipe.json", "R", () => this.saveRecipe(), !open),
+      item("Copy the recipe", "as text", () => this.copy(this.recipe), !open),
       item("Copy a link", "opens this look here", () => this.copy(toLink(this.app.recipe(this.app.seen))), !open),
     );
     const { exports = [], sizes = [], size = 0 } = this.app.about ?? {};
@@ -51,7 +50,16 @@ export class Take {
     );
   }
 
-  /** Saves a file of what is seen. */
+  /** The recipe of what is seen, as text. */
+  get recipe() {
+    return JSON.stringify(this.app.recipe(this.app.seen), null, 1);
+  }
+
+  saveRecipe() {
+    if (this.app.store.doc.portrait) save(new Blob([this.recipe], { type: "application/json" }), "recipe.json");
+  }
+
+  /** Saves a file of what is seen, which the server makes. */
   async export(/** @type {string} */ kind, more = {}) {
     const { app } = this;
     if (!app.store.doc.portrait) return;
