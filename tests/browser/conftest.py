@@ -1,0 +1,218 @@
+"""One tiny studio and one Chromium for all tests of the page; without a browser they are skipped, and say why."""
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stages.studio import tiny_studio
+
+WAIT = 60.0  # seconds for anything on the page
+PAGES = Path(__file__).parent
+
+
+def chromium() -> str | None:
+    """The browser that CHROMIUM names, or one on PATH."""
+    named = os.environ.get("CHROMIUM")
+    return named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def missing() -> str:
+    """Why there can be no browser test here; "" when there can."""
+    try:
+        import axe_playwright_python  # noqa: F401
+        import playwright  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        return f"no browser tests: the package {error.name} is not installed"
+    return "" if chromium() else "no browser tests: there is no Chromium; install chromium or name one with CHROMIUM="
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = missing()
+    for item in items:
+        if item.path.is_relative_to(PAGES):
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.weights)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any("tests/browser/" in report.nodeid for report in skipped):
+        terminalreporter.write_line(missing())
+
+
+@dataclass
+class Served:
+    """A studio behind a real port. `delay` makes each of its pictures so many seconds slower."""
+
+    folder: Path
+    port: int
+    delay: float = 0.0
+    links: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.studio = tiny_studio.studio(self.folder)
+        render = self.studio.render
+
+        def slow(*asked: Any) -> Any:
+            time.sleep(self.delay)
+            return render(*asked)
+
+        self.studio.render = slow  # type: ignore[method-assign]
+
+    def start(self) -> None:
+        """Serve until `stop`, as `hypernst studio` does."""
+        import uvicorn
+
+        from stages.studio.app import Server
+        from stages.studio.guard import Pass
+
+        entry = Pass(self.port, token="t" * 32)
+        entry.renewed = self.links.append
+        self.links.append(entry.link)
+        app = Server(self.studio, entry, (self.folder / "styles",)).app()
+        self.server = uvicorn.Server(
+            uvicorn.Config(app, port=self.port, log_level="error", timeout_graceful_shutdown=1)
+        )
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it in the middle of whatever it does."""
+        self.server.should_exit = self.server.force_exit = True
+        self.thread.join()
+        for thread in threading.enumerate():
+            if thread.name == "networks":  # it ends what it is doing
+                thread.join()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("studio")
+    (folder / "styles").mkdir()
+    for number in range(4):
+        (folder / "styles" / f"squares {number}.png").write_bytes(tiny_studio.picture(100 + number))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = Served(folder, port)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Desk:
+    """A page of the studio, and what a person does there. `wrong` collects what it must never do."""
+
+    def __init__(self, context: Any, served: Served) -> None:
+        self.served, self.context, self.wrong, self.on_way = served, context, [], []
+        self.page = context.new_page()
+        self.page.set_default_timeout(1000 * WAIT)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("console", self._console)
+        self.page.on("request", self._request)
+        self.page.on("requestfinished", self._finished)
+        self.page.on("requestfailed", self._finished)
+        self.page.goto(served.links[-1])
+        self.find(".tile").first.wait_for()
+
+    def _console(self, message: Any) -> None:
+        if "Content Security Policy" in message.text or "Uncaught" in message.text:
+            self.wrong.append(message.text)
+
+    def _request(self, request: Any) -> None:
+        if not re.match(rf"(http://127\.0\.0\.1:{self.served.port}/|blob:)", request.url):
+            self.wrong.append(f"asked for {request.url}")
+        if request.url.endswith("/api/render"):
+            self.on_way.append(request)
+
+    def _finished(self, request: Any) -> None:
+        if request in self.on_way:
+            self.on_way.remove(request)
+
+    def find(self, selector: str) -> Any:
+        """What a CSS selector finds."""
+        return self.page.locator(selector)
+
+    def until(self, true: Callable[[], Any]) -> Any:
+        """What `true` gives as soon as that is true; the page's CSP forbids Playwright's own waiting for functions."""
+        end = time.monotonic() + WAIT
+        while not (found := true()):
+            assert time.monotonic() < end, self.find("#badge, #toast, #banner").all_text_contents()
+            self.page.wait_for_timeout(50)
+        return found
+
+    def open_sample(self) -> None:
+        """Open a sample face, which takes the first style, and wait for its exact picture."""
+        self.find(".sample").first.click()
+        self.find("#frame").wait_for()
+        self.until(lambda: self.find(".tile[aria-selected=true]").count() == 1)
+        self.settle()
+
+    def settle(self, state: str = "exact") -> None:
+        """Wait until the picture of what is chosen is exact, or refined."""
+        self.until(lambda: self.find("#badge").get_attribute("data-state") == state)
+
+    def rest(self) -> None:
+        """Wait until the picture is exact, and what to fade between is here."""
+        self.settle()
+        quiet = 0
+        while quiet < 5:
+            quiet = 0 if self.on_way else quiet + 1
+            self.page.wait_for_timeout(50)
+
+    def style(self, number: int, **options: Any) -> None:
+        """Click a style of the test's own."""
+        self.find(f'.tile[aria-label="squares {number}.png"]').click(**options)
+
+    def picture(self) -> str:
+        """What the canvas shows, as a digest."""
+        self.page.evaluate("new Promise(requestAnimationFrame)")
+        shown = self.page.evaluate("document.getElementById('picture').toDataURL()")
+        return hashlib.sha256(shown.encode()).hexdigest()
+
+    def strength(self, target: str = "whole") -> Any:
+        """The slider of a region's strength."""
+        return self.find(f'[data-key="strength-{target}"]')
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    made = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def desk(context: Any, served: Served) -> Iterator[Desk]:
+    """A page without refinement, so that pictures stay as they are."""
+    served.delay = 0.0
+    made = Desk(context, served)
+    made.find("#refine-at-rest").dispatch_event("click")
+    yield made
+    served.delay = 0.0
+    assert made.wrong == []
