@@ -8,10 +8,11 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline import __version__, files
 from pipeline.context import Context
 from pipeline.progress import say
 from pipeline.reports import charts, pages
@@ -72,20 +73,29 @@ def methods(ctx: Context, report: Mapping[str, Any], out: Path) -> Finding:
         {"method": name, "title": method["title"], "interpolation": method["interpolates"], "editing": method["edits"]}
         | {"not_measured": report["not_measured"].get(name, "")}
         | {metric: report["methods"].get(name, {}).get(metric) for metric in (*METRICS, "seconds_per_image", "pairs")}
+        | {
+            f"{metric} {end}": report["intervals"].get(name, {}).get(metric, (None, None))[i]
+            for metric in METRICS
+            for i, end in enumerate(("low", "high"))
+        }
         | {f"paper: {column}": value for column, value in _paper(paper_numbers.TABLE_1.get(name), seconds=True)}
         for name, method in report["compared"].items()
     ]
     theirs = [paper_numbers.cell(paper_numbers.TABLE_1.get(name)) for name in report["compared"]]
     beside = [(*row, paper) for row, paper in zip(ours.rows, theirs, strict=True)]
     titles = {name: report["compared"][name]["title"] for name in report["methods"]}
-    dots = [Dot(titles[name], values[LPIPS], values[SIFID]) for name, values in report["methods"].items()]
+    most = max(values["pairs"] for values in report["methods"].values())
+    dots = [
+        Dot(titles[name] + (f", {v['pairs']} of {most} pairs" if v["pairs"] < most else ""), v[LPIPS], v[SIFID])
+        for name, v in report["methods"].items()
+    ]
     return Finding(
         1,
         f"{len(report['pictures']['contents'])} portraits in {len(report['pictures']['styles'])} styles: means over "
         "pairs with bootstrap intervals, lower is better.",
         Table((*ours.columns, paper_numbers.heading("s/img")), beside, ours.best),
         rows,
-        comparison_page.facts(report) | {"run": ctx.run.name, "budget": f"{report['budget']} pairs"},
+        comparison_page.facts(report) | _made(ctx) | {"budget": f"{report['budget']} pairs"},
         comparison_page.notes(report),
         _plots([("SIFID against LPIPS", dots, "LPIPS (Alexnet), distance to the content", _sifid(report), False)]),
         [*table_figures.of_methods(comparison.folder(ctx), report, titles, out)],
@@ -129,7 +139,7 @@ def ablation(ctx: Context, told: Mapping[str, Any], out: Path) -> Finding:
             {"row": title} | dict(row) | {f"paper: {c}": v for c, v in _paper(paper.get(row["paper"]))}
             for title, row in rows.items()
         ],
-        comparison_page.facts(told) | {"run": ctx.run.name},
+        comparison_page.facts(told) | _made(ctx),
         (),
         _plots(plots),
         [*table_figures.of_ablation(ctx.run / "ablation", told, out)],
@@ -155,6 +165,10 @@ def write(ctx: Context, out: Path, found: Finding) -> None:
     plain |= {"notes": list(found.notes), "measured": dict(found.facts)}
     files.write_atomic(stem.with_suffix(".json"), json.dumps(plain, indent=1).encode())
     say(f"tables: {page}")
+
+
+def _made(ctx: Context) -> dict[str, str]:
+    return {"run": ctx.run.name, "software": f"HyperNST {__version__}, PyTorch {metadata.version('torch')}"}
 
 
 def _plots(plots: Sequence[tuple[str, Sequence[Dot], str, str, bool]]) -> list[dict[str, Any]]:

@@ -108,12 +108,20 @@ def check_tables(ctx: Context) -> None:
     rows = {row["method"]: row for row in first["rows"]}
     measured = json.loads((comparison.folder(ctx) / "results.json").read_text())
     assert rows["hypernst"]["lpips_alex"] == measured["methods"]["hypernst"]["lpips_alex"]
+    low, high = measured["intervals"]["hypernst"]["sifid_192"]
+    assert (rows["hypernst"]["sifid_192 low"], rows["hypernst"]["sifid_192 high"]) == (low, high)
     assert rows["hypernst"]["paper: LPIPS (Alexnet)"] == 0.000042 and rows["unstylised"]["paper: SIFID"] is None
     assert rows["gatys"]["lpips_alex"] is None and "--budget" in rows["gatys"]["not_measured"]
     with (out / "table1.csv").open() as file:
         lines = {row["method"]: row for row in csv.DictReader(file)}
     assert float(lines["hypernst"]["sifid_192"]) == rows["hypernst"]["sifid_192"] and lines["gatys"]["sifid_192"] == ""
     assert lines["sae"]["paper: Time (s/img)"] == "0.1" and lines["hypernst"]["interpolation"] == "True"
+    told = json.loads((ctx.run / "ablation" / "table4.json").read_text()) | {"table": 3}
+    for layer, row in zip((3, 7, 13, 17), told["rows"].values(), strict=True):
+        row |= {"paper": str(layer), "value": layer}
+    third = tables.ablation(ctx, told, out)
+    assert [plot["svg"].count("<polyline") for plot in third.plots] == [1, 1]
+    assert third.figures.rows[2][-2:] == ("13", "0.000042 / 0.00169 / 2.279") and (out / "figure3.png").exists()
     page = (out / "table4.html").read_text()
     assert page.count("<circle") == 4 and "<td>0.00004 / 0.0017 / 2.279</td>" in page
     assert images.decode((out / "strips4.png").read_bytes()).shape[1] == 6 * (sheets.CELL + sheets.GAP)
