@@ -83,7 +83,7 @@ def describe(ctx: Context, faces: list[Portrait], styles: list[Portrait]) -> dic
     """All that decides the numbers of every method: metrics and their weights, the images, the profile."""
     digest = hashing.short_hash("".join(_digest(p) for p in (*faces, *styles)))
     settings = dataclasses.asdict(ctx.profile)
-    for section in ("name", "eval", "baselines"):  # metrics, images and weights say what matters of the latter
+    for section in ("name", "eval", "baselines", "editing"):  # metrics, images and weights say what matters of them
         del settings[section]
     return {
         "version": VERSION,

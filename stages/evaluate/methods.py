@@ -168,11 +168,11 @@ METHODS: Mapping[str, Method] = {
     ),
     "hypernst": Method(
         "HyperNST (ours)", lambda ctx: Stylist(ctx).stylize, hypernst_weights,
-        interpolates=True, optional=False, trained=True,
+        interpolates=True, edits=True, optional=False, trained=True,
     ),
     "refined": Method(
         "HyperNST, refined (ours)", refined, lambda ctx: [*hypernst_weights(ctx), "lpips-vgg"], optimises=True,
-        trained=True, note=f"{REFINEMENT_STEPS} steps for each pair",
+        edits=True, trained=True, note=f"{REFINEMENT_STEPS} steps for each pair",
     ),
 }  # fmt: skip
 QUICK = ("unstylised", "adain", "hypernst")
