@@ -1,6 +1,6 @@
-"""Exact search among many style codes: `python bench/styles/search.py [100000 1000000]`.
+"""Exact search among many style codes: `python bench/styles/search.py [1000 100000 1000000]`.
 
-Codes are random and in memory, as in a studio that keeps them. Goal: 100,000 in less than 0.1 s.
+Codes are random and in memory, as in a studio that keeps them. Goals: 100,000 in less than 0.1 s, no copy of the codes.
 """
 
 import resource
@@ -17,13 +17,13 @@ TIMES = 5
 
 def main(*counts: int) -> None:
     """Print a table: seconds of one search, the best of TIMES, and the memory held at the end."""
-    print("| styles | s a search, best | processor s | MB of codes | peak MB of the process |\n|---|---|---|---|---|")
+    print("| styles | s per search, best of 5 | processor s | MB of codes | peak MB of it all |\n|---|---|---|---|---|")
     rng = np.random.default_rng(0)
     for count in counts:
         held = []
         for start in range(0, count, blocks.ROWS):
             keys = [f"style{i:07}" for i in range(start, min(start + blocks.ROWS, count))]
-            held.append(Block(keys, keys, blocks.unit(rng.normal(size=(len(keys), 256)))))
+            held.append(Block(keys, keys, blocks.unit(rng.random((len(keys), 256), np.float32) - 0.5)))
         query = rng.normal(size=(1, 256))
         times = []
         for _ in range(TIMES):
@@ -37,4 +37,4 @@ def main(*counts: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*(map(int, sys.argv[1:]) if sys.argv[1:] else (1_000, 100_000)))
+    main(*(map(int, sys.argv[1:]) if sys.argv[1:] else (1_000, 100_000, 1_000_000)))

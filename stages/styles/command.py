@@ -110,16 +110,17 @@ def write_map(ctx: Context, output: Path, region: str = WHOLE, file: Path | None
 
 
 def _drawn(styles: Styles, placed: Sequence[tuple[str, str, float, float]]) -> np.ndarray:
-    """The map u8 [MAP, MAP, 3] with a picture at each place, or a dot where there are many."""
-    canvas = np.full((MAP, MAP, 3), 255, np.uint8)
+    """The map u8 [H, W, 3], at most MAP wide and high, with a picture at each place, or a dot where there are many."""
     places = np.array([row[2:] for row in placed])
     size = max(float(np.ptp(places, axis=0).max()), 1e-9)
-    corners = ((places - places.min(0)) / size * (MAP - THUMB)).astype(int).tolist()
+    corners = ((places - places.min(0)) / size * (MAP - THUMB)).astype(int)
+    width, height = corners.max(0) + THUMB
+    canvas = np.full((height, width, 3), 255, np.uint8)
     if len(placed) > DOTS:
-        for corner in corners:
+        for corner in corners.tolist():
             cv2.circle(canvas, corner, 3, (60, 60, 60), -1)
         return canvas
-    for (x, y), picture in zip(corners, styles.pictures([row[0] for row in placed]), strict=True):
+    for (x, y), picture in zip(corners.tolist(), styles.pictures([row[0] for row in placed]), strict=True):
         canvas[y : y + THUMB, x : x + THUMB] = square(picture, THUMB)
     return canvas
 

@@ -26,6 +26,7 @@ from stages.styles.blocks import Block, unit
 from stages.styles.collection import Styles
 from stages.styles.library import Library, Painting
 from stages.styles.map import Map
+from tests.support import html_pages
 from tests.support.caches import SPECS, fill
 
 COUNT = 40
@@ -164,6 +165,7 @@ def test_commands_tell_what_they_found(ctx: Context, tmp_path: Path) -> None:
     found = json.loads(told)
     assert status == 0 and len(found) == 3 and set(found[0]) == {"key", "title", "likeness"}
     assert found[0]["key"] in page.read_text() and page.read_text().count("data:image/jpeg") == 3
+    assert html_pages.problems(page) == []
     assert run("search", "--text", "KISS") == (0, "kiss-1  Klimt, The Kiss\n")
     status, told = run("search", "--duplicates", "-k", "2", "--in", file)
     assert status == 0 and told.startswith("near duplicates:") and len(told.splitlines()) >= 5
