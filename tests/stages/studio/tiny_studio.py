@@ -87,7 +87,7 @@ class Browser:
         assert told.status_code == 202, told.text
         while (job := self.get(f"/api/jobs/{told.json()['job']}").json())["state"] in ("waiting", "running"):
             time.sleep(0.01)
-        return job | {"id": told.json()["id"]}
+        return job | told.json()
 
     def opened(self, data: bytes, name: str = "me.png") -> Told:
         """A portrait, open and read: its face, or its centre."""
