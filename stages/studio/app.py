@@ -17,9 +17,12 @@ from starlette.types import ASGIApp
 import pipeline
 from pipeline import images
 from pipeline.errors import UserError
+from stages.apply import edit
 from stages.apply.look import MOST_STYLES
 from stages.apply.recipe import MOST_STEPS
 from stages.apply.studio import Studio
+from stages.loaders import directions
+from stages.loaders import generator as generators
 from stages.studio import answers, portraits, styles
 from stages.studio.answers import MOST_JSON, MOST_PICTURE, UNCHANGING, body_of, found, picture_in
 from stages.studio.events import Events
@@ -141,7 +144,9 @@ class Server:
     async def about(self, request: Request) -> Response:
         """GET /api/about: versions, networks and limits."""
         ctx = self.studio.ctx
-        able = ctx.profile.train.refinement_iterations == 1
+        able, edits = ctx.profile.train.refinement_iterations == 1, []
+        with contextlib.suppress(UserError):  # a profile may name directions that are not on this machine
+            edits = directions.names(ctx)
         return JSONResponse(
             {
                 "version": pipeline.__version__,
@@ -150,9 +155,9 @@ class Server:
                 "weights": await run_in_threadpool(self.studio.networks),
                 "device": ctx.device,
                 "size": ctx.profile.generator.size,
-                "sizes": [ctx.profile.generator.size],
+                "sizes": sorted({ctx.profile.generator.size, generators.full_size(ctx)}),
                 "refine": able,
-                "edits": [],
+                "edits": edits,
                 "exports": list(FILES),
                 "limits": {
                     "picture_bytes": MOST_PICTURE,
@@ -161,6 +166,7 @@ class Server:
                     "own_styles": styles.MOST_OWN,
                     "styles_in_a_recipe": MOST_STYLES,
                     "refine": MOST_STEPS,
+                    "edit": edit.MOST,
                 },
             }
         )

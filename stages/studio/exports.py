@@ -16,6 +16,7 @@ from pipeline import images
 from pipeline.errors import UserError
 from pipeline.reports import films
 from pipeline.sources.keys import key_of
+from stages.apply import large
 from stages.apply import recipe as recipes
 from stages.studio.answers import body_of, done, found, text_in
 from stages.studio.portraits import MOST, Opened
@@ -53,12 +54,15 @@ class Exports:
         kind = text_in(body, "kind")
         if kind not in FILES:
             raise UserError(f"kind is not known here; expected one of {', '.join(FILES)}")
+        if "size" in body and isinstance(body.get("recipe"), dict):
+            body["recipe"] |= {"size": body["size"]}
         if kind == "batch":
             opened = self._several(body)
             wish = self.rendering.wish({**body, "portrait": opened[0].id})
             job = Job(kind, Rank.BATCH, lambda job: self._batch(wish, opened, job))
         else:
             wish = self.rendering.wish(body)
+            large.checked(self.studio.ctx, wish.recipe.size)
             job = Job(kind, Rank.EXPORT, lambda job: self.makers[kind](wish), wish.opened.id)
         self.worker.submit(job)
         if kind in LATER:
@@ -72,17 +76,18 @@ class Exports:
         return [found(self.rendering.portraits.open, one, "portrait") for one in ids]
 
     def _png(self, wish: Wish, opened: Opened, with_recipe: bool = True) -> bytes:
-        portrait, look = self.rendering.portrait(opened), self.rendering.look(wish.recipe)
-        image = self.studio.render(portrait, look, wish.recipe.refine)
-        made = self.studio.recipe(portrait, look, wish.recipe.refine) if with_recipe else None
+        recipe = wish.recipe
+        portrait, look = self.rendering.content(opened, recipe), self.rendering.look(recipe)
+        image = self.studio.render(portrait, look, recipe.refine, size=recipe.size)
+        made = self.studio.recipe(portrait, look, recipe.refine, recipe.size) if with_recipe else None
         return recipes.mark(images.encode(np.asarray(image)), made)
 
     def _recipe(self, wish: Wish) -> bytes:
-        look = self.rendering.look(wish.recipe)
-        return self.studio.recipe(self.rendering.portrait(wish.opened), look, wish.recipe.refine).dumps().encode()
+        portrait, look = self.rendering.content(wish.opened, wish.recipe), self.rendering.look(wish.recipe)
+        return self.studio.recipe(portrait, look, wish.recipe.refine, wish.recipe.size).dumps().encode()
 
     def _walk(self, wish: Wish, count: int, kind: str) -> bytes:
-        portrait, look = self.rendering.portrait(wish.opened), self.rendering.look(wish.recipe)
+        portrait, look = self.rendering.content(wish.opened, wish.recipe), self.rendering.look(wish.recipe)
         frames = self.studio.walk(portrait, [look], count, wish.recipe.refine)
         with TemporaryDirectory() as folder:
             place = Path(folder) / f"walk{kind}"

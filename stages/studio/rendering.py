@@ -16,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from pipeline import images
 from pipeline.errors import UserError
+from stages.apply import edit
 from stages.apply import recipe as recipes
 from stages.apply.look import Look
 from stages.apply.recipe import Recipe
@@ -70,6 +71,10 @@ class Rendering:
         if opened.portrait is None:
             raise UserError(f"{opened.name}: is not read yet; wait for it, or choose its face")
         return opened.portrait
+
+    def content(self, opened: Opened, recipe: Recipe) -> Portrait:
+        """The portrait as a recipe edits it; only in the worker's thread."""
+        return self.studio.edit(self.portrait(opened), recipe.edits)
 
     async def render(self, request: Request) -> Response:
         """POST /api/render: the picture of a recipe."""
@@ -135,13 +140,14 @@ class Rendering:
             self.worker.pause()
             return not job.wanted
 
-        self.studio.render(self.portrait(wish.opened), self.look(wish.recipe), wish.recipe.refine, on_step)
+        content = self.content(wish.opened, wish.recipe)
+        self.studio.render(content, self.look(wish.recipe), wish.recipe.refine, on_step)
 
     def _render(self, wish: Wish) -> tuple[bytes, float, int, str]:
         started = time.perf_counter()
         opened = wish.opened
         image = self.studio.render(
-            self.portrait(opened), self.look(wish.recipe, quick=wish.keyframe), wish.recipe.refine
+            self.content(opened, wish.recipe), self.look(wish.recipe, quick=wish.keyframe), wish.recipe.refine
         )
         return encoded(image), time.perf_counter() - started, opened.version, opened.state
 
@@ -149,6 +155,7 @@ class Rendering:
         """What a page asks for. Raises: UserError when it cannot be meant, MissingStyles, HTTPException 404."""
         opened = found(self.portraits.open, text_in(body, "portrait"), "portrait")
         recipe = recipes.loads(json.dumps(body.get("recipe")))
+        edit.checked(self.studio.ctx, recipe.edits)
         ticket, purpose = body.get("ticket", 0), text_in(body, "purpose", "exact")
         if type(ticket) is not int or ticket < 0 or purpose not in ("exact", "keyframe"):
             raise UserError("ticket is a whole number and purpose exact or keyframe; reload the page")
