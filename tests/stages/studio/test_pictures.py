@@ -91,10 +91,10 @@ def test_refinement_is_told_step_by_step_and_ends_when_the_hand_moves(
     content, style = studio.read(picture(0), no_face="keep", name="me.png"), picture(1)
     lines = [
         json.loads(line)
-        for line in browser.post("/api/refine", json=browser.wish(me, styles[0], refine=2)).iter_lines()
+        for line in browser.post("/api/refine", json=browser.wish(me, styles[0], refine=1)).iter_lines()
     ]
-    assert [line["step"] for line in lines[:-1]] == [0, 1, 2] and lines[-1]["steps"] == 2
-    assert lines[-1]["recipe"]["refine"] == 2 and recipes.loads(json.dumps(lines[-1]["recipe"]))
+    assert [line["step"] for line in lines[:-1]] == [0, 1] and lines[-1]["steps"] == 1
+    assert lines[-1]["recipe"]["refine"] == 1 and recipes.loads(json.dumps(lines[-1]["recipe"]))
     for line in lines[:-1]:
         expected = studio.stylize(content, style, refine=line["step"])
         assert np.array_equal(pixels(base64.b64decode(line["image"])), np.asarray(expected))

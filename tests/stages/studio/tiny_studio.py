@@ -2,8 +2,8 @@
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import Coroutine
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,9 @@ class Browser:
     def settled(self, told: httpx2.Response) -> Told:
         """A job when it ended, with the id of what it made."""
         assert told.status_code == 202, told.text
-        while (job := self.get(f"/api/jobs/{told.json()['job']}").json())["state"] in ("waiting", "running"):
-            time.sleep(0.01)
-        return job | told.json()
+        id = told.json()["job"]
+        futures.wait([self.server.jobs[id].future])
+        return self.get(f"/api/jobs/{id}").json() | told.json()
 
     def opened(self, data: bytes, name: str = "me.png") -> Told:
         """A portrait, open and read: its face, or its centre."""
