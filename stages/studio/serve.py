@@ -43,9 +43,9 @@ def run(
         from stages.studio.app import Server
         from stages.studio.guard import NAMES, Pass
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"the studio needs the package {error.name}; run `pip install 'hypernst[studio]'`", 2
-        ) from error
+        if error.name not in ("uvicorn", "starlette"):
+            raise
+        raise UserError(f"the studio needs {error.name}; run `pip install 'hypernst[studio]'`", 2) from error
     if host not in NAMES and not exposed:
         raise UserError(f"--host {host} lets others on the network use this studio; add --i-know if that is meant", 2)
     for name in weights.needed(ctx.profile):

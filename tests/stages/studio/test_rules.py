@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 import stat
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_a_link_opens_one_browser(browser: Browser) -> None:
     assert browser.get(told[0].removeprefix(ADDRESS)).status_code == 303
 
 
-def test_served_to_the_network_names_do_not_count() -> None:
+def test_served_to_the_network_names_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     exposed = Pass(80, "0.0.0.0")
     assert exposed.knows("192.168.0.2") and exposed.knows("192.168.0.2:80") and not exposed.knows("evil.example")
     assert Pass(1, "studio.example").knows("studio.example:1") and not Pass(1, "studio.example").knows("x.example:1")
@@ -92,6 +93,9 @@ def test_served_to_the_network_names_do_not_count() -> None:
         one.listen()
         with pytest.raises(UserError, match="choose another --port"):
             serve._listen("127.0.0.1", port)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UserError, match=r"the studio needs uvicorn; run `pip install 'hypernst\[studio\]'`"):
+        serve.run(Context(profile.load("tiny")))
 
 
 async def pieces(size: int) -> AsyncIterator[bytes]:

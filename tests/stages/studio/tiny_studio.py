@@ -31,9 +31,9 @@ def picture(seed: int) -> bytes:
 
 
 def tiny() -> Profile:
-    """The tiny profile with a face detector, deltas by region and one forward pass, so that pictures can be refined."""
+    """The tiny profile with a face detector and one forward pass, so that pictures can be refined."""
     base = profile.load("tiny")
-    train = dataclasses.replace(base.train, refinement_iterations=1, region_deltas=True)
+    train = dataclasses.replace(base.train, refinement_iterations=1)
     align = dataclasses.replace(base.align, detector="yunet", no_face="reject")
     inverter = dataclasses.replace(base.inverter, steps=1)  # portraits are read as a draft first
     return dataclasses.replace(base, train=train, align=align, inverter=inverter)
