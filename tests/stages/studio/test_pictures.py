@@ -133,7 +133,8 @@ def test_what_is_taken_away(
     made = recipes.read(tmp_path / "png.png")
     assert made == recipes.loads(files["recipe"].content) == recipes.loads(json.dumps(wish["recipe"]))
     strip = pixels(files["strip"].content)
-    assert strip.shape == (32, 3 * 32, 3) and np.array_equal(strip[:, -32:], seen)
+    assert strip.shape == (32, 3 * 32, 3)
+    assert np.abs(strip[:, -32:].astype(int) - seen).max() <= 1  # the walk's last code is of unit length once more
     walked = browser.settled(browser.post("/api/export", json=wish | {"kind": "walk"}))
     film = browser.get(f"/api/exports/{walked['job']}")
     (tmp_path / "walk.webm").write_bytes(film.content)
