@@ -59,12 +59,12 @@ class Styles:
         self.studio, self.worker = studio, worker
         self.all: dict[str, Style] = {}
         self._put_paintings()
-        reader = Reader()
+        reader, unread = Reader(), list[Style]()
         for folder in folders:
             for source in scan(folder, None, None):
                 if not source.problem:
-                    self._put(Path(source.path).name, _loader(reader, source))
-        if unread := [style for style in self.all.values() if style.codes is None]:
+                    unread.append(self._put(Path(source.path).name, _loader(reader, source)))
+        if unread:
             worker.submit(Job("shelf", Rank.BATCH, lambda job: self._read_all(unread, job)))
 
     def add(self, data: bytes, name: str) -> tuple[Style, Job]:
@@ -149,9 +149,9 @@ class Styles:
             style.thumb = webp(square)
         return style.thumb
 
-    def _put(self, title: str, load: Callable[[], bytes]) -> None:
+    def _put(self, title: str, load: Callable[[], bytes]) -> Style:
         digest = hashlib.sha256(load()).hexdigest()
-        self.all.setdefault(digest[:32], Style(digest[:32], digest, plain(title), load))
+        return self.all.setdefault(digest[:32], Style(digest[:32], digest, plain(title), load))
 
     def _put_paintings(self) -> None:
         """The sample paintings, where they are on this machine, with their codes if these networks made them."""
