@@ -173,7 +173,7 @@ class Worker:
                 say(f"studio: {job.kind}: {type(error).__name__}: {error}")
             self._end(job, "failed", error)
         else:
-            job.seconds = self._spent()
+            job.seconds, job.done = self._spent(), job.of
             self._end(job, "done", None, result)
         finally:
             job.work = _nothing  # it holds on to pictures
