@@ -47,7 +47,7 @@ def run(ctx: Context) -> int:
     with Cache(ctx.file("content", stage.output)) as cache:
         rows = list(cache.rows(cache.keys()[: ctx.limit], list(stage.columns)))
     for i, name in enumerate(names):
-        table, likeness = (np.stack([row[column][i] for row in rows]) for column in ("scores", "likeness"))
+        table, likeness = (np.array([row[column][i] for row in rows], np.float64) for column in ("scores", "likeness"))
         print(json.dumps({"direction": name} | summary(name, table, likeness)))
     return 0
 

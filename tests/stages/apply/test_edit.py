@@ -12,6 +12,7 @@ import hypernst
 from models.generators import mobilestylegan
 from models.regions import UNKNOWN
 from pipeline import images, profile, weights
+from pipeline.context import Context
 from pipeline.training import checkpoint
 from stages.apply import large
 from stages.apply import recipe as recipes
@@ -25,19 +26,24 @@ from tests.stages.apply.test_stylize import call
 pytestmark = pytest.mark.weights
 
 
+def with_directions(ctx: Context, place: Path) -> Context:
+    """The context with directions "age" and "smile" of its generator in a file."""
+    told = {"mapping": loader.mapping_digest(generators.generator(ctx))}  # type: ignore[arg-type]
+    axes = torch.eye(512)
+    checkpoint.save(place, {"age": axes[0], "smile": axes[1]}, told)
+    editing = dataclasses.replace(ctx.profile.editing, directions=(weights.as_name(place),))
+    return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, editing=editing))
+
+
 @pytest.fixture
 def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
     """The tiny profile with deltas by region and two directions of its generator."""
     torch.set_num_threads(1)
     tiny = profile.load("tiny")
     train = dataclasses.replace(tiny.train, refinement_iterations=1, region_deltas=True)
-    place = weights.as_name(tmp_path / "own.safetensors")
-    made = dataclasses.replace(tiny, train=train, editing=dataclasses.replace(tiny.editing, directions=(place,)))
-    ready(made, tmp_path)
+    made = ready(dataclasses.replace(tiny, train=train), tmp_path)
     found = load(made, tmp_path)
-    told = {"mapping": loader.mapping_digest(generators.generator(found.ctx))}  # type: ignore[arg-type]
-    axes = torch.eye(512)
-    checkpoint.save(tmp_path / "own.safetensors", {"age": axes[0], "smile": axes[1]}, told)
+    found.ctx = with_directions(found.ctx, tmp_path / "own.safetensors")
     monkeypatch.chdir(tmp_path)
     return found
 
