@@ -187,7 +187,7 @@ edits: $(READY) latents masks aladin-codes ## draw portraits edited along semant
 	$(BIN)/hypernst edits$(profile)$(cache)$(run)$(device)$(call option,OUT,output)
 
 directions: $(READY) ## find semantic directions (age, smile, pose) by scored faces of the generator [CACHE/directions]
-	$(BIN)/hypernst directions$(profile)$(cache)$(run)$(device)$(call option,OUT,output)
+	$(BIN)/hypernst directions$(measured)$(call option,OUT,output)
 
 test: $(READY) ## run the tests, except those marked slow
 	$(BIN)/python -m pytest

@@ -53,7 +53,8 @@ TAKES = {
     "quality": (*TRAINED, "ENGINE", "SHEET", "CONTROL_SHEET", "STRIP"),
     "stylize": (*TRAINED, "CONTENT", "STYLE", "NO_FACE", "STRENGTH", "OUT"),
     "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"), "tables": (*TRAINED, "LIMIT"),
-    "train-baseline": (*TRAINED, "MINUTES", "STEPS"),
+    "train-baseline": (*TRAINED, "MINUTES", "STEPS"), "directions": (*TRAINED, "LIMIT", "OUT"),
+    "edits": (*TRAINED, "OUT"),
     "train-parser": ("PROFILE", "RUN", "DEVICE", "DATA", "MINUTES", "STEPS", "OUT"),
 }  # fmt: skip
 TARGETS = ("align", "latents", "masks", "aladin-codes", "shards", "samples", "train", *TAKES, "inspect", "train-aladin")
