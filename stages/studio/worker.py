@@ -43,6 +43,7 @@ class Job:
         self.wanted = True
         self.counts = False  # whether it sets `done` and `of` itself
         self.future: Future[Any] = Future()
+        self.future.set_running_or_notify_cancel()  # from here on only the worker ends it
 
     def told(self) -> dict[str, Any]:
         """The job as the page sees it."""
@@ -78,9 +79,9 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: Job) -> Job:
-        """Put a job in line. Raises: Busy when too many wait."""
+        """Put a job in line. Raises: Busy when too many wait; what is exact replaces what waited, and is taken."""
         with self._changed:
-            if sum(1 for other in self._waiting if other.wanted) >= MOST_WAITING:
+            if job.rank != Rank.EXACT and len(self._waiting) >= MOST_WAITING:
                 raise Busy(f"{MOST_WAITING} jobs are waiting; try again when some are done", 2)
             self._waiting.append(job)
             self._changed.notify()

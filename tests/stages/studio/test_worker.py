@@ -85,7 +85,9 @@ def test_what_is_not_wanted_ends_and_what_fails_stops_nobody(worker: Worker) -> 
     with pytest.raises(ZeroDivisionError):
         failing.future.result(10)
     assert failing.told()["error"] == "something went wrong here" and not seen
-    assert worker.submit(Job("render", Rank.EXACT, lambda job: 7)).future.result(10) == 7
+    left = worker.submit(Job("render", Rank.BATCH, lambda job: 6))
+    assert not left.future.cancel()  # as asyncio does for who is gone: it must not end the worker
+    assert worker.submit(Job("render", Rank.BATCH, lambda job: 7)).future.result(10) == 7
     assert in_words(UserError("me.jpg: is bad; save it again")) == {
         "error": "me.jpg: is bad",
         "way_out": "save it again",
