@@ -24,6 +24,9 @@ def test_every_screen_is_open_to_everyone(desk: Desk) -> None:
     for colours in ("light", "dark"):
         desk.page.emulate_media(color_scheme=colours)
         assert serious(desk) == []
+    desk.page.keyboard.press("m")
+    desk.find("#map canvas").wait_for()
+    assert serious(desk) == []
     desk.page.keyboard.press("?")
     assert serious(desk) == []
 

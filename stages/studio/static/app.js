@@ -88,13 +88,15 @@ export class App extends EventTarget {
 
   leaveOut(/** @type {Target} */ target, /** @type {string} */ style) {
     this.store.edit((doc) => {
-      for (const name of regionsOf(target)) doc.regions[name].mix = normalised(doc.regions[name].mix.filter(([id]) => id !== style));
+      for (const name of regionsOf(target))
+        doc.regions[name].mix = normalised(doc.regions[name].mix.filter(([id]) => id !== style));
     });
   }
 
   setWeights(/** @type {Target} */ target, /** @type {number[]} */ weights) {
     this.store.edit((doc) => {
-      for (const name of regionsOf(target)) doc.regions[name].mix = doc.regions[name].mix.map(([style], place) => [style, weights[place]]);
+      for (const name of regionsOf(target))
+        doc.regions[name].mix = doc.regions[name].mix.map(([style], place) => [style, weights[place]]);
     }, `mix ${target}`);
   }
 

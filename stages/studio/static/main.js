@@ -3,7 +3,7 @@
 
 import { App } from "./app.js";
 import * as api from "./core/api.js";
-import { byId, el, tell } from "./core/dom.js";
+import { byId, tell } from "./core/dom.js";
 import { fromLink, recipeIn } from "./core/recipe.js";
 import { Batch } from "./view/batch.js";
 import { ask, paragraph } from "./view/dialog.js";
@@ -79,7 +79,8 @@ for (const button of document.querySelectorAll(".tabs button")) {
   button.addEventListener("click", () => {
     const tab = /** @type {HTMLElement} */ (button).dataset.tab ?? "styles";
     byId("studio").dataset.tab = tab;
-    for (const other of document.querySelectorAll(".tabs button")) other.setAttribute("aria-pressed", String(other === button));
+    for (const other of document.querySelectorAll(".tabs button"))
+      other.setAttribute("aria-pressed", String(other === button));
   });
 }
 byId("studio").dataset.tab = "styles";
@@ -100,12 +101,14 @@ byId("theme").addEventListener("click", () => {
 
 // Files may be dropped anywhere; over the styles they become styles.
 const hasFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
-const overStyles = (/** @type {Event} */ event) => Boolean(/** @type {HTMLElement} */ (event.target).closest?.("#drop-style, #styles"));
+const overStyles = (/** @type {Event} */ event) =>
+  Boolean(/** @type {HTMLElement} */ (event.target).closest?.("#drop-style, #styles"));
 document.addEventListener("dragenter", (event) => hasFiles(event) && (byId("drop").hidden = false));
 document.addEventListener("dragover", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
-  for (const zone of ["drop-style", "drop-portrait"]) byId(zone).classList.toggle("over", (zone === "drop-style") === overStyles(event));
+  for (const zone of ["drop-style", "drop-portrait"])
+    byId(zone).classList.toggle("over", (zone === "drop-style") === overStyles(event));
 });
 document.addEventListener("dragleave", (event) => event.relatedTarget === null && (byId("drop").hidden = true));
 document.addEventListener("drop", (event) => {
@@ -118,14 +121,28 @@ document.addEventListener("drop", (event) => {
 });
 
 byId("about-open").addEventListener("click", () => {
-  const { version, profile, device, licences = [] } = app.about ?? {};
-  const rows = licences.map((/** @type {any} */ one) => el("tr", {}, el("th", { scope: "row" }, one.name), el("td", {}, one.licence)));
-  const words = "Faces are made by networks from the portrait you give: they may look like people who did not consent, and are no evidence of anything. Pictures saved here carry the mark of a generated picture. Nothing leaves this machine.";
-  ask("About", [paragraph(words), paragraph(`Version ${version}, profile ${profile}, on ${device}.`), ...(rows.length ? [el("h3", {}, "Weights and pictures"), el("table", {}, el("tbody", {}, ...rows))] : [])]);
+  const { version, profile, device } = app.about ?? {};
+  ask("About", [
+    paragraph("Faces are made by networks from the portrait you give. Ask those whom you show."),
+    paragraph("Pictures saved here carry the mark of a generated picture. Nothing leaves this machine."),
+    paragraph("Where each network comes from, and its licence, is in weights/README.md."),
+    paragraph(`HyperNST ${version}, profile ${profile}, on ${device}.`),
+  ]);
 });
 byId("forget").addEventListener("click", async () => {
-  const words = "Portraits, your own styles, the history and everything computed from them are removed from this machine's memory and disk.";
-  if ((await ask("Forget everything?", [paragraph(words)], [["Cancel", ""], ["Forget everything", "yes", "danger"]])) !== "yes") return;
+  const words =
+    "Portraits, your own styles, the history and all that was computed from them are removed from this machine.";
+  if (
+    (await ask(
+      "Forget everything?",
+      [paragraph(words)],
+      [
+        ["Cancel", ""],
+        ["Forget everything", "yes", "danger"],
+      ],
+    )) !== "yes"
+  )
+    return;
   try {
     await api.forgetEverything();
     portraits.clear();
@@ -148,7 +165,9 @@ app.events.addEventListener("away", () => {
   app.renderer.paused = true;
   banner("The studio's server has stopped. Start hypernst studio again: the page goes on by itself.");
 });
-app.events.addEventListener("locked", () => banner("The studio was started anew: open the address that hypernst studio printed."));
+app.events.addEventListener("locked", () =>
+  banner("The studio was started anew: open the address that hypernst studio printed."),
+);
 app.events.addEventListener("back", async (/** @type {any} */ event) => {
   banner("The server is back.", true);
   setTimeout(() => app.renderer.paused || banner(""), BACK);
@@ -187,7 +206,11 @@ async function start() {
     window.addEventListener("hashchange", fromAddress);
   } catch (error) {
     const locked = error instanceof api.Fault && error.status === 403;
-    banner(locked ? "Open the address that hypernst studio printed: it carries the key to this page." : /** @type {Error} */ (error).message);
+    banner(
+      locked
+        ? "Open the address that hypernst studio printed: it carries the key to this page."
+        : /** @type {Error} */ (error).message,
+    );
   }
 }
 

@@ -10,7 +10,9 @@ export class Fault extends Error {
 }
 
 /** This tab, so that another one's pictures do not stop ours. */
-export const PAGE = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+export const PAGE = [...crypto.getRandomValues(new Uint8Array(8))]
+  .map((byte) => byte.toString(16).padStart(2, "0"))
+  .join("");
 
 const away = new EventTarget();
 
@@ -24,7 +26,12 @@ export const whenAway = (/** @type {() => void} */ listener) => away.addEventLis
  */
 export async function call(path, { json, ...options } = {}) {
   if (json !== undefined) {
-    options = { method: "POST", body: JSON.stringify(json), headers: { "content-type": "application/json" }, ...options };
+    options = {
+      method: "POST",
+      body: JSON.stringify(json),
+      headers: { "content-type": "application/json" },
+      ...options,
+    };
   }
   let answer;
   try {
@@ -40,22 +47,31 @@ export async function call(path, { json, ...options } = {}) {
 }
 
 const json = async (/** @type {string} */ path, /** @type {any} */ options = {}) => (await call(path, options)).json();
-const raw = (/** @type {Blob} */ body) => ({ method: "POST", body, headers: { "content-type": "application/octet-stream" } });
+const raw = (/** @type {Blob} */ body) => ({
+  method: "POST",
+  body,
+  headers: { "content-type": "application/octet-stream" },
+});
 const named = (/** @type {string} */ path, /** @type {string} */ name) => `${path}?name=${encodeURIComponent(name)}`;
 
 export const about = () => json("/api/about");
 export const portraits = () => json("/api/portraits");
 export const portrait = (/** @type {string} */ id) => json(`/api/portraits/${id}`);
-export const openPortrait = (/** @type {Blob} */ file, /** @type {string} */ name) => json(named("/api/portraits", name), raw(file));
+export const openPortrait = (/** @type {Blob} */ file, /** @type {string} */ name) =>
+  json(named("/api/portraits", name), raw(file));
 export const samples = () => json("/api/samples");
 export const sampleImage = (/** @type {string} */ name) => `/api/samples/${name}`;
-export const chooseFace = (/** @type {string} */ id, /** @type {any} */ choice) => json(`/api/portraits/${id}/face`, { json: choice });
+export const chooseFace = (/** @type {string} */ id, /** @type {any} */ choice) =>
+  json(`/api/portraits/${id}/face`, { json: choice });
 export const forgetPortrait = (/** @type {string} */ id) => call(`/api/portraits/${id}`, { method: "DELETE" });
 export const forgetEverything = () => call("/api/forget", { method: "POST" });
-export const portraitImage = (/** @type {string} */ id, /** @type {string} */ what) => bitmap(`/api/portraits/${id}/${what}`);
+export const portraitImage = (/** @type {string} */ id, /** @type {string} */ what) =>
+  bitmap(`/api/portraits/${id}/${what}`);
 
-export const styles = (/** @type {Record<string, string>} */ query = {}) => json(`/api/styles?${new URLSearchParams(query)}`);
-export const addStyle = (/** @type {Blob} */ file, /** @type {string} */ name) => json(named("/api/styles", name), raw(file));
+export const styles = (/** @type {Record<string, string>} */ query = {}) =>
+  json(`/api/styles?${new URLSearchParams(query)}`);
+export const addStyle = (/** @type {Blob} */ file, /** @type {string} */ name) =>
+  json(named("/api/styles", name), raw(file));
 export const thumb = (/** @type {string} */ id) => `/api/styles/${id}/thumb`;
 
 /** Places in [0, 1] of the styles on a map: `{ ids, places }`, places x and y in turn. */
@@ -68,7 +84,8 @@ async function bitmap(/** @type {string} */ path) {
 }
 
 /**
- * One picture. Of "exact" ones the newest ticket of this page wins, older ones are refused with 409; "keyframe" waits for these.
+ * One picture. Of "exact" ones the newest ticket of this page wins, older ones are refused with 409; a "keyframe" waits
+ * for these.
  * @param {{ recipe: any, portrait: string, ticket: number, purpose: "exact" | "keyframe" }} asked
  * @param {AbortSignal} [signal]
  */
@@ -85,8 +102,10 @@ export async function render(asked, signal) {
  */
 export async function* refine(asked, signal) {
   const answer = await call("/api/refine", { json: { ...asked, page: PAGE }, signal });
-  const reader = /** @type {ReadableStream<BufferSource>} */ (answer.body).pipeThrough(new TextDecoderStream()).getReader();
-  for (let held = ""; ; ) {
+  const reader = /** @type {ReadableStream<BufferSource>} */ (answer.body)
+    .pipeThrough(new TextDecoderStream())
+    .getReader();
+  for (let held = ""; ;) {
     const { value, done } = await reader.read();
     if (done) return;
     const lines = (held + value).split("\n");
@@ -98,7 +117,8 @@ export async function* refine(asked, signal) {
   }
 }
 
-const pictureOf = (/** @type {string} */ base64) => new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))]);
+const pictureOf = (/** @type {string} */ base64) =>
+  new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))]);
 
 /** A file of the picture, or the job that makes it: `{ file, name }` or `{ job }`. */
 export async function exported(/** @type {any} */ asked) {

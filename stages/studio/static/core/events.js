@@ -4,9 +4,15 @@
 import { Fault, about, whenAway } from "./api.js";
 import { pause } from "./dom.js";
 
-/** @typedef {{ job: string, what: string, done: number, of: number, left: number | null, state: string, about: string, kind: string, error?: string, way_out?: string }} Job */
+/**
+ * @typedef {{ job: string, kind: string, about: string, state: string, what: string, done: number, of: number,
+ *   left: number | null, error?: string, way_out?: string }} Job
+ */
 
-/** Tells "job" (detail: Job), "portrait" (detail: its id and state), "away" when the server is gone, and "back" (detail: what it says of itself, and whether it is another one). */
+/**
+ * Tells "job" (detail: Job), "portrait" (detail: its id and state), "away" when the server is gone, "locked" when it
+ * does not know this browser any more, and "back" (detail: what it says of itself, and whether it is another one).
+ */
 export class Events extends EventTarget {
   /** @type {Map<string, Job>} */ jobs = new Map();
   /** @type {Map<string, { keep: (job: Job) => void, fail: (error: Error) => void }>} */ waiting = new Map();
@@ -25,7 +31,9 @@ export class Events extends EventTarget {
     this.source?.close();
     this.source = new EventSource("/api/events");
     this.source.addEventListener("job", (event) => this.told(JSON.parse(event.data)));
-    this.source.addEventListener("portrait", (event) => this.dispatchEvent(new CustomEvent("portrait", { detail: JSON.parse(event.data) })));
+    this.source.addEventListener("portrait", (event) =>
+      this.dispatchEvent(new CustomEvent("portrait", { detail: JSON.parse(event.data) })),
+    );
     this.source.addEventListener("error", () => this.lost());
   }
 
@@ -55,7 +63,8 @@ export class Events extends EventTarget {
     let told = await this.ask();
     if (!told) {
       this.dispatchEvent(new Event("away"));
-      for (const { fail } of this.waiting.values()) fail(new Fault("The studio's server was stopped.", "The page goes on when it is back."));
+      for (const { fail } of this.waiting.values())
+        fail(new Fault("The studio's server was stopped.", "The page goes on when it is back."));
       this.waiting.clear();
       while (!(told = await this.ask())) await pause(1000);
     } else await pause(1000);

@@ -68,7 +68,10 @@ export class Frames {
     const [after, before] = [at(upper), at(lower)];
     if (!after || !before) return null;
     const part = upper > lower ? (t - lower) / (upper - lower) : 1;
-    return [[before, 1 - part], [after, part]];
+    return [
+      [before, 1 - part],
+      [after, part],
+    ];
   }
 }
 

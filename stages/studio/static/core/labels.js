@@ -72,8 +72,16 @@ export class Labels {
     ];
     REGIONS.forEach((name, region) => {
       const colour = rgb(COLOURS[name]);
-      context.drawImage(this.drawn((label) => label === region, colour, 105), 0, 0);
-      context.drawImage(this.drawn((label, x, y) => label === region && patterns[region](x, y), colour, 190), 0, 0);
+      context.drawImage(
+        this.drawn((label) => label === region, colour, 105),
+        0,
+        0,
+      );
+      context.drawImage(
+        this.drawn((label, x, y) => label === region && patterns[region](x, y), colour, 190),
+        0,
+        0,
+      );
     });
     return canvas;
   }
@@ -88,7 +96,10 @@ export class Labels {
   edge(/** @type {number} */ region) {
     const is = (/** @type {number} */ x, /** @type {number} */ y) => this.labels[y * this.width + x] === region;
     const near = (/** @type {number} */ x, /** @type {number} */ y) =>
-      (x > 0 && !is(x - 1, y)) || (y > 0 && !is(x, y - 1)) || (x < this.width - 1 && !is(x + 1, y)) || (y < this.height - 1 && !is(x, y + 1));
+      (x > 0 && !is(x - 1, y)) ||
+      (y > 0 && !is(x, y - 1)) ||
+      (x < this.width - 1 && !is(x + 1, y)) ||
+      (y < this.height - 1 && !is(x, y + 1));
     const line = this.drawn((label, x, y) => label === region && near(x, y), [255, 255, 255]);
     const [canvas, context] = canvasOf(2 * this.width, 2 * this.height);
     context.shadowColor = "rgb(0 0 0 / 80%)";

@@ -26,7 +26,13 @@ export function toRecipe(doc, about, portrait, styles) {
     const taken = normalised(mix).filter(([, weight]) => tidy(weight) > 0);
     const weights = taken.map(([, weight]) => tidy(weight));
     if (weights.length) weights[0] = 1 - weights.slice(1).reduce((sum, weight) => sum + weight, 0);
-    return [name, { mix: Object.fromEntries(taken.map(([id], place) => [letters.get(id), weights[place]])), t: mix.length ? tidy(t) : 0 }];
+    return [
+      name,
+      {
+        mix: Object.fromEntries(taken.map(([id], place) => [letters.get(id), weights[place]])),
+        t: mix.length ? tidy(t) : 0,
+      },
+    ];
   });
   const edits = Object.fromEntries(Object.entries(doc.edits).filter(([, value]) => value !== 0));
   return {
@@ -65,20 +71,29 @@ export function fromRecipe(recipe, about, styles, portraits) {
   doc.whole = told.every((one) => one === told[0]);
   doc.edits = { ...recipe.edits };
   doc.refine = recipe.refine ?? 0;
-  const lacking = [...letters].filter(([, id]) => !id).map(([letter]) => recipe.styles[letter].title ?? recipe.styles[letter].key ?? letter);
-  const differs = recipe.profile !== about.profile || Object.entries(recipe.weights).some(([name, value]) => about.weights[name] !== value);
+  const lacking = [...letters]
+    .filter(([, id]) => !id)
+    .map(([letter]) => recipe.styles[letter].title ?? recipe.styles[letter].key ?? letter);
+  const differs =
+    recipe.profile !== about.profile ||
+    Object.entries(recipe.weights).some(([name, value]) => about.weights[name] !== value);
   return { doc, lacking, differs };
 }
 
-const same = (/** @type {any} */ one, /** @type {any} */ other) => ["sha256", "face", "no_face"].every((name) => one[name] === other[name]);
+const same = (/** @type {any} */ one, /** @type {any} */ other) =>
+  ["sha256", "face", "no_face"].every((name) => one[name] === other[name]);
 
 /** The recipe's JSON in a file: itself, or the text chunk of a PNG; null where there is none. */
 export async function recipeIn(/** @type {Blob} */ file) {
   const head = new DataView(await file.slice(0, MOST_BYTES).arrayBuffer());
-  if (head.byteLength < 8 || head.getUint32(0) !== 0x89504e47) return file.size <= MOST_JSON && (await file.text()).trimStart().startsWith("{") ? file.text() : null;
+  if (head.byteLength < 8 || head.getUint32(0) !== 0x89504e47)
+    return file.size <= MOST_JSON && (await file.text()).trimStart().startsWith("{") ? file.text() : null;
   for (let at = 8; at + 8 < head.byteLength; at += 12 + head.getUint32(at)) {
     const [kind, body] = [latin(head, at + 4, 4), latin(head, at + 8, KEYWORD.length)];
-    if (kind === "iTXt" && body === KEYWORD) return new TextDecoder().decode(new Uint8Array(head.buffer, at + 8 + KEYWORD.length, head.getUint32(at) - KEYWORD.length));
+    if (kind === "iTXt" && body === KEYWORD)
+      return new TextDecoder().decode(
+        new Uint8Array(head.buffer, at + 8 + KEYWORD.length, head.getUint32(at) - KEYWORD.length),
+      );
   }
   return null;
 }
@@ -89,7 +104,10 @@ const latin = (/** @type {DataView} */ view, /** @type {number} */ at, /** @type
 /** An address that opens the studio with this recipe; it leaves this machine only if the person sends it. */
 export function toLink(/** @type {any} */ recipe) {
   const bytes = new TextEncoder().encode(JSON.stringify(recipe));
-  const text = btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const text = btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
   return `${location.origin}/#recipe=${text}`;
 }
 

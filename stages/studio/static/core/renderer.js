@@ -142,7 +142,9 @@ export class Renderer extends EventTarget {
   missing() {
     const [full, ...others] = KEY_STRENGTHS.map((t) => stylesOf(this.doc).map((style) => [style, t]));
     const wanted = [...full, [null, 0], ...others.flat()];
-    return /** @type {[string | null, number][]} */ (wanted).filter(([style, t]) => !this.frames.held.has(frameKey(this.doc, style, t)));
+    return /** @type {[string | null, number][]} */ (wanted).filter(
+      ([style, t]) => !this.frames.held.has(frameKey(this.doc, style, t)),
+    );
   }
 
   /** Fetches pictures to fade between, one after the other, as long as nothing else is wished. */
@@ -183,7 +185,10 @@ export class Renderer extends EventTarget {
     const stop = (this.refinement = new AbortController());
     try {
       const recipe = { ...this.describe(doc), refine: steps };
-      for await (const { step, of, bitmap } of api.refine({ recipe, portrait: doc.portrait ?? "", ticket }, stop.signal)) {
+      for await (const { step, of, bitmap } of api.refine(
+        { recipe, portrait: doc.portrait ?? "", ticket },
+        stop.signal,
+      )) {
         if (stop.signal.aborted) return;
         if (!step) continue; // the picture that is here already
         [this.step, this.of, this.refined] = [step, of, bitmap];

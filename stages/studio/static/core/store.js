@@ -6,7 +6,8 @@
  * @typedef {{ mix: Mix, t: number }} Part  what a region takes, and its strength from 0 to 1
  * @typedef {"hair" | "face" | "background"} Region
  * @typedef {Record<Region, Part>} Regions
- * @typedef {{ portrait: string | null, whole: boolean, regions: Regions, edits: Record<string, number>, refine: number }} Doc
+ * @typedef {{ portrait: string | null, whole: boolean, regions: Regions, edits: Record<string, number>,
+ *   refine: number }} Doc
  * @typedef {Region | "whole"} Target
  */
 
@@ -17,14 +18,21 @@ const MOST_STEPS = 200;
 /** @returns {Doc} */
 export function blank() {
   const part = () => ({ mix: /** @type {Mix} */ ([]), t: 1 });
-  return { portrait: null, whole: true, regions: { hair: part(), face: part(), background: part() }, edits: {}, refine: 0 };
+  return {
+    portrait: null,
+    whole: true,
+    regions: { hair: part(), face: part(), background: part() },
+    edits: {},
+    refine: 0,
+  };
 }
 
 /** The regions that a target stands for. */
 export const regionsOf = (/** @type {Target} */ target) => (target === "whole" ? REGIONS : [target]);
 
 /** What a target takes; for the whole portrait the face speaks, where regions differ. */
-export const partOf = (/** @type {Doc} */ doc, /** @type {Target} */ target) => doc.regions[target === "whole" ? "face" : target];
+export const partOf = (/** @type {Doc} */ doc, /** @type {Target} */ target) =>
+  doc.regions[target === "whole" ? "face" : target];
 
 /** Every style of a document, once. */
 export function stylesOf(/** @type {Doc} */ doc) {

@@ -5,7 +5,9 @@ import * as api from "../core/api.js";
 import { byId, el, save, tell } from "../core/dom.js";
 import { keyOf } from "../core/store.js";
 
-/** @typedef {{ name: string, id: string | null, state: string, key: string, node: HTMLLIElement, canvas: HTMLCanvasElement, words: HTMLElement }} Row */
+/**
+ * @typedef {{ id: string | null, key: string, node: HTMLElement, canvas: HTMLCanvasElement, words: HTMLElement }} Row
+ */
 
 export class Batch {
   /** @type {Row[]} */ rows = [];
@@ -19,7 +21,17 @@ export class Batch {
     this.list = el("ol", { class: "rows scroll" });
     this.zip = el("button", { class: "primary", onclick: () => this.take() }, "Download all");
     this.note = el("p", { class: "muted" });
-    this.node.append(el("div", { class: "row" }, el("h2", {}, "Batch"), el("button", { onclick: () => this.toggle(false) }, "Back to the picture")), this.note, this.list, el("div", { class: "row" }, el("span", { class: "gap" }), this.zip));
+    this.node.append(
+      el(
+        "div",
+        { class: "row" },
+        el("h2", {}, "Batch"),
+        el("button", { onclick: () => this.toggle(false) }, "Back to the picture"),
+      ),
+      this.note,
+      this.list,
+      el("div", { class: "row" }, el("span", { class: "gap" }), this.zip),
+    );
     app.renderer.addEventListener("rest", () => this.make());
   }
 
@@ -33,9 +45,10 @@ export class Batch {
     const taken = files.slice(0, most);
     this.rows = taken.map((file) => row(file.name));
     this.list.replaceChildren(...this.rows.map(({ node }) => node));
-    this.note.textContent = files.length > most
-      ? `The first ${most} of ${files.length}. For whole folders: save the recipe, then hypernst stylize --recipe recipe.json FOLDER -o OUT.`
-      : "Every portrait gets the look that is chosen; change it and they follow.";
+    this.note.textContent =
+      files.length > most
+        ? `The first ${most} of ${files.length}. Whole folders: hypernst stylize --recipe recipe.json FOLDER -o OUT.`
+        : "Every portrait gets the look that is chosen; change it and they follow.";
     this.toggle(true);
     this.zip.disabled = true;
     for (const [place, file] of taken.entries()) await this.read(this.rows[place], file);
@@ -67,7 +80,12 @@ export class Batch {
         const doc = { ...this.app.store.doc, portrait: one.id, refine: 0 };
         if (one.key === keyOf(doc)) continue;
         say(one, "rendering…");
-        const made = await api.render({ recipe: this.app.recipe(doc), portrait: one.id ?? "", ticket: 0, purpose: "keyframe" });
+        const made = await api.render({
+          recipe: this.app.recipe(doc),
+          portrait: one.id ?? "",
+          ticket: 0,
+          purpose: "keyframe",
+        });
         one.canvas.getContext("2d")?.drawImage(made.bitmap, 0, 0, one.canvas.width, one.canvas.height);
         one.key = keyOf(doc);
         say(one, "done");
@@ -83,7 +101,12 @@ export class Batch {
     const ids = this.ready.map(({ id }) => id);
     this.zip.disabled = true;
     try {
-      const told = await api.exported({ recipe: this.app.recipe(this.app.seen), portrait: ids[0], portraits: ids, kind: "batch" });
+      const told = await api.exported({
+        recipe: this.app.recipe(this.app.seen),
+        portrait: ids[0],
+        portraits: ids,
+        kind: "batch",
+      });
       const { file, name } = told.job ? await this.app.events.wait(told.job).then(() => api.jobFile(told.job)) : told;
       save(file, name);
     } catch (error) {
@@ -104,7 +127,13 @@ export class Batch {
 function row(/** @type {string} */ name) {
   const canvas = el("canvas", { width: 128, height: 128 });
   const words = el("span", { class: "muted" }, "waiting");
-  return { name, id: null, state: "", key: "", canvas, words, node: el("li", {}, canvas, el("strong", {}, name), words) };
+  return {
+    id: null,
+    key: "",
+    canvas,
+    words,
+    node: el("li", {}, canvas, el("strong", {}, name), words),
+  };
 }
 
 const say = (/** @type {Row} */ one, /** @type {string} */ words) => (one.words.textContent = words);

@@ -14,10 +14,18 @@ export function ask(title, content, actions = [["Close", ""]]) {
   const dialog = /** @type {HTMLDialogElement} */ (byId("dialog"));
   if (dialog.open) dialog.close();
   const buttons = actions.map(([words, value, kind], place) =>
-    el("button", { class: kind ?? (place === actions.length - 1 ? "primary" : ""), onclick: () => dialog.close(value) }, words),
+    el(
+      "button",
+      { class: kind ?? (place === actions.length - 1 ? "primary" : ""), onclick: () => dialog.close(value) },
+      words,
+    ),
   );
   dialog.returnValue = "";
-  dialog.replaceChildren(el("h2", { id: "dialog-title" }, title), el("div", { class: "content", tabindex: 0 }, ...content), el("div", { class: "actions" }, ...buttons));
+  dialog.replaceChildren(
+    el("h2", { id: "dialog-title" }, title),
+    el("div", { class: "content", tabindex: 0 }, ...content),
+    el("div", { class: "actions" }, ...buttons),
+  );
   dialog.showModal();
   buttons.at(-1)?.focus();
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true }));

@@ -22,7 +22,13 @@ export function slider({ label, min = 0, max = 1, step = 0.01, words, move, sett
     move(Number(input.value));
   });
   if (settle) input.addEventListener("change", settle);
-  const node = el("div", { class: "slider" }, hidden ? null : el("span", { "aria-hidden": "true" }, label), input, value);
+  const node = el(
+    "div",
+    { class: "slider" },
+    hidden ? null : el("span", { "aria-hidden": "true" }, label),
+    input,
+    value,
+  );
   const set = (/** @type {number} */ now) => {
     input.value = String(now);
     show();
@@ -50,7 +56,17 @@ export function placeOf(/** @type {number[]} */ weights) {
 export function pad({ move, settle }) {
   const knob = el("span", { class: "knob", "aria-hidden": "true" });
   const corners = [..."ABCD"].map((letter) => el("span", { class: `corner ${letter}`, "aria-hidden": "true" }));
-  const node = el("div", { class: "pad", role: "group", tabindex: 0, "aria-label": "Mix of the corners. Arrow keys move the point; each weight has a slider below." }, ...corners, knob);
+  const node = el(
+    "div",
+    {
+      class: "pad",
+      role: "group",
+      tabindex: 0,
+      "aria-label": "Mix of the corners. Arrow keys move the point; each weight has a slider below.",
+    },
+    ...corners,
+    knob,
+  );
   let [at, count] = [{ x: 0, y: 0 }, 4];
   const place = () => {
     knob.style.setProperty("left", `${100 * at.x}%`);
@@ -90,7 +106,8 @@ export function pad({ move, settle }) {
       corner.style.setProperty("background-image", pictures[index] ? `url("${pictures[index]}")` : "none");
       corner.textContent = pictures[index] ? "ABCD"[index] : "";
     });
-    if (weights.some((weight, index) => Math.abs(weight - weightsAt(at.x, at.y, count)[index]) > 0.005)) at = placeOf(weights);
+    if (weights.some((weight, index) => Math.abs(weight - weightsAt(at.x, at.y, count)[index]) > 0.005))
+      at = placeOf(weights);
     place();
   };
   return { node, set };

@@ -15,7 +15,10 @@ export class History {
     this.app = app;
     this.list = byId("history-list");
     app.renderer.addEventListener("rest", () => this.add(app.store.doc));
-    app.renderer.addEventListener("change", () => app.renderer.state === "refined" && app.store.doc.refine && this.add(app.store.doc));
+    app.renderer.addEventListener(
+      "change",
+      () => app.renderer.state === "refined" && app.store.doc.refine && this.add(app.store.doc),
+    );
     app.store.addEventListener("change", () => this.mark());
   }
 
@@ -27,7 +30,16 @@ export class History {
     if (!known) {
       const canvas = el("canvas", { width: SIDE, height: SIDE });
       canvas.getContext("2d")?.drawImage(picture, 0, 0, SIDE, SIDE);
-      const button = el("button", { class: "past", onclick: () => this.app.store.edit((now) => Object.assign(now, structuredClone(doc))), "aria-label": this.words(doc), title: this.words(doc) }, canvas);
+      const button = el(
+        "button",
+        {
+          class: "past",
+          onclick: () => this.app.store.edit((now) => Object.assign(now, structuredClone(doc))),
+          "aria-label": this.words(doc),
+          title: this.words(doc),
+        },
+        canvas,
+      );
       const node = el("li", {}, button);
       this.entries.push({ doc, node });
       this.list.append(node);
@@ -40,7 +52,8 @@ export class History {
   words(/** @type {import("../core/store.js").Doc} */ doc) {
     const { face } = doc.regions;
     const titles = face.mix.map(([style]) => this.app.styles.get(style)?.title ?? "a style").join(" and ");
-    return `Picture ${this.entries.length + 1}: ${titles || "without a style"}${doc.whole ? "" : ", by region"}${doc.refine ? `, refined ${doc.refine} steps` : ""}`;
+    const more = [doc.whole ? "" : ", by region", doc.refine ? `, refined ${doc.refine} steps` : ""].join("");
+    return `Picture ${this.entries.length + 1}: ${titles || "without a style"}${more}`;
   }
 
   mark() {

@@ -10,12 +10,16 @@ import { ask } from "./dialog.js";
 /**
  * Listens to the keys.
  * @param {import("../app.js").App} app
- * @param {{ styles: import("./styles.js").Styles, map: import("./map.js").StyleMap, take: import("./take.js").Take }} parts
+ * @param {{ styles: import("./styles.js").Styles, map: import("./map.js").StyleMap,
+ *   take: import("./take.js").Take }} parts
  */
 export function listen(app, { styles, map, take }) {
   const strength = (/** @type {KeyboardEvent} */ event, /** @type {number} */ way) => {
     const by = way * (event.shiftKey ? 0.1 : 0.01);
-    app.setStrength(app.target, toStrength(Math.min(Math.max(toPlace(partOf(app.store.doc, app.target).t) + by, 0), 1)));
+    app.setStrength(
+      app.target,
+      toStrength(Math.min(Math.max(toPlace(partOf(app.store.doc, app.target).t) + by, 0), 1)),
+    );
   };
   /** @type {Key[]} */
   const keys = [
@@ -23,7 +27,12 @@ export function listen(app, { styles, map, take }) {
     { keys: ["2"], shown: ["2"], words: "face", run: () => app.setTarget("face") },
     { keys: ["3"], shown: ["3"], words: "background", run: () => app.setTarget("background") },
     { keys: ["0"], shown: ["0"], words: "whole portrait", run: () => app.setTarget("whole") },
-    { keys: ["ArrowLeft"], shown: ["←", "→"], words: "strength by 1 %, with Shift by 10 %", run: (event) => strength(event, -1) },
+    {
+      keys: ["ArrowLeft"],
+      shown: ["←", "→"],
+      words: "strength by 1 %, with Shift by 10 %",
+      run: (event) => strength(event, -1),
+    },
     { keys: ["ArrowRight"], shown: [], words: "", run: (event) => strength(event, 1) },
     { keys: ["["], shown: ["[", "]"], words: "style before, next style", run: () => styles.step(-1) },
     { keys: ["]"], shown: [], words: "", run: () => styles.step(1) },
@@ -34,14 +43,24 @@ export function listen(app, { styles, map, take }) {
     { keys: ["u"], shown: ["U"], words: "undo the refinement", run: () => app.unrefine() },
     { keys: ["m"], shown: ["M"], words: "map of styles", run: () => map.toggle() },
     { keys: ["/"], shown: ["/"], words: "search styles", run: () => [map.toggle(false), byId("search").focus()] },
-    { keys: ["z"], shown: ["Z"], words: "undo, with Shift redo", run: (event) => (event.shiftKey ? app.store.redo() : app.store.undo()) },
+    {
+      keys: ["z"],
+      shown: ["Z"],
+      words: "undo, with Shift redo",
+      run: (event) => (event.shiftKey ? app.store.redo() : app.store.undo()),
+    },
     { keys: ["s"], shown: ["S"], words: "save the picture", run: () => take.export("png") },
     { keys: ["r"], shown: ["R"], words: "save the recipe", run: () => take.saveRecipe() },
     { keys: ["?"], shown: ["?"], words: "these keys", run: () => help() },
   ];
   const help = () => {
-    const rows = keys.filter(({ shown }) => shown.length).map(({ shown, words }) => el("li", {}, el("span", {}, ...shown.map((key) => el("kbd", {}, key))), words));
-    return ask("Keys", [el("ul", { class: "keys" }, ...rows), el("p", { class: "muted" }, "In the styles: arrows move, Enter chooses, Shift and Enter adds to the mix.")]);
+    const rows = keys
+      .filter(({ shown }) => shown.length)
+      .map(({ shown, words }) => el("li", {}, el("span", {}, ...shown.map((key) => el("kbd", {}, key))), words));
+    return ask("Keys", [
+      el("ul", { class: "keys" }, ...rows),
+      el("p", { class: "muted" }, "In the styles: arrows move, Enter chooses, Shift and Enter adds to the mix."),
+    ]);
   };
   byId("help-open").addEventListener("click", help);
   document.addEventListener("keydown", (event) => {

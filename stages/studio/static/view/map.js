@@ -4,6 +4,7 @@
 import * as api from "../core/api.js";
 import { byId, el, percent, tell } from "../core/dom.js";
 import { MOST_STYLES, normalised, partOf } from "../core/store.js";
+import { fill } from "./nearby.js";
 
 const MARGIN = 36; // px
 const [DOT, NEAR, FAR] = [4, 56, 26]; // px of a dot, and of a picture when zoomed in and out
@@ -24,13 +25,27 @@ export class StyleMap {
   /** @param {import("../app.js").App} app */
   constructor(app) {
     this.app = app;
-    this.canvas = el("canvas", { tabindex: 0, role: "img", "aria-label": "Map of the styles. Arrow keys move it, plus and minus zoom; the list beside it has the same styles." });
+    this.canvas = el("canvas", {
+      tabindex: 0,
+      role: "img",
+      "aria-label":
+        "Map of the styles. Arrow keys move it, plus and minus zoom; the list beside it has the same styles.",
+    });
     this.list = el("div", { class: "scroll list", hidden: true });
     this.hint = el("p", { class: "muted hint" });
-    const button = (/** @type {string} */ words, /** @type {string} */ label, /** @type {() => void} */ onclick) => el("button", { class: "quiet", "aria-label": label, title: label, onclick }, words);
+    const button = (/** @type {string} */ words, /** @type {string} */ label, /** @type {() => void} */ onclick) =>
+      el("button", { class: "quiet", "aria-label": label, title: label, onclick }, words);
     this.lister = el("button", { class: "quiet", "aria-pressed": "false", onclick: () => this.toggleList() }, "List");
     byId("map").append(
-      el("div", { class: "row" }, this.lister, el("span", { class: "gap" }), button("−", "Zoom out", () => this.zoom(1 / 1.5)), button("+", "Zoom in", () => this.zoom(1.5)), button("Reset", "Whole map", () => this.reset())),
+      el(
+        "div",
+        { class: "row" },
+        this.lister,
+        el("span", { class: "gap" }),
+        button("−", "Zoom out", () => this.zoom(1 / 1.5)),
+        button("+", "Zoom in", () => this.zoom(1.5)),
+        button("Reset", "Whole map", () => this.reset()),
+      ),
       this.canvas,
       this.list,
       this.hint,
@@ -40,7 +55,11 @@ export class StyleMap {
     byId("as-map").addEventListener("click", () => this.toggle(true));
     app.store.addEventListener("change", () => this.shown && this.paint());
     app.addEventListener("target", () => this.shown && this.load());
-    app.events.addEventListener("job", (/** @type {any} */ event) => this.shown && ["shelf", "style"].includes(event.detail.kind) && event.detail.state === "done" && this.load());
+    app.events.addEventListener(
+      "job",
+      (/** @type {any} */ event) =>
+        this.shown && ["shelf", "style"].includes(event.detail.kind) && event.detail.state === "done" && this.load(),
+    );
     new ResizeObserver(() => this.paint()).observe(this.canvas);
   }
 
@@ -60,9 +79,14 @@ export class StyleMap {
   async load() {
     try {
       const { ids, places } = await api.map(this.app.target);
-      this.places = ids.map((/** @type {string} */ id, /** @type {number} */ at) => ({ id, title: this.app.styles.get(id)?.title ?? id, x: places[2 * at], y: places[2 * at + 1] }));
+      this.places = ids.map((/** @type {string} */ id, /** @type {number} */ at) => ({
+        id,
+        title: this.app.styles.get(id)?.title ?? id,
+        x: places[2 * at],
+        y: places[2 * at + 1],
+      }));
       this.say();
-      this.fillList();
+      fill(this.list, this.app, this.places);
       this.paint();
     } catch (error) {
       tell(/** @type {Error} */ (error));
@@ -70,7 +94,9 @@ export class StyleMap {
   }
 
   say() {
-    this.hint.textContent = this.listed ? `Tick up to ${MOST_STYLES} styles to mix them.` : "Drag a circle to mix what lies in it; a click takes one. The wheel zooms.";
+    this.hint.textContent = this.listed
+      ? `Tick up to ${MOST_STYLES} styles to mix them.`
+      : "Drag a circle to mix what lies in it; a click takes one. The wheel zooms.";
   }
 
   listen() {
@@ -82,18 +108,30 @@ export class StyleMap {
     });
     canvas.addEventListener("pointermove", (event) => {
       const { x, y } = at(event);
-      if (this.circle && canvas.hasPointerCapture(event.pointerId)) this.circle.radius = Math.hypot(x - this.circle.x, y - this.circle.y);
+      if (this.circle && canvas.hasPointerCapture(event.pointerId))
+        this.circle.radius = Math.hypot(x - this.circle.x, y - this.circle.y);
       else canvas.title = this.nearest(x, y)?.title ?? "";
       this.paint();
     });
     canvas.addEventListener("pointerup", (event) => this.release(at(event)));
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, at(event));
-    }, { passive: false });
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        event.preventDefault();
+        this.zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, at(event));
+      },
+      { passive: false },
+    );
     canvas.addEventListener("keydown", (event) => {
       /** @type {Record<string, () => void>} */
-      const keys = { ArrowLeft: () => this.pan(40, 0), ArrowRight: () => this.pan(-40, 0), ArrowUp: () => this.pan(0, 40), ArrowDown: () => this.pan(0, -40), "+": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5) };
+      const keys = {
+        ArrowLeft: () => this.pan(40, 0),
+        ArrowRight: () => this.pan(-40, 0),
+        ArrowUp: () => this.pan(0, 40),
+        ArrowDown: () => this.pan(0, -40),
+        "+": () => this.zoom(1.5),
+        "-": () => this.zoom(1 / 1.5),
+      };
       if (!keys[event.key]) return;
       event.preventDefault();
       event.stopPropagation();
@@ -119,7 +157,10 @@ export class StyleMap {
   /** The styles in a circle as a mix: the nearer to its middle, the more. */
   inside(/** @type {{ x: number, y: number, radius: number }} */ circle) {
     const near = this.places
-      .map((place) => ({ id: place.id, far: Math.hypot(this.onScreen(place).x - circle.x, this.onScreen(place).y - circle.y) }))
+      .map((place) => ({
+        id: place.id,
+        far: Math.hypot(this.onScreen(place).x - circle.x, this.onScreen(place).y - circle.y),
+      }))
       .filter(({ far }) => far < circle.radius)
       .sort((one, other) => one.far - other.far)
       .slice(0, MOST_STYLES);
@@ -177,7 +218,9 @@ export class StyleMap {
     const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     context.scale(sharp, sharp);
     const colours = getComputedStyle(canvas);
-    const seen = this.places.map((place) => ({ ...place, ...this.onScreen(place) })).filter(({ x, y }) => x > -NEAR && y > -NEAR && x < canvas.clientWidth + NEAR && y < canvas.clientHeight + NEAR);
+    const seen = this.places
+      .map((place) => ({ ...place, ...this.onScreen(place) }))
+      .filter(({ x, y }) => x > -NEAR && y > -NEAR && x < canvas.clientWidth + NEAR && y < canvas.clientHeight + NEAR);
     const side = seen.length <= FEW ? NEAR : FAR;
     const weights = new Map(this.circle ? this.inside(this.circle) : partOf(this.app.store.doc, this.app.target).mix);
     const last = seen.sort((one, other) => Number(weights.has(one.id)) - Number(weights.has(other.id)));
@@ -197,7 +240,14 @@ export class StyleMap {
   }
 
   /** The frame of a chosen style with its weight. @param {CanvasRenderingContext2D} context */
-  frame(context, /** @type {string} */ colour, /** @type {number} */ x, /** @type {number} */ y, /** @type {number} */ side, /** @type {number} */ weight) {
+  frame(
+    context,
+    /** @type {string} */ colour,
+    /** @type {number} */ x,
+    /** @type {number} */ y,
+    /** @type {number} */ side,
+    /** @type {number} */ weight,
+  ) {
     context.strokeStyle = colour;
     context.lineWidth = 3;
     context.strokeRect(x - side / 2 - 1.5, y - side / 2 - 1.5, side + 3, side + 3);
@@ -225,26 +275,5 @@ export class StyleMap {
     this.canvas.hidden = this.listed;
     this.say();
     this.paint();
-  }
-
-  /** The styles from near to far of the chosen one, to tick. */
-  fillList() {
-    const chosen = partOf(this.app.store.doc, this.app.target).mix.map(([id]) => id);
-    const middle = this.places.find(({ id }) => id === chosen[0]) ?? { x: 0.5, y: 0.5 };
-    const far = (/** @type {Place} */ place) => Math.hypot(place.x - middle.x, place.y - middle.y);
-    const rows = [...this.places].sort((one, other) => far(one) - far(other)).map(({ id, title }) => {
-      const box = el("input", { type: "checkbox", value: id, checked: chosen.includes(id), onchange: () => this.tick(box) });
-      return el("label", {}, box, el("img", { src: api.thumb(id), alt: "", width: 32, height: 32, loading: "lazy" }), el("span", {}, title));
-    });
-    this.list.replaceChildren(...rows);
-  }
-
-  tick(/** @type {HTMLInputElement} */ box) {
-    const ticked = [...this.list.querySelectorAll("input")].filter((one) => one.checked);
-    if (ticked.length > MOST_STYLES) {
-      box.checked = false;
-      return tell(`At most ${MOST_STYLES} styles can be mixed.`);
-    }
-    return this.app.mix(ticked.map((one) => [one.value, 1 / ticked.length]));
   }
 }

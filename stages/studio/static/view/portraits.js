@@ -7,7 +7,12 @@ import { blank } from "../core/store.js";
 import { answer, ask, paragraph } from "./dialog.js";
 
 const MOST_WAIT = 1000; // ms
-const WORDS = { align: "Finding the face", latents: "Looking at the face", masks: "Finding hair, face and background", "aladin-codes": "Looking at its style" };
+const WORDS = {
+  align: "Finding the face",
+  latents: "Looking at the face",
+  masks: "Finding hair, face and background",
+  "aladin-codes": "Looking at its style",
+};
 
 export class Portraits {
   /** @type {Map<string, File>} */ files = new Map(); // kept, to give them to a server that was started anew
@@ -23,7 +28,9 @@ export class Portraits {
     app.store.addEventListener("change", () => this.opened());
     app.addEventListener("ready", () => this.start());
     byId("faces").addEventListener("click", () => this.whichFace());
-    app.events.addEventListener("portrait", (/** @type {any} */ event) => this.improved(event.detail.id, event.detail.state));
+    app.events.addEventListener("portrait", (/** @type {any} */ event) =>
+      this.improved(event.detail.id, event.detail.state),
+    );
     app.events.addEventListener("job", (/** @type {any} */ event) => this.progress(event.detail));
   }
 
@@ -31,13 +38,32 @@ export class Portraits {
   async start() {
     const names = await api.samples().catch(() => []);
     const samples = names.map((/** @type {string} */ name, /** @type {number} */ place) =>
-      el("li", {}, el("button", { class: "sample", "aria-label": `Try generated face ${place + 1}`, onclick: () => this.openSample(name) }, el("img", { src: api.sampleImage(name), alt: "", width: 112, height: 112 }))),
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          { class: "sample", "aria-label": `Try generated face ${place + 1}`, onclick: () => this.openSample(name) },
+          el("img", { src: api.sampleImage(name), alt: "", width: 112, height: 112 }),
+        ),
+      ),
     );
     byId("start").replaceChildren(
-      el("button", { class: "zone", onclick: () => byId("file").click() }, icon("picture"), el("strong", {}, "Drop a portrait"), el("span", { class: "muted" }, "or click to choose a photo. It stays on this machine.")),
+      el(
+        "button",
+        { class: "zone", onclick: () => byId("file").click() },
+        icon("picture"),
+        el("strong", {}, "Drop a portrait"),
+        el("span", { class: "muted" }, "or click to choose a photo. It stays on this machine."),
+      ),
       samples.length ? el("p", { class: "muted" }, "or try one of these generated faces") : "",
       el("ul", { class: "samples" }, ...samples),
-      el("div", { id: "reading", hidden: true }, el("p", { id: "reading-what", role: "status" }), el("progress", { id: "reading-part", "aria-label": "Reading the portrait" })),
+      el(
+        "div",
+        { id: "reading", hidden: true },
+        el("p", { id: "reading-what", role: "status" }),
+        el("progress", { id: "reading-part", "aria-label": "Reading the portrait" }),
+      ),
     );
     this.opened();
   }
@@ -56,7 +82,11 @@ export class Portraits {
     byId("frame").hidden = byId("bar").hidden = !portrait;
     this.select.hidden = !this.app.portraits.size;
     byId("open").classList.toggle("alone", !this.app.portraits.size);
-    this.select.replaceChildren(...[...this.app.portraits.values()].map((one) => el("option", { value: one.id, selected: one.id === portrait }, one.name)));
+    this.select.replaceChildren(
+      ...[...this.app.portraits.values()].map((one) =>
+        el("option", { value: one.id, selected: one.id === portrait }, one.name),
+      ),
+    );
     const faces = this.app.portrait?.faces.length ?? 0;
     byId("faces").hidden = faces < 2;
     byId("faces").textContent = `${faces} faces…`;
@@ -88,7 +118,7 @@ export class Portraits {
     }
   }
 
-  /** The id of a photo's portrait when it can be rendered, null when it is not wanted. Raises a Fault that says why not. */
+  /** The id of a photo's portrait when it can be rendered, null when it is not wanted. Raises a Fault if it cannot. */
   async read(/** @type {File} */ file) {
     const { id } = await api.openPortrait(file, file.name);
     this.reading = id;
@@ -157,8 +187,16 @@ export class Portraits {
   }
 
   async useCentre(/** @type {any} */ told) {
-    const words = `${told.error ?? "No face was found in this picture"}. Its central square can be used as it is; the result may look odd.`;
-    return ask("No face found", [paragraph(words)], [["Choose another picture", ""], ["Use the centre", "centre"]]);
+    const why = told.error ?? "No face was found in this picture";
+    const words = `${why}. Its central square can be used as it is; the result may look odd.`;
+    return ask(
+      "No face found",
+      [paragraph(words)],
+      [
+        ["Choose another picture", ""],
+        ["Use the centre", "centre"],
+      ],
+    );
   }
 
   /** Lets a person choose among the faces of the portrait that is shown. */
@@ -166,12 +204,31 @@ export class Portraits {
     const told = this.app.portrait;
     const now = told.portrait.face;
     const boxes = told.faces.map((/** @type {number[]} */ box, /** @type {number} */ place) => {
-      const button = el("button", { class: "one-face", "aria-label": `Face ${place + 1} from the left`, "aria-pressed": String(place + 1 === now), onclick: () => answer(String(place + 1)) }, String(place + 1));
+      const button = el(
+        "button",
+        {
+          class: "one-face",
+          "aria-label": `Face ${place + 1} from the left`,
+          "aria-pressed": String(place + 1 === now),
+          onclick: () => answer(String(place + 1)),
+        },
+        String(place + 1),
+      );
       const [left, top, right, bottom] = box.map((value) => 100 * value);
-      Object.assign(button.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
+      Object.assign(button.style, {
+        left: `${left}%`,
+        top: `${top}%`,
+        width: `${right - left}%`,
+        height: `${bottom - top}%`,
+      });
       return button;
     });
-    const picture = el("div", { class: "faces" }, el("img", { src: `/api/portraits/${told.id}/source`, alt: told.name }), ...boxes);
+    const picture = el(
+      "div",
+      { class: "faces" },
+      el("img", { src: `/api/portraits/${told.id}/source`, alt: told.name }),
+      ...boxes,
+    );
     const chosen = await ask(`Which of the ${told.faces.length} faces?`, [picture], [["Keep this one", ""]]);
     if (!chosen) return;
     try {

@@ -28,7 +28,14 @@ export class Settings {
   /** Rebuilds only when there are other things to set; a slider that is held stays the same. */
   draw() {
     const { doc } = this.app.store;
-    const shape = JSON.stringify([doc.portrait, doc.whole, this.app.target, REGIONS.map((name) => doc.regions[name].mix.map(([style]) => style)), this.app.about?.edits, this.app.styles.size]);
+    const shape = JSON.stringify([
+      doc.portrait,
+      doc.whole,
+      this.app.target,
+      REGIONS.map((name) => doc.regions[name].mix.map(([style]) => style)),
+      this.app.about?.edits,
+      this.app.styles.size,
+    ]);
     if (shape !== this.built) {
       const focused = document.activeElement?.closest("[data-key]")?.getAttribute("data-key");
       this.build(doc);
@@ -47,7 +54,9 @@ export class Settings {
     this.node.replaceChildren(
       this.choice(doc.whole),
       ...targets.map((target) => this.card(target, doc)),
-      ...(doc.whole ? [] : [el("p", { class: "hint muted" }, "Click hair, face or background in the picture, then a style.")]),
+      ...(doc.whole
+        ? []
+        : [el("p", { class: "hint muted" }, "Click hair, face or background in the picture, then a style.")]),
       ...this.editing(),
     );
     return undefined;
@@ -55,8 +64,26 @@ export class Settings {
 
   choice(/** @type {boolean} */ whole) {
     const button = (/** @type {boolean} */ value, /** @type {string} */ words) =>
-      el("button", { "aria-pressed": String(whole === value), "data-key": `whole-${value}`, onclick: () => this.app.setWhole(value) }, words);
-    return el("div", { class: "row" }, el("h2", {}, "Look"), el("div", { class: "segments", role: "group", "aria-label": "Style of" }, button(true, "Whole"), button(false, "Regions")));
+      el(
+        "button",
+        {
+          "aria-pressed": String(whole === value),
+          "data-key": `whole-${value}`,
+          onclick: () => this.app.setWhole(value),
+        },
+        words,
+      );
+    return el(
+      "div",
+      { class: "row" },
+      el("h2", {}, "Look"),
+      el(
+        "div",
+        { class: "segments", role: "group", "aria-label": "Style of" },
+        button(true, "Whole"),
+        button(false, "Regions"),
+      ),
+    );
   }
 
   card(/** @type {Target} */ target, /** @type {import("../core/store.js").Doc} */ doc) {
@@ -72,9 +99,23 @@ export class Settings {
     strength.input.disabled = !mix.length;
     strength.input.dataset.key = `strength-${target}`;
     strength.input.setAttribute("aria-label", `Strength, ${NAMES[target].toLowerCase()}`);
-    const title = target === "whole"
-      ? el("h3", {}, NAMES.whole)
-      : el("label", { class: "target" }, el("input", { type: "radio", name: "target", value: target, checked: current, "data-key": `target-${target}`, onchange: () => app.setTarget(target) }), el("span", { class: `chip ${target}`, "aria-hidden": "true" }), NAMES[target]);
+    const title =
+      target === "whole"
+        ? el("h3", {}, NAMES.whole)
+        : el(
+            "label",
+            { class: "target" },
+            el("input", {
+              type: "radio",
+              name: "target",
+              value: target,
+              checked: current,
+              "data-key": `target-${target}`,
+              onchange: () => app.setTarget(target),
+            }),
+            el("span", { class: `chip ${target}`, "aria-hidden": "true" }),
+            NAMES[target],
+          );
     const mixing = mix.length > 1 && current ? this.mixing(target, doc) : null;
     this.shows.set(target, (now) => {
       strength.set(toPlace(partOf(now, target).t));
@@ -84,12 +125,27 @@ export class Settings {
       "div",
       { class: `card${current && target !== "whole" ? " current" : ""}` },
       el("div", { class: "row" }, title),
-      el("ul", { class: "mix" }, ...mix.map(([style], place) => this.taken(target, style, mix.length > 1 ? "ABCDEFGH"[place] : ""))),
-      mix.length ? null : el("p", { class: "muted" }, target === "whole" ? "No style yet: choose one on the left." : "Stays as it is. Choose a style for it."),
+      el(
+        "ul",
+        { class: "mix" },
+        ...mix.map(([style], place) => this.taken(target, style, mix.length > 1 ? "ABCDEFGH"[place] : "")),
+      ),
+      mix.length
+        ? null
+        : el(
+            "p",
+            { class: "muted" },
+            target === "whole" ? "No style yet: choose one on the left." : "Stays as it is. Choose a style for it.",
+          ),
       mixing?.node,
       strength.node,
     );
-    if (target !== "whole") node.addEventListener("click", (event) => !(/** @type {HTMLElement} */ (event.target).closest("button, input, label")) && app.setTarget(target));
+    if (target !== "whole")
+      node.addEventListener(
+        "click",
+        (event) =>
+          !(/** @type {HTMLElement} */ (event.target).closest("button, input, label")) && app.setTarget(target),
+      );
     node.addEventListener("pointerenter", () => target !== "whole" && app.stage.hover(target));
     node.addEventListener("pointerleave", () => app.stage.hover(null));
     return node;
@@ -97,8 +153,25 @@ export class Settings {
 
   taken(/** @type {Target} */ target, /** @type {string} */ style, /** @type {string} */ letter) {
     const title = this.app.styles.get(style)?.title ?? "a style";
-    const remove = el("button", { class: "quiet", "aria-label": `Leave ${title} out`, title: "Leave it out", "data-key": `out-${target}-${style}`, onclick: () => this.app.leaveOut(target, style) }, icon("close"));
-    return el("li", {}, el("img", { src: api.thumb(style), alt: "", width: 40, height: 40 }), letter ? el("b", {}, letter) : null, el("span", { title }, title), remove);
+    const remove = el(
+      "button",
+      {
+        class: "quiet",
+        "aria-label": `Leave ${title} out`,
+        title: "Leave it out",
+        "data-key": `out-${target}-${style}`,
+        onclick: () => this.app.leaveOut(target, style),
+      },
+      icon("close"),
+    );
+    return el(
+      "li",
+      {},
+      el("img", { src: api.thumb(style), alt: "", width: 40, height: 40 }),
+      letter ? el("b", {}, letter) : null,
+      el("span", { title }, title),
+      remove,
+    );
   }
 
   /** Two styles have one slider, three and four a pad as well, more only a weight each. */
@@ -107,24 +180,39 @@ export class Settings {
     const count = partOf(doc, target).mix.length;
     const settle = () => app.store.settle();
     const setAll = (/** @type {number[]} */ weights) => app.setWeights(target, weights);
-    const weightsOf = (/** @type {import("../core/store.js").Doc} */ now) => normalised(partOf(now, target).mix).map(([, weight]) => weight);
+    const weightsOf = (/** @type {import("../core/store.js").Doc} */ now) =>
+      normalised(partOf(now, target).mix).map(([, weight]) => weight);
     if (count === 2) {
       const words = (/** @type {number} */ part) => `A ${percent(1 - part)} · B ${percent(part)}`;
-      const between = slider({ label: "Mix of A and B", words, move: (part) => setAll([1 - part, part]), settle, hidden: true });
+      const between = slider({
+        label: "Mix of A and B",
+        words,
+        move: (part) => setAll([1 - part, part]),
+        settle,
+        hidden: true,
+      });
       between.node.classList.add("between");
       between.input.dataset.key = `between-${target}`;
       return { node: between.node, show: (/** @type {any} */ now) => between.set(weightsOf(now)[1]) };
     }
     const square = count <= 4 ? pad({ move: setAll, settle }) : null;
     const fields = [..."ABCDEFGH"].slice(0, count).map((letter, place) => {
-      const field = slider({ label: letter, words: percent, move: (weight) => setAll(shared(weightsOf(app.store.doc), place, weight)), settle });
+      const field = slider({
+        label: letter,
+        words: percent,
+        move: (weight) => setAll(shared(weightsOf(app.store.doc), place, weight)),
+        settle,
+      });
       field.input.setAttribute("aria-label", `Weight of ${letter}`);
       field.input.dataset.key = `weight-${target}-${letter}`;
       return field;
     });
     const show = (/** @type {import("../core/store.js").Doc} */ now) => {
       const weights = weightsOf(now);
-      square?.set(weights, partOf(now, target).mix.map(([style]) => api.thumb(style)));
+      square?.set(
+        weights,
+        partOf(now, target).mix.map(([style]) => api.thumb(style)),
+      );
       fields.forEach((field, place) => field.set(weights[place] ?? 0));
     };
     return { node: el("div", { class: "mixing" }, square?.node, ...fields.map((field) => field.node)), show };
@@ -158,10 +246,16 @@ export class Settings {
 /** Weights of which one is set; the others share the rest as they did. */
 export function shared(/** @type {number[]} */ weights, /** @type {number} */ place, /** @type {number} */ weight) {
   const others = weights.reduce((sum, value, at) => (at === place ? sum : sum + value), 0);
-  return weights.map((value, at) => (at === place ? weight : others > 0 ? (value / others) * (1 - weight) : (1 - weight) / (weights.length - 1)));
+  return weights.map((value, at) =>
+    at === place ? weight : others > 0 ? (value / others) * (1 - weight) : (1 - weight) / (weights.length - 1),
+  );
 }
 
-function edited(/** @type {import("../core/store.js").Doc} */ doc, /** @type {string} */ name, /** @type {number} */ value) {
+function edited(
+  /** @type {import("../core/store.js").Doc} */ doc,
+  /** @type {string} */ name,
+  /** @type {number} */ value,
+) {
   delete doc.edits[name];
   if (value) doc.edits[name] = value;
 }
@@ -172,6 +266,11 @@ const steps = () =>
     { class: "steps" },
     el("li", {}, el("b", {}, "A portrait. "), "Drop a photo, or take a sample face."),
     el("li", {}, el("b", {}, "A style. "), "Any picture on the left, or one of your own."),
-    el("li", {}, el("b", {}, "Parts. "), "Hair, face and background may each have a style, a mix and a strength of their own."),
+    el(
+      "li",
+      {},
+      el("b", {}, "Parts. "),
+      "Hair, face and background may each have a style, a mix and a strength of their own.",
+    ),
     el("li", {}, el("b", {}, "Take it away. "), "The picture carries its recipe: drop it here again to go on from it."),
   );

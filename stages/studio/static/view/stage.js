@@ -10,7 +10,14 @@ import { REGIONS, keyOf } from "../core/store.js";
 /** @typedef {import("../core/store.js").Target} Target */
 
 const SIDE = 768; // px of the canvas
-const WORDS = { empty: "", waiting: "rendering", preview: "preview", exact: "exact", refining: "refining", refined: "refined" };
+const WORDS = {
+  empty: "",
+  waiting: "rendering",
+  preview: "preview",
+  exact: "exact",
+  refining: "refining",
+  refined: "refined",
+};
 
 export class Stage {
   /** @type {Labels | null} */ labels = null;

@@ -57,10 +57,20 @@ export class Styles {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     this.shown = this.list.filter((style) => words.every((word) => style.title.toLowerCase().includes(word)));
     this.grid.replaceChildren(...this.shown.map((style) => tile(style)));
-    if (!this.shown.length) this.grid.append(el("p", { class: "empty" }, this.list.length ? "No style has that in its name." : "No styles yet. Add pictures whose look you like."));
+    if (!this.shown.length)
+      this.grid.append(
+        el(
+          "p",
+          { class: "empty" },
+          this.list.length ? "No style has that in its name." : "No styles yet. Add pictures whose look you like.",
+        ),
+      );
     const all = this.list.length;
     byId("style-count").textContent = this.shown.length === all ? `${all} styles` : `${this.shown.length} of ${all}`;
-    this.active = Math.max(0, this.shown.findIndex((style) => style.id === this.chosen()[0]));
+    this.active = Math.max(
+      0,
+      this.shown.findIndex((style) => style.id === this.chosen()[0]),
+    );
     this.mark();
   }
 
@@ -97,9 +107,17 @@ export class Styles {
   key(/** @type {KeyboardEvent} */ event) {
     const columns = getComputedStyle(this.grid).gridTemplateColumns.split(" ").length;
     /** @type {Record<string, number>} */
-    const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -Infinity, End: Infinity };
+    const moves = {
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      ArrowDown: columns,
+      ArrowUp: -columns,
+      Home: -Infinity,
+      End: Infinity,
+    };
     if (event.key in moves) this.go(this.active + moves[event.key]);
-    else if (event.key === "Enter" && this.shown[this.active]) this.app.choose(this.shown[this.active].id, event.shiftKey);
+    else if (event.key === "Enter" && this.shown[this.active])
+      this.app.choose(this.shown[this.active].id, event.shiftKey);
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -115,7 +133,8 @@ export class Styles {
   }
 
   hover(/** @type {PointerEvent} */ event) {
-    const id = /** @type {HTMLElement | null} */ (/** @type {HTMLElement} */ (event.target).closest("[role=option]"))?.dataset.id;
+    const id = /** @type {HTMLElement | null} */ (/** @type {HTMLElement} */ (event.target).closest("[role=option]"))
+      ?.dataset.id;
     this.leave();
     if (!id || event.pointerType !== "mouse" || !this.app.store.doc.portrait || this.chosen().includes(id)) return;
     this.hovered = id;
@@ -150,11 +169,30 @@ export class Styles {
 }
 
 function tile(/** @type {any} */ style) {
-  const likeness = style.likeness === undefined || style.likeness === null ? null : el("span", { class: "likeness" }, style.likeness.toFixed(2));
-  const picture = el("img", { src: api.thumb(style.id), alt: "", width: 160, height: 160, loading: "lazy", decoding: "async", draggable: "false" });
+  const likeness =
+    style.likeness === undefined || style.likeness === null
+      ? null
+      : el("span", { class: "likeness" }, style.likeness.toFixed(2));
+  const picture = el("img", {
+    src: api.thumb(style.id),
+    alt: "",
+    width: 160,
+    height: 160,
+    loading: "lazy",
+    decoding: "async",
+    draggable: "false",
+  });
   return el(
     "div",
-    { class: "tile", role: "option", id: `style-${style.id}`, "data-id": style.id, "aria-label": style.title, "aria-selected": "false", title: style.title },
+    {
+      class: "tile",
+      role: "option",
+      id: `style-${style.id}`,
+      "data-id": style.id,
+      "aria-label": style.title,
+      "aria-selected": "false",
+      title: style.title,
+    },
     picture,
     likeness,
     el("span", { class: "add", "aria-hidden": "true", title: `Add ${style.title} to the mix` }, "+"),

@@ -45,8 +45,14 @@ export class Take {
     );
     const { exports = [], sizes = [], size = 0 } = this.app.about ?? {};
     byId("download-menu").replaceChildren(
-      ...KINDS.filter(([, , kind]) => exports.includes(kind)).map(([words, more, kind]) => item(words, more, () => this.export(kind))),
-      ...sizes.filter((/** @type {number} */ side) => side > size).map((/** @type {number} */ side) => item(`PNG, ${side} px`, "takes longer", () => this.export("png", { size: side }))),
+      ...KINDS.filter(([, , kind]) => exports.includes(kind)).map(([words, more, kind]) =>
+        item(words, more, () => this.export(kind)),
+      ),
+      ...sizes
+        .filter((/** @type {number} */ side) => side > size)
+        .map((/** @type {number} */ side) =>
+          item(`PNG, ${side} px`, "takes longer", () => this.export("png", { size: side })),
+        ),
     );
   }
 
@@ -64,7 +70,12 @@ export class Take {
     const { app } = this;
     if (!app.store.doc.portrait) return;
     try {
-      const told = await api.exported({ recipe: app.recipe(app.seen), portrait: app.store.doc.portrait, kind, ...more });
+      const told = await api.exported({
+        recipe: app.recipe(app.seen),
+        portrait: app.store.doc.portrait,
+        kind,
+        ...more,
+      });
       if (told.job) tell("Being made; it is saved when it is done.");
       const { file, name } = told.job ? await app.events.wait(told.job).then(() => api.jobFile(told.job)) : told;
       save(file, name);
@@ -94,9 +105,19 @@ export class Take {
     } catch {
       return tell(new api.Fault("This is no recipe of HyperNST.", "Take a .json or a PNG that was saved here."));
     }
-    if (told.lacking.length) return this.lacks("Styles are missing", `The recipe needs ${told.lacking.join(", ")}. Add these pictures to the styles; the recipe then goes on.`, text);
+    if (told.lacking.length)
+      return this.lacks(
+        "Styles are missing",
+        `The recipe needs ${told.lacking.join(", ")}. Add these pictures to the styles; the recipe then goes on.`,
+        text,
+      );
     const portrait = told.doc.portrait ?? app.store.doc.portrait;
-    if (!portrait) return this.lacks("Which portrait?", `The recipe was made for ${recipe.portrait.name}. Open that picture, or any other: the look comes with it.`, text);
+    if (!portrait)
+      return this.lacks(
+        "Which portrait?",
+        `The recipe was made for ${recipe.portrait.name}. Open that picture, or any other: the look comes with it.`,
+        text,
+      );
     app.store.edit((now) => Object.assign(now, told.doc, { portrait }));
     if (told.differs) return tell("Made with other weights than here: the picture will differ.");
     return told.doc.portrait ? undefined : tell(`Made for ${recipe.portrait.name}; used on this portrait.`);
@@ -116,6 +137,11 @@ export class Take {
   }
 }
 
-function item(/** @type {string} */ words, /** @type {string} */ more, /** @type {() => void} */ onclick, disabled = false) {
+function item(
+  /** @type {string} */ words,
+  /** @type {string} */ more,
+  /** @type {() => void} */ onclick,
+  disabled = false,
+) {
   return el("button", { onclick, disabled }, el("span", {}, words), more ? el("span", { class: "muted" }, more) : null);
 }
