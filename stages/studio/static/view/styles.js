@@ -38,11 +38,12 @@ export class Styles {
     const near = { portrait: this.app.store.doc.portrait, style: this.chosen()[0], "": null }[this.near.value];
     this.region.hidden = !this.near.value;
     try {
-      if (near) this.list = await api.styles({ near, region: this.region.value, k: String(this.app.styles.size) });
-      else {
-        this.list = await api.styles();
-        this.app.styles = new Map(this.list.map((style) => [style.id, style]));
-      }
+      const all = await api.styles();
+      this.app.styles = new Map(all.map((/** @type {any} */ style) => [style.id, style]));
+      const alike = near ? await api.styles({ near, region: this.region.value, k: String(all.length) }) : [];
+      const ranked = new Set(alike.map((/** @type {any} */ style) => style.id));
+      // Those whose look is not known yet come last.
+      this.list = [...alike, ...all.filter((/** @type {any} */ style) => !ranked.has(style.id))];
       this.draw();
     } catch (error) {
       tell(/** @type {Error} */ (error));
