@@ -82,7 +82,8 @@ class Served:
         entry = Pass(self.port, token="t" * 32)
         entry.renewed = self.links.append
         self.links.append(entry.link)
-        app = Server(self.studio, entry, (self.folder / "styles",)).app()
+        self.behind = Server(self.studio, entry, (self.folder / "styles",))
+        app = self.behind.app()
         self.server = uvicorn.Server(
             uvicorn.Config(app, port=self.port, log_level="error", timeout_graceful_shutdown=1)
         )
@@ -95,9 +96,7 @@ class Served:
         """End it in the middle of whatever it does."""
         self.server.should_exit = self.server.force_exit = True
         self.thread.join()
-        for thread in threading.enumerate():
-            if thread.name == "networks":  # it ends what it is doing
-                thread.join()
+        self.behind.close()
 
 
 @pytest.fixture(scope="session")
