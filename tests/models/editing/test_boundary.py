@@ -26,6 +26,18 @@ def test_equals_the_published_training() -> None:
     case.check("cosine", np.array([(found.direction @ tight.T / np.linalg.norm(tight)).item()]))
 
 
+def test_equals_the_published_projection_and_walks() -> None:
+    case = Case("interfacegan_project")
+    unit = lambda x: np.asarray(x, np.float64) / np.linalg.norm(x)  # noqa: E731
+    p, c1, other, c3 = (unit(case.input(name)) for name in ("primal", "cond_1", "cond_2", "cond_3"))
+    c2 = unit(0.6 * c1 + 0.8 * other)
+    b = unit(p + 0.5 * c1 + 0.3 * c2)
+    for count, name in enumerate(("none", "one", "two", "three")):
+        case.check(name, boundary.project(b, *(c1, c2, c3)[:count]))
+    case.check("edited_w", boundary.place(case.input("w"), b, np.linspace(-2, 4, 5)))
+    case.check("edited_w_plus", boundary.place(case.input("w_plus"), b, np.linspace(-5, 5, 5)))
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(2, 60), st.integers(1, 40), st.floats(0, 4))
 def test_the_optimum_satisfies_the_conditions_of_one(seed: int, count: int, size: int, apart: float) -> None:
