@@ -52,6 +52,7 @@ TAKES = {
     "doctor": ("PROFILE", "CACHE", "RUN"), "weights": ("PROFILE",),
     "quality": (*TRAINED, "ENGINE", "SHEET", "CONTROL_SHEET", "STRIP"),
     "stylize": (*TRAINED, "CONTENT", "STYLE", "NO_FACE", "STRENGTH", "OUT"),
+    "interpolate": (*TRAINED, "CONTENT", "STYLE", "OUT"),
     "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"), "tables": (*TRAINED, "LIMIT"),
     "train-baseline": (*TRAINED, "MINUTES", "STEPS"), "directions": (*TRAINED, "LIMIT", "OUT"),
     "edits": (*TRAINED, "OUT"),
