@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
@@ -21,12 +21,14 @@ from pipeline.reports import colours
 class Table:
     """A table of texts: the titles of its columns, and its rows. The first column names the row.
 
-    `best` holds (row, column) of the cells to stress, from 0.
+    `best` holds (row, column) of the cells to stress, from 0. `spans` holds rows whose second cell is a text over
+    that many columns.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     best: frozenset[tuple[int, int]] = frozenset()
+    spans: Mapping[int, int] = field(default_factory=dict)
 
 
 def render(template: str, **values: Any) -> bytes:

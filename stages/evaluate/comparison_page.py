@@ -32,11 +32,13 @@ def figures(report: Report) -> Table:
     with fewer pairs than others are left out of that.
     """
     results, missing = report["methods"], report["not_measured"]
-    rows, rivals = [], {}
+    rows: list[tuple[str, ...]] = []
+    rivals, spans = {}, {}
     most = max((values["pairs"] for values in results.values()), default=0)
     for name, method in report["compared"].items():
         abilities = ("yes" if method[ability] else "no" for ability in ("interpolates", "edits"))
         if name in missing:
+            spans[len(rows)] = len(METRICS) + 2
             rows.append((method["title"], f"not measured: {missing[name]}", *["–"] * (len(METRICS) + 1), *abilities))
             continue
         values = results[name]
@@ -50,7 +52,7 @@ def figures(report: Report) -> Table:
         if len(rivals) > 1
     }
     columns = ("Model", *_titles(report), "Time (s/img)", "Pairs", "Interpolation", "Editing")
-    return Table(columns, rows, frozenset(best))
+    return Table(columns, rows, frozenset(best), spans)
 
 
 def _title(report: Report, name: str) -> str:

@@ -93,7 +93,7 @@ def methods(ctx: Context, report: Mapping[str, Any], out: Path) -> Finding:
         1,
         f"{len(report['pictures']['contents'])} portraits in {len(report['pictures']['styles'])} styles: means over "
         "pairs with bootstrap intervals, lower is better.",
-        Table((*ours.columns, paper_numbers.heading("s/img")), beside, ours.best),
+        Table((*ours.columns, paper_numbers.heading("s/img")), beside, ours.best, ours.spans),
         rows,
         comparison_page.facts(report) | _made(ctx) | {"budget": f"{report['budget']} pairs"},
         comparison_page.notes(report),
