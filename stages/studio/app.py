@@ -74,7 +74,6 @@ class Server:
             self.studio.stylist()
             for name, data in self.faces.items():
                 self.studio.read(data, name=name, draft=True)
-                self.studio.read(data, name=name)
 
         self.worker.submit(Job("warm", Rank.BATCH, work))
 
