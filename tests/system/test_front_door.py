@@ -47,7 +47,7 @@ TRAINED = ("PROFILE", "CACHE", "RUN", "DEVICE")
 TAKES = {
     "align": (*ALL, "NO_FACE"), "train": (*TRAINED, "MINUTES", "STEPS"),
     "eval": (*TRAINED, "LIMIT", "METHODS", "BUDGET", "STRENGTH"),
-    "demo": ALL, "verify": (*ALL, "NO_FACE"),
+    "demo": ALL, "verify": (*ALL, "NO_FACE"), "studio": (*TRAINED, "STYLE"),
     "explain": ("PROFILE", "CACHE", "LIMIT", "RUN", "CONTENT", "STYLE", "NO_FACE"),
     "doctor": ("PROFILE", "CACHE", "RUN"), "weights": ("PROFILE",),
     "quality": (*TRAINED, "ENGINE", "SHEET", "CONTROL_SHEET", "STRIP"),
