@@ -86,7 +86,7 @@ def scorer(ctx: Context) -> AttributeScorer:
 
 def middle(ctx: Context, net: "Generator") -> "Tensor":
     """The mean latent [1, 512], towards which latents are truncated."""
-    return net.mean_latent(seed=ctx.profile.seed)[None]
+    return net.mean_latent(20_000, ctx.profile.seed)[None]
 
 
 def draw(ctx: Context, net: "Generator", mean: "Tensor", number: int) -> "Tensor":

@@ -74,7 +74,7 @@ def fitted(latents: NDArray[np.floating], values: NDArray[np.floating]) -> tuple
     The last HELD_OUT of the faces only measure it; those before choose the machine's C by correlation.
     Raises: ValueError when there are too few faces or all score alike.
     """
-    if not len(values) or np.std(values) == 0:
+    if not len(values) or np.ptp(values) == 0:
         raise ValueError("all faces have the same score")
     test = round(len(values) * (1 - HELD_OUT))
     choose = round(test * (1 - HELD_OUT))

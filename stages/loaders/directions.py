@@ -31,7 +31,7 @@ def directions(ctx: Context, net: Generator) -> dict[str, Tensor]:
         else:
             _refuse_others(ctx, net, name)
             found |= {label: tensor.float()[None] for label, tensor in tensors.items()}
-    w = mapped(net, ctx.profile.seed) if found else torch.zeros(0)
+    w = mapped(net, ctx.profile.seed, ctx.device) if found else torch.zeros(0)
     return {name: d.to(w.device) * float((w @ d.to(w.device).T).std()) for name, d in found.items()}
 
 
@@ -53,11 +53,10 @@ def sha256(ctx: Context) -> str:
 
 
 @torch.no_grad()
-def mapped(net: Generator, seed: int) -> Tensor:
-    """DRAWN latents [N, 512] of generated faces."""
-    mean = net.mean_latent(seed=seed)
-    z = torch.randn(DRAWN, 512, generator=torch.Generator().manual_seed(seed)).to(mean.device)
-    return mean + TRUNCATION * (net.map(z) - mean)
+def mapped(net: Generator, seed: int, device: str | torch.device = "cpu") -> Tensor:
+    """DRAWN latents [N, 512] of generated faces, truncated towards 0: where the middle lies changes no spread."""
+    z = torch.randn(DRAWN, 512, generator=torch.Generator().manual_seed(seed)).to(device)
+    return TRUNCATION * net.map(z)
 
 
 def mapping_digest(net: torch.nn.Module) -> str:

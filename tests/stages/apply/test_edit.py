@@ -70,7 +70,6 @@ def test_the_latent_moves_and_the_deltas_stay(studio: Studio) -> None:
     again = studio.edit(studio.edit(me, {"age": 1}), {"smile": -0.5, "age": 1})
     assert np.array_equal(again.latent, edited.latent) and again.edits == edited.edits
     assert studio.edit(edited, {"age": -2, "smile": 0.5}) is me
-    assert not np.array_equal(studio.stylize(edited, style, refine=1), studio.stylize(me, style, refine=1))
 
 
 @pytest.mark.parametrize(
