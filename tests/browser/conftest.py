@@ -66,9 +66,9 @@ class Served:
         self.studio = tiny_studio.studio(self.folder)
         render = self.studio.render
 
-        def slow(*asked: Any) -> Any:
+        def slow(*asked: Any, **more: Any) -> Any:
             time.sleep(self.delay)
-            return render(*asked)
+            return render(*asked, **more)
 
         self.studio.render = slow  # type: ignore[method-assign]
 

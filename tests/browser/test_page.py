@@ -77,7 +77,7 @@ def test_a_look_travels_as_text_as_a_link_and_in_its_picture(desk: Desk) -> None
     desk.strength().fill("0.5")
     desk.settle()
     made = desk.picture()
-    recipe, link = copied(desk, "Copy the recipe"), copied(desk, "Copy a link")
+    recipe, link = copied(desk, "Copy the recipe", "{"), copied(desk, "Copy a link", "http")
     assert json.loads(recipe)["regions"]["hair"] == {"mix": {"a": 1}, "t": 0.707107}
     with desk.page.expect_download() as download:
         desk.page.keyboard.press("s")
@@ -103,12 +103,14 @@ def test_a_look_travels_as_text_as_a_link_and_in_its_picture(desk: Desk) -> None
     assert desk.picture() == made
 
 
-def copied(desk: Desk, item: str) -> str:
+def copied(desk: Desk, item: str, start: str) -> str:
     """What an item of the recipe's menu copies."""
     desk.context.grant_permissions(["clipboard-read", "clipboard-write"])
     desk.find("#recipe").click()
     desk.page.get_by_text(item).click()
-    return desk.page.evaluate("navigator.clipboard.readText()")
+    read = "navigator.clipboard.readText()"
+    desk.until(lambda: desk.page.evaluate(read).startswith(start))
+    return desk.page.evaluate(read)
 
 
 def drop(desk: Desk, data: bytes, name: str, at: str = "#picture") -> None:
