@@ -86,12 +86,12 @@ def test_settled_is_reported_without_looking_at_rows(ctx: Context) -> None:
 
     (ctx.content / "n004.jpg").write_text("four")
     run(READ, ctx)
-    run(SQUARE, dataclasses.dataclasses.replace(ctx, limit=5))
+    run(SQUARE, dataclasses.replace(ctx, limit=5))
     assert not settled(), "some keys were beyond the limit"
     run(SQUARE, ctx)
     assert settled() and not settled(READ), "files may have changed"
     assert not settled(dataclasses.replace(SQUARE, version=2))
-    assert not settled(ctx=dataclasses.dataclasses.replace(ctx, limit=5)), "only a survey knows"
+    assert not settled(ctx=dataclasses.replace(ctx, limit=5)), "only a survey knows"
     (ctx.content / "n001.jpg").write_text("77")
     run(READ, ctx)
     assert not settled()
@@ -152,7 +152,7 @@ def test_sources_in_a_gzipped_tar_are_read_in_one_pass(ctx: Context, tmp_path: P
 
 
 def test_a_limit_keeps_what_lies_beyond(ctx: Context) -> None:
-    few = dataclasses.dataclasses.replace(ctx, limit=4)
+    few = dataclasses.replace(ctx, limit=4)
     assert run(READ, few).computed == 4
     assert run(READ, ctx).computed == 6
     assert run(READ, few) == Summary("read", "content", 4, 4, 0, 0)
