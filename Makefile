@@ -189,8 +189,9 @@ edits: $(READY) latents masks aladin-codes ## draw portraits edited along semant
 directions: $(READY) ## find semantic directions (age, smile, pose) by scored faces of the generator [CACHE/directions]
 	$(BIN)/hypernst directions$(measured)$(call option,OUT,output)
 
+# Two processes of one thread each: two with two threads each slow one another.
 test: $(READY) ## run the tests, except those marked slow
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## run ruff (check and format) and mypy
 	$(BIN)/ruff check .
