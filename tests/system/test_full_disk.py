@@ -100,7 +100,7 @@ def sources(folder: Path) -> None:
 
 
 def shard(folder: Path) -> None:
-    samples = [*small_run._samples("content", 12, 1.0)]
+    samples = [*small_run._samples("content", 12, 1.0, 64)]
     shards.write(folder / "shards", [("content", "train", samples)], 10**5, {})
 
 

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(site: Path, folder: Path, *words: str) -> str:
     """What the program in `site` prints when it is run in `folder`."""
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "0"}  # as wide as the text is
     command = [sys.executable, "-P", "-m", "hypernst", *words]
     return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
 
@@ -56,7 +56,7 @@ def test_it_is_imported_beside_packages_of_the_same_names(site: Path, tmp_path: 
         "import sys, hypernst; from hypernst.stages.apply.studio import Studio;"
         "s = hypernst.load('tiny', cache=None); print(isinstance(s, hypernst.Studio), 'models' in sys.modules)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    environment = {**os.environ, "PYTHONPATH": str(site), "COLUMNS": "0"}  # as wide as the text is
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"]

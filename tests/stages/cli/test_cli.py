@@ -157,6 +157,7 @@ def test_wrong_use_is_status_2(words):
 def test_weights_and_doctor_report(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
     status, text, _ = call("weights", "list")
     assert status == 0 and all(name in text for name in weights.REGISTRY)
     head, *rows = (re.split(r" {2,}", line) for line in text.splitlines()[:-1])

@@ -50,6 +50,7 @@ DECIDES: dict[str, tuple[Any, set[str]]] = {
     "aladin.whole_size": (64, CODES),
     "shards.max_mb": (2.0, SHARDS),
     "shards.test_fraction": (0.5, SHARDS),
+    "editing.directions": (("mine.safetensors",), set()),
 }
 
 
@@ -91,7 +92,7 @@ def keys() -> list[str]:
 
 @pytest.mark.parametrize("key", keys())
 def test_a_key_makes_stale_exactly_what_it_decides(made: Context, key: str) -> None:
-    if key.startswith(("train.", "eval.")):  # trainings and evaluations tell their own
+    if key.startswith(("train.", "eval.", "baselines.")):  # trainings and evaluations tell their own
         value = getattr(getattr(made.profile, key.split(".")[0]), key.split(".")[1])
         other, decided = (value + 1 if isinstance(value, int | float) else f"{value}x"), set()
     else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Coroutine
 from concurrent import futures
 from pathlib import Path
@@ -56,7 +57,8 @@ class Browser:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._loop = asyncio.Runner()
+        self._loop = asyncio.new_event_loop()  # in a thread of its own: playwright's runs in the tests' one
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
         transport = httpx2.ASGITransport(server.app(), raise_app_exceptions=False)
         self.client = httpx2.AsyncClient(transport=transport, base_url=ADDRESS)
         self.run(self._start())
@@ -68,7 +70,7 @@ class Browser:
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """What a coroutine gives."""
-        return self._loop.run(work)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def get(self, path: str, **options: Any) -> httpx2.Response:
         """The answer to GET."""
