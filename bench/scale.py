@@ -1,6 +1,6 @@
 """The cost of 20,000 images against 1,000: peak memory of every kind of stage and reader, and commands without work.
 
-The workers only generate random numbers, so all memory growth is the pipeline's own. A row has about 15 kB. Each figure
+The workers only generate random numbers, so all memory growth is the pipeline's own. A row has about 10 kB. Each figure
 is the peak of a separate process.
 """
 
@@ -16,23 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import images, profile
-from pipeline.caches.schema import Column, Row
+from pipeline.caches.schema import Row
 from pipeline.context import Context
 from pipeline.runner.spec import Item, StageSpec, Worker
+from tests.support.caches import SPECS
 
 FEW, MANY = 1000, 20_000
-COLUMNS = {
-    "images": {"image": Column("bytes"), "path": Column("label"), "quad": Column("f4", (4, 2)), "score": Column("f4")},
-    "latents": {"latent": Column("f4", (18, 64)), "lpips": Column("f4")},
-    "masks": {"region": Column("u1", (32, 32)), "parse": Column("u1", (32, 32)), "coverage": Column("f4", (3,))},
-    "aladin": {
-        "code": Column("f4", (3, 256)),
-        "valid": Column("?", (3,)),
-        "image_code": Column("f4", (256,)),
-        "boxes": Column("i2", (3, 2, 4)),
-        "iou": Column("f4", (3, 2)),
-    },
-}
 STEPS = {
     "a stage that reads files": "images",
     "a stage that reads a cache": "latents",
@@ -51,7 +40,7 @@ def stage(name: str) -> StageSpec:
     def work(items: Sequence[Item]) -> list[Row]:
         rows: list[Row] = []
         for item in items:
-            row: Row = {n: rng.random(c.shape) for n, c in COLUMNS[name].items() if c.dtype not in ("bytes", "text")}
+            row: Row = {n: rng.random(c.shape) for n, c in SPECS[name].items() if c.dtype not in ("bytes", "text")}
             rows.append(row | ({"image": image, "path": item.path} if name == "images" else {}))
         return rows
 
@@ -59,12 +48,12 @@ def stage(name: str) -> StageSpec:
         return work
 
     parents = {} if name == "images" else {"images": ("image",)}
-    return StageSpec(name=name, output=name, columns=COLUMNS[name], open=opened, parents=parents, batch=64)
+    return StageSpec(name=name, output=name, columns=SPECS[name], open=opened, parents=parents, batch=64)
 
 
 def step(name: str, ctx: Context) -> None:
     """Run one step on everything in `ctx`."""
-    if name in COLUMNS:
+    if name in SPECS:
         from pipeline.runner.run import run_stage
 
         run_stage(stage(name), "content", ctx)

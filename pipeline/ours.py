@@ -15,15 +15,17 @@ from pipeline.files import temporary_of
 
 COLLECTIONS = ("content", "style")
 DIRECTIONS = "directions"  # the collection of generated faces that semantic directions are found in
-# a cache file each; its parts lie in <name>.parts
+# a cache file each; its parts and volumes lie in <name>.parts, <name>.volumes
 CACHES = ("images", "latents", "parses", "masks", "aladin", "scores", "edits")
 PORTRAITS = "portraits"  # the folder of single portraits, each of them a small collection
 STUDIO, SESSION = "studio", "session.json"  # the folder of the page's own portraits, and what its pages are known by
 PORTRAIT = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}")
-NOTES = ("rejects.jsonl", ".sources.json")  # beside a collection's caches
+HOLDS = (".parts", ".volumes")  # folders beside a cache file, with files of rows
+NOTES = ("rejects.jsonl", ".sources.json", ".sources.jsonl")  # beside a collection's caches
+VERIFIED = ".verified.json"  # which files `verify` found sound
 INDEX, SAMPLES, LOCK = "index.json", "samples.json", ".lock"
 SHARD = re.compile(rf"(?:{'|'.join(COLLECTIONS)})-(?:train|test)-\d{{6,}}\.tar")
-PART = re.compile(r"\d{6,}\.h5")
+PART = re.compile(r"\d{6,}\.h5")  # a part or a volume
 HDF5, HEAD = b"\x89HDF\r\n\x1a\n", 4096  # the mark of HDF5; a cache's provenance starts within its first bytes
 # What an evaluation, a gallery and a training leave in a folder: files that are there then, and the images beside them.
 PRETRAINED = ("faces.png", "reconstructions.png")
@@ -39,12 +41,13 @@ SYSTEM = {
     "temporary items", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
 }  # fmt: skip
 INDEX_MARK, LOCK_MARK, SESSION_MARK = b'{"members"', b'{"pid"', b'{"session"'
+VERIFIED_MARK = b'{\n"verified"'
 
 
 def is_cache_name(relative: Path) -> bool:
-    """Whether a stage would write a cache file or a part of one under this name, seen from its collection's folder."""
+    """Whether a stage would write a cache file, part or volume under this name, seen from its collection's folder."""
     if PART.fullmatch(relative.name):
-        return str(relative.parent) in {f"{name}.parts" for name in CACHES}
+        return str(relative.parent) in {f"{name}{kind}" for name in CACHES for kind in HOLDS}
     return str(relative) in {f"{name}.h5" for name in CACHES}
 
 
@@ -86,6 +89,10 @@ def files(cache: Path) -> Iterator[Path]:
         else:
             found = (*_caches(base), *_shards(base), *_samples(base)) if there else ()
         yield from (path for path in found if path.is_file() and not path.is_symlink())
+        for path in base.glob(f".*{VERIFIED[1:]}*") if there and base == cache else ():
+            mine = path.name == VERIFIED and _head(path).startswith(VERIFIED_MARK)
+            if path.is_file() and not path.is_symlink() and (mine or temporary_of(path.name) == VERIFIED):
+                yield path
         if (base / LOCK).is_file() and not (base / LOCK).is_symlink() and is_lock(_head(base / LOCK)):
             yield base / LOCK
 
@@ -96,8 +103,9 @@ def folders(cache: Path) -> list[Path]:
     for base in (cache / "quality", cache):
         samples = base / "samples"
         inner = [*(samples / name for name in COLLECTIONS), *_unfinished(samples)]
-        inner += [base / name / f"{kind}.parts" for name in (*COLLECTIONS, DIRECTIONS) for kind in CACHES]
-        found += [*inner, *(base / name for name in (*COLLECTIONS, DIRECTIONS, "shards", "samples"))]
+        collections = (*COLLECTIONS, DIRECTIONS)
+        inner += [base / name / f"{stem}{kind}" for name in collections for stem in CACHES for kind in HOLDS]
+        found += [*inner, *(base / name for name in (*collections, "shards", "samples"))]
     for base in (cache / STUDIO, cache):
         found += [*portraits(base), base / PORTRAITS] if _is_folder(base, base == cache) else []
     found += [cache / "quality", cache / STUDIO]
@@ -114,7 +122,7 @@ def _caches(base: Path) -> Iterator[Path]:
 
 
 def _collection(collection: Path) -> Iterator[Path]:
-    for place in (collection, *(collection / f"{name}.parts" for name in CACHES)):
+    for place in (collection, *(collection / f"{name}{kind}" for name in CACHES for kind in HOLDS)):
         for path in _inside(place):
             meant = path.relative_to(collection).with_name(_meant(path))
             cache = is_cache_name(meant) and (temporary_of(path.name) or _is_cache(path))

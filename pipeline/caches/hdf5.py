@@ -27,6 +27,8 @@ FIXED = {
     "rejects/key": Column(f"S{KEY}"),
     "rejects/reason": Column("text"),
     "rejects/inputs": Column("u1", (ANY, 16)),
+    "volumes/counts": Column("i8", (3,)),
+    "volumes/digest": Column("u1", (16,)),
 }
 
 

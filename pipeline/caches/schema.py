@@ -1,7 +1,7 @@
-"""The columns and rows of a cache."""
+"""The columns, rows and entries of a cache."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Row = dict[str, Any]  # column name -> array, bytes or str
 
@@ -16,6 +16,16 @@ class Column:
 
     dtype: str
     shape: tuple[int, ...] = ()
+
+
+class Entry(NamedTuple):
+    """Where the row of a key lies, and the digests of its inputs; a reject has row -1 and a reason."""
+
+    file: int
+    row: int
+    inputs: bytes
+    digest: bytes
+    reason: str = ""
 
 
 TEXT = ("text", "label")

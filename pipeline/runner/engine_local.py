@@ -27,7 +27,7 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
             progress.add(len(done), len(done.rejects))
             if batch.nbytes > shared.PART_BYTES or time.monotonic() - opened > shared.PART_SECONDS:
                 parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
-                plan.inputs.fingerprints.save()
+                plan.inputs.fingerprints.note()
                 batch, opened = PendingRows.empty(), time.monotonic()
     finally:
         if len(batch):

@@ -95,6 +95,7 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
                 idle.append(busy.pop(task))
                 done = _result(task, stage)
                 plan.inputs.fingerprints.learn(done.news)
+                plan.inputs.fingerprints.note()
                 progress.add(done.keys, done.rejects)
                 size = _next_size(done, stage.batch, -(-(len(plan.todo) - at) // (2 * len(actors))))
     finally:

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline import device
+from pipeline.caches import volumes
 from pipeline.caches import writer as parts
+from pipeline.caches.merge import compact
 from pipeline.caches.writer import PendingRows
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError, printable
@@ -63,6 +66,8 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         todo = len(plan.todo)
         if unwritable and (todo or plan.dirty):
             raise unwritable
+        if not unwritable:
+            _clear_volumes(plan)
         for _ in range(PASSES):
             if plan.todo:
                 _compute(stage, collection, ctx, plan)
@@ -76,7 +81,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         if not unwritable:  # before the cache says that all is done
             _list_rejects(stage, collection, ctx, plan)
         if plan.dirty:
-            parts.compact(
+            compact(
                 plan.path,
                 plan.files,
                 plan.entries,
@@ -84,6 +89,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
                 width(stage),
                 planning.provenance(stage, ctx, plan.inputs),
                 plan.renamed,
+                plan.kept,
             )
         if not unwritable:
             _clear_parts(plan)
@@ -134,15 +140,24 @@ def _engine(name: str) -> Callable[[StageSpec, str, Context, Plan, Progress], No
 
 
 def _clear_parts(plan: Plan) -> None:
-    """Remove the parts: the compacted file now holds their rows."""
-    folder = parts.folder(plan.path)
+    """Remove the parts: the cache now holds their rows."""
+    _clear(parts.folder(plan.path), parts.listed(plan.path))
+    sweep(plan.path.parent)
+
+
+def _clear_volumes(plan: Plan) -> None:
+    """Remove the volumes that the last run merged, which readers may have needed, and what a killed one left."""
+    _clear(volumes.folder(plan.path), volumes.unlisted(plan.path, plan.files))
+
+
+def _clear(folder: Path, files: Sequence[Path]) -> None:
+    """Remove files from a folder, and the folder if it is empty then."""
     if folder.exists():
         sweep(folder)
-        for part in parts.listed(plan.path):
-            part.unlink()
+        for file in files:
+            file.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()
-    sweep(plan.path.parent)
 
 
 def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> None:

@@ -11,16 +11,20 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline import __version__, libraries
+from pipeline.caches import volumes
 from pipeline.caches import writer as parts
-from pipeline.caches.reader import Cache, Entry
+from pipeline.caches.reader import Cache
+from pipeline.caches.schema import Entry
+from pipeline.caches.volume import Volume
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.hashing import digest
+from pipeline.runner.recipe import change
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import UNREADABLE, Reader, Source, reading_order
@@ -62,8 +66,8 @@ class Plan:
     `entries` are the valid rows and rejects; their `file` counts in `files`. `wanted` are the keys within the limit,
     `todo` those of them without an entry, `fresh` the number of these that were never computed. `stale` counts the
     stale rows by cause. `renamed` maps the keys whose rows another key had before to the user's path now ("" for a
-    stage with parents): the content is the same, so nothing is recomputed. `dirty` means that the file must be
-    rewritten.
+    stage with parents): the content is the same, so nothing is recomputed. `dirty` means that the cache must be
+    rewritten, but for those of its `files` that are `kept`: all that they hold is valid and has no other name.
     """
 
     path: Path
@@ -76,6 +80,7 @@ class Plan:
     renamed: dict[str, str]
     fresh: int
     dirty: bool
+    kept: set[int]
 
     @property
     def cached(self) -> int:
@@ -97,22 +102,22 @@ def survey(
     Raises: UserError(2) when a parent cache is missing; UserError when a file is damaged.
     """
     path = ctx.file(collection, stage.output)
-    files = [path] * path.exists() + parts.listed(path)
-    opened = [_read(file, number) for number, file in enumerate(files)]
-    cached_keys = set().union(*(entries for _, entries in opened))
+    opened, own = _opened(path)
+    cached_keys = set().union(*(file.entries for file in opened))
     inputs = _inputs(stage, collection, ctx, cached_keys)
 
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
     others: dict[str, Entry] = {}  # made by this recipe, but not of what their keys stand for now
-    for provenance, file_entries in opened:
-        recipe_change = change(provenance, stage)
-        for key, entry in file_entries.items():
+    for file in opened:
+        recipe_change = change(file.provenance, stage)
+        for key, entry in file.entries.items():
             cause = recipe_change
             if not recipe_change and inputs.input_digests.get(key) != entry.inputs:
                 cause = _input_cause(stage, key, entry, inputs)
                 others[key] = entry
-            if not cause and not (retry and entry.row < 0):
+            says_the_same = key in entries and entries[key][2:] == entry[2:]
+            if not cause and not (retry and entry.row < 0) and not says_the_same:
                 entries[key] = entry
             causes[key] = cause
     renamed = _renamed(inputs, entries, others, retry)
@@ -123,16 +128,12 @@ def survey(
     todo = [key for key in wanted if key not in entries and (only is None or key in only)]
     if inputs.sources:
         todo.sort(key=lambda key: reading_order(inputs.sources[key]))
-    dirty = (
-        len(files) != 1
-        or files[0] != path
-        or set(entries) != cached_keys
-        or bool(renamed)
-        or any(change(provenance, stage) for provenance, _ in opened)
-    )
+    held = Counter(entry.file for key, entry in entries.items() if key not in renamed)
+    kept = {n for n in range(own) if held[n] == len(opened[n].entries) and not change(opened[n].provenance, stage)}
+    dirty = not own or len(kept) < own or any(entry.file not in kept for entry in entries.values())
     fresh = sum(key not in causes for key in todo)
     paths = {key: inputs.sources[key].path if key in inputs.sources else "" for key in renamed}
-    return Plan(path, inputs, files, entries, wanted, todo, stale, paths, fresh, dirty)
+    return Plan(path, inputs, [f.path for f in opened], entries, wanted, todo, stale, paths, fresh, dirty, kept)
 
 
 def _inputs(stage: StageSpec, collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
@@ -170,32 +171,12 @@ def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
         if change(output.provenance, stage) or output.provenance.get("parents") != digests:
             return False
         shared = functools.reduce(_common, (cache.key_array() for cache in caches))
-        return len(output) + output.length("rejects/key") == len(shared)  # one row or reject per shared key
+        # One row or reject per shared key.
+        return len(output) + output.length("rejects/key") == len(shared) and all(f.exists() for f in output.files)
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a if np.array_equal(a, b) else np.intersect1d(a, b)
-
-
-def change(provenance: dict[str, Any], stage: StageSpec) -> str:
-    """How the recipe of a file differs from that of the stage; "" if they are equal, weights taken by their content."""
-    recipe = stage.recipe()
-    former = {name: provenance.get(name) for name in recipe}
-    return "" if _nameless(former) == _nameless(recipe) else difference(former, recipe)
-
-
-def _nameless(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with the content of weights in place of their names."""
-    weights = recipe["weights"]
-    if not isinstance(weights, dict):
-        return recipe
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(inner) for name, inner in value.items()}
-        return weights.get(value, value) if isinstance(value, str) else value
-
-    return {**recipe, "params": plain(recipe["params"]), "weights": sorted(map(str, weights.values()))}
 
 
 def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]:
@@ -204,9 +185,28 @@ def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]
     return {**stage.recipe(), "parents": inputs.parents, **more}
 
 
-def _read(path: Path, number: int) -> tuple[dict[str, Any], dict[str, Entry]]:
-    with Cache(path) as cache:
-        return cache.provenance, cache.entries(number)
+class _File(NamedTuple):
+    """What a file says of its rows; the `file` of its entries is its place among all."""
+
+    path: Path
+    provenance: dict[str, Any]
+    entries: dict[str, Entry]
+
+
+def _opened(path: Path) -> tuple[list[_File], int]:
+    """The files of a cache with its parts, oldest first, and how many of them are the cache itself.
+
+    Where its own file was lost, the volumes that it listed are read as parts are.
+    """
+    files: list[_File] = []
+    if path.exists():
+        with Cache(path) as cache:
+            files = [_File(v.path, v.provenance, v.entries(n)) for n, v in enumerate(cache.volumes())]
+    own = len(files)
+    for file in [*parts.listed(path), *(volumes.there(path) if not own else ())]:
+        with Volume(file) as volume:
+            files.append(_File(file, volume.provenance, volume.entries(len(files))))
+    return files, own
 
 
 def read_sources(collection: str, ctx: Context, cached_keys: set[str], *, trust: bool = True) -> Inputs:
@@ -220,17 +220,18 @@ def read_sources(collection: str, ctx: Context, cached_keys: set[str], *, trust:
     inputs = Inputs({}, {}, {}, fingerprints)
     sources = scan(ctx.source(collection), fingerprints, _outside(collection, ctx), inputs.left)
     reader = Reader()
+    known = {s.key: fingerprints.get(s) for s in sources}
     lost = fingerprints.sizes(cached_keys - {s.key for s in sources})
     changed = [
         s
         for s in sources
-        if (s.key in cached_keys or s.size in lost or None in lost) and not s.problem and fingerprints.get(s) is None
+        if (s.key in cached_keys or s.size in lost or None in lost) and not s.problem and known[s.key] is None
     ]
     reread = {s.key: fingerprints.read(s, reader) for s in sorted(changed, key=reading_order)}
     for source in sources:  # in order of key, so that the first of two equal files wins
         key = source.key
         inputs.sources[key] = source
-        content = reread.get(key) or fingerprints.get(source)
+        content = reread.get(key) or known[key]
         why = source.problem
         if content is not None and content != UNREADABLE:
             why = why or inputs.duplicate(key, content)
@@ -279,20 +280,3 @@ def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> st
         return ""
     changed = [n for i, n in enumerate(names) if now[16 * i : 16 * i + 16] != entry.inputs[16 * i : 16 * i + 16]]
     return f"input changed ({', '.join(changed)})"
-
-
-def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    """The settings that differ, such as `params.patches 8 -> 4`; "" if none differ."""
-    out = []
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            out.append(difference(a, b, f"{prefix}{name}."))
-        elif a != b:
-            out.append(f"{prefix}{name} {_brief(a)} -> {_brief(b)}")
-    return ", ".join(filter(None, out))
-
-
-def _brief(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text[:12] + "…" if len(text) > 40 else text

@@ -1,11 +1,13 @@
 """Remembers digests of the user's files, so that unchanged files are not read again."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.files import write_atomic
+from pipeline.errors import UserError
+from pipeline.files import LineLog, read_lines, write_atomic
 from pipeline.hashing import digest
 from pipeline.sources import archives
 from pipeline.sources.archives import Member
@@ -33,6 +35,12 @@ class Fingerprints:
                 self._files, self._archives = saved["files"], saved["archives"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # without saved digests all files are read
+        self._log = path.with_suffix(".jsonl") if path else None
+        with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+            for line in read_lines(self._log) if self._log else ():
+                self._changed = True  # `save` takes the log in
+                if line["folder"] == self._folder:
+                    self._files |= {str(key): list(told) for key, told in line["files"].items()}
 
     def get(self, source: Source) -> bytes | None:
         """The saved digest, or None when the file looks changed since."""
@@ -74,9 +82,17 @@ class Fingerprints:
             self._changed = True
         return [Member(*member) for member in members]
 
+    def note(self) -> None:
+        """Append what is new to a log beside the file, so that a killed run loses none of it."""
+        if self.news and self._log:
+            with LineLog(self._log) as log:
+                log.add({"folder": self._folder, "files": self.news})
+            self.news, self._changed = {}, True
+
     def save(self) -> None:
-        """Write the digests to their file, beside the collection's caches."""
-        if (self.news or self._changed) and self._path:
+        """Write the digests to their file, beside the collection's caches; the log goes."""
+        if (self.news or self._changed) and self._path and self._log:
             saved = {"folder": self._folder, "files": self._files, "archives": self._archives}
             write_atomic(self._path, json.dumps(saved, sort_keys=True).encode())
+            self._log.unlink(missing_ok=True)
             self.news, self._changed = {}, False

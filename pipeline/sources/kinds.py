@@ -49,6 +49,7 @@ _UNREADABLE = (
     (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]", "an SVG drawing"),
 )
 UNREADABLE = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _UNREADABLE)
+_USUAL, _QUERY = (".jpg", ".jpeg", ".png", ".webp"), re.compile("[?#&]")
 WAY_OUT = "save it as a JPEG or PNG"
 
 
@@ -68,6 +69,8 @@ def suffix(name: str) -> str:
 
 def by_name(name: str) -> Kind | None:
     """What the name of a file decides; None where its first bytes have to tell."""
+    if name.endswith(_USUAL) and not _QUERY.search(name):  # most files, of a folder that may hold a million
+        return Kind(IMAGE)
     plain, end = _plain(name).lower(), suffix(name)
     if plain.endswith(UNREAD_ARCHIVES):
         form = "an archive of a kind that is not read; unpack it, or pack it as .zip or .tar.gz"

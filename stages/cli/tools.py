@@ -39,9 +39,12 @@ def inspect(file: Path, key: str | None, full: bool, html: Path | None, png: Pat
 @options.settings(*options.STAGES)
 @click.option("--repair", is_flag=True, help="Recompute only what is damaged or missing.")
 @click.option("--sources", is_flag=True, help="Read all of the user's images, also those that look unchanged.")
+@click.option("--all", "everything", is_flag=True, help="Read all files, also those found sound that look unchanged.")
 @options.no_face
 @options.as_json
-def verify(repair: bool, sources: bool, no_face: "NoFace | None", as_json: bool, **settings: Any) -> None:
+def verify(
+    repair: bool, sources: bool, everything: bool, no_face: "NoFace | None", as_json: bool, **settings: Any
+) -> None:
     """Check every cache file and shard against its checksums.
 
     Caches are also checked against each other, and against the user's images.
@@ -50,7 +53,7 @@ def verify(repair: bool, sources: bool, no_face: "NoFace | None", as_json: bool,
     from stages.tools import verify as tool
 
     ctx = align.with_no_face(context(settings, resolve=False), no_face)
-    finish(tool.run(ctx, repair=repair, sources=sources, as_json=as_json))
+    finish(tool.run(ctx, repair=repair, sources=sources, everything=everything, as_json=as_json))
 
 
 @click.command()

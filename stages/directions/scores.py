@@ -105,6 +105,6 @@ def read(ctx: Context, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     stage, ctx = spec(ctx), dataclasses.replace(ctx, limit=count)
     run_stage(stage, ours.DIRECTIONS, ctx)
     with Cache(ctx.file(ours.DIRECTIONS, OUTPUT)) as cache:
-        keys = [key for key in cache.keys() if int(key) < count]  # noqa: SIM118 - a cache is no dictionary
+        keys = sorted(key for key in cache.keys() if int(key) < count)  # noqa: SIM118 - a cache is no dictionary
         rows = list(cache.rows(keys, list(stage.columns)))
     return np.stack([row["w"] for row in rows]), {n: np.array([row[n] for row in rows]) for n in ATTRIBUTES}

@@ -22,6 +22,7 @@ from pipeline.locks import locked
 from pipeline.progress import say
 from pipeline.runner import staleness
 from pipeline.runner.compute import width
+from pipeline.runner.recipe import change
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import Inputs
 from pipeline.sources.fingerprints import Fingerprints
@@ -54,7 +55,7 @@ class KeptPortraits:
             try:
                 with Cache(path) as cache:
                     entry = cache.entries().get(place.name)
-                    if entry is None or staleness.change(cache.provenance, step):
+                    if entry is None or change(cache.provenance, step):
                         continue
                     if entry.inputs == _inputs(sha256, step, digests):
                         [rows[step.output]] = cache.rows([place.name], list(step.columns))
@@ -79,7 +80,7 @@ class KeptPortraits:
                 [
                     f"{step.name}: {why}"
                     for step in steps
-                    if step.output in made and (why := staleness.change(made[step.output], step))
+                    if step.output in made and (why := change(made[step.output], step))
                 ]
                 for steps in chains
             )

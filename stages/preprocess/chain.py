@@ -8,9 +8,10 @@ from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.progress import say
+from pipeline.runner.recipe import change
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import StageSpec
-from pipeline.runner.staleness import change, is_settled, survey
+from pipeline.runner.staleness import is_settled, survey
 from stages.preprocess import aladin_codes, align, latents, masks, samples, shards
 
 # the stages that fill one cache file per collection, in order, with the steps of each

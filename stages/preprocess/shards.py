@@ -79,7 +79,7 @@ def is_current(ctx: Context) -> bool:
 
 def plan(ctx: Context, collections: tuple[str, ...] = COLLECTIONS) -> tuple[int, str]:
     """How many samples the caches make, and what made the shards stale; "" when these are up to date."""
-    from pipeline.runner.staleness import difference
+    from pipeline.runner.recipe import difference
 
     keys, _, provenance = _survey(ctx, collections)
     wanted = json.loads(json.dumps(provenance))

@@ -44,14 +44,15 @@ def of_cache(path: Path, region: str = WHOLE) -> Iterator[Block]:
     """
     with Cache(path) as cache:
         keys = cache.keys()
+        order = sorted(range(len(keys)), key=keys.__getitem__)
         for start in range(0, len(keys), ROWS):
-            stop = min(start + ROWS, len(keys))
+            rows = order[start : start + ROWS]
             if region == WHOLE:
-                block, codes = keys[start:stop], cache.block("image_code", start, stop)
+                block, codes = [keys[row] for row in rows], cache.gather("image_code", rows)
             else:
                 index = REGIONS.index(region)
-                valid = np.flatnonzero(cache.block("valid", start, stop)[:, index])
-                block, codes = [keys[start + i] for i in valid], cache.block("code", start, stop)[valid, index]
+                valid = np.flatnonzero(cache.gather("valid", rows)[:, index])
+                block, codes = [keys[rows[i]] for i in valid], cache.gather("code", rows)[valid, index]
             yield Block(block, block, unit(codes))
 
 

@@ -122,7 +122,7 @@ class Styles:
         if not self.file.exists() or not images.exists():
             return frozenset()
         with Cache(images) as cache:
-            return frozenset(entry.inputs.hex() for entry in cache.row_entries(0, len(cache)).values())
+            return frozenset(entry.inputs.hex() for entry in cache.entries().values() if entry.row >= 0)
 
     def _kept_until_changed(self, what: str, make: Callable[[], Kept]) -> Kept:
         """What `make` makes of the file, made again when the file is another."""

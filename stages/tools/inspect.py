@@ -1,4 +1,4 @@
-"""Says what is in a cache file, a part or the shards: datasets, shapes, ranges, NaNs, provenance. Also renders rows."""
+"""Says what is in a cache, volume, part or shards: datasets, shapes, ranges, NaNs, provenance. Also renders rows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from pipeline import ours
 from pipeline.caches import reader
 from pipeline.caches.reader import Cache
 from pipeline.errors import UserError
@@ -36,7 +37,7 @@ SIBLINGS = {
 def run(
     path: Path, *, key: str | None = None, html: Path | None = None, png: Path | None = None, full: bool = False
 ) -> str:
-    """A report on `path`: a cache, a part, a folder of shards, its index.json, one tar, or a safetensors file.
+    """A report on `path`: a cache, volume or part, a folder of shards, its index.json, one tar, or a safetensors file.
 
     `key` adds that row. Ranges are those of evenly spread rows, or with `full` of all rows. `png` and `html` get images
     of the row `key`, else of the first SHOWN.
@@ -79,11 +80,11 @@ def _open(path: Path) -> "_CacheFile | _Shards":
 
 
 class _CacheFile:
-    """A cache or part."""
+    """A cache, a volume or a part."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        part = path.parent.suffix == ".parts"
+        part = path.parent.suffix in ours.HOLDS
         self.name = path.parent.stem if part else path.stem
         self.folder = path.parent.parent if part else path.parent
 
@@ -116,12 +117,14 @@ class _CacheFile:
 
     def facts(self, full: bool) -> dict[str, Any]:
         with Cache(self.path) as cache:
-            keys = cache.keys()
+            keys = sorted(cache.keys())
+            files = {self.path, *cache.files}
             return {
                 "path": str(self.path),
                 "rows": len(cache),
                 "rejects": cache.length("rejects/key"),
-                "bytes": self.path.stat().st_size,
+                "bytes": sum(file.stat().st_size for file in files),
+                "volumes": len(cache.listed),
                 "keys": [keys[0], keys[-1]] if keys else [],
                 "rejected": dict(Counter(cache.reasons()).most_common()),
                 "provenance": cache.provenance,
@@ -130,10 +133,10 @@ class _CacheFile:
             }
 
     def _dataset(self, cache: Cache, name: str, full: bool) -> dict[str, Any]:
-        d = cache.dataset(name)
+        d = cache.volume(0).dataset(name)
         return {
             "dataset": name,
-            "shape": d.shape,
+            "shape": (cache.length(name), *d.shape[1:]),
             "dtype": cache.columns[name].dtype if name in cache.columns else str(d.dtype),
             "chunk": d.chunks,
             "filters": "+".join(filter(None, (d.compression, "fletcher32" if d.fletcher32 else ""))) or "-",

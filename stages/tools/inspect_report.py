@@ -12,6 +12,8 @@ def report(facts: dict[str, Any]) -> str:
 
 def _cache(facts: dict[str, Any]) -> str:
     head = [f"{facts['path']}: {facts['rows']} rows, {facts['rejects']} rejects, {facts['bytes'] / 1e6:.1f} MB"]
+    if facts["volumes"]:
+        head[0] += f" in {facts['volumes']} volumes"
     if facts["keys"]:
         head.append("  keys     {} .. {}".format(*facts["keys"]))
     head += [f"  rejected {n} x {reason}" for reason, n in list(facts["rejected"].items())[:5]]

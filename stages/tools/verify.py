@@ -8,31 +8,37 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import files, ours
-from pipeline.caches import writer
 from pipeline.caches.failures import DamagedError
+from pipeline.caches.merge import compact
 from pipeline.caches.reader import Cache
+from pipeline.caches.schema import Entry
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import move_aside, sweep
 from pipeline.locks import lock, locked, reading
 from pipeline.progress import say
 from pipeline.runner.staleness import read_sources
+from pipeline.verification.record import Record
+from pipeline.verification.rows import Problem, readable
 from stages.preprocess import chain
 from stages.preprocess.chain import Wanted
-from stages.tools.verify_checks import Problem, check_collection, check_shards, readable
+from stages.tools.verify_checks import check_collection, check_shards
 
 QUALITY = "quality"  # the caches of the portraits that were measured last
 
 
-def run(ctx: Context, *, repair: bool = False, sources: bool = False, as_json: bool = False) -> int:
+def run(
+    ctx: Context, *, repair: bool = False, sources: bool = False, everything: bool = False, as_json: bool = False
+) -> int:
     """Report every problem, one per line; 1 if there are any left. With `as_json` print them as JSON as well.
 
-    `sources` reads all of the user's images; without it those that look unchanged are taken to be.
+    `sources` reads all of the user's images, `everything` all files of the cache; without them those that look
+    unchanged are taken to be.
     `repair` removes just what is bad (rows; a file that HDF5 itself cannot open is moved aside) and what killed runs
     left half-written, and recomputes only that. Raises: UserError when it would have to without knowing enough.
     """
     with lock(ctx.cache, "verify --repair") if repair else reading(ctx.cache):
-        problems = check(ctx, sources)
+        problems = check(ctx, sources, everything)
         if repair:
             _refuse_unread(problems)
             remove(ctx, problems)
@@ -46,7 +52,7 @@ def run(ctx: Context, *, repair: bool = False, sources: bool = False, as_json: b
         chain.rebuild(ctx, _wanted([p for p in problems if not p.path.is_relative_to(ctx.cache / QUALITY)]))
         say(f"{checked} repaired; checking again")
         with reading(ctx.cache):
-            left = check(ctx, sources)
+            left = check(ctx, sources, everything)
         measured = any(p.path.is_relative_to(ctx.cache / QUALITY) for p in left)
         way_out = "; `hypernst quality` recomputes what it needs" * measured
         say(f"{ctx.cache}: {len(left)} problems left{way_out}" if left else f"{ctx.cache}: all checksums hold")
@@ -56,16 +62,25 @@ def run(ctx: Context, *, repair: bool = False, sources: bool = False, as_json: b
     return 1 if left else 0
 
 
-def check(ctx: Context, sources: bool = False) -> list[Problem]:
-    """Every problem of the caches and shards; each is reported at once."""
+def check(ctx: Context, sources: bool = False, everything: bool = False) -> list[Problem]:
+    """Every problem of the caches and shards; each is reported at once.
+
+    Files that were found sound before and look unchanged are not read again, but with `everything`.
+    """
     problems = []
-    caches = [check_collection(ctx.cache / name, ctx.limit) for name in (*COLLECTIONS, ours.DIRECTIONS)]
-    caches += [check_collection(ctx.cache / QUALITY / name) for name in COLLECTIONS]
-    caches += [check_collection(folder) for folder in ours.portraits(ctx.cache)]
+    record = Record(ctx.cache, everything=everything)
+    caches = [check_collection(ctx.cache / name, ctx.limit, record) for name in (*COLLECTIONS, ours.DIRECTIONS)]
+    caches += [check_collection(ctx.cache / QUALITY / name, record=record) for name in COLLECTIONS]
+    caches += [check_collection(folder, record=record) for folder in ours.portraits(ctx.cache)]
     caches += [check_sources(ctx, name, sources) for name in COLLECTIONS]
-    for problem in itertools.chain(*caches, check_shards(ctx.shards)):
-        say(str(problem))
-        problems.append(problem)
+    try:
+        for problem in itertools.chain(*caches, check_shards(ctx.shards, record)):
+            say(str(problem))
+            problems.append(problem)
+    finally:
+        record.save()
+    if trusted := str(record):
+        say(trusted)
     return problems
 
 
@@ -111,16 +126,23 @@ def remove(ctx: Context, found: list[Problem]) -> None:
         with locked(folder.parent / ours.LOCK):
             files.remove(folder)
         say(f"{folder}: removed")
+    bad: dict[Path, set[str]] = {}  # of caches that lose rows or volumes: the keys of the rows
     for path in sorted({p.path for p in found if p.fatal and p.path.parent not in portraits}):
         problems = [p for p in found if p.path == path and p.fatal]
+        owner = _owner(path)
         if path.parent == ctx.shards or any(not p.keys and not p.partial for p in problems):
             if os.path.lexists(path):
                 say(f"{path}: moved aside as {move_aside(path).name}; remove that when nothing in it is wanted")
+            if owner != path:
+                bad.setdefault(owner, set())
         else:
-            _drop(path, {key for p in problems for key in p.keys})
+            bad.setdefault(owner, set()).update(key for p in problems for key in p.keys)
+    for path, keys in bad.items():
+        if path.exists():
+            _drop(path, keys)
     for folder in ours.folders(ctx.cache):
         sweep(folder)
-        if folder.suffix == ".parts" and not any(folder.iterdir()):
+        if folder.suffix in ours.HOLDS and not any(folder.iterdir()):
             folder.rmdir()
 
 
@@ -129,7 +151,7 @@ def _wanted(problems: list[Problem]) -> Wanted:
     wanted: Wanted = {}
     for problem in problems:
         name, folder = _cache_name(problem.path), problem.path.parent
-        collection = (folder.parent if folder.suffix == ".parts" else folder).name
+        collection = (folder.parent if folder.suffix in ours.HOLDS else folder).name
         keys = {problem.path.name} if name == "shards" else set(problem.keys)
         former = wanted.get((name, collection), set())
         if ours.PORTRAIT.fullmatch(collection):
@@ -138,15 +160,33 @@ def _wanted(problems: list[Problem]) -> Wanted:
     return wanted
 
 
+def _owner(path: Path) -> Path:
+    """The cache file that lists a volume; any other file itself."""
+    main = path.parent.with_suffix(".h5")
+    return main if path.parent.suffix == ".volumes" and main.exists() else path
+
+
 def _drop(path: Path, keys: set[str]) -> None:
-    """Rewrite a cache file without the rows of `keys` and without what cannot be read."""
+    """Rewrite a cache without the rows of `keys`, and without volumes and rows that cannot be read."""
+    entries: dict[str, Entry] = {}
+    kept, width = set(), 1
     with Cache(path) as cache:
-        entries = {key: e for key, e in readable(cache)[0].items() if key not in keys}
-        writer.compact(path, [path], entries, cache.columns, cache.width, cache.provenance)
+        for number in range(len(cache.files)):
+            try:
+                volume = cache.volume(number)
+            except DamagedError:
+                continue
+            there, problems = readable(volume)
+            held = {key: e._replace(file=number) for key, e in there.items() if key not in keys}
+            if cache.listed and not problems and len(held) == len(there):
+                kept.add(number)
+            entries |= held
+            width = volume.width
+    compact(path, cache.files, entries, cache.columns, width, cache.provenance, kept=kept)
 
 
 def _cache_name(path: Path) -> str:
-    """`images` for images.h5 and for a part of it; `shards` for any of them."""
+    """`images` for images.h5, and for a part or a volume of it; `shards` for any of them."""
     if path.suffix != ".h5":
         return "shards"
-    return path.parent.stem if path.parent.suffix == ".parts" else path.stem
+    return path.parent.stem if path.parent.suffix in ours.HOLDS else path.stem

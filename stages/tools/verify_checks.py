@@ -1,49 +1,34 @@
-"""What is wrong with the caches and shards: checksums, digests, order, and each cache against its parents."""
+"""What is wrong with the caches and shards: each file by itself, volumes against their list, caches against parents."""
 
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline import hashing, ours
-from pipeline.caches import reader, writer
+from pipeline.caches import writer
+from pipeline.caches.digests import file_digest
+from pipeline.caches.entry import all_rejects_digest, shows_otherwise
 from pipeline.caches.failures import DamagedError
-from pipeline.caches.reader import Cache, Entry
+from pipeline.caches.reader import Cache
+from pipeline.caches.schema import Entry
+from pipeline.caches.volume import Volume
 from pipeline.errors import UserError
 from pipeline.files import read_error
 from pipeline.progress import say
 from pipeline.shards import index
-from pipeline.sources.keys import key_of
+from pipeline.verification.processes import over_processes
+from pipeline.verification.record import Record
+from pipeline.verification.rows import Problem, check_content, readable
 
-ROWS = 64  # checked at once
-
-
-@dataclass
-class Problem:
-    """Something wrong with a file: the text for the user, and the keys it is about (none: the whole file).
-
-    `fatal` is false when nothing is to be removed: once something else is repaired it may hold again, or it is not
-    there. `partial`: the keys are not known, but the rest of the file is good. `unread`: nothing is known of it, as the
-    system did not let it be read or it is not ours; then nothing is repaired.
-    """
-
-    path: Path
-    text: str
-    keys: list[str] = field(default_factory=list)
-    fatal: bool = True
-    partial: bool = False
-    unread: bool = False
-
-    def __str__(self) -> str:
-        shown = ", ".join(self.keys[:5]) + (f" and {len(self.keys) - 5} more" if len(self.keys) > 5 else "")
-        return f"{self.path}: {self.text}" + (f": {shown}" if self.keys else "")
+Held = tuple[dict[str, Any], dict[str, Entry]]  # a cache's provenance and entries
 
 
-def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem]:
-    """Every problem of one collection's caches and parts."""
-    mains: dict[str, tuple[dict[str, Any], dict[str, Entry]]] = {}
+def check_collection(folder: Path, limit: int | None = None, record: Record | None = None) -> Iterator[Problem]:
+    """Every problem of one collection's caches, volumes and parts; files that `record` trusts are not read again."""
+    record = record or Record(folder, everything=True)
     try:
         os.listdir(folder)  # noqa: PTH208 - globbing takes a folder that may not be read for an empty one
     except FileNotFoundError:
@@ -51,24 +36,22 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
     except OSError as error:
         yield _unread(folder, error)
         return
-    there = [*sorted(folder.glob("*.h5")), *sorted(folder.glob("*.parts/*.h5"))]
+    there = [*sorted(folder.glob("*.h5")), *(f for kind in ours.HOLDS for f in sorted(folder.glob(f"*{kind}/*.h5")))]
     own = [path for path in there if ours.is_cache_name(path.relative_to(folder))]
     if foreign := sorted(str(path.relative_to(folder)) for path in set(there) - set(own)):
         say(f"{folder}: {len(foreign)} files that no stage writes are not looked at: {', '.join(foreign[:5])}")
-    for path in own:
-        try:
-            with Cache(path) as cache:
-                entries, problems = readable(cache)
-                yield from problems
-                yield from check_rows(cache, entries)
-                if not problems and cache.rows_digest() != reader.file_digest(entries):
-                    yield Problem(path, "its rows do not have the digest that the file was written with")
-                if path.parent == folder:
-                    mains[path.stem] = cache.provenance, entries
-        except DamagedError as fault:
-            yield Problem(path, f"cannot be opened ({fault})")
-        except UserError as fault:
-            yield Problem(path, str(fault).removeprefix(f"{path}: "), fatal=False, unread=True)
+    found: list[Problem] = []
+    mains: dict[str, Held] = {}
+    to_read: dict[Path, str] = {}
+    for path, files in _files_of_rows(own, found).items():
+        known = len(found)
+        held = [one for file in files if (one := _read(file, found, to_read))]
+        if files != [path] and len(found) == known:
+            found += _check_list(path, {key: e for _, entries in held for key, e in entries.items()})
+        if path.parent == folder and held:
+            mains[path.stem] = held[-1][0], {key: e for _, entries in held for key, e in entries.items()}
+    yield from found
+    yield from _check_contents(to_read, record)
     for unfinished in sorted(folder.glob("*.parts")):
         numbers = {int(part.stem) for part in writer.listed(unfinished.with_suffix(".h5"))}
         for number in sorted(set(range(1, max(numbers, default=0))) - numbers):
@@ -78,65 +61,85 @@ def check_collection(folder: Path, limit: int | None = None) -> Iterator[Problem
         yield from _check_parents(folder / f"{name}.h5", provenance, entries, rows, limit)
 
 
-def readable(cache: Cache) -> tuple[dict[str, Entry], list[Problem]]:
-    """The entries that can be read, and a problem for each dataset about them that is damaged."""
-    try:
-        return cache.entries(), []
-    except DamagedError:
-        pass
-    entries: dict[str, Entry] = {}
-    lost: dict[str, list[str]] = {}
-    for start in range(0, len(cache), ROWS):
-        stop = min(start + ROWS, len(cache))
+def _files_of_rows(own: list[Path], found: list[Problem]) -> dict[Path, list[Path]]:
+    """Each cache file with the files that hold its rows; parts, and volumes without a cache file, by themselves.
+
+    Volumes that a cache file does not list are left out: the next run removes them.
+    """
+    held: dict[Path, list[Path]] = {}
+    for path in (path for path in own if path.parent.suffix not in ours.HOLDS):
         try:
-            entries |= cache.row_entries(start, stop)
-        except DamagedError as fault:
-            lost.setdefault(str(fault), []).append(f"{start}-{stop - 1}")
+            with Cache(path) as cache:
+                held[path] = cache.files
+        except UserError as fault:
+            found.append(_unopened(path, fault))
+    mains = set(held)
+    alone = (path for path in own if path.parent.suffix in ours.HOLDS)
+    return held | {p: [p] for p in alone if p.parent.suffix == ".parts" or p.parent.with_suffix(".h5") not in mains}
+
+
+def _read(path: Path, found: list[Problem], to_read: dict[Path, str]) -> Held | None:
+    """A file's provenance and entries, if it can be opened; its problems are added to `found`.
+
+    Where it has none it is added to `to_read`, with its digest.
+    """
+    if not path.exists():
+        found.append(Problem(path, f"missing, but {path.parent.with_suffix('.h5').name} lists it"))
+        return None
     try:
-        entries |= cache.reject_entries()
-    except DamagedError as fault:
-        lost[str(fault)] = []
-    return entries, [
-        Problem(cache.path, f"{text}{', rows ' * bool(rows)}{', '.join(rows)}", partial=True)
-        for text, rows in lost.items()
-    ]
+        with Volume(path) as volume:
+            entries, problems = readable(volume)
+            if not problems and volume.rows_digest() != file_digest(entries):
+                problems.append(Problem(path, "its rows do not have the digest that the file was written with"))
+            if not problems:
+                to_read[path] = volume.identity().hex()
+            found += problems
+            return volume.provenance, entries
+    except UserError as fault:
+        found.append(_unopened(path, fault))
+        return None
 
 
-def check_rows(cache: Cache, entries: dict[str, Entry]) -> Iterator[Problem]:
-    """Rows with a bad checksum, by dataset, or with content of another digest than is recorded; keys out of order."""
-    rows = {e.row: (key, e.digest) for key, e in entries.items() if e.row >= 0}
-    keys = [key for key, _ in rows.values()]
-    if cache.path.parent.suffix != ".parts" and keys != sorted(keys):
-        yield Problem(cache.path, "its keys are not sorted and unique")
-    lengths = {name: cache.length(name) for name in (*cache.columns, "inputs", "digest")}
-    if set(lengths.values()) != {len(cache)}:
-        yield Problem(cache.path, f"its datasets have unequal lengths: {lengths}, {len(cache)} keys")
-        return
-    bad: dict[str, list[str]] = {}
-    for start in range(0, len(cache), ROWS):
-        stop = min(start + ROWS, len(cache))
-        for i in range(start, stop) if not _readable(cache, start, stop) else ():
-            for name in cache.columns:
-                if i in rows and not _readable(cache, i, i + 1, name):
-                    bad.setdefault(name, []).append(rows[i][0])
-        broken = set().union(*bad.values())
-        for i in range(start, stop):
-            key, digest = rows.get(i, ("", b""))
-            if key and key not in broken and reader.row_digest(_row(cache, i)) != digest:
-                bad.setdefault("any (the row's digest differs)", []).append(key)
-    for name in [] if bad else (n for n in cache.columns if n not in cache.content):
-        bad |= _other_labels(cache, name)
-    for name, which in bad.items():
-        yield Problem(cache.path, f"dataset {name} is damaged at", which)
+def _check_list(path: Path, entries: dict[str, Entry]) -> Iterator[Problem]:
+    """Problems of a cache file that lists volumes, which hold `entries` and can be read."""
+    with Cache(path) as cache:
+        for number, file in enumerate(cache.files):
+            try:
+                cache.volume(number)
+            except DamagedError:
+                yield Problem(file, f"not the one that {path.name} lists")
+                return
+        if cache.length("key") + cache.length("rejects/key") != len(entries):
+            yield Problem(path, "two of its volumes hold the same key", partial=True)
+        elif cache.rows_digest() != file_digest(entries) or cache.rejects_digest() != all_rejects_digest(entries):
+            yield Problem(path, "its volumes do not have the digest that it was written with", partial=True)
+        if wrong := shows_otherwise(cache):
+            text = "it shows other programs something else than its volumes hold"
+            yield Problem(path, f"{text}, in {', '.join(wrong)}", partial=True)
 
 
-def _other_labels(cache: Cache, name: str) -> dict[str, list[str]]:
-    """The keys of rows whose labels were changed, under the dataset's name; {} when none was."""
-    labels, stored = cache.block(name, 0, len(cache)), cache.dataset(name).attrs.get("digest", b"")
-    if reader.labels_digest(labels).encode() == stored:
-        return {}
-    keys = cache.keys()
-    return {name: [key for key, label in zip(keys, labels, strict=True) if key_of(label) != key] or keys}
+def _check_contents(to_read: dict[Path, str], record: Record) -> Iterator[Problem]:
+    """Problems of the rows in files that are not known to be sound; those without any are recorded."""
+    files = [path for path, digest in to_read.items() if not record.holds(path, digest)]
+    states = [path.stat() for path in files]
+    for path, state, problems in zip(files, states, over_processes(_content, files), strict=True):
+        yield from problems
+        if not problems:
+            record.add(path, to_read[path], state)
+
+
+def _content(path: Path) -> list[Problem]:
+    """As `check_content`, in any process."""
+    try:
+        return check_content(path)
+    except UserError as fault:
+        return [_unopened(path, fault)]
+
+
+def _unopened(path: Path, fault: UserError) -> Problem:
+    if isinstance(fault, DamagedError):
+        return Problem(path, f"cannot be opened ({fault})")
+    return Problem(path, str(fault).removeprefix(f"{path}: "), fatal=False, unread=True)
 
 
 def _check_parents(
@@ -168,8 +171,9 @@ def _check_parents(
         yield Problem(path, f"lacks keys that {' and '.join(parents)} have", lacking, fatal=False)
 
 
-def check_shards(folder: Path) -> Iterator[Problem]:
-    """Tars that differ from the index, or are not in it."""
+def check_shards(folder: Path, record: Record | None = None) -> Iterator[Problem]:
+    """Tars that differ from the index, or are not in it; those that `record` trusts are not read again."""
+    record = record or Record(folder, everything=True)
     if not folder.exists():
         return
     try:
@@ -189,8 +193,14 @@ def check_shards(folder: Path) -> Iterator[Problem]:
             yield Problem(cache, "is missing, but the shards were made from it", fatal=False)
         elif _rows_digest(cache) not in ("", made_from):
             yield Problem(folder / "index.json", f"was made from other rows than {cache} holds", fatal=False)
-    for shard in listed:
-        yield from _check_shard(folder / shard.name, shard)
+    known = {folder / shard.name: shard for shard in listed}
+    files = [path for path in known if not (path.exists() and record.holds(path, known[path].sha256))]
+    states = [path.stat() if path.exists() else None for path in files]
+    for path, state, problem in zip(files, states, over_processes(partial(_check_shard, known), files), strict=True):
+        if problem:
+            yield problem
+        elif state:
+            record.add(path, known[path].sha256, state)
     strays = {path for path in folder.glob("*.tar") if ours.is_shard_name(path.name)} - {
         folder / s.name for s in listed
     }
@@ -206,31 +216,20 @@ def _rows_digest(path: Path) -> str:
         return ""
 
 
-def _check_shard(path: Path, shard: index.Shard) -> Iterator[Problem]:
+def _check_shard(known: dict[Path, index.Shard], path: Path) -> Problem | None:
+    shard = known[path]
     try:
         if not path.exists():
-            yield Problem(path, "missing, but index.json lists it")
-        elif (size := path.stat().st_size) != shard.bytes:
-            yield Problem(path, f"{size} bytes, but index.json says {shard.bytes}")
-        elif hashing.sha256(path) != shard.sha256:
-            yield Problem(path, "its sha256 is not the one in index.json")
+            return Problem(path, "missing, but index.json lists it")
+        if (size := path.stat().st_size) != shard.bytes:
+            return Problem(path, f"{size} bytes, but index.json says {shard.bytes}")
+        if hashing.sha256(path) != shard.sha256:
+            return Problem(path, "its sha256 is not the one in index.json")
     except OSError as error:
-        yield _unread(path, error)
+        return _unread(path, error)
+    return None
 
 
 def _unread(path: Path, error: OSError) -> Problem:
     text = str(read_error(error.errno or errno.EIO, path)).removeprefix(f"{path}: ")
     return Problem(path, text, fatal=False, unread=True)
-
-
-def _readable(cache: Cache, start: int, stop: int, name: str = "") -> bool:
-    try:
-        for column in [name] if name else cache.columns:
-            cache.block(column, start, stop)
-    except DamagedError:
-        return False
-    return True
-
-
-def _row(cache: Cache, i: int) -> dict:
-    return {name: cache.block(name, i, i + 1)[0] for name in cache.content}

@@ -18,8 +18,10 @@ import pytest
 import torch
 
 from pipeline import images, profile
-from pipeline.caches import reader, writer
+from pipeline.caches import reader, volumes, writer
+from pipeline.caches.merge import compact
 from pipeline.caches.schema import Column
+from pipeline.caches.volume import Volume
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import LineLog, new_array, read_lines, write_atomic
@@ -30,24 +32,22 @@ from pipeline.training import checkpoint
 from pipeline.training.board import Board
 from pipeline.training.loop import Loop
 from pipeline.training.state import State
-from stages.tools.verify_checks import check_rows
+from pipeline.verification.rows import check_rows
 from stages.weights_import import importer
 from stages.weights_import.identify import Part
 from tests.support import small_run
 
 ROOT = Path(__file__).parents[2]
-DISK = 4 << 20  # bytes
+DISK = 16 << 20  # bytes
 STEPS = 8  # how full it is at the start, from full to nearly enough
 COLUMNS = {"image": Column("bytes"), "code": Column("f4", (64,)), "region": Column("u1", (64, 64))}
+NAMED = {name: [c.dtype, *c.shape] for name, c in COLUMNS.items()}
 
 
 def row(key: str, size: int = 4000) -> dict:
     rng = np.random.default_rng([*key.encode()])
-    return {
-        "image": rng.bytes(size),
-        "code": rng.random(64).astype("f4"),
-        "region": rng.integers(0, 255, (64, 64)).astype("u1"),
-    }
+    image, code = rng.bytes(size), rng.random(64).astype("f4")
+    return {"image": image, "code": code, "region": rng.integers(0, 255, (64, 64)).astype("u1")}
 
 
 def batch(first: int, count: int) -> writer.PendingRows:
@@ -61,21 +61,31 @@ def part(folder: Path) -> None:
     writer.write_part(folder / "images.h5", batch(0, 60), COLUMNS, 1, {"columns": {}}, number=1)
 
 
-def merge(folder: Path) -> None:
-    """Merge three parts, which were written while there was room."""
+def merge(folder: Path, kept: tuple[int, ...] = ()) -> None:
     path = folder / "images.h5"
-    entries = {}
-    for number, file in enumerate(writer.listed(path)):
-        with reader.Cache(file) as cache:
-            entries |= cache.entries(number)
-    columns = {name: [c.dtype, *c.shape] for name, c in COLUMNS.items()}
-    writer.compact(path, writer.listed(path), entries, COLUMNS, 1, {"columns": columns})
+    files, entries = [path] * len(kept) + writer.listed(path), {}
+    for number, file in enumerate(files):
+        with Volume(file) as volume:
+            entries |= volume.entries(number)
+    compact(path, files, entries, COLUMNS, 1, {"columns": NAMED}, kept=kept)
 
 
-def parts(folder: Path) -> None:
-    columns = {name: [c.dtype, *c.shape] for name, c in COLUMNS.items()}
+def parts(folder: Path, first: int = 0) -> None:
     for number in range(3):
-        writer.write_part(folder / "images.h5", batch(20 * number, 20), COLUMNS, 1, {"columns": columns})
+        writer.write_part(folder / "images.h5", batch(first + 20 * number, 20), COLUMNS, 1, {"columns": NAMED})
+
+
+def grown(folder: Path) -> None:
+    parts(folder)
+    merge(folder)
+    shutil.rmtree(folder / "images.parts")
+    parts(folder, 100)
+
+
+def grow(folder: Path) -> None:
+    """Add the parts as a volume; the plain file becomes one as well."""
+    if not volumes.there(folder / "images.h5"):
+        merge(folder, (0,))
 
 
 def stage(folder: Path) -> None:
@@ -135,9 +145,8 @@ def imported(folder: Path) -> None:
 
 
 def picture(folder: Path) -> None:
-    write_atomic(
-        folder / "out" / "x.png", images.encode(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))
-    )
+    pixels = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    write_atomic(folder / "out" / "x.png", images.encode(pixels))
 
 
 def array(folder: Path) -> None:
@@ -147,6 +156,7 @@ def array(folder: Path) -> None:
 POINTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
     "part": (lambda _: None, part),
     "merge": (parts, merge),
+    "volumes": (grown, grow),
     "stage": (sources, stage),
     "shard": (lambda _: None, shard),
     "checkpoint": (
@@ -166,7 +176,7 @@ def content(folder: Path) -> dict[str, bytes]:
     """What lies in a folder, without what depends on the time."""
     found = {}
     for path in (path for path in sorted(folder.rglob("*")) if path.is_file() and "tfevents" not in path.name):
-        if path.name not in ("log.jsonl", ".sources.json", ".lock"):
+        if path.name not in ("log.jsonl", ".sources.json", ".sources.jsonl", ".lock"):
             told = checkpoint.load(path) if path.name == "checkpoint.safetensors" else None
             found[str(path.relative_to(folder))] = (
                 repr((told[0], told[1]["step"])).encode() if told else path.read_bytes()
@@ -178,7 +188,7 @@ def is_sound(path: Path) -> bool:
     """Whether a file that is neither the former nor the final one is whole, as of a step or a part before the end."""
     if path.name == "checkpoint.safetensors":
         return checkpoint.meta(path)["step"] < 200
-    return path.parent.suffix == ".parts" and not [*check_rows(cache := reader.Cache(path), cache.entries())]
+    return path.parent.suffix == ".parts" and not [*check_rows(volume := Volume(path), volume.entries())]
 
 
 def used(folder: Path) -> int:
@@ -229,9 +239,10 @@ def try_point(disk: Path, name: str) -> list[str]:
 
 
 def child(disk: str) -> None:
-    """Runs in a process of its own: `try_point` with each, on a disk of its own."""
+    """`try_point` with each, on a disk of its own."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", disk], check=True)
     torch.set_num_threads(1)
+    volumes.ONE_FILE = 4
     print(json.dumps({name: try_point(Path(disk), name) for name in POINTS}))
 
 
@@ -281,7 +292,6 @@ points.merge(folder)
 
 
 def test_a_file_that_may_not_grow_is_one_line(tmp_path: Path) -> None:
-    """Another disk error at the same points, which needs no mount."""
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]

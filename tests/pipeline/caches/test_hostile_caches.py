@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from pipeline.caches import reader as store
+from pipeline.caches import volumes
 from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Column
+from pipeline.caches.volume import Volume
 from pipeline.caches.writer import PendingRows
 from pipeline.errors import UserError
 from stages.tools import inspect, verify_checks
@@ -199,6 +201,45 @@ def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
     with pytest.raises(UserError, match="not a plain file"):
         store.keys(tmp_path / "pipe.h5")
+
+
+def listing(path: Path, counts: list[list[int]], digest: bytes = bytes(16)) -> Path:
+    """A cache file that lists volumes, which lie in its folder: one sound file of two rows and a reject."""
+    cache(path)
+    volumes.folder(path).mkdir()
+    path.rename(volumes.file(path, 1))
+    with Volume(volumes.file(path, 1)) as volume, h5py.File(path, "w") as file:
+        file.attrs["provenance"] = volume.h5.attrs["provenance"]
+        file.create_dataset("volumes/counts", data=np.array(counts, "i8"), chunks=(1, 3))
+        digests = [list(digest or volume.identity())] * len(counts)
+        file.create_dataset("volumes/digest", data=np.array(digests, "u1"), chunks=(1, 16))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([[1, 2, 1], [1, 2, 1]], "makes no sense"),
+        ([[1, -2, 1]], "makes no sense"),
+        ([[1, 10**9, 1]], "not the one that images.h5 lists"),
+        ([[7, 2, 1]], "missing, but images.h5 lists it"),
+    ],
+)
+def test_a_list_of_volumes_that_makes_no_sense(tmp_path: Path, counts: list[list[int]], message: str) -> None:
+    path = listing(tmp_path / "images.h5", counts, b"")
+    with pytest.raises(UserError, match=message):
+        store.keys(path)
+    assert any(message in str(problem) for problem in verify_checks.check_collection(tmp_path))
+
+
+def test_a_volume_holds_its_rows_itself(tmp_path: Path) -> None:
+    path = listing(tmp_path / "images.h5", [[1, 2, 1]], b"")
+    assert store.keys(path) == ["a", "b"]
+    volumes.file(path, 1).write_bytes(path.read_bytes())  # a list inside a list
+    with pytest.raises(UserError, match=r"000001\.h5: not the one"):
+        store.keys(path)
+    with pytest.raises(UserError, match="not the one"):
+        store.keys(listing(tmp_path / "latents.h5", [[1, 2, 1]]))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the hostile inputs are not on this machine")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline import profile
-from pipeline.caches import writer as parts
+from pipeline.caches import merge
 from pipeline.caches.schema import Column, Row
 from pipeline.context import Context
 from pipeline.errors import UserError
@@ -108,7 +108,7 @@ def both(ctx: Context) -> list[bytes]:
 def test_bytes_do_not_depend_on_the_parts(ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = both(ctx)
     monkeypatch.setattr(runner, "PART_SECONDS", 0)
-    monkeypatch.setattr(parts, "OPEN", 3)
+    monkeypatch.setattr(merge, "OPEN", 3)
     pieces = dataclasses.replace(ctx, cache=tmp_path / "pieces")
     for limit in (7, 100):
         run_stage(READ, "content", dataclasses.replace(pieces, limit=limit))

@@ -105,3 +105,24 @@ def test_an_image_file_is_read_to_its_limit_and_only_if_it_is_a_file(
     assert source.problem == "more than 0 MB for an image's file; save it smaller, or as a JPEG"
     with pytest.raises(OSError, match="save it smaller"):
         contents(str(tmp_path / "a.jpg"))  # it has grown since it was looked at
+
+
+def test_what_a_killed_run_noted_is_known(tmp_path: Path) -> None:
+    place, path = tmp_path / "in", tmp_path / "notes.json"
+    place.mkdir()
+    for name in "abc":
+        (place / f"{name}.jpg").write_text(name)
+    sources = scan(place)
+    notes = Fingerprints(path, place)
+    for source in sources:
+        notes.put(source, source.key.encode())
+        notes.note()
+    log = tmp_path / "notes.jsonl"
+    log.write_bytes(log.read_bytes()[:-5])  # the last line is cut
+    again = Fingerprints(path, place)
+    assert [again.get(source) is not None for source in sources] == [True, True, False]
+    again.save()
+    assert not log.exists() and Fingerprints(path, place).get(sources[1]) == again.get(sources[1])
+    notes.put(sources[2], b"c")
+    notes.note()
+    assert Fingerprints(path, tmp_path).get(sources[2]) is None, "another folder's"

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import profile, weights
 from pipeline.context import Context
-from pipeline.runner.staleness import difference
+from pipeline.runner.recipe import difference
 from stages.loaders import inversion as networks
 from stages.preprocess import chain, latents
 

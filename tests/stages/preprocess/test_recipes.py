@@ -13,7 +13,7 @@ from pipeline import profile, weights
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.profile import Profile
-from pipeline.runner.staleness import change
+from pipeline.runner.recipe import change
 from stages.preprocess import chain, shards
 from tests.support.caches import fill_in_place_of_networks
 

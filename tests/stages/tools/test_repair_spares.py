@@ -9,6 +9,7 @@ import h5py
 import pytest
 
 from pipeline import profile
+from pipeline.caches import hdf5
 from pipeline.caches import reader as store
 from pipeline.caches.failures import DamagedError, ForeignError
 from pipeline.context import Context
@@ -43,13 +44,13 @@ def held(ctx: Context) -> dict[str, tuple[int, bytes]]:
     return {
         str(p.relative_to(ctx.cache)): (p.stat().st_ino, p.read_bytes())
         for p in ctx.cache.rglob("*")
-        if p.is_file() and p.name != ".lock"
+        if p.is_file() and p.name not in (".lock", ".verified.json")
     }
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, path: Path, number: int, when: str) -> None:
     """The system refuses `path` with an errno: its opening, or any reading from it, as h5py tells that."""
-    whole, read = h5py.File, store.hdf5.dataset
+    whole, read = h5py.File, hdf5.dataset
 
     class File(whole):  # type: ignore[misc, valid-type]
         def __init__(self, name: Any, *words: Any, **options: Any) -> None:
@@ -63,7 +64,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, path: Path, number: int, when: str
         return read(h5, name, column)
 
     monkeypatch.setattr(h5py, "File", File)
-    monkeypatch.setattr(store.hdf5, "dataset", dataset)
+    monkeypatch.setattr(hdf5, "dataset", dataset)
 
 
 @pytest.mark.parametrize("number", ERRNOS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import profile
-from pipeline.caches import reader
+from pipeline.caches import digests, reader
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock, reading
@@ -53,7 +53,7 @@ def snapshot(ctx: Context) -> dict[str, object]:
                     cache.entries(),
                     [{name: np.asarray(value).tobytes() for name, value in row.items()} for row in rows],
                 )
-        elif path.name not in (".lock", ".sources.json") and ".bad" not in path.suffix:
+        elif path.name not in (".lock", ".sources.json", ".verified.json") and ".bad" not in path.suffix:
             held[str(path)] = path.read_bytes() if path.is_file() else "folder"
     return held
 
@@ -65,10 +65,10 @@ def test_a_packed_chunk_is_copied_only_with_its_checksum(tmp_path: Path, packing
             data = f.create_dataset(str(size), (1, size), "u1", chunks=(1, size), fletcher32=True, **packing)
             data[:] = np.random.default_rng(size).integers(0, 256, (1, size))
             packed = bytearray(data.id.read_direct_chunk((0, 0))[1])
-            assert reader.checks(bytes(packed))
+            assert digests.checks(bytes(packed))
             for place in (0, len(packed) // 2, len(packed) - 1):
                 packed[place] ^= 1
-                assert not reader.checks(bytes(packed))
+                assert not digests.checks(bytes(packed))
                 packed[place] ^= 1
 
 
@@ -224,7 +224,7 @@ def test_a_row_that_was_edited_with_its_digest_is_found(ctx: Context, capsys: py
     with h5py.File(path, "r+") as f:
         f["code"][0] += 1
         row = {name: f[name][0] for name in SPECS["aladin"]}
-        f["digest"][0] = np.frombuffer(reader.row_digest(row), np.uint8)
+        f["digest"][0] = np.frombuffer(digests.row_digest(row), np.uint8)
     assert verify.run(ctx) == 1
     assert f"{path}: its rows do not have the digest that the file was written with" in capsys.readouterr().err
 
