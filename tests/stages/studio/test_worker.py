@@ -95,8 +95,9 @@ def test_what_is_not_wanted_ends_and_what_fails_stops_nobody(worker: Worker) -> 
 
 
 def test_a_job_that_waits_too_long_in_line_is_refused(worker: Worker) -> None:
-    go = threading.Event()
-    worker.submit(Job("batch", Rank.BATCH, lambda job: go.wait(10)))
+    begun, go = threading.Event(), threading.Event()
+    worker.submit(Job("batch", Rank.BATCH, lambda job: begun.set() or go.wait(10)))
+    assert begun.wait(10)
     with pytest.raises(Busy):
         for _ in range(20):
             worker.submit(Job("style", Rank.IMPORT, lambda job: None))
