@@ -232,15 +232,21 @@ def test_networks(rounds: int, tmp_path: Path) -> None:
 def test_caches(rounds: int, tmp_path: Path) -> None:
     path = cache(tmp_path / "images.h5")
     good = path.read_bytes()
+
+    def entries() -> None:
+        with reader.Cache(path) as opened:
+            opened.entries()
+
     looks: list[Callable[[], object]] = [
         lambda: inspect.run(path, full=True),
-        lambda: reader.Cache(path).entries(),
+        entries,
         lambda: [*verify_checks.check_collection(tmp_path)],
     ]
 
     def once(rng: random.Random) -> None:
         start = rng.choice((0, 0, rng.randrange(0, len(good) - 3000, 1000)))  # most of the structures come first
         end = start + rng.choice((600, 3000))
+        path.unlink()  # HDF5 knows a file by its inode: this one is new to it
         path.write_bytes(good[:start] + mutated(good[start:end], rng) + good[end:])
         for look in looks:
             try:
