@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +19,7 @@ from stages.apply import large
 from stages.apply import recipe as recipes
 from stages.studio.answers import body_of, done, found, text_in
 from stages.studio.portraits import MOST, Opened
-from stages.studio.rendering import Rendering, Wish
+from stages.studio.rendering import Rendering, Wish, encoded
 from stages.studio.worker import Job, Rank
 
 FILES = {
@@ -80,7 +79,7 @@ class Exports:
         portrait, look = self.rendering.content(opened, recipe), self.rendering.look(recipe)
         image = self.studio.render(portrait, look, recipe.refine, size=recipe.size)
         made = self.studio.recipe(portrait, look, recipe.refine, recipe.size) if with_recipe else None
-        return recipes.mark(images.encode(np.asarray(image)), made)
+        return recipes.mark(encoded(image), made)
 
     def _recipe(self, wish: Wish) -> bytes:
         portrait, look = self.rendering.content(wish.opened, wish.recipe), self.rendering.look(wish.recipe)

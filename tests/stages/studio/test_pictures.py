@@ -6,7 +6,6 @@ import io
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,9 @@ from stages.apply import walk
 from stages.studio import exports
 from stages.studio.app import FACES
 from stages.studio.worker import Job, Rank
-from tests.stages.studio.tiny_studio import Browser, Told, picture, start
+from tests.stages.studio.tiny_studio import Browser, Told, picture
 
 pytestmark = pytest.mark.weights
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    made = start(tmp_path_factory.mktemp("studio"))
-    yield made
-    made.server.close()
 
 
 @pytest.fixture(scope="module")

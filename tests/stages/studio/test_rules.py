@@ -5,7 +5,7 @@ import pickle
 import re
 import stat
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,9 @@ from pipeline.errors import UserError
 from stages.studio import portraits, serve, worker
 from stages.studio.guard import HEADERS, Pass
 from stages.studio.worker import Job, Rank
-from tests.stages.studio.tiny_studio import ADDRESS, Browser, picture, start
+from tests.stages.studio.tiny_studio import ADDRESS, Browser, picture
 
 pytestmark = pytest.mark.weights
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    made = start(tmp_path_factory.mktemp("studio"))
-    yield made
-    made.server.close()
 
 
 @pytest.mark.parametrize(
