@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from models import state_dicts
+from models import recompute, state_dicts
 
 # Children of the published `nn.Sequential`s: P reflection padding and convolution, R ReLU, M max-pool, U upsampling.
 ENCODER = (
@@ -100,8 +100,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
     keys [N, D, h, w]; the products are not scaled. Returns [N, C, H, W].
     """
-    weights = (queries.flatten(2).transpose(1, 2) @ keys.flatten(2)).softmax(-1)
-    mixed = values.flatten(2) @ weights.transpose(1, 2)
+    with recompute.full_precision(queries):  # rounded to 8 bits, large products would choose other positions
+        queries, keys, values = (x.float() for x in (queries, keys, values))
+        weights = (queries.flatten(2).transpose(1, 2) @ keys.flatten(2)).softmax(-1)
+        mixed = values.flatten(2) @ weights.transpose(1, 2)
     return mixed.unflatten(2, queries.shape[2:])
 
 

@@ -11,7 +11,7 @@ from models.losses.feature_statistics import Seen, Terms
 from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from pipeline.training.state import advance
-from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, rate, see
+from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, precision_of, rate, see
 
 
 class SANet:
@@ -21,7 +21,7 @@ class SANet:
     BATCH, MULTIPLE, LEAST = 5, 16, 32
 
     def __init__(self, ctx: Context) -> None:
-        self.warm_up = ctx.profile.baselines.warm_up
+        self.warm_up, self.precision = ctx.profile.baselines.warm_up, precision_of(ctx)
         transformer = sanet.Transformer(self.KIND.FIXED)
         if ctx.profile.baselines.decoder:
             start_as_swap(transformer)
@@ -34,12 +34,14 @@ class SANet:
     def drawn(self, content: Seen, style: Seen) -> Seen:
         """Contents in styles, not clamped, and their taps."""
         a, b = ((x.taps[3], x.taps[4]) for x in (content, style))
-        return see(self.model.encoder, self.model.decoder(self.model.transformer(a, b)))
+        with self.precision():
+            image = self.model.decoder(self.model.transformer(a, b))
+        return see(self.model.encoder, image, self.precision)
 
     def seen(self, images: Tensor) -> Seen:
         """Images [N, 3, H, W] in [-1, 1] and their taps, without gradients."""
         with torch.no_grad():
-            return see(self.model.encoder, unit(images))
+            return see(self.model.encoder, unit(images), self.precision)
 
     def step(self, content: Tensor, style: Tensor, number: int) -> Told:
         """See `Training`."""

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from models.baselines import pama as network
 from models.baselines.vgg19 import unit
 from models.losses import pama
-from models.losses.feature_statistics import Terms
+from models.losses.feature_statistics import Seen, Terms
 from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from pipeline.training.state import advance
-from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, rate, see
+from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, precision_of, rate, see
 
 HELD = 10_000  # steps for which the rate stays, as published
 
@@ -22,6 +22,7 @@ class PAMA:
 
     def __init__(self, ctx: Context) -> None:
         self.encoder, self.warm_up = encoder().to(ctx.device), ctx.profile.baselines.warm_up
+        self.precision = precision_of(ctx)
         alignments = [network.Alignment() for _ in pama.STAGES]
         self.model = network.PAMA(encoder(4), alignments, new_decoder(ctx)).to(ctx.device)
         self.nets: dict[str, nn.Module] = {"alignments": self.model.alignments, "decoder": self.model.decoder}
@@ -29,20 +30,25 @@ class PAMA:
             net.requires_grad_(True)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"adam": adam(*self.nets.values())}
 
+    def drawn(self, features: Tensor) -> Seen:
+        """The images of features, not clamped, and their taps."""
+        with self.precision():
+            image = self.model.decoder(features)
+        return see(self.encoder, image, self.precision)
+
     def step(self, content: Tensor, style: Tensor, number: int) -> Told:
         """See `Training`."""
         with torch.no_grad():
-            own, theirs = (see(self.encoder, unit(x)) for x in (content, style))
+            own, theirs = (see(self.encoder, unit(x), self.precision) for x in (content, style))
             target = pama.histogram(theirs.image)
         features, losses, told = own.taps[3], [], Terms()
         for k, (align, weights) in enumerate(zip(self.model.alignments, pama.STAGES, strict=True), 1):
-            features = align(features, theirs.taps[3])
-            terms = pama.stage_terms(see(self.encoder, self.model.decoder(features)), own, theirs, target)
+            with self.precision():
+                features = align(features, theirs.taps[3])
+            terms = pama.stage_terms(self.drawn(features), own, theirs, target)
             losses.append(pama.stage_loss(terms, *weights))
             told |= {f"stage{k}": losses[-1], f"colour{k}": terms[-1]["colour"]}
-        losses.append(
-            pama.reconstruction([(see(self.encoder, self.model.decoder(x.taps[3])), x) for x in (own, theirs)])
-        )
+        losses.append(pama.reconstruction([(self.drawn(x.taps[3]), x) for x in (own, theirs)]))
         torch.stack(losses).sum().backward()
         bad = advance(
             self.optimisers["adam"],

@@ -1,6 +1,6 @@
 """What the trainings of all methods share: how one is used by the loop, its batches, its rate."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,11 +13,13 @@ from pipeline import images, weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.shards.indexed import Samples
+from stages.train.precision import autocast
 
 RATE, DECAY = 1e-4, 5e-5
 ENCODER = "adain-vgg19"
 
 Told = tuple[dict[str, float], str]  # the losses of a step, and what was not finite
+Precision = Callable[[], torch.autocast]  # gives contexts for networks; losses are taken outside
 
 
 class Training(Protocol):
@@ -92,6 +94,11 @@ def rate(number: int, warm_up: int = 0) -> float:
     return RATE / (1 + DECAY * number) * min(1.0, (number + 1) / max(1, warm_up))
 
 
+def precision_of(ctx: Context) -> Precision:
+    """The arithmetic of the networks as the profile has it. Raises: UserError(2) when the device does not have it."""
+    return autocast(ctx.device, "baselines", ctx.profile.baselines.precision)
+
+
 def encoder(depth: int = 5) -> Encoder:
     """The frozen normalised VGG19."""
     return Encoder.load(weights.tensors(ENCODER), depth)
@@ -103,9 +110,12 @@ def new_decoder(ctx: Context) -> Decoder:
     return (Decoder.load(weights.tensors(name)) if name else Decoder()).requires_grad_(True)
 
 
-def see(net: Encoder, image: Tensor) -> Seen:
-    """Images [N, 3, H, W] in [0, 1] and their taps."""
-    return Seen(image, net.taps(image))
+def see(net: Encoder, image: Tensor, precision: Precision) -> Seen:
+    """Images [N, 3, H, W] in [0, 1] and their taps, in float32."""
+    image = image.float().contiguous(memory_format=torch.channels_last)  # so convolutions are faster on CPUs
+    with precision():
+        taps = net.taps(image)
+    return Seen(image, [tap.float() for tap in taps])
 
 
 def adam(*nets: nn.Module, **options: Any) -> torch.optim.Adam:

@@ -5,7 +5,7 @@ Each refinement iteration's gradients are computed before the next one begins, s
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -22,17 +22,16 @@ from models.losses.objectives import Batch, LossWeights, Reconstruction, Styliza
 from models.losses.region_style import RegionStyleLoss
 from models.metrics.identity import Identity
 from models.metrics.lpips import LPIPS
-from pipeline import device, weights
+from pipeline import weights
 from pipeline.context import Context
-from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.training.distributed import ALONE, ProcessGroup
 from stages.loaders import identity as identities
+from stages.train import precision
 from stages.train.data import Pair, micro_batches
 from stages.train.state import State, trained_from
 
 PENALTY_EVERY = 16  # every 16th of the discriminators' steps has the R1 penalty
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TERMS = (
     "l2",
     "lpips",
@@ -62,10 +61,7 @@ class Step:
     ) -> None:
         """With `trained` False the losses' networks are untrained: for counting sizes."""
         s = self.settings = ctx.profile.train
-        if s.precision not in PRECISIONS:
-            raise UserError(f"train.precision is {s.precision!r}; expected one of {', '.join(PRECISIONS)}", 2)
-        if s.precision == "bfloat16" and not device.has_bfloat16(ctx.device):
-            raise UserError(f'{ctx.device} does not compute in bfloat16; set train.precision = "float32"', 2)
+        self._precision = precision.autocast(ctx.device, "train", s.precision)
         self.state, self.generator, self.process_group = state, generator, process_group
         self.seed, self.device = ctx.profile.seed, ctx.device
         generator.checkpointing = state.image_discriminator.checkpointing = s.checkpointing
@@ -235,11 +231,6 @@ class Step:
             for name, term in terms.items():
                 sums[name] = sums[name] + term.detach() if name in sums else term.detach()
         return sums
-
-    def _precision(self) -> AbstractContextManager:
-        if self.settings.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.split(":")[0], PRECISIONS[self.settings.precision])
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from stages.evaluate import parsing, retrieval
 from stages.loaders import generator as generators
 from stages.pretrain import output_head
-from stages.train import data, memory
+from stages.train import data, memory, precision
 from stages.train import step as steps
 from stages.train.state import build, enter_phase
 from stages.train.step import Step
@@ -156,6 +156,8 @@ def test_bfloat16_where_it_is_only_emulated_is_wrong_use(tmp_path: Path, monkeyp
     ctx = small_run.context(tmp_path, "old", precision="bfloat16")
     with pytest.raises(UserError, match=r'cuda does not compute in bfloat16; set train\.precision = "float32"'):
         Step(dataclasses.replace(ctx, device="cuda"), None, None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r'set baselines\.precision = "float32"'):
+        precision.autocast("cuda", "baselines", "bfloat16")
 
 
 def test_prefetched_batches_are_counted() -> None:

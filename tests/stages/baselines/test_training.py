@@ -125,3 +125,16 @@ def test_the_attention_starts_as_a_style_swap(tmp_path: Path) -> None:
     content, style = (net.encode(torch.nn.functional.interpolate(x, scale_factor=8)) for x in small)
     torch.testing.assert_close(net.transformer(content, content), content[0], atol=1e-2, rtol=1e-2)
     assert float((net.transformer(content, style) - content[0]).abs().mean()) > 0.1
+
+
+@pytest.mark.weights
+def test_a_step_in_bfloat16_has_the_losses_of_one_in_float32(tmp_path: Path) -> None:
+    told = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        training = run.SANet(context(tmp_path, "precise", precision=precision))
+        content, style = torch.rand(2, 1, 3, 32, 32) * 2 - 1
+        told[precision], bad = training.step(content, style, 0)
+        assert not bad and {p.dtype for net in training.nets.values() for p in net.parameters()} == {torch.float32}
+    assert told["bfloat16"] != told["float32"]
+    assert told["bfloat16"] == pytest.approx(told["float32"], rel=0.03)
