@@ -1,6 +1,7 @@
 """What the trainings of all methods share: how one is used by the loop, its batches, its rate."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ RATE, DECAY = 1e-4, 5e-5
 ENCODER = "adain-vgg19"
 
 Told = tuple[dict[str, float], str]  # the losses of a step, and what was not finite
-Precision = Callable[[], torch.autocast]  # gives contexts for networks; losses are taken outside
+Precision = Callable[[], AbstractContextManager[object]]  # gives contexts for networks; losses are taken outside
 
 
 class Training(Protocol):
