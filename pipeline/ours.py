@@ -117,6 +117,11 @@ def portraits(cache: Path) -> list[Path]:
     return [path for path in _inside(cache / PORTRAITS) if PORTRAIT.fullmatch(path.name) and _is_folder(path)]
 
 
+def of_portrait(place: Path) -> list[Path]:
+    """The files in one of the folders of `portraits` that have a name of ours, damaged or not."""
+    return [path for path in _inside(place) if is_cache_name(Path(_meant(path))) and not path.is_dir()]
+
+
 def _caches(base: Path) -> Iterator[Path]:
     return (path for name in (*COLLECTIONS, DIRECTIONS) for path in _collection(base / name))
 

@@ -4,9 +4,9 @@ They are the caches of a collection in small: the same files, recipes, digests a
 after its file's content and the way it was aligned, so that it is found again under any name.
 """
 
-import shutil
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.caches.schema import Row
 from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.files import disk_error
 from pipeline.locks import locked
 from pipeline.progress import say
 from pipeline.runner import staleness
@@ -27,11 +28,14 @@ from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import Inputs
 from pipeline.sources.fingerprints import Fingerprints
 
+MOST = 4000  # portraits in a cache folder, about 1 GB
+
 
 class KeptPortraits:
     """The rows of single portraits in a cache folder, by content and recipe. What is stale or damaged is not there.
 
-    Where nothing can be written, nothing is kept, and a message says so once.
+    Of more than MOST portraits those that were not used for longest go. Where nothing can be written, nothing is kept,
+    and a message says so once.
     """
 
     def __init__(self, ctx: Context) -> None:
@@ -62,6 +66,8 @@ class KeptPortraits:
                         digests[step.output] = entry.digest
             except UserError as error:
                 say(f"{error}; computed again")
+        with suppress(OSError):
+            os.utime(place)  # used now
         return rows
 
     def survey(self, *chains: Sequence[StageSpec]) -> tuple[int, dict[str, int]]:
@@ -93,7 +99,7 @@ class KeptPortraits:
         for place in ours.portraits(self.ctx.cache):
             if place.name.startswith(sha256[:32]):
                 with locked(self.folder / ours.LOCK):
-                    shutil.rmtree(place, ignore_errors=True)
+                    remove(place)
 
     def put(self, sha256: str, steps: Sequence[StageSpec], which: int | None, step: StageSpec, row: Row) -> None:
         """Keep a step's row, computed from the rows of its parents that are kept."""
@@ -108,10 +114,33 @@ class KeptPortraits:
                 batch.add(place.name, row, _inputs(sha256, step, digests))
                 made = staleness.provenance(step, self.ctx, Inputs({}, {}, parents, Fingerprints(None)))
                 with locked(self.folder / ours.LOCK):
+                    if not place.exists():
+                        self._make_room()
                     writer.write_file(place / f"{step.output}.h5", batch, step.columns, width(step), made)
         except UserError as error:
             self._writable = False
             say(f"portraits are not kept: {error}")
+
+    def _make_room(self) -> None:
+        """Remove the portraits that were not used for longest, so that one more can be kept."""
+        places = sorted(ours.portraits(self.ctx.cache), key=lambda place: place.stat().st_mtime)
+        for place in places[: len(places) + 1 - MOST]:
+            remove(place)
+
+
+def remove(place: Path, but: Collection[Path] = ()) -> None:
+    """Remove a portrait's files, except those named by `but`, and its folder if it is empty then.
+
+    Raises: UserError when they may not be removed.
+    """
+    try:
+        for path in ours.of_portrait(place):
+            if path not in but:
+                path.unlink()
+        if not any(place.iterdir()):
+            place.rmdir()
+    except OSError as error:
+        raise disk_error(error, place) from error
 
 
 def _inputs(sha256: str, step: StageSpec, digests: dict[str, bytes]) -> bytes:

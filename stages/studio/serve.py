@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import shutil
 import signal
 import socket
 import threading
@@ -18,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.progress import say
 from stages.apply.studio import Studio
+from stages.portraits import kept
 
 PORT = 7717
 
@@ -111,7 +111,7 @@ def session(cache: Path) -> Iterator[tuple[Path, str]]:
 def _empty(folder: Path) -> None:
     """Remove every portrait in the folder."""
     for place in ours.portraits(folder):
-        shutil.rmtree(place, ignore_errors=True)
+        kept.remove(place)
 
 
 def _token(path: Path) -> str:

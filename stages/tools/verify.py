@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import files, ours
+from pipeline import ours
 from pipeline.caches.failures import DamagedError
 from pipeline.caches.merge import compact
 from pipeline.caches.reader import Cache
@@ -20,6 +20,7 @@ from pipeline.progress import say
 from pipeline.runner.staleness import read_sources
 from pipeline.verification.record import Record
 from pipeline.verification.rows import Problem, readable
+from stages.portraits import kept
 from stages.preprocess import chain
 from stages.preprocess.chain import Wanted
 from stages.tools.verify_checks import check_collection, check_shards
@@ -123,9 +124,11 @@ def remove(ctx: Context, found: list[Problem]) -> None:
     """Move damaged files of ours aside, or rewrite them without the bad rows; sweep up after killed runs."""
     portraits = {p.path.parent for p in found} & set(ours.portraits(ctx.cache))
     for folder in sorted(portraits):  # computed again when the picture is next used
+        damaged = {p.path for p in found if p.path.parent == folder and p.fatal and not p.keys}
         with locked(folder.parent / ours.LOCK):
-            files.remove(folder)
-        say(f"{folder}: removed")
+            kept.remove(folder, but=damaged)
+            aside = [move_aside(path).name for path in sorted(damaged) if os.path.lexists(path)]
+        say(f"{folder}: removed{', but for what was moved aside: ' if aside else ''}{', '.join(aside)}")
     bad: dict[Path, set[str]] = {}  # of caches that lose rows or volumes: the keys of the rows
     for path in sorted({p.path for p in found if p.fatal and p.path.parent not in portraits}):
         problems = [p for p in found if p.path == path and p.fatal]
@@ -169,7 +172,7 @@ def _owner(path: Path) -> Path:
 def _drop(path: Path, keys: set[str]) -> None:
     """Rewrite a cache without the rows of `keys`, and without volumes and rows that cannot be read."""
     entries: dict[str, Entry] = {}
-    kept, width = set(), 1
+    whole, width = set(), 1
     with Cache(path) as cache:
         for number in range(len(cache.files)):
             try:
@@ -179,10 +182,10 @@ def _drop(path: Path, keys: set[str]) -> None:
             there, problems = readable(volume)
             held = {key: e._replace(file=number) for key, e in there.items() if key not in keys}
             if cache.listed and not problems and len(held) == len(there):
-                kept.add(number)
+                whole.add(number)
             entries |= held
             width = volume.width
-    compact(path, cache.files, entries, cache.columns, width, cache.provenance, kept=kept)
+    compact(path, cache.files, entries, cache.columns, width, cache.provenance, kept=whole)
 
 
 def _cache_name(path: Path) -> str:

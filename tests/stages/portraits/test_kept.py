@@ -1,6 +1,8 @@
 """Rows of single portraits: found by content and recipe, checked and cleaned like other caches, never in the way."""
 
 import dataclasses
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,12 @@ import pytest
 
 from pipeline import images, ours, profile
 from pipeline.context import Context
+from pipeline.runner.spec import Item
+from stages.portraits import kept
 from stages.portraits.kept import KeptPortraits
-from stages.portraits.portrait import Portrait
+from stages.portraits.portrait import Portrait, one
 from stages.portraits.reader import PortraitReader
+from stages.preprocess import align
 from stages.tools import clean, explain, verify
 
 pytestmark = pytest.mark.weights  # LPIPS measures the inversion
@@ -59,10 +64,33 @@ def test_only_what_is_stale_damaged_or_missing_is_computed_again(
     assert read(ctx)[1] == ["masks", "aladin-codes"]  # and what is made from it
     assert "computed again" in capsys.readouterr().err
     (folder / "latents.h5").write_bytes(b"cut")
+    (folder / "mine.h5").write_bytes(b"put there by hand")
     assert verify.run(ctx) == 1
-    assert verify.run(ctx, repair=True) == 0 and ours.portraits(ctx.cache) == []
+    assert verify.run(ctx, repair=True) == 0
+    left = {"latents.h5.bad": b"cut", "mine.h5": b"put there by hand"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == left
+    read(ctx)
+    KeptPortraits(ctx).forget(hashlib.sha256(png()).hexdigest())
+    assert [path.name for path in folder.iterdir()] == ["mine.h5"]
+    (folder / "mine.h5").unlink()
     read(ctx)
     assert clean.run(ctx.cache) == 0 and list(ctx.cache.iterdir()) == []
+
+
+def test_of_too_many_the_one_goes_that_was_not_used_for_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MOST", 2)
+    ctx = Context(profile.load("tiny"), cache=tmp_path / "cache")
+    store = KeptPortraits(ctx)
+    steps = [align.spec(ctx)]
+    row = steps[0].check(dict(one(steps[0].open(ctx), Item("a", {"source": png()}, "a.png"))), "a.png")
+    for number, name in enumerate(("0" * 64, "1" * 64)):
+        store.put(name, steps, None, steps[0], row)
+        os.utime(store.place(name, steps, None), (number, number))
+    assert store.rows("0" * 64, steps, None)
+    store.put("2" * 64, steps, None, steps[0], row)
+    assert [bool(store.rows(name * 64, steps, None)) for name in "012"] == [True, False, True]
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
