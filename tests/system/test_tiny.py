@@ -4,6 +4,10 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,7 @@ from stages.train import run as train
 from tests.support import html_pages
 
 pytestmark = pytest.mark.weights  # LPIPS measures the inversion
+ROOT = Path(__file__).parents[2]
 COUNT = 4
 RUN = """<script>alert(1)<b> "it's" & #1 100%"""  # a folder may be called so
 
@@ -72,6 +77,7 @@ def test_from_pictures_to_a_trained_network(ctx: Context, tmp_path: Path) -> Non
     assert [row["phase"] for row in log] == ["reconstruct", "stylize"]
     assert hypernetworks.trained_hypernetwork(ctx, generator.layer_table())
     pages(ctx, tmp_path / "rows.html")
+    killed_evaluation(ctx)
 
 
 def pages(ctx: Context, rows: Path) -> None:
@@ -95,6 +101,35 @@ def pages(ctx: Context, rows: Path) -> None:
     cells = {path: path.stat().st_mtime_ns for path in (ctx.run / "cells").iterdir()}
     gallery.draw(ctx)
     assert cells == {path: path.stat().st_mtime_ns for path in (ctx.run / "cells").iterdir()}  # nothing is drawn again
+
+
+def killed_evaluation(ctx: Context) -> None:
+    """`eval`, killed by SIGKILL between two pairs, goes on to the results.json of a run that was not."""
+    settings = ctx.cache.with_name("four.toml")
+    settings.write_text('extends = "tiny"\nname = "four"\n[eval]\ncontents = 4\nstyles = 4\n')
+    whole, killed = (
+        dataclasses.replace(ctx, profile=profile.load(str(settings)), run=ctx.run.with_name(name))
+        for name in ("whole", "killed")
+    )
+    told = {"profile": settings, "cache": ctx.cache, "run": killed.run, "methods": "unstylised,adain"}
+    options = [str(word) for name, value in told.items() for word in (f"--{name}", value)]
+    process = subprocess.Popen([sys.executable, "-m", "stages.cli.main", "eval", "--all", *options], cwd=ROOT)
+    lines: list[str] = []
+    while len(lines) < 3 and process.poll() is None:
+        lines = [
+            x for log in comparison.folder(killed).glob("pairs-adain-*.jsonl") for x in log.read_text().split("\n")
+        ]
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and 3 <= len(lines) < COUNT**2
+    assert not (comparison.folder(killed) / "results.json").exists()
+    reports = []
+    for run in (whole, killed):
+        assert comparison.run(run, methods=methods.chosen(["unstylised", "adain"]), everything=True) == 0
+        reports.append(json.loads((comparison.folder(run) / "results.json").read_text()))
+        for values in reports[-1]["methods"].values():
+            assert values.pop("seconds_per_image") >= 0 and values["pairs"] == COUNT**2
+    assert reports[0] == reports[1]
 
 
 @pytest.mark.slow
