@@ -1,8 +1,9 @@
 """The paper's ablations (section 4.3): Tables 2 to 4.
 
-A base is trained to reconstruct, one for each value of the switches that reconstruction depends on. From it,
-stylisation is trained for each row of a table. Every row is a training run and an evaluation of its own below
-runs/<run>/ablation. So a killed sweep resumes where it was, and a row can be inspected like any other run.
+A base is trained to reconstruct, one for each value of the switches that reconstruction depends on; in a profile
+without reconstruction steps it is the profile's weights. From it, stylisation is trained for each row of a table. Every
+row is a training run and an evaluation of its own below runs/<run>/ablation. So a killed sweep resumes where it was,
+and a row can be inspected like any other run.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Any
 
 from models.generators.interface import LayerEntry
 from models.generators.stylegan2 import layer_table
-from pipeline import files
+from pipeline import files, weights
 from pipeline.context import Context
 from pipeline.profile import Train
 from pipeline.progress import say
@@ -53,7 +54,7 @@ class Row:
 def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
     """Train and measure the rows of Table `table` (2, 3 or 4), with `steps` of stylisation each.
 
-    The base has the profile's reconstruction steps. Prints the table, and writes table<N>.md and table<N>.json.
+    A base has the profile's reconstruction steps. Prints the table, and writes table<N>.md and table<N>.json.
     """
     settings = ctx.profile.train
     steps = settings.stylization_steps if steps is None else steps
@@ -62,7 +63,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
     for row in plan(table, settings, generators.generator(ctx).layer_table()):
         changed = dataclasses.replace(settings, **row.changes)
         base = _base(ctx, changed)
-        changed = dataclasses.replace(changed, weights=str(base), reconstruction_steps=0, stylization_steps=steps)
+        changed = dataclasses.replace(changed, weights=base, reconstruction_steps=0, stylization_steps=steps)
         row_ctx = dataclasses.replace(
             ctx, run=folder / f"table{table}-{row.name}", profile=dataclasses.replace(ctx.profile, train=changed)
         )
@@ -71,7 +72,7 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
             train.run(row_ctx, steps=steps)
         comparison.run(row_ctx, methods=methods.chosen(["hypernst"]))
         results = json.loads((comparison.folder(row_ctx) / "results.json").read_text())
-        figures[row.title] = {"base": base.stem, "run": row_ctx.run.name, "paper": row.paper, "value": row.value}
+        figures[row.title] = {"base": Path(base).stem, "run": row_ctx.run.name, "paper": row.paper, "value": row.value}
         figures[row.title] |= results["methods"]["hypernst"]
     told = {"table": table, "steps": steps, "profile": ctx.profile.name, "rows": figures}
     told |= {name: results[name] for name in ("metrics", "weights", "pictures", "split")}
@@ -82,21 +83,23 @@ def run(ctx: Context, *, table: int, steps: int | None = None) -> int:
     return 0
 
 
-def _base(ctx: Context, settings: Train) -> Path:
+def _base(ctx: Context, settings: Train) -> str:
     """The weights that a row with these settings starts from, trained to reconstruct if they are not there yet."""
+    if settings.weights and not settings.reconstruction_steps:
+        return settings.weights
     without = [name for switch, name in BASES.items() if not getattr(settings, switch)]
     place = ctx.run / "ablation" / "-".join(["base", *without])
-    weights = place.with_name(f"{place.name}.safetensors")
-    if not weights.exists():
+    file = place.with_name(f"{place.name}.safetensors")
+    if not file.exists():
         switches = {switch: getattr(settings, switch) for switch in BASES}
         changed = dataclasses.replace(ctx.profile.train, **switches)
         train.run(
             dataclasses.replace(ctx, run=place, profile=dataclasses.replace(ctx.profile, train=changed)),
             steps=settings.reconstruction_steps,
             shipped=settings.heads == "hyperstyle" and bool(settings.weights),
-            export=weights,
+            export=file,
         )
-    return weights
+    return weights.as_name(file)
 
 
 def plan(table: int, settings: Train, layers: Sequence[LayerEntry]) -> list[Row]:
