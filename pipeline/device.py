@@ -86,6 +86,19 @@ def tune() -> None:
     torch.backends.cudnn.benchmark = True
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that a layer frees for the next one, instead of giving it back and asking for more.
+
+    The system zeroes each new page: a fifth of the processor time of a rendering.
+    """
+    import ctypes
+
+    trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(mmap, 32 << 20)  # the most that it takes
+        libc.mallopt(trim, (2 << 30) - 1)
+
+
 def held() -> int:
     """Bytes of main memory that this process holds."""
     import psutil

@@ -5,6 +5,7 @@ Weights come as `trunk.{i}.weight` [O, I, H, W] and `trunk.{i}.bias`, where i co
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,9 @@ class Trunk(nn.Module):
         if net not in LAYOUTS:
             raise ValueError(f"trunk {net!r} is unknown, expected one of {', '.join(LAYOUTS)}")
         self.net, self.layout, self.normalise = net, LAYOUTS[net][:depth], normalise
-        self.convs = nn.ModuleList(nn.Conv2d(c.inputs, c.outputs, c.kernel, c.stride, c.padding) for c in self.layout)
+        with nullcontext() if tensors is None else torch.device("meta"):
+            convs = (nn.Conv2d(c.inputs, c.outputs, c.kernel, c.stride, c.padding) for c in self.layout)
+            self.convs = nn.ModuleList(convs)
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
         if tensors is not None:
@@ -82,7 +85,8 @@ class Trunk(nn.Module):
         self.requires_grad_(False).eval()
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors `trunk.{i}.weight` and `trunk.{i}.bias` into this network."""
+        """Take the tensors `trunk.{i}.weight` and `trunk.{i}.bias` as this network's."""
+        state = {}
         for key, parameter in self.state_dict().items():
             _, index, kind = key.split(".")
             name = f"trunk.{index}.{kind}"
@@ -90,7 +94,8 @@ class Trunk(nn.Module):
             if tensor is None or tensor.shape != parameter.shape:
                 got = "nothing" if tensor is None else list(tensor.shape)
                 raise ValueError(f"{self.net} trunk: {name} has to be {list(parameter.shape)}, got {got}")
-            parameter.copy_(tensor)
+            state[key] = tensor.to(parameter.dtype)
+        self.load_state_dict(state, assign=True)
 
     def layers(self, x: Tensor, *, slope: float = 0.0) -> Iterator[Tensor]:
         """Yield the activation of every convolution in order, for x [N, 3, H, W] in [-1, 1].

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.backbones.trunks import LAYOUTS, Trunk
 from models.regions import CODE_SIZE
-from models.state_dicts import check, width
+from models.state_dicts import build, check, fill, width
 
 STATISTICS = 2 * sum(conv.outputs for conv in LAYOUTS["vgg16"])
 CONV = "enc_style.model.conv_"
@@ -59,13 +59,13 @@ class Aladin(nn.Module):
         super().__init__()
         self.size, self.slope = size, 0.0
         self.trunk = trunk or Trunk("vgg16")
-        self.head = ProjectionHead(512)
-        if tensors is not None:
-            head = {k.removeprefix("proj_head."): v.float() for k, v in tensors.items() if k.startswith("proj_head.")}
+        if tensors is None:
+            self.head = ProjectionHead(512)
+        else:
+            head = {k.removeprefix("proj_head."): v for k, v in tensors.items() if k.startswith("proj_head.")}
             if "fc1.weight" not in head:
                 raise ValueError("ALADIN: proj_head.fc1.weight is missing; expected the projection head's four tensors")
-            self.head = ProjectionHead(head["fc1.weight"].shape[0])
-            self.head.load_state_dict(head)
+            self.head = fill(build(ProjectionHead, len(head["fc1.weight"])), head, "ALADIN's projection head")
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     @classmethod

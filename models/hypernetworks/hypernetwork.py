@@ -96,6 +96,8 @@ class DeltaHead(nn.Module):
         self.out = nn.Linear(hidden, (1 + rank) * (self.outputs + self.inputs))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        if self.out.bias.is_meta:  # has no values, and PyTorch would import all of its compiler to draw none
+            return
         with torch.no_grad():
             self.out.bias[self.outputs + self.inputs + rank * self.outputs :].normal_(0, 1)
 

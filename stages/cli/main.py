@@ -68,6 +68,9 @@ for _commands in SECTIONS.values():
 
 def main() -> None:
     """Entry point of the console command `hypernst`."""
+    from pipeline.device import keep_freed_memory
+
+    keep_freed_memory()
     try:
         cli(prog_name="hypernst")
     finally:

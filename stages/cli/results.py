@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from stages.cli import options
-from stages.cli.options import FILE, FOLDER, PLACE, context, finish, given
+from stages.cli.options import FILE, FOLDER, PLACE, context, finish, given, quick_imports
 
 STEPS = click.FloatRange(-5, 5)  # along a semantic direction
 
@@ -172,7 +172,8 @@ def stylize(
 
     CONTENTS are portraits as well; folders and archives of them are taken whole.
     """
-    from stages.apply import stylize as stage
+    with quick_imports():
+        from stages.apply import stylize as stage
 
     if not contents and not content:
         raise click.MissingParameter(param_hint="--content", param_type="option")
@@ -209,7 +210,8 @@ def interpolate(
 
     With one style it walks from the portrait's own. Frames lie at equal steps of what is seen (LPIPS).
     """
-    from stages.apply import stylize as stage
+    with quick_imports():
+        from stages.apply import stylize as stage
 
     chosen = given(frames=frames, refine=refine)
     finish(stage.interpolate(context(settings), content=content, styles=styles, output=output, **chosen))

@@ -1,6 +1,11 @@
 """The profile's hypernetwork: new, started from published weights, or trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from models.generators.interface import LayerEntry
 from models.hypernetworks.hypernetwork import HyperNetwork
@@ -49,7 +54,7 @@ def start(ctx: Context, hyper: HyperNetwork) -> str:
     if isinstance(hyper, RegionHyperStyle) and any(n.startswith("refinement_blocks.") for n in weights.names(name)):
         load(name, hyper.initialise)
         return "reconstruct"
-    load(name, lambda tensors: hyper.load_state_dict({n: t.float() for n, t in tensors.items()}))
+    load(name, partial(_fill, hyper))
     return "stylize"
 
 
@@ -58,7 +63,10 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
 
     Raises: UserError when there are neither, or the run was trained with another generator than the profile's (2).
     """
-    path, hyper = ctx.run / "checkpoint.safetensors", new_hypernetwork(ctx, table)
+    path = ctx.run / "checkpoint.safetensors"
+    # What is loaded whole needs no random start; of HyperStyle's published weights a part is missing.
+    with nullcontext() if ctx.profile.train.heads == "hyperstyle" else torch.device("meta"):
+        hyper = new_hypernetwork(ctx, table)
     if path.exists():
         tensors, meta = checkpoint.load(path, "ema.")
         for name, old, new in state.differences(meta.get("recipe", {}), origins.generator(ctx)):
@@ -67,7 +75,7 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
                 "it was trained with, or another --run",
                 2,
             )
-        hyper.load_state_dict(tensors)
+        _fill(hyper, tensors)
     elif ctx.profile.train.weights:
         start(ctx, hyper)
     else:
@@ -75,6 +83,12 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
             f"{path}: is missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first"
         )
     return hyper.requires_grad_(False).eval().to(ctx.device)
+
+
+def _fill(hyper: HyperNetwork, tensors: Mapping[str, Tensor]) -> None:
+    """Load all tensors; on the meta device, where there is no memory to copy them to, they become the parameters."""
+    state = {name: tensor.float() for name, tensor in tensors.items()}
+    hyper.load_state_dict(state, assign=next(hyper.parameters()).is_meta)
 
 
 def sha256(ctx: Context) -> str:

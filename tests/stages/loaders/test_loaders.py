@@ -115,6 +115,12 @@ def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path
     for heads, rank in (("channel", 0), ("separable", 2)):
         net = hypernetworks.new_hypernetwork(change(ctx, train={"heads": heads, "rank": 2, "width": 8}), table)
         assert type(net) is HyperNetwork and net.heads[0].rank == rank
+    save_file({n: t.half() for n, t in net.state_dict().items()}, tmp_path / "heads.safetensors")
+    mine = {"heads": "separable", "rank": 2, "width": 8, "weights": f"{tmp_path}/heads.safetensors"}
+    before = torch.get_rng_state()
+    loaded = hypernetworks.trained_hypernetwork(change(ctx, train=mine), table).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)  # what is loaded whole is not drawn first
+    assert all(torch.equal(loaded[n], t.half().float()) for n, t in net.state_dict().items())
     with pytest.raises(UserError, match=r"train.heads is 'big'; expected channel, separable or hyperstyle"):
         hypernetworks.new_hypernetwork(change(ctx, train={"heads": "big"}), table)
     with pytest.raises(UserError, match=r"no train.weights; run `hypernst train` first"):
