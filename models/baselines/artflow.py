@@ -28,14 +28,16 @@ class ActNorm(nn.Module):
         self.loc = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.register_buffer("initialized", torch.tensor(0, dtype=torch.uint8))
+        self._asked = False  # the buffer, once: asking a GPU waits for it
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.initialized:
+        if not self._asked and not self.initialized:
             with torch.no_grad():
                 std, mean = torch.std_mean(x, (0, 2, 3), keepdim=True)
                 self.loc.copy_(-mean)
                 self.scale.copy_(1 / (std + 1e-6))
                 self.initialized.fill_(1)
+        self._asked = True
         return self.scale * (x + self.loc)
 
     def reverse(self, y: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 In float32 the same numbers as `RegionStyleLoss`; in bfloat16, half the time, a gradient of cosine 0.98 or more to that.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,8 +57,8 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
         with self._autocast(x):
             return super().content_features(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
 
-    def _autocast(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+    def _autocast(self, x: Tensor) -> AbstractContextManager:
+        return torch.autocast(x.device.type, torch.bfloat16) if self.dtype is torch.bfloat16 else nullcontext()
 
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation [1, 4, C] of each feature inside hair, face, background, and the whole image."""

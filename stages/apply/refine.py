@@ -81,9 +81,10 @@ class Refinement:
             loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
                 ours_shape, shape
             )
-            if best is None or float(loss.detach()) < best[0]:
+            now = float(loss.detach())  # the only time that a step waits for a GPU
+            if best is None or now < best[0]:
                 kept = [*deltas[: self.start], *(d.detach().clone() for d in moving)]
-                best = float(loss.detach()), step, Refined(y.detach().clamp(-1, 1), kept)
+                best = now, step, Refined(y.detach().clamp(-1, 1), kept)
             ended = on_step is not None and on_step(step, best[2].image)
             if ended or step == steps or step - best[1] >= PATIENCE:
                 break

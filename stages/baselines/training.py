@@ -125,5 +125,6 @@ def adam(*nets: nn.Module, **options: Any) -> torch.optim.Adam:
 
 
 def numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """The means of the terms, to be logged."""
-    return {name: float(value.detach().mean()) for name, value in terms.items()}
+    """The means of the terms, to be logged; fetched from the device at once."""
+    means = torch.stack([value.detach().mean() for value in terms.values()]).cpu().tolist()
+    return dict(zip(terms, means, strict=True))

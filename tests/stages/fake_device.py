@@ -4,10 +4,13 @@ Within `FakeDevice` whatever is moved to the device or made on it is held by it.
 with one on the CPU fails as it would on a GPU. `syncs` counts what a real GPU would have to be waited for.
 """
 
+import importlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -77,3 +80,11 @@ def _indexed_by(args: tuple, beside: Sequence[Tensor]) -> bool:
 
 def _real(value: Any) -> Any:
     return value.inside if isinstance(value, Held) else value
+
+
+@contextmanager
+def fake_gpu() -> Iterator[FakeDevice]:
+    """A FakeDevice on which optimisers may be fused, as on a GPU."""
+    with pytest.MonkeyPatch.context() as patch, FakeDevice() as gpu:
+        patch.setattr(importlib.import_module("torch.optim.adam"), "_device_dtype_check_for_fused", lambda p: None)
+        yield gpu

@@ -1,5 +1,6 @@
 """Refinement lowers what it optimises, from the prediction on; it is repeatable and keeps the best it saw."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -19,6 +20,8 @@ from stages.apply.look import Look, Part, whole
 from stages.apply.stylist import Stylist
 from stages.portraits.portrait import Portrait
 from tests.models.generators.test_latent_renderer import generator
+from tests.stages import fake_device
+from tests.stages.fake_device import fake_gpu
 
 __all__ = ["generator"]
 
@@ -97,6 +100,21 @@ def test_targets_are_mixed_as_codes_are(refinement: refine.Refinement) -> None:
         expected = 0.25 * of_a[layer][0][:, 1] + 0.75 * of_b[layer][0][:, 1]
         assert torch.allclose(mixed[layer][0][:, 1], expected, atol=1e-4)
         assert torch.allclose(mixed[layer][0][:, 2], own[layer][0][:, 2])
+
+
+def test_a_gpu_takes_the_same_steps_and_is_waited_for_once_in_each(refinement: refine.Refinement) -> None:
+    content, style, waits = portrait(1), whole(portrait(2)), []
+    wanted = refinement(content, style, 2).image
+    own = refinement.stylist
+    with fake_gpu() as gpu:
+        ctx = dataclasses.replace(Context(profile.load("portable")), device=fake_device.NAME)
+        nets = (copy.deepcopy(net).to(fake_device.NAME) for net in (own.generator, own.hyper))  # type: ignore[arg-type]
+        moved = refine.Refinement(ctx, Stylist(ctx, *nets))
+        for steps in (1, 2):
+            gpu.syncs.clear()
+            found = moved(content, style, steps).image
+            waits.append(sum(gpu.syncs.values()))
+        assert torch.equal(found.cpu(), wanted) and waits[1] == waits[0] + 1
 
 
 def test_it_is_for_one_forward_pass(refinement: refine.Refinement) -> None:
