@@ -118,7 +118,7 @@ class Train:
     losses_at: Literal["each", "one"] = "one"
     start_layer: int | str = 5
     batch: Positive = 1
-    micro_batch: Positive = 1
+    micro_batch: Count = 1
     reconstruction_steps: Count = 900
     stylization_steps: Count = 5900
     learning_rate: Weight = 3e-4

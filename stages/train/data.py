@@ -74,7 +74,8 @@ def prefetched_bytes(ctx: Context) -> int:
     """Bytes of shared memory that a process's loaders fill ahead of training on a GPU."""
     side, layers = ctx.profile.generator.size, 18  # W+ layers, at most
     sample = 4 * side * side + 4 * layers * 512 + 4 * 4 * CODE_SIZE  # image and region map, latent, codes
-    return 2 * WORKERS * PREFETCHED * ctx.profile.train.micro_batch * sample
+    at_once = ctx.profile.train.micro_batch or ctx.profile.train.batch
+    return 2 * WORKERS * PREFETCHED * at_once * sample
 
 
 class _Share(Loader):

@@ -1,14 +1,16 @@
 """How much memory a training step takes, computed before the first step, and which settings would take less."""
 
 import dataclasses
-import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from models.generators.interface import Generator
 from models.losses import region_patches
 from models.losses.objectives import Batch
 from models.regions import REGION_COUNT
@@ -16,13 +18,16 @@ from pipeline import device, files, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
+from pipeline.progress import say
+from pipeline.training.distributed import ALONE, ProcessGroup
 from pipeline.training.peak_memory import PeakMemory
 from stages.loaders import generator as generators
-from stages.train.state import build
+from stages.train.state import State, build
 from stages.train.step import PENALTY_EVERY, Step
 
 GB = 1e9
 OVERHEAD = 0.7  # GB that a process takes before it has any tensor
+SHARE = 0.9  # of the free memory that a chosen micro-batch may take
 MOMENTS = 2  # that Adam keeps for every trained parameter
 
 
@@ -38,20 +43,78 @@ def step_bytes(ctx: Context) -> int:
         refinement_iterations=min(2, ctx.profile.train.refinement_iterations),  # a third one takes as much
         image_discriminator="",  # sizes are counted on networks of the profile's width
         patch_discriminator="",
+        micro_batch=ctx.profile.train.micro_batch or 1,
     )
     return _step_bytes(dataclasses.replace(_with(ctx, train), device="meta", run=Path(), cache=Path()))
 
 
-@functools.lru_cache(64)
+@lru_cache(64)
 def _step_bytes(ctx: Context) -> int:
     with PeakMemory() as peak:
         generator = generators.blank(ctx)
         state = build(ctx, generator)
         step = Step(ctx, state, generator, trained=False)
         _whole_step(step, _batch(step.settings, ctx.profile.generator.size, generator.num_ws))
-        trained = (state.hyper, state.image_discriminator, state.patch_discriminator)
-        moments = MOMENTS * sum(p.nbytes for net in trained for p in net.parameters())
-    return peak.most + moments
+    return peak.most + _moments(state)
+
+
+def _moments(state: State) -> int:
+    trained = (state.hyper, state.image_discriminator, state.patch_discriminator)
+    return MOMENTS * sum(p.nbytes for net in trained for p in net.parameters())
+
+
+def choose_micro_batch(
+    ctx: Context, state: State, generator: Generator, process_group: ProcessGroup = ALONE
+) -> Context:
+    """The context with as large a `micro_batch` as fits in every process, where the profile leaves it open with 0.
+
+    On a GPU steps of one and of two samples are taken and their peaks measured, as libraries need what no count knows;
+    each further sample takes as much as the second. Elsewhere it is counted. A resumed run keeps what it began with.
+    """
+    settings = ctx.profile.train
+    if settings.micro_batch:
+        return ctx
+    if "micro_batch" not in state.extra:
+        gpu = ctx.device.startswith("cuda")
+        need = _measured(ctx, state, generator) if gpu else partial(_counted, ctx)
+        free = SHARE * (available(ctx.device) - _mirrors(ctx))
+        whole = [n for n in range(settings.batch, 0, -1) if settings.batch % (n * process_group.world_size) == 0]
+        size = next((n for n in whole if not process_group.any(need(n) > free)), 1)
+        how = "measured" if gpu else "counted"
+        say(f"train: micro-batches of {size}: {need(size):.1f} GB of {free:.1f} GB, {how}")
+        state.extra["micro_batch"] = size
+    return _with(ctx, dataclasses.replace(settings, micro_batch=int(state.extra["micro_batch"])))
+
+
+def _counted(ctx: Context, samples: int) -> float:
+    return step_bytes(_with(ctx, dataclasses.replace(ctx.profile.train, micro_batch=samples))) / GB + OVERHEAD
+
+
+def _measured(ctx: Context, state: State, generator: Generator) -> Callable[[int], float]:
+    """The GB that a step of so many samples at once takes on a GPU."""
+    one, moments = _peak(ctx, state, generator, 1), _moments(state) / GB
+    try:
+        more = _peak(ctx, state, generator, 2) - one
+    except torch.OutOfMemoryError:
+        more = math.inf
+    return lambda samples: one + moments + (more * (samples - 1) if samples > 1 else 0.0)
+
+
+def _peak(ctx: Context, state: State, generator: Generator, samples: int) -> float:
+    """The most GB that PyTorch held on the GPU in a step of `samples`; the step changes nothing."""
+    settings = dataclasses.replace(ctx.profile.train, micro_batch=samples)
+    step = Step(_with(ctx, settings), state, generator, trained=False)
+    parts = vars(_batch(settings, ctx.profile.generator.size, generator.num_ws)).items()
+    batch = Batch(**{name: part.to(ctx.device) for name, part in parts if part is not None})
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(ctx.device)
+    try:
+        _whole_step(step, batch)
+        return torch.cuda.max_memory_reserved(ctx.device) / GB
+    finally:
+        for optimiser in state.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
 
 
 def forecast(ctx: Context) -> str:
@@ -103,7 +166,7 @@ def available(where: str) -> float:
 
 def savings(settings: Train) -> Iterator[Train]:
     """Settings for the same step with less memory, the slowest last: fewer samples at once, then recomputation."""
-    sizes = [n for n in range(settings.micro_batch, 0, -1) if settings.batch % n == 0]
+    sizes = [n for n in range(settings.micro_batch or settings.batch, 0, -1) if settings.batch % n == 0]
     for checkpointing in dict.fromkeys((settings.checkpointing, True)):
         for size in sizes:
             yield dataclasses.replace(settings, micro_batch=size, checkpointing=checkpointing)

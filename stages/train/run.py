@@ -70,6 +70,8 @@ def _train(
     if state.step >= total and not export:
         say(f"train: {state.step} steps in {ctx.run}; there is nothing left to do")
         return 0
+    with memory.advice(ctx):
+        ctx = memory.choose_micro_batch(ctx, state, generator, process_group)
     step = Step(ctx, state, generator, process_group)
     grid = validate.Grid(ctx, generator, state.ema) if settings.validate_every and process_group.is_main else None
     mirrored = flips.Flips(ctx) if settings.flips else None

@@ -1,6 +1,7 @@
 """What training says of its memory: counted without computing, and what it advises when there is not enough."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,16 @@ from torch import nn
 from pipeline import profile
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.training import checkpoint
 from pipeline.training.peak_memory import PeakMemory
 from stages.loaders import generator as generators
 from stages.train import memory
+from stages.train import run as train
+from stages.train.state import State, build
 from tests.support import small_run
 
 MB = 1 << 20
+NETS = ("hyper", "image_discriminator", "patch_discriminator")
 
 
 def portable(**settings: object) -> Context:
@@ -61,6 +66,51 @@ def test_what_does_not_fit_is_told_with_settings_that_do(monkeypatch: pytest.Mon
     monkeypatch.setattr(memory, "available", lambda device: 0.9)
     with pytest.raises(UserError, match=r"this network needs at least 1\.\d GB"):
         memory.forecast(ctx)
+
+
+@pytest.mark.parametrize(
+    ("free", "second", "size"), [(14.5, 2.0, 4), (14.0, 2.0, 2), (99.0, 2.0, 8), (99.0, math.inf, 1), (2.0, 2.0, 1)]
+)
+def test_as_many_samples_go_at_once_as_a_measured_step_lets_fit(
+    free: float, second: float, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps take 7 GB for one sample and `second` for each further one, and 90 % of what is free may be taken."""
+
+    def peak(ctx: Context, state: State, generator: object, samples: int) -> float:
+        if samples == 2 and second == math.inf:
+            raise torch.OutOfMemoryError
+        return 7 + (second if samples == 2 else 0)
+
+    monkeypatch.setattr(memory, "_peak", peak)
+    monkeypatch.setattr(memory, "available", lambda where: free)
+    ctx = dataclasses.replace(small_run.context(tmp_path, "auto", batch=8, micro_batch=0), device="cuda")
+    state = State(tmp_path / "none", {name: nn.Linear(1, 1) for name in NETS}, {}, {}, {})
+    chosen = memory.choose_micro_batch(ctx, state, small_run.generator())
+    assert chosen.profile.train.micro_batch == size == state.extra["micro_batch"]
+    monkeypatch.setattr(memory, "available", lambda where: 0.0)  # a resumed run goes on as it began
+    assert memory.choose_micro_batch(ctx, state, small_run.generator()) == chosen
+
+
+@pytest.mark.weights
+def test_a_run_that_leaves_it_open_takes_what_is_counted_and_measuring_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, told in {"empty_cache": None, "reset_peak_memory_stats": None, "max_memory_reserved": 3e9}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, told=told: told)
+    with small_run.installed():
+        ctx = small_run.context(tmp_path, "open", micro_batch=0, batch=2)
+        small_run.write_shards(ctx)
+        net = small_run.generator(ctx)
+        state = build(ctx, net)
+        before = {name: t.clone() for name, t in state.content(0, 0)[0].items()}
+        assert memory._peak(ctx, state, net, 1) == 3.0
+        after = state.content(0, 0)[0]
+        assert before.keys() == after.keys() and all(torch.equal(t, after[name]) for name, t in before.items())
+        assert all(p.grad is None for p in state.hyper.parameters())
+        monkeypatch.setattr(memory, "_counted", lambda ctx, samples: 1.0 * samples)
+        monkeypatch.setattr(memory, "available", lambda where: 2.0)
+        train.run(ctx, shipped=False, steps=1)
+    assert checkpoint.meta(ctx.run / "checkpoint.safetensors")["extra"]["micro_batch"] == 1
 
 
 def test_running_out_of_memory_comes_with_advice() -> None:
