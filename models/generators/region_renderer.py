@@ -137,15 +137,19 @@ class RegionRenderer:
     ) -> None:
         self.rows, self.region_weights, self.latent = rows, region_weights, latent
         self.start, self.dtype = max(1, start), rows.dtype
-        self.depth = (self.start - 1) // 2
+        self.still = [delta.detach() for delta in still[: self.start]]
+        self.depth = min((self.start - 1) // 2, len(rows.blocks))
         self._layouts: dict[int, _Layout] = {}
         self._kernels: dict[int, Tensor] = {}
         with torch.no_grad():
             early = rows.generator.features(latent, [*still], depth=self.depth, region_weights=region_weights)
-        self.early = _rows(early)[:, _wavelet_order(early.shape[1])].to(self.dtype).contiguous()
+        # The head reads channels in the published order, a block in that of its upsampling.
+        ordered = _rows(early)[:, _wavelet_order(early.shape[1])] if self.depth < len(rows.blocks) else _rows(early)
+        self.early = ordered.to(self.dtype).contiguous()
 
     def __call__(self, deltas: Sequence[Tensor]) -> Tensor:
         """The image [1, 3, 256, 256], float32 in about [-1, 1], of the deltas of all rows."""
+        deltas = [*self.still, *deltas[self.start :]]
         rows, index = self.early, 1 + 2 * self.depth
         for up, slot, order, *convs in self.rows.blocks[self.depth :]:
             rows = _Up.apply(rows, up(self.latent[:, slot]).flatten()[order] * 0.5)

@@ -46,11 +46,17 @@ def test_pictures_and_gradients_are_the_generators(generator: MobileStyleGAN, re
     assert narrow.dtype is torch.float32 and float((narrow - picture).abs().mean()) < 0.03 * float(picture.std())
 
 
-def test_rows_before_the_start_stand_still(generator: MobileStyleGAN, region_weights: RegionWeights) -> None:
+@pytest.mark.parametrize("start", [START, START + 1, -1])
+def test_rows_before_the_start_stand_still(
+    generator: MobileStyleGAN, region_weights: RegionWeights, start: int
+) -> None:
+    """The start may lie in a block, or in the head of the last three rows."""
     latent, table = torch.randn(1, NUM_WS, 512), generator.layer_table()
     deltas = [torch.zeros(1, region_weights.region_count, *entry.shape[:2]) for entry in table]
-    render = RegionRenderer(LatentRenderer(generator), latent, region_weights, deltas, START)
-    others = [d + 1 if i < START else d for i, d in enumerate(deltas)]
+    start %= len(table)
+    render = RegionRenderer(LatentRenderer(generator), latent, region_weights, deltas, start)
+    torch.testing.assert_close(render(deltas), generator(latent, deltas, region_weights), atol=1e-4, rtol=1e-4)
+    others = [d + 1 if i < start else d for i, d in enumerate(deltas)]
     assert torch.equal(render(others), render(deltas))
-    others[START] = deltas[START] + 0.5
+    others[start] = deltas[start] + 0.5
     assert not torch.equal(render(others), render(deltas))
