@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from models.generators.haar import without_checkerboard
 from models.generators.region_weights import RegionWeights
 
 
@@ -28,9 +29,10 @@ class Generator(Protocol):
     """What the project needs of a frozen generator of any kind; `num_ws` is the number of W+ layers.
 
     With `checkpointing` the backward pass recomputes the activations of each resolution block, so that only one block's
-    are held.
+    are held. Images of a `wavelet` generator are an inverse Haar transform.
     """
 
+    wavelet: bool
     size: int
     num_ws: int
     checkpointing: bool
@@ -51,6 +53,11 @@ class Generator(Protocol):
 
     def mean_latent(self, samples: int = ..., seed: int = 0) -> Tensor:
         """The mean of `samples` mapped z, [512]; the same for the same seed."""
+
+
+def finished(generator: Generator, image: Tensor) -> Tensor:
+    """The image [N, 3, S, S] of a generator with deltas, without the checkerboard that these leave in wavelets."""
+    return without_checkerboard(image) if generator.wavelet else image
 
 
 def moved(kernel: Tensor, delta: Tensor) -> Tensor:

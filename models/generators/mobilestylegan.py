@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import recompute
+from models.generators.haar import inverse_haar
 from models.generators.interface import FULL_UNTIL, Deltas, LayerEntry, moved
 from models.generators.region_weights import RegionWeights
 
@@ -28,26 +29,6 @@ def w_layer_of(layer: str) -> int:
         _, i, part = layer.split(".")
         return 2 * int(i) + (2 if part == "conv2" else 1)
     return {"to_img": 17, "head.conv1": 11, "head.conv2": 12, "head.to_img": 13}[layer]
-
-
-def inverse_haar(x: Tensor) -> Tensor:
-    """Invert one Haar level: [N, 4C, H, W] (C low-pass, then C x 3 details) -> [N, C, 2H, 2W]."""
-    n, channels, h, w = x.shape
-    c = channels // 4
-    low, detail = x[:, :c], x[:, c:].reshape(n, c, 3, h, w)
-    rows, columns, both = detail.unbind(2)
-    a, b, p, q = low + rows, low - rows, columns + both, columns - both
-    quads = torch.stack([a + p, a - p, b + q, b - q], dim=2).mul(0.5)
-    return F.pixel_shuffle(quads.reshape(n, 4 * c, h, w), 2)
-
-
-def haar(x: Tensor) -> Tensor:
-    """Apply one Haar level: [N, C, 2H, 2W] -> [N, 4C, H, W], the inverse of `inverse_haar`."""
-    n, c, h, w = x.shape
-    tl, tr, bl, br = F.pixel_unshuffle(x, 2).reshape(n, c, 4, h // 2, w // 2).unbind(2)
-    low = (tl + tr + bl + br) / 2
-    detail = torch.stack([(tl + tr - bl - br) / 2, (tl - tr + bl - br) / 2, (tl - tr - bl + br) / 2], dim=2)
-    return torch.cat([low, detail.reshape(n, 3 * c, h // 2, w // 2)], dim=1)
 
 
 def modulated_kernel(weight: Tensor, delta: Tensor) -> Tensor:
@@ -189,6 +170,8 @@ class MobileStyleGAN(nn.Module):
 
     Images are RGB in about [-1, 1]. Raises: ValueError when `size` is neither 256 nor 1024.
     """
+
+    wavelet = True
 
     def __init__(self, size: int = 256) -> None:
         super().__init__()

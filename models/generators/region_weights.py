@@ -13,6 +13,7 @@ from torch import Tensor
 from models.regions import REGION_COUNT
 
 FEATHER = 5  # px of the map over which one region fades into the next
+SMOOTH = 2  # positions that a fade is wide at least, at coarse resolutions
 LEAST = 0.05  # a region whose weight at a position is below this is ignored there
 
 
@@ -49,6 +50,8 @@ class RegionWeights:
                 if fits
                 else F.interpolate(self._full, (side, side), mode="bilinear")
             )
+            if FEATHER * side < SMOOTH * self._full.shape[-1]:  # else a delta's edge is a step that lies on the grid
+                shares = F.avg_pool2d(F.pad(shares, [1] * 4, mode="replicate"), 3, 1)
             shares = torch.where(shares < LEAST, 0.0, shares)
             self._weights[side] = shares / shares.sum(1, keepdim=True)
         return self._weights[side]

@@ -57,6 +57,7 @@ class StyleGAN2(nn.Module):
     after. `latent_avg` [512] or [num_ws, 512] is the file's, if it has one.
     """
 
+    wavelet = False
     latent_avg: Tensor | None
 
     def __init__(self, native: int, multiplier: float = 2, depth: int = 8, *, noises: bool = True) -> None:

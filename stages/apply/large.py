@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.generators.interface import Generator
+from models.generators.interface import Generator, finished
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply.stylist import Prepared
@@ -33,10 +33,10 @@ class LargeRenderer:
         """The image [1, 3, size, size] in [-1, 1] of a portrait with deltas of the profile's generator."""
         named = dict(zip(self.rows, deltas, strict=True))
         given = [named.get(entry.name) for entry in self.net.layer_table()]
-        y = self.net(prepared.latent, given, prepared.where).clamp(-1, 1)
+        y = finished(self.net, self.net(prepared.latent, given, prepared.where)).clamp(-1, 1)
         if self.same:
             return y
-        small = self.small(prepared.latent, [*deltas], prepared.where).clamp(-1, 1)
+        small = finished(self.small, self.small(prepared.latent, [*deltas], prepared.where)).clamp(-1, 1)
         gap = F.adaptive_avg_pool2d(small, self.shared) - F.adaptive_avg_pool2d(y, self.shared)
         return (y + F.interpolate(gap, y.shape[-2:], mode="bicubic")).clamp(-1, 1)
 

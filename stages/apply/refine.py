@@ -76,7 +76,7 @@ class Refinement:
         optimiser = torch.optim.Adam(moving, lr=RATE, betas=MOMENTA, fused=True)
         best: tuple[float, int, Refined] | None = None
         for step in range(steps + 1):
-            y = draw([*deltas[: self.start], *moving])
+            y = interface.finished(s.generator, draw([*deltas[: self.start], *moving]))
             ours, ours_shape = self.term.features(y)
             loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
                 ours_shape, shape

@@ -1,12 +1,13 @@
 """Renders portraits in styles with the trained hypernetwork."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.generators.interface import Generator
+from models.generators.interface import Generator, finished
 from models.generators.region_weights import RegionWeights
 from models.hypernetworks import hypernetwork
 from models.hypernetworks.hypernetwork import HyperNetwork
@@ -103,9 +104,14 @@ class Stylist:
     @torch.no_grad()
     def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
         """y(c, s): the content rendered with codes [4, 256], RGB u8 [256, 256, 3] (Eq. 2)."""
+        return self.draw(content, self.predict(content, codes))
+
+    @torch.no_grad()
+    def draw(self, content: Portrait, deltas: Sequence[Tensor]) -> np.ndarray:
+        """The content with deltas [1, ...], one per kernel, RGB u8 [256, 256, 3]."""
         prepared = self.prepare(content)
-        y = self.generator(prepared.latent, self.predict(content, codes), prepared.where)
-        return images.to_arrays(y)[0]
+        y = self.generator(prepared.latent, [*deltas], prepared.where)
+        return images.to_arrays(finished(self.generator, y))[0]
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         """The content in the style; `strength` 0 keeps the content's own codes, 1 takes the style's."""

@@ -45,9 +45,8 @@ class Walk:
         part = place - leg
         if self.ends is None:
             return self.stylist.render(self.content, mix_codes(self.codes[leg], self.codes[leg + 1], part).numpy())
-        prepared = self.stylist.prepare(self.content)
         deltas = [torch.lerp(a, b, part) for a, b in zip(self.ends[leg], self.ends[leg + 1], strict=True)]
-        return images.to_arrays(self.stylist.generator(prepared.latent, deltas, prepared.where))[0]
+        return self.stylist.draw(self.content, deltas)
 
     @torch.no_grad()
     def even(self, frames: int) -> list[float]:

@@ -25,7 +25,7 @@ from stages.evaluate.methods import METHODS, Apply, Method
 from stages.evaluate.metrics import METRICS, Metrics, metric_weights, sifid_titles
 from stages.portraits.portrait import Portrait, cached, held_out, shuffled
 
-VERSION = 3
+VERSION = 4
 
 
 def run(

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.generators import mobilestylegan
+from models.generators.haar import haar, inverse_haar, without_checkerboard
 from models.generators.mobilestylegan import (
     Block,
     FirstConv,
     MobileStyleGAN,
-    haar,
-    inverse_haar,
     modulated_kernel,
     pointwise,
 )
@@ -48,6 +47,18 @@ def test_haar_is_orthonormal_and_inverted(n: int, c: int, h: int, w: int, seed: 
     assert torch.allclose(haar(inverse_haar(coefficients)), coefficients, atol=1e-5)
     assert torch.allclose(haar(image).square().sum(), image.square().sum(), rtol=1e-4)
     assert torch.allclose(haar(image)[:, :c], 2 * F.avg_pool2d(image, 2), atol=1e-5)
+
+
+@given(st.integers(1, 2), st.sampled_from([16, 64]), st.floats(-1, 1), st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_only_a_checkerboard_is_taken_out(n: int, side: int, strength: float, seed: int) -> None:
+    board = strength * (1 - 2 * ((torch.arange(side)[:, None] + torch.arange(side)) % 2)).float()
+    ramps = random(n, 3, 1, 1, seed=seed) * torch.linspace(-1, 1, side) + torch.linspace(0, 2, side)[:, None]
+    assert torch.allclose(without_checkerboard(ramps + board), ramps, atol=1e-5)
+    image = random(n, 3, side, side, seed=seed)
+    cleaned = without_checkerboard(image)
+    assert torch.allclose(F.avg_pool2d(cleaned, 2), F.avg_pool2d(image, 2), atol=1e-5)
+    assert (cleaned - image).norm() < 0.2 * image.norm()
 
 
 @given(st.integers(1, 3), SIDES, SIDES, st.sampled_from(["full", "out", "in"]), st.integers(0, 99))

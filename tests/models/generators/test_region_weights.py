@@ -39,6 +39,14 @@ def test_the_shares_of_a_place_are_its_regions(seed: int, n: int, labels: int, s
             assert bool((shares[sample, label][near[0] == 0] > 1 - 1e-6).all())
 
 
+@pytest.mark.parametrize("side", [8, 16, 32, 64, 128])
+def test_regions_fade_over_positions_at_every_resolution(side: int) -> None:
+    region = torch.zeros(1, 256, 256, dtype=torch.uint8)
+    region[:, :, 128:] = 1
+    share = RegionWeights(region).weights(side)[0, 1, 0]
+    assert float(share.diff().max()) < 0.45 and bool((share.diff() >= 0).all())
+
+
 @given(st.integers(0, 999), st.integers(1, 2), st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
 def test_convolving_by_place_is_the_weighted_sum_of_every_regions_answer(seed: int, n: int, labels: int) -> None:
