@@ -41,20 +41,19 @@ class _Layout:
     mixed: Tensor
 
     @classmethod
-    def of(cls, region_weights: RegionWeights, side: int) -> "_Layout":
-        """Of the first region map of `region_weights`."""
+    def of(cls, region_weights: RegionWeights, side: int, device: torch.device) -> "_Layout":
+        """Of the first region map of `region_weights`, for rows on `device`."""
         shares = region_weights.weights(side)[0].flatten(1)
         mixed = ((shares > 0).sum(0) > 1).nonzero()[:, 0]
-        number = torch.zeros(shares.shape[1], dtype=torch.long, device=shares.device)
-        number[mixed] = torch.arange(len(mixed), device=shares.device)
+        number = torch.zeros(shares.shape[1], dtype=torch.long)
+        number[mixed] = torch.arange(len(mixed))
         groups = []
         for region, share in enumerate(shares):
             own, shared = (share == 1).nonzero()[:, 0], ((share > 0) & (share < 1)).nonzero()[:, 0]
             if len(own) + len(shared):
-                groups.append(
-                    _Group(region, torch.cat([own, shared]), len(own), number[shared], share[shared][:, None])
-                )
-        return cls(groups, mixed)
+                where, among, part = torch.cat([own, shared]), number[shared], share[shared][:, None]
+                groups.append(_Group(region, where.to(device), len(own), among.to(device), part.to(device)))
+        return cls(groups, mixed.to(device))
 
     def join(self, parts: Sequence[Tensor], weighted: bool) -> Tensor:
         """One row a place from the groups' rows; where they share, their sum, `weighted` by the shares or as it is."""
@@ -181,7 +180,7 @@ class RegionRenderer:
 
     def _layout(self, count: int) -> _Layout:
         if count not in self._layouts:
-            self._layouts[count] = _Layout.of(self.region_weights, round(count**0.5))
+            self._layouts[count] = _Layout.of(self.region_weights, round(count**0.5), self.early.device)
         return self._layouts[count]
 
 

@@ -23,13 +23,18 @@ def region_count(region: Tensor) -> int:
 
 
 class RegionWeights:
-    """The weights of the regions of maps u8 [N, H, W] at any resolution; `region_count` is their number."""
+    """The weights of the regions of maps u8 [N, H, W] at any resolution; `region_count` is their number.
+
+    They are found on the CPU: where a region lies is asked for each of each sample, and each answer would keep a GPU
+    waiting.
+    """
 
     def __init__(self, region: Tensor) -> None:
         if region.is_meta:  # memory is being counted: any map is good enough
             side = region.shape[-1]
             thirds = torch.arange(side, device="cpu").mul(3).floor_divide(side).to(torch.uint8)
             region = thirds.expand(*region.shape[:2], side)
+        region = region.cpu()
         self.region_count = region_count(region)
         onehot = F.one_hot(region.long().clamp(max=REGION_COUNT), self.region_count).permute(0, 3, 1, 2).float()
         self._full = F.avg_pool2d(F.pad(onehot, [FEATHER // 2] * 4, mode="replicate"), FEATHER, 1)
@@ -42,7 +47,7 @@ class RegionWeights:
         return 5 * self._full.nbytes
 
     def weights(self, side: int) -> Tensor:
-        """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1."""
+        """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1, on the CPU."""
         if side not in self._weights:
             fits = side <= self._full.shape[-1]
             shares = (

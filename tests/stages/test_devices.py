@@ -78,13 +78,17 @@ def test_the_heads_faces_do_not_stay_on_the_gpu(gpu: FakeDevice, monkeypatch: py
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("phase", ["reconstruct", "stylize"])
-def test_a_step_waits_for_the_gpu_a_few_times(tmp_path: Path, phase: str, gpu: FakeDevice) -> None:
-    """Once for the terms of each pass, for what decides whether they are finite, and for nothing in between."""
+@pytest.mark.parametrize(
+    ("phase", "by_region"), [("reconstruct", False), ("stylize", False), ("stylize", True)], ids=str
+)
+def test_a_step_waits_for_the_gpu_a_few_times(tmp_path: Path, phase: str, by_region: bool, gpu: FakeDevice) -> None:
+    """Once for the terms of each pass, for what decides whether they are finite, and for nothing in between.
+
+    With deltas by region also for the region map of each pass, and whether it has unknown pixels in each iteration.
+    """
     with small_run.installed():
-        ctx = small_run.context(
-            tmp_path, "gpu", heads="channel", region_deltas=False, losses_at="each", reconstruction_every=1, style=1.0
-        )
+        settings = {"losses_at": "each", "reconstruction_every": 1, "style": 1.0, "region_deltas": by_region}
+        ctx = small_run.context(tmp_path, "gpu", heads="separable" if by_region else "channel", **settings)
         ctx = dataclasses.replace(ctx, device=fake_device.NAME)
         net = generators.generator(ctx).to(ctx.device)
         state = build(ctx, net)
@@ -97,7 +101,8 @@ def test_a_step_waits_for_the_gpu_a_few_times(tmp_path: Path, phase: str, gpu: F
         gpu.syncs.clear()
         terms = step(pairs)
     passes = len(pairs) * (1 if phase == "reconstruct" else 2)
-    assert terms and sum(gpu.syncs.values()) <= passes + 3, gpu.syncs
+    each = 2 + ctx.profile.train.refinement_iterations if by_region else 1
+    assert terms and sum(gpu.syncs.values()) <= passes * each + 3, gpu.syncs
 
 
 def test_patches_are_cut_at_once() -> None:
