@@ -132,8 +132,11 @@ def short(base: Path, size: int, steps: int) -> Path:
     path.write_text(
         f'extends = "paper{size}"\nname = "short"\n[train]\nreconstruction_steps = {steps}\nwarm_up = 1\n'
         f"stylization_steps = {steps}\ndiscriminators_first = 1\nbatch = 1\nmicro_batch = 1\nvalidate_every = 0\n"
+        "checkpointing = false\n"
         "[shards]\ntest_fraction = 0.0\n"
     )
+    if (base / "weights").exists():
+        return path
     (base / "weights").mkdir()
     bring(base / "weights", size, profile.load(path))
     return path
@@ -185,15 +188,20 @@ def test_every_stage_runs_at_full_size(size: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [256, 1024])
 def test_thirty_steps_of_each_phase_learn(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On eight portraits of drawn weights: the loss falls, and a swap of styles changes the picture. Takes hours."""
-    path, steps = short(tmp_path, size, 30), 30
-    portraits(tmp_path, [f"{name}/{i}" for i in range(4) for name in ("content", "style")])
-    run_stages(tmp_path, path, (*PREPARED, "train"))
-    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    """On eight portraits of drawn weights: the loss falls, and a swap of styles changes the picture.
+
+    Takes hours. In a folder that HYPERNST_PAPER_RUN names it goes on where it was stopped.
+    """
+    base, steps = Path(os.environ.get("HYPERNST_PAPER_RUN", tmp_path)) / str(size), 30
+    base.mkdir(parents=True, exist_ok=True)
+    path = short(base, size, steps)
+    portraits(base, [f"{name}/{i}" for i in range(4) for name in ("content", "style")])
+    run_stages(base, path, (*PREPARED, "train"))
+    rows = [json.loads(line) for line in (base / "run" / "log.jsonl").read_text().splitlines()]
     losses = [row["l2"] + 0.8 * row["lpips"] for row in rows[:steps]]
     first, last = (sum(part) / 8 for part in (losses[:8], losses[-8:]))
-    monkeypatch.setenv("HYPERNST_WEIGHTS", str(tmp_path / "weights"))
-    ctx = Context(profile.load(path), cache=tmp_path / "cache", run=tmp_path / "run")
+    monkeypatch.setenv("HYPERNST_WEIGHTS", str(base / "weights"))
+    ctx = Context(profile.load(path), cache=base / "cache", run=base / "run")
     content, *others = (
         Samples(ctx.shards, name, "train")[i] for name, i in (("content", 0), ("style", 0), ("style", 1))
     )

@@ -1,6 +1,6 @@
 """How phases begin: rates, discriminators that learn alone, imported ones, and what the style can move by then."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
 from models.generators.interface import Generator
 from models.hypernetworks.hypernetwork import HyperNetwork
+from models.hypernetworks.hyperstyle import HyperStyle
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline.errors import UserError
 from pipeline.shards.indexed import Samples
@@ -79,9 +80,12 @@ def test_moments_of_what_stylisation_freezes_are_not_kept(base: Path) -> None:
     assert len(moments[1]) == 3 * trained < len(moments[0])  # step, and two moments
 
 
-def moved_by_codes(hyper: HyperNetwork, net: Generator, base: Path) -> tuple[float, float]:
+def moved_by_codes(
+    hyper: HyperNetwork, net: Generator, base: Path, render: Callable[..., torch.Tensor]
+) -> tuple[float, float]:
     """How far codes of another image move the rendering, and how far the deltas have moved it at all."""
-    content, style = (Samples(base, name, "train")[0] for name in ("content", "style"))
+    shards = small_run.context(base, "").shards
+    content, style = (Samples(shards, name, "train")[0] for name in ("content", "style"))
     x, w, own, region, other = (
         torch.from_numpy(a)[None]
         for a in (content["image"], content["latent"], content["codes"], content["region"], style["codes"])
@@ -89,7 +93,7 @@ def moved_by_codes(hyper: HyperNetwork, net: Generator, base: Path) -> tuple[flo
     x, plain = x.permute(0, 3, 1, 2) / 127.5 - 1, net(w).clamp(-1, 1)
     where = hyper.region_weights(region)
     with torch.no_grad():
-        one, two = (net(w, hyper(x, plain, codes, region), where) for codes in (own, other))
+        one, two = (render(w, hyper(x, plain, codes, region), where) for codes in (own, other))
     return float((one - two).abs().mean()), float((one - plain).abs().mean())
 
 
@@ -99,7 +103,32 @@ def test_swapped_codes_move_the_picture_before_stylisation(base: Path) -> None:
     train.run(ctx, shipped=False, steps=2)
     net = generators.generator(ctx)
     hyper = hypernetworks.trained_hypernetwork(ctx, net.layer_table())
-    moved, learnt = moved_by_codes(hyper, net, ctx.shards)
+    moved, learnt = moved_by_codes(hyper, net, base, net)
+    assert learnt > 1e-3 and moved > 0.01 * learnt, (moved, learnt)
+
+
+def test_a_published_hyperstyle_lets_the_style_in_while_it_reconstructs(base: Path) -> None:
+    """Its file knows no codes: the first steps move the picture, and then a swap of codes does."""
+    net = small_run.stylegan2(small_run.context(base, ""))
+    table, late = net.layer_table(), 3
+    torch.manual_seed(0)
+    hyper = RegionHyperStyle(table[-late:])
+    hyper.initialise(HyperStyle(table[-late:], (0, 1)).state_dict())
+    early: list[torch.Tensor] = [torch.zeros(1, *row.shape[:2], 1, 1) for row in table[:-late]]
+
+    def render(latent: torch.Tensor, deltas: Sequence[torch.Tensor], where: object = None) -> torch.Tensor:
+        return net(latent, [*early, *deltas])
+
+    content = Samples(small_run.context(base, "").shards, "content", "train")[0]
+    x, w, codes, region = (torch.from_numpy(content[n])[None] for n in ("image", "latent", "codes", "region"))
+    x, plain = x.permute(0, 3, 1, 2) / 127.5 - 1, net(w).clamp(-1, 1)
+    optimiser = torch.optim.Adam(hyper.train_only(None), 1e-4)
+    assert moved_by_codes(hyper, net, base, render)[0] == 0
+    for _ in range(2):
+        optimiser.zero_grad()
+        (render(w, hyper(x, plain, codes, region)) - x).square().mean().backward()
+        optimiser.step()
+    moved, learnt = moved_by_codes(hyper, net, base, render)
     assert learnt > 1e-3 and moved > 0.01 * learnt, (moved, learnt)
 
 
