@@ -81,7 +81,7 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -e $(UNFINISHED_VENV) ] || [ ! -x $(BIN)/python ]; then \
 		touch $(UNFINISHED_VENV) && echo making $(call quoted,VENV) && $(python) -m venv --clear $(call quoted,VENV); fi
 	@echo installing into $(call quoted,VENV)': some GB with the GPU libraries, a few minutes the first time'
-	$(INSTALL) -e '.[dev,facexlib,remote,studio]'
+	$(INSTALL) -e '.[dev,facexlib,map,remote,studio]'
 # facexlib requires opencv-python, which shares files with the headless build but needs desktop libraries.
 	@if $(BIN)/python -m pip show --quiet opencv-python 2>/dev/null; then \
 		$(BIN)/python -m pip uninstall --quiet --yes opencv-python && \

@@ -64,6 +64,17 @@ def make_folder(path: Path) -> None:
         fsync(folder.parent)
 
 
+def check_place(path: Path) -> None:
+    """Raises: UserError(2) when a folder is where the file `path` should be, or a file where one of its folders should.
+
+    For commands that compute for a while before they write.
+    """
+    there = next((place for place in path.parents if place.exists()), path.parent)
+    if path.is_dir() or not there.is_dir():
+        what = "a folder is" if path.is_dir() else f"{there} is a file"
+        raise UserError(f"{path}: cannot be written, {what} there; choose another name", 2)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a whole folder, if it is there."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

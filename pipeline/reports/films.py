@@ -8,21 +8,28 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.files import replacing, write_atomic
+from pipeline.files import check_place, replacing, write_atomic
 
 RATE = 16  # frames of a film per second
 
 
 def check(output: Path) -> None:
-    """Raises: UserError(2) when `write` could not write this: no .png, .webm or .gif, and no folder's name."""
+    """Raises: UserError(2) when `write` could not write this: no .png, .webm or .gif, and no folder's name or place."""
     if output.suffix.lower() not in ("", ".png", ".webm", ".gif"):
         raise UserError(f"{output}: expected a strip .png, a film .webm or .gif, or a folder's name without a dot", 2)
+    check_place(output if output.suffix else output / "0000.png")
 
 
-def write(output: Path, frames: Sequence[Image.Image], png: Callable[[np.ndarray], bytes]) -> None:
+def write(
+    output: Path,
+    frames: Sequence[Image.Image],
+    png: Callable[[np.ndarray], bytes],
+    ours: Callable[[bytes], bool] = lambda data: False,
+) -> None:
     """Write frames of one size: side by side (.png), as a film (.webm, .gif), or each into a folder.
 
-    `png` encodes RGB u8 [H, W, 3]. Raises: UserError as `check`, or when the place cannot be written.
+    `png` encodes RGB u8 [H, W, 3]. Frames of a longer walk that lie in the folder go, if `ours` knows their file.
+    Raises: UserError as `check`, or when the place cannot be written.
     """
     check(output)
     kind = output.suffix.lower()
@@ -37,6 +44,9 @@ def write(output: Path, frames: Sequence[Image.Image], png: Callable[[np.ndarray
     else:
         for number, frame in enumerate(frames):
             write_atomic(output / f"{number:04}.png", png(np.asarray(frame)))
+        for place in output.glob("[0-9][0-9][0-9][0-9].png"):
+            if int(place.stem) >= len(frames) and place.is_file() and ours(place.read_bytes()):
+                place.unlink()
 
 
 def _webm(place: Path, frames: Sequence[Image.Image]) -> None:

@@ -55,7 +55,9 @@ def scan(
         raise UserError(f"{place}: {what}; expected {expected}; `hypernst samples` makes sample images", 2)
     sources = sorted(images)
     if not sources:
-        raise UserError(f"{place}: holds no image; expected JPEG, PNG, WebP and the like; {left or 'it is empty'}", 2)
+        raise UserError(
+            f"{place}: holds no image; expected JPEG, PNG, WebP and the like; {str(left) or 'it is empty'}", 2
+        )
     for a, b in itertools.pairwise(sources):
         if a.key == b.key:
             raise UserError(f"{place}: {a.path!r} and {b.path!r} share the key {a.key!r}; rename one of them", 2)

@@ -146,6 +146,11 @@ def mark(png: bytes, recipe: Recipe | None) -> bytes:
     return png[:HEAD] + b"".join(_chunk(*pair) for pair in texts.items()) + png[HEAD:]
 
 
+def is_marked(png: bytes) -> bool:
+    """Whether a file is a PNG that `mark` made."""
+    return png[HEAD:].startswith(_chunk(XMP, GENERATED))
+
+
 def _chunk(keyword: str, text: str) -> bytes:
     """A PNG's iTXt chunk, not compressed."""
     body = b"iTXt" + keyword.encode() + b"\0\0\0\0\0" + text.encode()

@@ -22,7 +22,7 @@ from pipeline.runner.spec import Worker
 from stages.apply import edit, large, reproduce
 from stages.apply.look import Look, Mix, compose
 from stages.apply.memory import LIMIT, Memory
-from stages.apply.recipe import Recipe
+from stages.apply.recipe import MOST_STEPS, Recipe
 from stages.apply.refine import Refined, Refinement
 from stages.apply.stylist import Stylist
 from stages.apply.walk import MOST_FRAMES, Walk
@@ -265,8 +265,8 @@ class Studio:
         able = self.ctx.profile.train.refinement_iterations == 1
         if refine is None:
             return REFINE if able else 0
-        if isinstance(refine, bool) or not isinstance(refine, int) or refine < 0:
-            raise UserError(f"refine is {refine!r}; expected a number of steps, 0 or more", 2)
+        if isinstance(refine, bool) or not isinstance(refine, int) or not 0 <= refine <= MOST_STEPS:
+            raise UserError(f"refine is {refine!r}; expected a number of steps from 0 to {MOST_STEPS}", 2)
         if refine and not able:
             raise UserError(
                 f"refine is {refine}; refinement takes a profile with train.refinement_iterations = 1, "

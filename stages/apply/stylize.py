@@ -1,6 +1,7 @@
 """The commands `stylize`, to a file or of many portraits and styles to a folder, and `interpolate`."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from models.regions import REGIONS
 from pipeline import images
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.files import write_atomic
+from pipeline.files import check_place, write_atomic
 from pipeline.profile import NoFace
 from pipeline.progress import say
 from pipeline.reports import films, sheets
@@ -79,8 +80,10 @@ def run(
     Returns 1 when no picture could be made. Raises: UserError when the options are wrong (2; checked before anything
     is loaded), or the only image cannot be used (1).
     """
-    _check_options(output, style, weight, strength, (hair, face, background), recipe, (refine, edits, size))
-    many = output.suffix.lower() not in images.SUFFIXES
+    unlike_recipe = (refine, edits, size, None if mix == "mean" else mix)
+    _check_options(output, style, weight, strength, (hair, face, background), recipe, unlike_recipe)
+    many = output.suffix.lower() not in images.SUFFIXES or output.is_dir()
+    check_place(output / SHEET if many else output)
     studio = Studio(ctx, progress=told)
     asked = recipes.read(recipe) if recipe else None
     how = How(studio.steps(refine), edits or {}, size, with_recipe)
@@ -123,7 +126,7 @@ def interpolate(
     studio, reader = Studio(ctx, progress=told), Reader()
     sources = _sources(styles, None)
     found = studio.interpolate(content, [_read(studio, reader, s, style=True) for s in sources], frames, refine)
-    films.write(output, found, lambda rgb: recipes.mark(images.encode(rgb), None))
+    films.write(output, found, lambda rgb: recipes.mark(images.encode(rgb), None), recipes.is_marked)
     say(f"interpolate: made with {studio.origin()}")
     print(output)
     return 0
@@ -151,10 +154,14 @@ def _check_options(
         )
     if strength is not None and not 0 <= strength <= 1:
         raise UserError(f"--strength is {strength:g}; expected 0 (the content's own style) to 1 (the full style)", 2)
+    if recipe and (any(by_region) or weight or strength is not None or any(other is not None for other in others)):
+        raise UserError(
+            "--recipe says strengths, mixes, regions, refinement, edits and size itself; leave those out", 2
+        )
     if weight and len(weight) != len(style):
         raise UserError(f"{len(weight)} --weight for {len(style)} --style; expected one for each, or none", 2)
-    if recipe and (any(by_region) or weight or strength is not None or any(other is not None for other in others)):
-        raise UserError("--recipe says strengths, regions, refinement, edits and size itself; leave those out", 2)
+    if not all(0 < value < math.inf for value in weight):
+        raise UserError(f"--weight is {', '.join(f'{value:g}' for value in weight)}; expected numbers above 0", 2)
     missing = ", ".join(f"--{name}" for name, path in zip(REGIONS, by_region, strict=True) if path is None)
     if not style and missing and not recipe:
         raise UserError(

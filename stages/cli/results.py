@@ -180,6 +180,8 @@ def stylize(
     images, numbers = [Path(x) for x in faces if not x.isdecimal()], [int(x) for x in faces if x.isdecimal()]
     if len(images) > 1 or len(numbers) > 1:
         raise click.BadParameter("expected one image, or one number, or one of each", param_hint="--face")
+    if numbers == [0]:
+        raise click.BadParameter("faces are counted from 1", param_hint="--face")
     face, which = (next(iter(values), None) for values in (images, numbers))
     names = ("style", "weight", "mix", "strength", "hair", "background", "refine", "no_face", "size", "recipe")
     edits = given(**{name: settings.pop(name) for name in ("age", "smile", "pose")})

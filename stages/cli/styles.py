@@ -55,19 +55,24 @@ def search(
 @region
 @codes_in
 @click.option("--output", "-o", type=FILE, help="map: a .png or .json; codes: default in weights/portable.")
-def styles(action: str, region: str, file: Path | None, output: Path | None, **settings: Any) -> None:
+@click.option("--method", type=click.Choice(["pca", "tsne"]), help="map: t-SNE takes the extra `map` [default: pca].")
+def styles(
+    action: str, region: str, file: Path | None, output: Path | None, method: str | None, **settings: Any
+) -> None:
     """Draw the styles on a plane, or compute the codes of the paintings.
 
     map: a picture of all styles, or their places as JSON. codes: what ships with the program, for a new encoder.
     """
     from stages.styles import command, library
 
+    if action == "codes" and (file or method or region != "whole"):
+        raise click.UsageError("codes are computed of all paintings; --in, --method and --region are for the map")
     if action == "codes":
         finish(library.compute(context(settings), **given(output=output)))
     elif output is None:
         raise click.UsageError("map: name a file that ends in .png or .json with --output")
     else:
-        finish(command.write_map(context(settings), output, region, **given(file=file)))
+        finish(command.write_map(context(settings), output, region, **given(file=file, method=method)))
 
 
 COMMANDS = (search, styles)

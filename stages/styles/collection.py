@@ -13,8 +13,9 @@ from pipeline.caches.reader import Cache
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.progress import say
-from stages.portraits.portrait import Portrait
-from stages.preprocess import aladin_codes, compatibility
+from pipeline.runner.spec import Item
+from stages.portraits.portrait import Portrait, one
+from stages.preprocess import aladin_codes, align, compatibility
 from stages.styles import blocks as searching
 from stages.styles import library
 from stages.styles.blocks import WHOLE, Block, Found
@@ -103,6 +104,17 @@ class Styles:
         if missing := sorted(set(keys) - set(found)):
             raise UserError(f"{missing[0]}: there is no picture of this style", 2)
         return [found[key] for key in keys]
+
+    def aligned(self, keys: Sequence[str]) -> list[bytes]:
+        """The squares, encoded, that the styles' codes are of. Raises: UserError as `pictures`."""
+        ours = {painting.key for painting in self.library.paintings} if self.library else set()
+        step = align.spec(self.ctx, "style")
+        work = step.open(self.ctx) if ours & set(keys) else None
+        found = zip(keys, self.pictures(keys), strict=True)
+        return [
+            bytes(one(work, Item(key, {"source": data}, key))["image"]) if work and key in ours else data
+            for key, data in found
+        ]
 
     def _check_encoder(self) -> None:
         spec = aladin_codes.spec(self.ctx)

@@ -20,7 +20,7 @@ from stages.portraits.reader import PortraitReader, file_of
 from stages.styles.blocks import WHOLE, Found
 from stages.styles.collection import Styles, code_of
 from stages.styles.duplicates import compare
-from stages.styles.map import Map
+from stages.styles.map import METHODS, Map, by_neighbours
 
 SIDE = 160  # px of a picture on a page
 MAP, DOTS = 2400, 5000  # px of the map, and the styles up to which it shows pictures
@@ -48,10 +48,10 @@ def run(
     styles = Styles(ctx, file)
     facts: Any
     if duplicates:
-        pairs, lone = compare(styles.blocks(region), k)
+        pairs, lone = compare(styles.blocks(region), k, styles.aligned)
         facts = {"duplicates": [pair._asdict() for pair in pairs], "outliers": [vars(found) for found in lone]}
-        alike = [Found(key, key, pair.likeness) for pair in pairs for key in pair[:2]]
-        lines = [f"{pair.likeness:.3f}  {pair.first}  {pair.second}" for pair in pairs] or ["none"]
+        alike = [Found(key, key, pair.correlation) for pair in pairs for key in pair[:2]]
+        lines = [f"{pair.correlation:.3f}  {pair.first}  {pair.second}" for pair in pairs] or ["none"]
         text = "\n".join(["near duplicates:", *lines, "", "least like any other:", *map(_line, lone)])
         sections = {"Near duplicates": alike, "Least like any other": lone}
     else:
@@ -82,23 +82,24 @@ def _page(styles: Styles, title: str, sections: Mapping[str, Sequence[Found]]) -
     return pages.render("search", title=title, sections=shown)
 
 
-def write_map(ctx: Context, output: Path, region: str = WHOLE, file: Path | None = None) -> int:
+def write_map(
+    ctx: Context, output: Path, region: str = WHOLE, file: Path | None = None, method: str = METHODS[0]
+) -> int:
     """Write the styles' places on a plane: .json with key, title, x and y of each, or .png with their pictures.
 
-    Raises: UserError(2) when the output is neither.
+    `method` is one of METHODS. Raises: UserError(2) when the output is neither, or as `by_neighbours`.
     """
     kind = output.suffix.lower()
     if kind not in (".json", ".png"):
         raise UserError(f"{output}: expected a name that ends in .json or .png", 2)
     styles = Styles(ctx, file, keep=True)
-    plane = Map(styles.blocks(region))
-    placed = [
-        (key, title, float(place[0]), float(place[1]))
-        for block in styles.blocks(region)
-        for key, title, place in zip(block.keys, block.titles, plane.place(block.codes), strict=True)
-    ]
-    if not placed:
+    blocks = list(styles.blocks(region))
+    names = [name for block in blocks for name in zip(block.keys, block.titles, strict=True)]
+    if not names:
         raise UserError(f"{styles.file}: has no style with this region", 2)
+    codes = np.concatenate([block.codes for block in blocks])
+    places = Map(blocks).place(codes) if method == METHODS[0] else by_neighbours(codes, ctx.profile.seed)
+    placed = [(key, title, x, y) for (key, title), (x, y) in zip(names, places.tolist(), strict=True)]
     if kind == ".json":
         rows = [dict(zip(("key", "title", "x", "y"), row, strict=True)) for row in placed]
         write_atomic(output, json.dumps(rows, indent=1).encode())

@@ -1,47 +1,78 @@
-"""Near duplicates and outliers of a collection, by the cosine of every style's code to that of every other."""
+"""Near duplicates and outliers of a collection.
 
-from collections.abc import Iterable
+A code tells the style, not the picture: two drawings by one hand may have likelier codes than two copies of a painting.
+So the likest styles of each are candidates, and those of them are duplicates whose pictures correlate.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.styles.blocks import Block, Found
+from pipeline import images
+from stages.styles.blocks import Block, Found, nearest
 
-ALIKE = 0.95  # cosine from which two styles count as duplicates: no two of the paintings have more than 0.935
-ROWS = 2048  # compared with as many others at a time
+ROWS = 512  # styles whose likest ones are looked for at a time
+NEAR = 8  # likest ones of each style that are compared with it
+SAME = 0.92  # correlation from which two pictures are copies of one
+SIDE, PARTS = 64, (64, 60, 56, 52, 48)  # px of a small picture, and of another that may be a part of it
 
 
 class Pair(NamedTuple):
-    """Two styles by key, and their cosine."""
+    """Two styles by key, the cosine of their codes, and the correlation of their pictures."""
 
     first: str
     second: str
     likeness: float
+    correlation: float
 
 
-def compare(blocks: Iterable[Block], outliers: int, alike: float = ALIKE) -> tuple[list[Pair], list[Found]]:
-    """The pairs from `alike` on, the likest first, and the styles that are least like any other, these first.
+def compare(
+    blocks: Iterable[Block], outliers: int, pictures: Callable[[Sequence[str]], Iterable[bytes]]
+) -> tuple[list[Pair], list[Found]]:
+    """The near duplicates, the likest first, and the styles that are least like any other, these first.
 
-    Time grows with the square of the number of styles; memory holds their codes once.
+    `pictures` gives the encoded pictures of keys. Time grows with the square of the number of styles; memory holds
+    their codes once.
     """
-    tiles = [
-        Block(block.keys[i : i + ROWS], block.titles[i : i + ROWS], block.codes[i : i + ROWS])
-        for block in blocks
-        for i in range(0, len(block.keys), ROWS)
-    ]
-    nearest = [np.full(len(tile.keys), -np.inf, np.float32) for tile in tiles]
-    pairs: list[Pair] = []
-    for i, a in enumerate(tiles):
-        for j, b in enumerate(tiles[i:], i):
-            likeness = a.codes @ b.codes.T
-            if i == j:
-                np.fill_diagonal(likeness, -np.inf)
-            np.maximum(nearest[i], likeness.max(1), out=nearest[i])
-            np.maximum(nearest[j], likeness.max(0), out=nearest[j])
-            rows = zip(*np.nonzero(likeness >= alike), strict=True)
-            pairs += [Pair(a.keys[x], b.keys[y], float(likeness[x, y])) for x, y in rows if i != j or x < y]
-    pairs.sort(key=lambda pair: (-pair.likeness, pair.first, pair.second))
-    likeness = np.concatenate(nearest) if nearest else np.zeros(0)
-    names = [name for tile in tiles for name in zip(tile.keys, tile.titles, strict=True)]
-    lone = np.argsort(likeness, kind="stable")[: outliers if len(names) > 1 else 0]
-    return pairs, [Found(names[i][0], names[i][1], float(likeness[i])) for i in lone]
+    blocks, lone = list(blocks), list[Found]()
+    candidates: dict[tuple[str, str], float] = {}
+    for block in blocks:
+        for start in range(0, len(block.keys), ROWS):
+            rows = slice(start, start + ROWS)
+            likest = nearest(blocks, block.codes[rows], NEAR + 1)
+            for key, title, found in zip(block.keys[rows], block.titles[rows], likest, strict=True):
+                others = {other.key: other.likeness or 0.0 for other in found if other.key != key}
+                candidates |= {(min(key, name), max(key, name)): likeness for name, likeness in others.items()}
+                if others:
+                    lone.append(Found(key, title, max(others.values())))
+    lone.sort(key=lambda found: (found.likeness, found.key))
+    return _copies(candidates, pictures), lone[:outliers]
+
+
+def _copies(
+    candidates: Mapping[tuple[str, str], float], pictures: Callable[[Sequence[str]], Iterable[bytes]]
+) -> list[Pair]:
+    keys = sorted({key for pair in candidates for key in pair})
+    small = dict(zip(keys, map(_small, pictures(keys)), strict=True))
+    pairs = [Pair(*pair, like, correlation(small[pair[0]], small[pair[1]])) for pair, like in candidates.items()]
+    alike = (pair for pair in pairs if pair.correlation >= SAME)
+    return sorted(alike, key=lambda pair: (-pair.correlation, pair.first, pair.second))
+
+
+def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """How two grey pictures u8 [64, 64] correlate, at best: one may be a part of the other, mirrored, or lighter."""
+    best = -1.0
+    for whole, other in ((a, b), (b, a)):
+        for side in PARTS:
+            part = cv2.resize(other, (side, side), interpolation=cv2.INTER_AREA)
+            for view in (part, np.ascontiguousarray(part[:, ::-1])):
+                best = max(best, float(cv2.matchTemplate(whole, view, cv2.TM_CCOEFF_NORMED).max()))
+    return best
+
+
+def _small(picture: bytes) -> NDArray[np.uint8]:
+    grey = cv2.cvtColor(images.decode(picture), cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA))

@@ -120,7 +120,9 @@ def test_the_command_edits_and_its_recipe_repeats_it(studio: Studio, monkeypatch
     assert call("--recipe=out.png", "me.png", "-o", "again.png").exit_code == 0
     assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
     wrong = call("--recipe=out.png", "me.png", "--age=1", "-o", "x.png")
-    assert wrong.exit_code == 2 and "--recipe says strengths, regions, refinement, edits and size" in wrong.stderr
+    assert (
+        wrong.exit_code == 2 and "--recipe says strengths, mixes, regions, refinement, edits and size" in wrong.stderr
+    )
     wrong = call("me.png", "--style=a.png", "--pose=1", "-o", "x.png")
     assert wrong.exit_code == 2 and "pose: profile tiny has no such direction; it has age, smile" in wrong.stderr
 

@@ -116,35 +116,34 @@ def test_styles_by_region_and_mixed(tmp_path: Path) -> None:
     assert np.array_equal(studio.look(a).codes(me), studio.look(dict.fromkeys(REGIONS, a)).codes(me))
 
 
-@pytest.mark.parametrize(
-    ("style", "options", "told"),
-    [
-        ("nowhere.png", {}, "nowhere.png: is not a file"),
-        (np.zeros((4, 4)), {}, "an array float64 [4, 4]; expected uint8"),
-        (7, {}, "a int; expected a path"),
-        ([], {}, "an empty list of styles"),
-        ({}, {}, "no style"),
-        ({"ears": "a.png"}, {}, "there is no region 'ears'; expected hair, face, background"),
-        ([("a.png", 0)], {}, "a style's weight is 0; expected a number above 0"),
-        ([("a.png", float("nan"))], {}, "a style's weight is nan"),
-        ("a.png", {"strength": 1.5}, "strength is 1.5; expected 0"),
-        ("a.png", {"strength": float("nan")}, "strength is nan"),
-        ("a.png", {"strength": {"chin": 1}}, "there is no region 'chin'"),
-        ("a.png", {"refine": 3}, "refine is 3; refinement takes a profile with train.refinement_iterations = 1"),
-        ("a.png", {"refine": -1}, "refine is -1; expected a number of steps"),
-        (["a.png", "b.png"], {"mix": "robust"}, "a robust mix of 2 styles; expected three or more"),
-        ("a.png", {"mix": "median"}, "mix is 'median'; expected mean or robust"),
-        ([picture(i) for i in range(9)], {}, "9 styles; expected at most 8"),
-    ],
-)
-def test_wrong_use_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: object, options: dict[str, object], told: str
-) -> None:
-    made = ready(profile.load("tiny"), tmp_path)
+WRONG: list[tuple[object, dict[str, object], str]] = [
+    ("nowhere.png", {}, "nowhere.png: is not a file"),
+    (np.zeros((4, 4)), {}, "an array float64 [4, 4]; expected uint8"),
+    (7, {}, "a int; expected a path"),
+    ([], {}, "an empty list of styles"),
+    ({}, {}, "no style"),
+    ({"ears": "a.png"}, {}, "there is no region 'ears'; expected hair, face, background"),
+    ([("a.png", 0)], {}, "a style's weight is 0; expected a number above 0"),
+    ([("a.png", float("nan"))], {}, "a style's weight is nan"),
+    ("a.png", {"strength": 1.5}, "strength is 1.5; expected 0"),
+    ("a.png", {"strength": float("nan")}, "strength is nan"),
+    ("a.png", {"strength": {"chin": 1}}, "there is no region 'chin'"),
+    ("a.png", {"refine": 3}, "refine is 3; refinement takes a profile with train.refinement_iterations = 1"),
+    ("a.png", {"refine": -1}, "refine is -1; expected a number of steps"),
+    ("a.png", {"refine": 1001}, "refine is 1001; expected a number of steps from 0 to 1000"),
+    (["a.png", "b.png"], {"mix": "robust"}, "a robust mix of 2 styles; expected three or more"),
+    ("a.png", {"mix": "median"}, "mix is 'median'; expected mean or robust"),
+    ([picture(i) for i in range(9)], {}, "9 styles; expected at most 8"),
+]
+
+
+def test_wrong_use_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = load(ready(profile.load("tiny"), tmp_path), tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(hypernst.UserError) as caught:
-        load(made, tmp_path).stylize("me.png", style, **options)  # type: ignore[arg-type]
-    assert told in str(caught.value) and "\n" not in str(caught.value)
+    for style, options, told in WRONG:
+        with pytest.raises(hypernst.UserError) as caught:
+            studio.stylize("me.png", style, **options)  # type: ignore[arg-type]
+        assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_style_is_no_portrait(tmp_path: Path) -> None:

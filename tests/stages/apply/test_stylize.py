@@ -14,6 +14,7 @@ from models.metrics.lpips import LPIPS
 from pipeline import images, profile, weights
 from pipeline.errors import UserError
 from stages.apply import recipe as recipes
+from stages.apply import walk
 from stages.cli import main
 from tests.stages.apply.test_studio import load, ready
 
@@ -86,7 +87,7 @@ def test_folders_are_stylised_each_in_each_and_what_is_there_stays(folder: Path)
     assert np.array_equal(images.decode(Path("mix.png").read_bytes()), mixed)
 
 
-def test_a_walk_is_even_and_ends_in_its_styles(folder: Path) -> None:
+def test_a_walk_is_even_and_ends_in_its_styles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studio = load(profile.load("tiny"), folder)
     frames = studio.interpolate("me.png", ["a.png", "b.png"], 5)
     ends = [studio.stylize("me.png", name, refine=0) for name in ("a.png", "b.png")]
@@ -99,12 +100,22 @@ def test_a_walk_is_even_and_ends_in_its_styles(folder: Path) -> None:
     assert np.array_equal(own[0], studio.stylize("me.png", "a.png", 0, refine=0))
 
     common = ("--profile=tiny", "--run=run", "--device=cpu", "--cache=cache", "--content=me.png", "--styles=a.png")
-    for name in ("strip.png", "walk.gif", "walk.webm", "frames", "walk.mp4"):
+    Path("frames").mkdir()
+    mine = Path("me.png").read_bytes()
+    for place, data in {
+        "0007.png": recipes.mark(mine, None),
+        "0008.png": mine,
+        "notes.png": recipes.mark(mine, None),
+    }.items():
+        Path("frames", place).write_bytes(data)
+    monkeypatch.setattr(walk, "KEYS", 1)
+    for name in ("strip.png", "walk.gif", "walk.webm", "frames", "walk.mp4", "me.png/walk.gif"):
         done = CliRunner().invoke(main.cli, ["interpolate", *common, "--frames=3", "-o", name], catch_exceptions=False)
-        assert done.exit_code == (2 if name == "walk.mp4" else 0), done.output
+        assert done.exit_code == (2 if name in ("walk.mp4", "me.png/walk.gif") else 0), done.output
     assert images.decode(Path("strip.png").read_bytes()).shape == (32, 96, 3)
     assert Path("walk.webm").read_bytes().startswith(b"\x1aE\xdf\xa3") and Path("walk.gif").read_bytes()[:3] == b"GIF"
-    assert [p.name for p in sorted(Path("frames").iterdir())] == ["0000.png", "0001.png", "0002.png"]
+    kept = ["0000.png", "0001.png", "0002.png", "0008.png", "notes.png"]  # of what was there only our frame has gone
+    assert [p.name for p in sorted(Path("frames").iterdir())] == kept
     film = cv2.VideoCapture("walk.webm")
     seen = [film.read() for _ in range(4)]
     assert [there for there, _ in seen] == [True, True, True, False]
@@ -118,22 +129,30 @@ def test_a_walk_is_even_and_ends_in_its_styles(folder: Path) -> None:
             studio.interpolate("me.png", ["a.png"], wrong)
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ("--style=a.png -o out.png", "Missing option --content"),
-        ("me.png c.png --style=a.png -o out.png", "is one file, for 2 portraits in 1 styles; expected a folder"),
-        ("me.png --style=a.png --weight=1 --weight=2 -o o.png", "2 --weight for 1 --style"),
-        ("me.png --recipe=none.json -o o.png", "none.json: cannot be read"),
-        ("me.png --recipe=me.png -o o.png", "me.png: this picture carries no recipe"),
-        ("me.png --recipe=r.json --strength=0.5 -o o.png", "--recipe says strengths"),
-        ("me.png --style=a.png --style=none.png -o o.png", "none.png: is not a file"),
-        ("me.png --style=a.png --mix=robust -o o.png", "a robust mix takes three --style or more"),
-        ("me.png --style=a.png -o out.gif", "out.gif: expected an image's name"),
-        ("run --style=a.png -o out", "run: holds no image"),
-    ],
-)
-def test_wrong_use_is_told_in_one_line(folder: Path, words: str, told: str) -> None:
-    done = call(*words.split())
-    assert done.exit_code == 2 and told in done.stderr
-    assert not any(line.startswith("Traceback") for line in done.stderr.splitlines())
+WRONG = [
+    ("--style=a.png -o out.png", "Missing option --content"),
+    ("me.png c.png --style=a.png -o out.png", "is one file, for 2 portraits in 1 styles; expected a folder"),
+    ("me.png --style=a.png --weight=1 --weight=2 -o o.png", "2 --weight for 1 --style"),
+    ("me.png --style=a.png --weight=nan -o o.png", "--weight is nan; expected numbers above 0"),
+    ("me.png --style=a.png --face=0 -o o.png", "faces are counted from 1"),
+    ("me.png --recipe=r.json --mix=robust -o o.png", "--recipe says strengths, mixes"),
+    ("me.png --recipe=r.json --weight=1 -o o.png", "--recipe says strengths, mixes"),
+    ("me.png --recipe=none.json -o o.png", "none.json: cannot be read"),
+    ("me.png --recipe=me.png -o o.png", "me.png: this picture carries no recipe"),
+    ("me.png --recipe=r.json --strength=0.5 -o o.png", "--recipe says strengths"),
+    ("me.png --style=a.png --style=none.png -o o.png", "none.png: is not a file"),
+    ("me.png --style=a.png --mix=robust -o o.png", "a robust mix takes three --style or more"),
+    ("me.png --style=a.png -o out.gif", "out.gif: expected an image's name"),
+    ("run --style=a.png -o out", "run: holds no image"),
+    ("me.png --style=empty -o out", "and the like; it is empty"),
+    ("me.png --style=a.png -o a.png/out.png", "a.png/out.png: cannot be written, a.png is a file there"),
+    ("me.png --style=a.png -o me.png/out", "cannot be written, me.png is a file there; choose another name"),
+]
+
+
+def test_wrong_use_is_told_in_one_line(folder: Path) -> None:
+    Path("empty").mkdir()
+    for words, told in WRONG:
+        done = call(*words.split())
+        assert done.exit_code == 2 and told in done.stderr, (words, done.output)
+        assert not any(line.startswith("Traceback") for line in done.stderr.splitlines())

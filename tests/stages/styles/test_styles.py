@@ -1,17 +1,20 @@
 """Style search is exact and honest: brute force's answer in any region, on names, for a library and a cache at once."""
 
 import dataclasses
+import itertools
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import hypernst
 from models.regions import REGIONS
-from pipeline import profile, weights
+from pipeline import images, profile, weights
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Row
 from pipeline.context import Context
@@ -25,7 +28,7 @@ from stages.styles import blocks, duplicates, library
 from stages.styles.blocks import Block, unit
 from stages.styles.collection import Styles
 from stages.styles.library import Library, Painting
-from stages.styles.map import Map
+from stages.styles.map import Map, by_neighbours
 from tests.support import html_pages
 from tests.support.caches import SPECS, fill
 
@@ -114,18 +117,27 @@ def test_equal_styles_come_by_key_and_names_choose(ctx: Context) -> None:
     assert len(Styles(ctx).search(k=5)) == 5 and Styles(ctx).search(text="nothing of the kind") == []
 
 
-def test_duplicates_and_outliers_are_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_copies_of_one_picture_and_outliers_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     codes = rng.normal(size=(50, 256)) * 0.3 + 1
-    codes[31], codes[44], codes[20] = codes[3] + 0.01, codes[3] * 2, -codes[20]
+    pictures = rng.integers(0, 200, (50, 16, 16, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+    for copy in (12, 31, 44):
+        codes[copy] = codes[3] + 0.1 * rng.normal(size=256)
+        pictures[copy] = pictures[3]
+    crop = cv2.resize(pictures[3][30:240, 20:230], (256, 256), interpolation=cv2.INTER_AREA)
+    pictures[12], pictures[31], pictures[44] = pictures[3][:, ::-1], crop, pictures[3] + np.uint8(55)
+    codes[20], codes[45] = -codes[20], codes[3]  # the same style, another picture
     block = Block([f"{i:02}" for i in range(50)], ["t"] * 50, unit(codes))
     cosines = block.codes @ block.codes.T - 2 * np.eye(50)
     monkeypatch.setattr(duplicates, "ROWS", 7)
-    pairs, lone = duplicates.compare([block], 2)
-    assert {pair[:2] for pair in pairs} == {("03", "31"), ("03", "44"), ("31", "44")}
+    encoded = {key: images.encode(picture) for key, picture in zip(block.keys, pictures, strict=True)}
+    pairs, lone = duplicates.compare([block], 2, lambda keys: [encoded[key] for key in keys])
+    same = ["03", "12", "31", "44"]
+    assert {pair[:2] for pair in pairs} == set(itertools.combinations(same, 2))
+    assert all(pair.likeness == pytest.approx(cosines[int(pair.first), int(pair.second)], abs=1e-5) for pair in pairs)
     assert lone[0].key == "20" and lone[0].likeness == pytest.approx(cosines[20].max(), abs=1e-6)
     assert lone[1].key == f"{np.argsort(cosines.max(1))[1]:02}"
-    assert duplicates.compare([], 2) == ([], [])
+    assert duplicates.compare([], 2, lambda keys: []) == ([], [])
 
 
 def test_the_map_shows_the_directions_that_differ_most_whatever_the_order() -> None:
@@ -141,6 +153,27 @@ def test_the_map_shows_the_directions_that_differ_most_whatever_the_order() -> N
     order = rng.permutation(60)
     pieces = [Block(block.keys, block.titles, block.codes[order][part]) for part in (slice(0, 13), slice(13, 60))]
     assert np.allclose(Map(pieces).place(block.codes), places, atol=1e-4)
+
+
+def test_a_map_by_neighbours_keeps_likest_styles_together(
+    ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn", reason="the extra `map` is not installed")
+    rng = np.random.default_rng(4)
+    groups = np.repeat([0, 1, 2], 20)
+    codes = unit(rng.normal(size=(3, 256))[groups] + 0.3 * rng.normal(size=(60, 256)))
+    places = by_neighbours(codes, 0)
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(60)
+    assert places.shape == (60, 2) and (groups[apart.argmin(1)] == groups).all()
+    assert np.array_equal(by_neighbours(codes, 0), places)
+    with pytest.raises(UserError, match="4 styles have too few neighbours for t-SNE; use --method pca"):
+        by_neighbours(codes[:4], 0)
+    words = ("styles", "map", "--method=tsne", "--in", str(ctx.file("style", "aladin")), "--profile=tiny")
+    assert CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "map.json")]).exit_code == 0
+    assert len(json.loads((tmp_path / "map.json").read_text())) == COUNT
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    told = CliRunner().invoke(cli, [*words, "-o", str(tmp_path / "map.png")])
+    assert told.exit_code == 2 and "pip install 'hypernst[map]', or use --method pca" in told.output
 
 
 def test_codes_of_another_encoder_are_not_compared(ctx: Context, capsys: pytest.CaptureFixture) -> None:
@@ -181,6 +214,7 @@ def test_commands_tell_what_they_found(ctx: Context, tmp_path: Path) -> None:
         (("search", "--duplicates", "--like", "x"), "--duplicates compares all styles"),
         (("styles", "map", "-o", str(tmp_path / "map.gif")), "expected a name that ends in .json or .png"),
         (("styles", "map"), "name a file that ends in"),
+        (("styles", "codes", "--method", "tsne"), "--in, --method and --region are for the map"),
     ):
         status, told = run(*words)
         assert status == 2 and text in told, (words, told)
