@@ -36,10 +36,10 @@ def _rows(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
 
 
-def _wavelet_order(channels: int) -> Tensor:
+def _wavelet_order(channels: int, device: torch.device) -> Tensor:
     """Order in which low-pass, rows, columns and both lie in blocks, not interleaved as the published kernels have."""
-    c = channels // 4
-    return torch.cat([torch.arange(c), *(c + torch.arange(c) * 3 + i for i in range(3))])
+    c = torch.arange(channels // 4, device=device)
+    return torch.cat([c, *(len(c) + c * 3 + i for i in range(3))])
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class LatentRenderer:
             (
                 block.up,
                 w_layer_of(f"layers.{i}.up"),
-                _wavelet_order(block.up.bias.numel()),
+                _wavelet_order(block.up.bias.numel(), block.up.bias.device),
                 self._conv(block.conv1, f"layers.{i}.conv1"),
                 self._conv(block.conv2, f"layers.{i}.conv2", ordered=i < last),
             )
@@ -138,7 +138,7 @@ class LatentRenderer:
         self.to_image: ToImage = generator.head.to_img
 
     def _conv(self, conv: SeparableConv, name: str, ordered: bool = False) -> _Conv:
-        order = _wavelet_order(conv.pointwise.shape[0]) if ordered else None
+        order = _wavelet_order(conv.pointwise.shape[0], conv.pointwise.device) if ordered else None
         noise = None if conv.noise is None else conv.noise.flatten()[:, None].to(self.dtype)
         depthwise = conv.depthwise.to(self.dtype).contiguous(memory_format=torch.channels_last)
         kernel: Tensor = conv.pointwise
@@ -154,7 +154,7 @@ class LatentRenderer:
         if latent.ndim != 3 or latent.shape[0] != 1:
             raise ValueError(f"the renderer takes one latent [1, num_ws, 512], got {tuple(latent.shape)}")
         first = self.generator.conv1(self.generator.constant, latent[:, 0])
-        rows = _rows(first)[:, _wavelet_order(first.shape[1])].to(self.dtype)
+        rows = _rows(first)[:, _wavelet_order(first.shape[1], first.device)].to(self.dtype)
         for up, slot, order, *convs in self.blocks:
             rows = _Up.apply(rows, up(latent[:, slot]).flatten()[order] * 0.5)
             for conv in convs:
@@ -162,7 +162,7 @@ class LatentRenderer:
         for conv in self.head:
             rows = self._apply(conv, rows, latent)
         factors = self.to_image.modulation(latent[:, w_layer_of("head.to_img")]).flatten()
-        order = _wavelet_order(len(self.to_image.weight))
+        order = _wavelet_order(len(self.to_image.weight), rows.device)
         rows = torch.addmm(self.to_image.bias.flatten()[order], rows.float(), (self.to_image.weight[order] * factors).T)
         return _image(_Up.apply(rows, torch.full_like(rows[0], 0.5)))
 

@@ -143,7 +143,9 @@ class RegionRenderer:
         with torch.no_grad():
             early = rows.generator.features(latent, [*still], depth=self.depth, region_weights=region_weights)
         # The head reads channels in the published order, a block in that of its upsampling.
-        ordered = _rows(early)[:, _wavelet_order(early.shape[1])] if self.depth < len(rows.blocks) else _rows(early)
+        ordered = _rows(early)
+        if self.depth < len(rows.blocks):
+            ordered = ordered[:, _wavelet_order(early.shape[1], early.device)]
         self.early = ordered.to(self.dtype).contiguous()
 
     def __call__(self, deltas: Sequence[Tensor]) -> Tensor:
@@ -159,7 +161,7 @@ class RegionRenderer:
             rows = self._separable(conv, rows, deltas[index], index)
             index += 1
         image = self.rows.to_image
-        order = _wavelet_order(len(image.weight))
+        order = _wavelet_order(len(image.weight), rows.device)
         weight = (image.weight * image.modulation(self.latent[:, w_layer_of("head.to_img")]).flatten())[order]
         kernels = (weight * (1 + deltas[index][0][:, order])).to(self.dtype)
         rows = _Pointwise.apply(

@@ -63,7 +63,8 @@ class FakeDevice(TorchDispatchMode):
         here = held if wanted is None else torch.device(wanted).type == NAME
         if wanted is not None:
             kwargs["device"] = torch.device("cpu")
-        if held and (name in WAITS or (name == "_to_copy" and not here) or (name == "copy_" and beside)):
+        indexed = name.startswith("index") and beside  # indices are copied there first
+        if held and (name in WAITS or (name == "_to_copy" and not here) or (name == "copy_" and beside) or indexed):
             self.syncs[name] += 1
         out = func(*tree_map(_real, args), **tree_map(_real, kwargs))
         if not here:
