@@ -68,36 +68,48 @@ def choose_micro_batch(
 ) -> Context:
     """The context with as large a `micro_batch` as fits in every process, where the profile leaves it open with 0.
 
-    On a GPU steps of one and of two samples are taken and their peaks measured, as libraries need what no count knows;
-    each further sample takes as much as the second. Elsewhere it is counted. A resumed run keeps what it began with.
+    On a GPU steps are taken and their peaks measured, as libraries need what no count knows. Elsewhere it is counted. A
+    resumed run keeps what it began with.
     """
     settings = ctx.profile.train
     if settings.micro_batch:
         return ctx
-    if "micro_batch" not in state.extra:
-        gpu = ctx.device.startswith("cuda")
-        need = _measured(ctx, state, generator) if gpu else partial(_counted, ctx)
-        free = SHARE * (available(ctx.device) - _mirrors(ctx))
+    size = int(state.extra.get("micro_batch", 0))
+    if not size or settings.batch % size:
+        gpu, free = ctx.device.startswith("cuda"), SHARE * (available(ctx.device) - _mirrors(ctx))
+        need = _measured(ctx, state, generator, free) if gpu else partial(_counted, ctx)
         whole = [n for n in range(settings.batch, 0, -1) if settings.batch % (n * process_group.world_size) == 0]
         size = next((n for n in whole if not process_group.any(need(n) > free)), 1)
         how = "measured" if gpu else "counted"
         say(f"train: micro-batches of {size}: {need(size):.1f} GB of {free:.1f} GB, {how}")
         state.extra["micro_batch"] = size
-    return _with(ctx, dataclasses.replace(settings, micro_batch=int(state.extra["micro_batch"])))
+    return _with(ctx, dataclasses.replace(settings, micro_batch=size))
 
 
 def _counted(ctx: Context, samples: int) -> float:
     return step_bytes(_with(ctx, dataclasses.replace(ctx.profile.train, micro_batch=samples))) / GB + OVERHEAD
 
 
-def _measured(ctx: Context, state: State, generator: Generator) -> Callable[[int], float]:
-    """The GB that a step of so many samples at once takes on a GPU."""
-    one, moments = _peak(ctx, state, generator, 1), _moments(state) / GB
-    try:
-        more = _peak(ctx, state, generator, 2) - one
-    except torch.OutOfMemoryError:
-        more = math.inf
-    return lambda samples: one + moments + (more * (samples - 1) if samples > 1 else 0.0)
+def _measured(ctx: Context, state: State, generator: Generator, free: float) -> Callable[[int], float]:
+    """The GB that a step of so many samples takes on a GPU; of too many perhaps less, but more than are free.
+
+    Peaks are the largest of several lines, so the one through those of one and of two samples lies below the others.
+    """
+
+    @lru_cache
+    def peak(samples: int) -> float:
+        try:
+            return _peak(ctx, state, generator, samples) + _moments(state) / GB
+        except torch.OutOfMemoryError:
+            return math.inf
+
+    def need(samples: int) -> float:
+        if samples <= 2 or math.isinf(peak(2)):
+            return peak(min(samples, 2))
+        least = peak(1) + (samples - 1) * (peak(2) - peak(1))
+        return least if least > free else peak(samples)
+
+    return need
 
 
 def _peak(ctx: Context, state: State, generator: Generator, samples: int) -> float:

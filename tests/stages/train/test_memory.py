@@ -1,7 +1,6 @@
 """What training says of its memory: counted without computing, and what it advises when there is not enough."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
@@ -68,27 +67,38 @@ def test_what_does_not_fit_is_told_with_settings_that_do(monkeypatch: pytest.Mon
         memory.forecast(ctx)
 
 
+PEAKS = {1: 7.0, 2: 9.0, 4: 13.0, 8: 21.0}  # GB of a step by its samples
+
+
 @pytest.mark.parametrize(
-    ("free", "second", "size"), [(14.5, 2.0, 4), (14.0, 2.0, 2), (99.0, 2.0, 8), (99.0, math.inf, 1), (2.0, 2.0, 1)]
+    ("free", "peaks", "size"),
+    [
+        (99.0, PEAKS, 8),
+        (14.5, PEAKS, 4),
+        (14.0, PEAKS, 2),
+        (2.0, PEAKS, 1),
+        (99.0, {1: 7.0}, 1),  # others are out of memory
+        (20.0, {1: 7.0, 2: 7.1, 4: 9.0, 8: 30.0}, 4),  # a line through the first two would take 8
+    ],
 )
-def test_as_many_samples_go_at_once_as_a_measured_step_lets_fit(
-    free: float, second: float, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_as_many_samples_go_at_once_as_measured_steps_let_fit(
+    free: float, peaks: dict[int, float], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps take 7 GB for one sample and `second` for each further one, and 90 % of what is free may be taken."""
+    """90 % of what is free may be taken."""
 
     def peak(ctx: Context, state: State, generator: object, samples: int) -> float:
-        if samples == 2 and second == math.inf:
+        if samples not in peaks:
             raise torch.OutOfMemoryError
-        return 7 + (second if samples == 2 else 0)
+        return peaks[samples]
 
     monkeypatch.setattr(memory, "_peak", peak)
     monkeypatch.setattr(memory, "available", lambda where: free)
     ctx = dataclasses.replace(small_run.context(tmp_path, "auto", batch=8, micro_batch=0), device="cuda")
-    state = State(tmp_path / "none", {name: nn.Linear(1, 1) for name in NETS}, {}, {}, {})
-    chosen = memory.choose_micro_batch(ctx, state, small_run.generator())
+    state, net = State(tmp_path / "none", {name: nn.Linear(1, 1) for name in NETS}, {}), nn.Identity()
+    chosen = memory.choose_micro_batch(ctx, state, net)  # type: ignore[arg-type]
     assert chosen.profile.train.micro_batch == size == state.extra["micro_batch"]
     monkeypatch.setattr(memory, "available", lambda where: 0.0)  # a resumed run goes on as it began
-    assert memory.choose_micro_batch(ctx, state, small_run.generator()) == chosen
+    assert memory.choose_micro_batch(ctx, state, net) == chosen  # type: ignore[arg-type]
 
 
 @pytest.mark.weights
