@@ -12,6 +12,8 @@ SIDE = 192  # pixels of a panel
 LABEL = 18  # pixels of the caption above a panel
 CELL, GAP, TITLE = 160, 4, 20  # pixels of a grid's cell, of the white gap between cells, of the line of titles
 
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
 Panel = tuple[str, np.ndarray]
 
 
@@ -40,7 +42,9 @@ def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
 def _titles(names: Sequence[str]) -> np.ndarray:
     line = np.full((TITLE, len(names) * (CELL + GAP), 3), 255, np.uint8)
     for i, name in enumerate(names):
-        write(line, name, (i * (CELL + GAP) + 2, 14), 0.42, (60, 60, 60))
+        (width, _), _ = cv2.getTextSize(name, FONT, 0.42, 1)
+        scale = 0.42 * min(1.0, (CELL - 8) / max(1, width))  # a long title is small, and stays above its column
+        write(line, name, (i * (CELL + GAP) + 2, 14), scale, (60, 60, 60))
     return line
 
 
@@ -80,4 +84,4 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 def write(image: np.ndarray, text: str, at: tuple[int, int], scale: float, colour: tuple[int, int, int]) -> None:
     """Write `text` on the image u8 [H, W, 3], in place; its lower left corner is `at` (x, y)."""
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, at, FONT, scale, colour, 1, cv2.LINE_AA)
