@@ -261,6 +261,8 @@ REGISTRY: dict[str, Weight] = {
         Weight("hypernet", "the hypernetwork", "shipped", _OURS, "hypernet.safetensors", optional=True),
         Weight("directions", "semantic directions in MobileStyleGAN's W: age, smile, pose, gender, glasses", "shipped",
                _OURS, "directions.safetensors", optional=True),
+        *(Weight(f"portable-sanet-{part}", f"{part} of SANet, trained by this project", "shipped", _OURS,
+                 f"portable-sanet-{part}.safetensors", optional=True) for part in ("decoder", "transformer")),
         *_PAPER,
     )
 }  # fmt: skip

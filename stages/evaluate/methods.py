@@ -58,12 +58,14 @@ class Method:
         return told | {"note": "; ".join(filter(None, (self.note, self.origin(ctx))))}
 
     def origin(self, ctx: Context) -> str:
-        """What to know of weights that this run trained; "" for published ones."""
-        own = [name for name in self.weights(ctx) if name.startswith(f"{trained_folder(ctx, self.training)}/")]
-        if not (self.training and own):
-            return ""
-        made = json.loads(weights.metadata(own[0]).get("meta", "{}"))
-        return f"trained by this run, {made.get('steps')} steps on {made.get('data')}"
+        """What to know of weights that this run or this project trained; "" for published ones."""
+        for name in self.weights(ctx) if self.training else ():
+            run = name.startswith(f"{trained_folder(ctx, self.training)}/")
+            if run or ("/" not in name and weights.find(name).source == "shipped"):
+                made = json.loads(weights.metadata(name).get("meta", "{}"))
+                by = "run" if run else "project"
+                return f"trained by this {by}, {made.get('steps')} steps on {made.get('data')}"
+        return ""
 
 
 def baseline(
@@ -77,14 +79,16 @@ def baseline(
 ) -> Method:
     """A network of `models/baselines/`: `load` makes it from the tensors of the registered weights `names`, in order.
 
-    Of a tuple of names the first is taken that is on this machine, else the first that can be fetched; weights that
-    the run made by `training` go before. The network takes content and style [1, 3, H, W] in [-1, 1] and gives an image
-    like it; also `alpha`, the strength, if it `interpolates`, and `on_step` if it `optimises`.
+    Tuples are alternatives, published ones first: all names are the first of their tuple, or all the second, whichever
+    are on this machine, else whichever can be fetched. Weights that the run made by `training` go before. The network
+    takes content and style [1, 3, H, W] in [-1, 1] and gives an image like it; also `alpha`, the strength, if it
+    `interpolates`, and `on_step` if it `optimises`.
     """
 
     def chosen(ctx: Context) -> list[str]:
         own = trained_folder(ctx, training)
-        return [_first((name,) if isinstance(name, str) else name, own) for name in names]
+        slots = [(name,) if isinstance(name, str) else name for name in names]
+        return [_trained(slot, own) or name for slot, name in zip(slots, _together(slots), strict=True)]
 
     def open_(ctx: Context) -> Apply:
         try:
@@ -110,13 +114,21 @@ def trained_folder(ctx: Context, method: str) -> Path:
     return ctx.run / TRAINED / method
 
 
-def _first(names: Sequence[str], own: Path) -> str:
-    trained = [place for name in names if (place := own / f"{name}.safetensors").exists()]
-    if trained:
-        return weights.as_name(trained[0])
-    here = (name for name in names if weights.local(name))
-    packaged = (name for name in names if isinstance(weights.find(name).source, Package))
-    return next(here, None) or next(packaged, names[0])
+def _trained(names: Sequence[str], own: Path) -> str | None:
+    places = (own / f"{name}.safetensors" for name in names)
+    return next((weights.as_name(place) for place in places if place.exists()), None)
+
+
+def _together(slots: Sequence[Sequence[str]]) -> Sequence[str]:
+    """One name of each slot; all from the same source, as parts of different trainings do not fit each other."""
+    sets = [[slot[min(i, len(slot) - 1)] for slot in slots] for i in range(max(map(len, slots), default=1))]
+    here = (names for names in sets if all(map(weights.local, names)))
+    fetched = (names for names in sets if all(weights.local(n) or _packaged(n) for n in names))
+    return next(here, None) or next(fetched, sets[0])
+
+
+def _packaged(name: str) -> bool:
+    return isinstance(weights.find(name).source, Package)
 
 
 def hypernst_weights(ctx: Context) -> list[str]:
@@ -157,7 +169,8 @@ METHODS: Mapping[str, Method] = {
         training="pama",
     ),
     "sanet": baseline(
-        "SANet", SANet.load, "adain-vgg19", "sanet-decoder", "sanet-transformer", training="sanet",
+        "SANet", SANet.load, "adain-vgg19", ("sanet-decoder", "portable-sanet-decoder"),
+        ("sanet-transformer", "portable-sanet-transformer"), training="sanet",
     ),
     "nnst": baseline(
         "NNST", NNST.load, "lpips-vgg", interpolates=False, optimises=True,

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.shards import writer
 from pipeline.shards.writer import split_of
 from stages.evaluate import comparison, metrics, statistics
-from stages.evaluate.methods import METHODS, Apply, Method, baseline, chosen
+from stages.evaluate.methods import METHODS, Apply, Method, baseline
 from stages.portraits.portrait import Portrait, held_out
 from tests.support.weights_import import own_cache
 
@@ -243,7 +243,7 @@ def test_what_cannot_run_is_told_and_never_a_number(
     assert told["odd"] == "not a network: 1 of 2 tensors are missing; import the published file again"
     assert "`hypernst weights import FILE --as sae`" in told["sae"]
     assert "hypernst weights fetch adain-vgg19" in told["sanet"]
-    assert "likewise sanet-decoder, sanet-transformer; or `make train-baseline METHOD=sanet`" in told["sanet"]
+    assert "likewise contraast-decoder, contraast-transformer; or `make" in told["contraast"]
     trainable = {name for name in names if told[name].endswith(f"or `make train-baseline METHOD={name}`")}
     assert trainable == {"sae", "artflow", "pama", "sanet", "contraast"}
     assert "gatys-vgg19" not in told["gatys"] and "artflow-adain-portrait" in told["artflow"]
@@ -288,9 +288,3 @@ def test_a_newcomer_adds_a_method_by_one_file_and_one_line(level: Context, tmp_p
     assert none["not_measured"]["unstylised"].startswith("it has no strength")
     assert none["methods"]["toy"]["lpips_alex"] == pytest.approx(np.mean([f.image.mean() for f in faces]), abs=1e-3)
     assert whole == pytest.approx(np.mean([s.image.mean() for s in styles]), abs=1e-3)
-
-
-def test_methods_are_chosen_by_name() -> None:
-    assert list(chosen(["hypernst", "sanet"])) == ["sanet", "hypernst"]
-    with pytest.raises(UserError, match="'sannet' is no method; expected some of unstylised, adain, sae, gatys"):
-        chosen(["sannet"])
