@@ -59,10 +59,14 @@ class Look:
         return Look((hair, face, background))
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from other looks: an entry for each region."""
+        return tuple((p.strength, *((identity(style), weight) for style, weight in p.styles)) for p in self.parts)
+
+    @property
     def uniform(self) -> bool:
         """Whether all regions take the same styles with the same weights and strength."""
-        told = [([(identity(style), weight) for style, weight in p.styles], p.strength) for p in self.parts]
-        return told[0] == told[1] == told[2]
+        return len(set(self.key)) == 1
 
     @property
     def styles(self) -> list[Portrait]:

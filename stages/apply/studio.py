@@ -77,7 +77,7 @@ class Studio:
         `face` takes this one of several faces, counted from the left and from 1; else it is the largest. `no_face`
         "keep" takes the central square where there is none, "reject" refuses; else the profile decides. With `style` it
         is read as a style: portrait or not, and only as that can it be used. A portrait is given back as it is. A
-        `draft` is there seconds earlier: its latent is the encoder's, not optimised.
+        `draft` is there seconds earlier: its latent is the encoder's, not optimised, and its codes are rough.
         Raises: UserError (2) when it cannot be read, (1) when it cannot be used; it says why.
         """
         if isinstance(image, Portrait):
@@ -182,16 +182,22 @@ class Studio:
     def _refined(self, content: Portrait, look: Look, steps: int, on_step: OnStep | None = None) -> Refined:
         if self._refinement is None:
             self._refinement = Refinement(self.ctx, self.stylist())
-        refinement = self._refinement
+        refinement, reached = self._refinement, steps
 
         def stepped(step: int, best: Any) -> bool | None:
+            nonlocal reached
             self.progress("refine", step, steps)
+            reached = step
             return on_step(step, Image.fromarray(images.to_arrays(best)[0])) if on_step else None
 
-        if on_step:  # it wants to see the steps, and may end them
-            return refinement(content, look, steps, stepped)
-        key = "refined", identity(content), *_told(look), steps
-        return self.memory.get(key, lambda: refinement(content, look, steps, stepped))
+        key = "refined", identity(content), *look.key
+        if on_step and (*key, steps) not in self.memory:  # `on_step` sees all steps, and may end them
+            refined = refinement(content, look, steps, stepped)
+            return self.memory.get((*key, reached), lambda: refined)
+        refined = self.memory.get((*key, steps), lambda: refinement(content, look, steps, stepped))
+        if on_step:
+            on_step(steps, Image.fromarray(images.to_arrays(refined.image)[0]))
+        return refined
 
     def recipe(self, content: Portrait, look: Look, refine: int = 0, size: int | None = None) -> Recipe:
         """How `render` makes this picture, for a file. Raises: UserError(2) for portraits that no file was read for."""
@@ -292,8 +298,3 @@ class Studio:
         if not len(content.latent):
             raise UserError(f"{content.key}: was read as a style; read it as a portrait, without style=True", 2)
         return content
-
-
-def _told(look: Look) -> tuple[Any, ...]:
-    """What tells a look from others."""
-    return tuple((part.strength, *((identity(style), weight) for style, weight in part.styles)) for part in look.parts)

@@ -34,8 +34,8 @@ class PortraitReader:
     """Turns image files into portraits. Each stage's networks are loaded when the first image needs them.
 
     Rows of earlier images are taken from `kept`, and new ones go there. A style gets no latent, [0, 512]: only its
-    codes, its image and its regions are used. A `draft` has the encoder's latent, unless a better one is kept. Its
-    `workers` may be those of another reader. `note` is told what was chosen in an image.
+    codes, its image and its regions are used. A `draft` has the encoder's latent, and codes of one window a region,
+    unless better ones are kept. Its `workers` may be those of another reader. `note` is told what was chosen.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class PortraitReader:
     ) -> None:
         self.ctx, self.kept, self.progress, self.draft = ctx, kept, progress, draft
         self.workers, self.note = {} if workers is None else workers, note
+        section = dataclasses.replace(ctx.profile.aladin, patches=1)
+        self.few_windows = dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, aladin=section))
 
     def __call__(self, data: bytes, name: str, collection: str, which: int | None = None) -> Portrait:
         """Read an image file's bytes as "content" or "style", and say what was chosen in it.
@@ -63,17 +65,26 @@ class PortraitReader:
         for number, step in enumerate(steps):
             row = rows.get(step.output)
             if row is None:
-                if self.draft and step.output == "latents":
-                    step = latents.spec(self.ctx, COLLECTIONS[1])  # styles are not optimised
+                rough = self._rough(step) if self.draft else None
+                step = rough or step
                 self.progress(f"{name}: {step.name}", number, len(steps))
                 row = step.check(dict(one(self._worker(step, collection, which), Item(sha256, values, name))), name)
-                if self.kept and not (self.draft and step.output == "latents"):
+                if self.kept and not rough:
                     self.kept.put(sha256, steps, which, step, row)
             values |= {f"{step.output}.{n}": v for n, v in row.items()}
             if note := row.get("note"):
                 other = "; --face N takes the Nth from the left" if "faces" in note and collection == "content" else ""
                 self.note(f"{name}: {note}{other}")
         return self._assembled(values, Origin(name, sha256, which))
+
+    def _rough(self, step: StageSpec) -> StageSpec | None:
+        """The step as a draft goes through it; None where it is the same."""
+        if step.output == "latents":
+            return latents.spec(self.ctx, COLLECTIONS[1])  # styles are not optimised
+        if step.output == "aladin":
+            few = aladin_codes.spec(self.few_windows)
+            return dataclasses.replace(few, open=lambda ctx: few.open(self.few_windows))
+        return None
 
     def kept_style(self, name: str, sha256: str) -> Portrait | None:
         """A style whose file was read earlier and is known by its sha256; None where its rows are not kept."""

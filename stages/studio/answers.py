@@ -131,6 +131,7 @@ async def done(request: Request, worker: Worker, job: Job) -> Any:
         return future.result()
     finally:
         gone.cancel()
+        future.cancel()  # if nobody waits any more, nobody asks how it ended
 
 
 async def _gone(request: Request) -> None:

@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,8 +41,8 @@ class Exports:
     def __init__(self, rendering: Rendering) -> None:
         self.rendering, self.studio, self.worker = rendering, rendering.studio, rendering.worker
         self.makers: dict[str, Callable[[Wish], bytes]] = {
-            "png": lambda wish: self._png(wish, wish.opened),
-            "png-bare": lambda wish: self._png(wish, wish.opened, with_recipe=False),
+            "png": self._png,
+            "png-bare": lambda wish: self._png(wish, with_recipe=False),
             "strip": lambda wish: self._walk(wish, STRIP, ".png"),
             "recipe": self._recipe,
             "walk": lambda wish: self._walk(wish, FRAMES, ".webm"),
@@ -53,6 +54,7 @@ class Exports:
         kind = text_in(body, "kind")
         if kind not in FILES:
             raise UserError(f"kind is not known here; expected one of {', '.join(FILES)}")
+        body |= {"purpose": "exact"}
         if "size" in body and isinstance(body.get("recipe"), dict):
             body["recipe"] |= {"size": body["size"]}
         if kind == "batch":
@@ -74,19 +76,18 @@ class Exports:
             raise UserError(f"portraits are not 1 to {MOST} ids; open some")
         return [found(self.rendering.portraits.open, one, "portrait") for one in ids]
 
-    def _png(self, wish: Wish, opened: Opened, with_recipe: bool = True) -> bytes:
+    def _png(self, wish: Wish, with_recipe: bool = True) -> bytes:
         recipe = wish.recipe
-        portrait, look = self.rendering.content(opened, recipe), self.rendering.look(recipe)
+        portrait, look = self.rendering.cooked(wish)
         image = self.studio.render(portrait, look, recipe.refine, size=recipe.size)
         made = self.studio.recipe(portrait, look, recipe.refine, recipe.size) if with_recipe else None
         return recipes.mark(encoded(image), made)
 
     def _recipe(self, wish: Wish) -> bytes:
-        portrait, look = self.rendering.content(wish.opened, wish.recipe), self.rendering.look(wish.recipe)
-        return self.studio.recipe(portrait, look, wish.recipe.refine, wish.recipe.size).dumps().encode()
+        return self.studio.recipe(*self.rendering.cooked(wish), wish.recipe.refine, wish.recipe.size).dumps().encode()
 
     def _walk(self, wish: Wish, count: int, kind: str) -> bytes:
-        portrait, look = self.rendering.content(wish.opened, wish.recipe), self.rendering.look(wish.recipe)
+        portrait, look = self.rendering.cooked(wish)
         frames = self.studio.walk(portrait, [look], count, wish.recipe.refine)
         with TemporaryDirectory() as folder:
             place = Path(folder) / f"walk{kind}"
@@ -99,7 +100,7 @@ class Exports:
             for number, opened in enumerate(portraits):
                 job.counts, job.done, job.of = True, number, len(portraits)
                 if opened.portrait is not None:
-                    box.writestr(f"{number + 1:02}-{key_of(opened.name)}.png", self._png(wish, opened))
+                    box.writestr(f"{number + 1:02}-{key_of(opened.name)}.png", self._png(replace(wish, opened=opened)))
         return made.getvalue()
 
 

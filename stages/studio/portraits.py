@@ -45,6 +45,12 @@ class Opened:
     preview: bytes = b""
     fault: dict[str, str] = field(default_factory=dict)
 
+    def read(self) -> Portrait:
+        """The portrait as it is read so far. Raises: UserError when it is not."""
+        if self.portrait is None:
+            raise UserError(f"{self.name}: is not read yet; wait for it, or choose its face")
+        return self.portrait
+
     def told(self) -> dict[str, Any]:
         """The portrait as the page sees it; `portrait` is its part of a recipe."""
         asked = {"face": self.face, "no_face": self.no_face}

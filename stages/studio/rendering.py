@@ -57,24 +57,16 @@ class Rendering:
         self.studio, self.worker, self.portraits, self.styles = studio, worker, portraits, styles
         self._pages: OrderedDict[str, Newest] = OrderedDict()
 
-    def look(self, recipe: Recipe, quick: bool = False) -> Look:
-        """The look of a recipe, from the styles on the shelf; only in the worker's thread.
+    def cooked(self, wish: Wish) -> tuple[Portrait, Look]:
+        """The portrait as a wish's recipe edits it, and its look in the styles on the shelf; in the worker's thread.
 
-        `quick` takes the codes that ship, which are rounded, rather than to read a painting first.
+        A keyframe takes the codes that ship, which are rounded, rather than to read a painting first.
         """
+        recipe = wish.recipe
         known = [self.styles.by_sha256(told["sha256"]) for told in recipe.styles.values()]
-        read = self.styles.quick if quick and not recipe.refine else self.styles.read
-        return self.studio.cook(recipe, [read(style) for style in known if style])
-
-    def portrait(self, opened: Opened) -> Portrait:
-        """The portrait as it is read so far. Raises: UserError when it is not."""
-        if opened.portrait is None:
-            raise UserError(f"{opened.name}: is not read yet; wait for it, or choose its face")
-        return opened.portrait
-
-    def content(self, opened: Opened, recipe: Recipe) -> Portrait:
-        """The portrait as a recipe edits it; only in the worker's thread."""
-        return self.studio.edit(self.portrait(opened), recipe.edits)
+        read = self.styles.quick if wish.keyframe and not recipe.refine else self.styles.read
+        look = self.studio.cook(recipe, [read(style) for style in known if style])
+        return self.studio.edit(wish.opened.read(), recipe.edits), look
 
     async def render(self, request: Request) -> Response:
         """POST /api/render: the picture of a recipe."""
@@ -140,15 +132,12 @@ class Rendering:
             self.worker.pause()
             return not job.wanted
 
-        content = self.content(wish.opened, wish.recipe)
-        self.studio.render(content, self.look(wish.recipe), wish.recipe.refine, on_step)
+        self.studio.render(*self.cooked(wish), wish.recipe.refine, on_step)
 
     def _render(self, wish: Wish) -> tuple[bytes, float, int, str]:
         started = time.perf_counter()
         opened = wish.opened
-        image = self.studio.render(
-            self.content(opened, wish.recipe), self.look(wish.recipe, quick=wish.keyframe), wish.recipe.refine
-        )
+        image = self.studio.render(*self.cooked(wish), wish.recipe.refine)
         return encoded(image), time.perf_counter() - started, opened.version, opened.state
 
     def wish(self, body: dict[str, Any]) -> Wish:
@@ -162,7 +151,7 @@ class Rendering:
         missing = [told for told in recipe.styles.values() if self.styles.by_sha256(told["sha256"]) is None]
         if missing:
             raise MissingStyles(missing)
-        self.portrait(opened)
+        opened.read()
         return Wish(recipe, opened, text_in(body, "page", "page"), ticket, purpose == "keyframe")
 
     def _newest(self, wish: Wish) -> Newest:

@@ -77,7 +77,7 @@ def test_the_newest_ticket_wins_and_keyframes_wait(browser: Browser, me: Told, s
 
 
 def test_refinement_is_told_step_by_step_and_ends_when_the_hand_moves(
-    browser: Browser, me: Told, styles: list[Told]
+    browser: Browser, me: Told, styles: list[Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio = browser.server.studio
     content, style = studio.read(picture(0), no_face="keep", name="me.png"), picture(1)
@@ -87,9 +87,19 @@ def test_refinement_is_told_step_by_step_and_ends_when_the_hand_moves(
     ]
     assert [line["step"] for line in lines[:-1]] == [0, 1] and lines[-1]["steps"] == 1
     assert lines[-1]["recipe"]["refine"] == 1 and recipes.loads(json.dumps(lines[-1]["recipe"]))
-    for line in lines[:-1]:
-        expected = studio.stylize(content, style, refine=line["step"])
-        assert np.array_equal(pixels(base64.b64decode(line["image"])), np.asarray(expected))
+    seen = [pixels(base64.b64decode(line["image"])) for line in lines[:-1]]
+    told: list[str] = []
+    monkeypatch.setattr(studio, "progress", lambda what, done, of: told.append(what))
+    saved = browser.post("/api/export", json=browser.wish(me, styles[0], refine=1) | {"kind": "png"})
+    assert (
+        np.array_equal(pixels(saved.content), seen[1]) and "refine" not in told
+    )  # it was watched: nothing is repeated
+    again = browser.post("/api/refine", json=browser.wish(me, styles[0], refine=1)).iter_lines()
+    assert [json.loads(line).get("step") for line in again] == [1, None] and "refine" not in told
+    monkeypatch.undo()
+    studio.memory.clear()
+    for step, picture_seen in enumerate(seen):
+        assert np.array_equal(picture_seen, np.asarray(studio.stylize(content, style, refine=step)))
 
     long, moved_on = browser.wish(me, styles[0], refine=1000), browser.wish(me, styles[0], t=0.7)
 
@@ -141,6 +151,29 @@ def test_what_is_taken_away(
         first, second = box.namelist()
         assert first.startswith("01-me") and second.startswith("02-other")
         assert np.array_equal(pixels(box.read(first)), seen) and not np.array_equal(pixels(box.read(second)), seen)
+
+
+def test_edits_and_the_larger_size_are_those_of_stylize(
+    browser: Browser, me: Told, styles: list[Told], tmp_path: Path
+) -> None:
+    studio, about = browser.server.studio, browser.get("/api/about").json()
+    assert about["edits"] == ["age", "smile"] and about["sizes"] == [32, 64]
+    wish = browser.wish(me, styles[0])
+    plain = pixels(browser.post("/api/render", json=wish).content)
+    wish["recipe"]["edits"] = {"age": 2.0, "smile": -1.5}
+    content = studio.read(picture(0), no_face="keep", name="me.png")
+    expected = studio.stylize(content, picture(1), refine=0, edits={"age": 2, "smile": -1.5})
+    rendered = pixels(browser.post("/api/render", json=wish).content)
+    assert np.array_equal(rendered, np.asarray(expected)) and not np.array_equal(rendered, plain)
+    saved = browser.post("/api/export", json=wish | {"kind": "png", "size": 64})
+    large = studio.stylize(content, picture(1), refine=0, edits={"age": 2, "smile": -1.5}, size=64)
+    assert np.array_equal(pixels(saved.content), np.asarray(large)) and large.size == (64, 64)
+    (tmp_path / "large.png").write_bytes(saved.content)
+    made = recipes.read(tmp_path / "large.png")
+    assert made.size == 64 and made.edits == {"age": 2.0, "smile": -1.5} and not studio.differs(made)
+    assert made.weights == about["weights"] | {"directions": about["directions"]}
+    for change in ({"size": 48}, {"recipe": wish["recipe"] | {"edits": {"nose": 1.0}}}):
+        assert browser.post("/api/export", json=wish | {"kind": "png"} | change).status_code == 422
 
 
 @pytest.mark.parametrize(

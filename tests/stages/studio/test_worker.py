@@ -1,12 +1,19 @@
 """The order of work: what is urgent goes first, at pauses too; nothing is lost, what is not wanted ends."""
 
+import asyncio
+import gc
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from pipeline.errors import UserError
 from pipeline.progress import pause
+from stages.studio import answers
 from stages.studio.worker import Busy, Cancelled, Job, Rank, Worker, in_words
 
 
@@ -102,3 +109,25 @@ def test_a_job_that_waits_too_long_in_line_is_refused(worker: Worker) -> None:
         for _ in range(20):
             worker.submit(Job("style", Rank.IMPORT, lambda job: None))
     go.set()
+
+
+def test_a_page_that_left_ends_its_job_and_leaves_no_traceback(worker: Worker) -> None:
+    told, go = list[Any](), threading.Event()
+
+    async def left() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def leave() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        worker.submit(Job("test", Rank.EXACT, lambda job: go.wait(10)))
+        job = worker.submit(Job("render", Rank.EXACT, lambda job: None))
+        with pytest.raises(ClientDisconnect):
+            await answers.done(Request({"type": "http"}, left), worker, job)
+        assert job.state == "cancelled"
+        await asyncio.sleep(0.01)
+        gc.collect()
+
+    with ThreadPoolExecutor(1) as pool:  # the tests' own thread may have a loop already
+        pool.submit(asyncio.run, leave()).result()
+    go.set()
+    assert told == []

@@ -1,7 +1,6 @@
 """A studio's server on untrained networks at 32 px, and a browser of few words that talks to it without a network."""
 
 import asyncio
-import dataclasses
 import threading
 from collections.abc import Coroutine
 from concurrent import futures
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 
 import hypernst
-from pipeline import images, profile
-from pipeline.profile import Profile
+from models.generators.stylegan2 import StyleGAN2
+from pipeline import images
 from pipeline.training import checkpoint
+from stages.loaders import directions
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.studio.app import Server
@@ -31,25 +31,43 @@ def picture(seed: int) -> bytes:
     return images.encode(rgb)
 
 
-def tiny() -> Profile:
-    """The tiny profile with a face detector and one forward pass, so that pictures can be refined."""
-    base = profile.load("tiny")
-    train = dataclasses.replace(base.train, refinement_iterations=1)
-    align = dataclasses.replace(base.align, detector="yunet", no_face="reject")
-    inverter = dataclasses.replace(base.inverter, steps=1)  # portraits are read as a draft first
-    return dataclasses.replace(base, train=train, align=align, inverter=inverter)
+PROFILE = """
+name = "tiny with all"
+extends = "tiny"
+[generator]
+weights = "{folder}/generator.safetensors"
+[align]
+detector = "yunet"
+no_face = "reject"
+[inverter]
+steps = 1
+[train]
+refinement_iterations = 1
+[editing]
+directions = ["{folder}/directions.safetensors"]
+"""
 
 
 def studio(folder: Path) -> hypernst.Studio:
-    """A facade whose hypernetwork's heads are not silent."""
+    """A facade on untrained networks whose heads are not silent; its profile is in folder/tiny.toml.
+
+    There is a face detector, portraits are read as a draft first, pictures can be refined, edited by age and smile, and
+    had at 64 px.
+    """
     torch.set_num_threads(1)
-    ctx = hypernst.load(tiny(), cache=None, device="cpu").ctx
-    net = hypernetworks.new_hypernetwork(ctx, generators.generator(ctx).layer_table())
     torch.manual_seed(0)
+    checkpoint.save(folder / "generator.safetensors", StyleGAN2(64, 0.25).state_dict(), {})
+    path = folder / "tiny.toml"
+    path.write_text(PROFILE.format(folder=folder))
+    ctx = hypernst.load(path, cache=None, device="cpu").ctx
+    generator = generators.generator(ctx)
+    told = {"mapping": directions.mapping_digest(generator)}
+    checkpoint.save(folder / "directions.safetensors", {"age": torch.eye(512)[0], "smile": torch.eye(512)[1]}, told)
+    net = hypernetworks.new_hypernetwork(ctx, generator.layer_table())
     for head in net.heads:
         torch.nn.init.normal_(head.out.weight, 0, 0.3)
     checkpoint.save(folder / "run" / "checkpoint.safetensors", {f"ema.{n}": t for n, t in net.state_dict().items()}, {})
-    return hypernst.load(tiny(), cache=folder / "cache", run=folder / "run", device="cpu")
+    return hypernst.load(path, cache=folder / "cache", run=folder / "run", device="cpu")
 
 
 class Browser:
