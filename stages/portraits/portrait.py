@@ -62,10 +62,16 @@ def identity(portrait: Portrait) -> bytes:
 
 
 def assemble(key: str, row: Mapping[str, Any], size: int) -> Portrait:
-    """Join the rows of the four caches. The code of a missing region is the whole image's."""
+    """Join the rows of the four caches."""
+    image = images.decode(bytes(row["image"]), size)
+    return Portrait(key, image, row["region"], row["latent"], codes_of(row), row["valid"])
+
+
+def codes_of(row: Mapping[str, Any]) -> np.ndarray:
+    """The codes [4, 256] in a row of aladin.h5. That of a missing region is the whole image's."""
     codes = np.concatenate([row["code"], row["image_code"][None]])
     codes[:3][~row["valid"]] = row["image_code"]
-    return Portrait(key, images.decode(bytes(row["image"]), size), row["region"], row["latent"], codes, row["valid"])
+    return codes
 
 
 def in_region(target: Portrait, region: int, other: Portrait) -> Portrait:

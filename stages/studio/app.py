@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import pipeline
-from pipeline import images
+from pipeline import images, weights
 from pipeline.errors import UserError
 from stages.apply import edit
 from stages.apply.look import MOST_STYLES
@@ -33,6 +33,7 @@ from stages.studio.rendering import Rendering
 from stages.studio.shelf import Shelf
 from stages.studio.styles import Styles, plain
 from stages.studio.worker import Job, Rank, Worker
+from stages.styles import library
 
 STATIC = Path(__file__).parent / "static"
 FACES = Path(__file__).parent / "faces"  # of the shipped generator: faces 1, 9 and 10 of `hypernst samples`, cropped
@@ -47,13 +48,13 @@ MOST_JOBS = 64  # that are remembered, with the files that they made
 class Server:
     """The studio's parts, and the answer to each address. `close` ends the worker."""
 
-    def __init__(self, studio: Studio, entry: Pass, folders: tuple[Path, ...] = ()) -> None:
+    def __init__(self, studio: Studio, entry: Pass, folders: tuple[Path, ...] = (), cached: Path | None = None) -> None:
         self.studio, self.entry, self.instance = studio, entry, secrets.token_hex(4)
         self.events = Events(self.instance)
         self.jobs: dict[str, Job] = {}
         self.worker = Worker(self._tell)
         studio.progress, studio.note = self.worker.progress, lambda text: None  # it names the portraits
-        self.styles = Styles(studio, self.worker, folders)
+        self.styles = Styles(studio, self.worker, folders, cached)
         self.portraits = Portraits(
             studio, self.worker, lambda opened: self.events.tell("portrait", {"id": opened.id, "state": opened.state})
         )
@@ -142,11 +143,11 @@ class Server:
         return Response(data, media_type=kind, headers={"Cache-Control": "no-cache"})
 
     async def about(self, request: Request) -> Response:
-        """GET /api/about: versions, networks and limits."""
+        """GET /api/about: versions, networks with their licences, and limits."""
         ctx = self.studio.ctx
-        able, edits = ctx.profile.train.refinement_iterations == 1, []
+        able, edits, moved_by = ctx.profile.train.refinement_iterations == 1, [], ""
         with contextlib.suppress(UserError):  # a profile may name directions that are not on this machine
-            there = directions.names(ctx)
+            there, moved_by = directions.names(ctx), directions.sha256(ctx)
             edits = [name for name in EDITS if name in there]
         return JSONResponse(
             {
@@ -154,6 +155,8 @@ class Server:
                 "instance": self.instance,
                 "profile": ctx.profile.name,
                 "weights": await run_in_threadpool(self.studio.networks),
+                "directions": moved_by,
+                "terms": await run_in_threadpool(self._terms),
                 "device": ctx.device,
                 "size": ctx.profile.generator.size,
                 "sizes": sorted({ctx.profile.generator.size, generators.full_size(ctx)}),
@@ -171,6 +174,12 @@ class Server:
                 },
             }
         )
+
+    def _terms(self) -> list[dict[str, str]]:
+        """What the program uses that others or this project made, and under which licence."""
+        needed = {*weights.needed(self.studio.ctx.profile), library.PICTURES}
+        told = ("name", "what", "licence", "origin")
+        return [{n: entry[n] for n in told} for entry in weights.entries() if entry["name"] in needed]
 
     async def listen(self, request: Request) -> Response:
         """GET /api/events: what happens, as it happens."""

@@ -52,7 +52,12 @@ def run(
         weights.path(name)
     with session(ctx.cache) as (folder, token), _listen(host, port) as listening, weights.no_fetching():
         entry = Pass(listening.getsockname()[1], host, token)
-        server = Server(Studio(ctx if keep else replace(ctx, cache=folder)), entry, tuple(styles))
+        server = Server(
+            Studio(ctx if keep else replace(ctx, cache=folder)),
+            entry,
+            tuple(styles),
+            ctx.file("style", "images").parent,
+        )
         server.warm()
         if host not in NAMES:
             say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,25 @@ import numpy as np
 
 from models.regions import CODE_SIZE, REGIONS
 from pipeline import weights
+from pipeline.caches.reader import Cache
 from pipeline.errors import UserError
+from pipeline.progress import say
+from pipeline.runner.recipe import change
 from pipeline.sources import decode
 from pipeline.sources.keys import key_of
 from pipeline.sources.reader import Reader, Source
 from pipeline.sources.scan import scan
 from stages.apply.studio import Studio
-from stages.portraits.portrait import Origin, Portrait
+from stages.portraits.portrait import Origin, Portrait, codes_of
+from stages.preprocess import aladin_codes
 from stages.studio.portraits import MOST_PIXELS, webp
 from stages.studio.worker import Busy, Job, Rank, Worker
 from stages.styles import library
 from stages.styles.blocks import WHOLE, Block, nearest, unit
 from stages.styles.map import Map
 
-MOST_OWN = 200
+MOST_OWN, MOST_CACHED = 200, 2000
+CODES = ["code", "valid", "image_code"]
 THUMB = 160  # the shorter side of a thumbnail, in pixels
 
 
@@ -33,7 +39,7 @@ THUMB = 160  # the shorter side of a thumbnail, in pixels
 class Style:
     """A style's picture, by what it is found and where it lies.
 
-    Codes [4, 256] of regions and the whole, and which regions are valid [3], are known once it was read, or shipped.
+    Codes [4, 256] of regions and the whole, and which regions are valid [3], are known once it was `read`, or shipped.
     """
 
     id: str
@@ -41,6 +47,7 @@ class Style:
     title: str
     load: Callable[[], bytes]
     own: bool = False
+    read: bool = False
     codes: np.ndarray | None = None
     valid: np.ndarray | None = None
     thumb: bytes = b""
@@ -49,16 +56,20 @@ class Style:
         """The style as the page sees it; key, title and sha256 are its part of a recipe."""
         facts = {"id": self.id, "key": key_of(self.title), "title": self.title, "sha256": self.sha256}
         valid = None if self.valid is None else dict(zip(REGIONS, map(bool, self.valid), strict=True))
-        return facts | {"own": self.own, "valid": valid, "likeness": likeness and round(likeness, 4)}
+        return facts | {"own": self.own, "read": self.read, "valid": valid, "likeness": likeness and round(likeness, 4)}
 
 
 class Styles:
     """Finds styles by id or content, reads them when a picture needs them."""
 
-    def __init__(self, studio: Studio, worker: Worker, folders: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, studio: Studio, worker: Worker, folders: Iterable[Path] = (), cached: Path | None = None
+    ) -> None:
         self.studio, self.worker = studio, worker
         self.all: dict[str, Style] = {}
         self._put_paintings()
+        if cached:
+            self._put_cached(cached)
         reader, unread = Reader(), list[Style]()
         for folder in folders:
             for source in scan(folder, None, None):
@@ -92,7 +103,7 @@ class Styles:
     def read(self, style: Style) -> Portrait:
         """The style as it is rendered; only in the worker's thread."""
         read = self.studio.read(style.load(), style=True, name=style.title)
-        style.codes, style.valid = read.codes, read.valid
+        style.codes, style.valid, style.read = read.codes, read.valid, True
         return read
 
     def quick(self, style: Style) -> Portrait:
@@ -118,8 +129,8 @@ class Styles:
         """The styles whose code of a region is known, and their places f32 [N, 2] in [0, 1] on a map of it."""
         block = self.block(region)
         places = Map([block]).place(block.codes)
-        low, high = (places.min(0), places.max(0)) if len(places) else (0.0, 1.0)
-        return list(block.keys), (places - low) / np.maximum(high - low, 1e-6)
+        low, span = (places.min(0), np.ptp(places, 0)) if len(places) else (0.0, 1.0)
+        return list(block.keys), np.where(span > 1e-6, (places - low) / np.maximum(span, 1e-6), 0.5)
 
     def block(self, region: str) -> Block:
         """The codes of a region, by the styles' ids. Raises: UserError when there is no such region."""
@@ -149,8 +160,8 @@ class Styles:
             style.thumb = webp(square)
         return style.thumb
 
-    def _put(self, title: str, load: Callable[[], bytes]) -> Style:
-        digest = hashlib.sha256(load()).hexdigest()
+    def _put(self, title: str, load: Callable[[], bytes], data: bytes | None = None) -> Style:
+        digest = hashlib.sha256(data or load()).hexdigest()
         return self.all.setdefault(digest[:32], Style(digest[:32], digest, plain(title), load))
 
     def _put_paintings(self) -> None:
@@ -164,6 +175,24 @@ class Styles:
             if current:
                 style.codes, style.valid = codes, valid
             self.all[style.id] = style
+
+    def _put_cached(self, folder: Path) -> None:
+        """The styles of a cache, aligned as they are there, with their codes if these networks made them."""
+        there, codes = [folder / name for name in ("images.h5", "aladin.h5")], aladin_codes.spec(self.studio.ctx)
+        if not all(file.exists() for file in there):
+            return
+        with Cache(there[0]) as images, Cache(there[1]) as coded:
+            paintings = {painting.digest for painting in library.shipped().paintings}
+            seen = {key for key, entry in images.entries().items() if entry.inputs.hex() not in paintings}
+            keys = sorted(seen & set(images.keys()) & set(coded.keys()))
+            if len(keys) > MOST_CACHED:
+                say(f"studio: the first {MOST_CACHED} of {len(keys)} styles in {folder}; `hypernst search` knows all")
+            current = not change(coded.provenance, codes)
+            rows = [reader.rows(keys[:MOST_CACHED], names) for reader, names in ((images, ["image"]), (coded, CODES))]
+        for key, image, code in zip(keys, *rows, strict=False):
+            style = self._put(key, partial(_picture_in, there[0], key), bytes(image["image"]))
+            if current and style.codes is None:
+                style.codes, style.valid = codes_of(code), code["valid"]
 
     def _read_all(self, styles: list[Style], job: Job) -> None:
         for number, style in enumerate(styles):
@@ -187,6 +216,11 @@ def has(valid: np.ndarray | None, index: int) -> bool:
 def plain(title: str) -> str:
     """A title as recipes may hold it: a line, no path, not long."""
     return " ".join(title.replace("/", "-").replace("\\", "-").split())[:200] or "picture"
+
+
+def _picture_in(images: Path, key: str) -> bytes:
+    with Cache(images) as cache:
+        return bytes(cache.rows([key], ["image"])[0]["image"])
 
 
 def _loader(reader: Reader, source: Source) -> Callable[[], bytes]:

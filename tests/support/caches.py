@@ -97,7 +97,7 @@ def in_place_of_networks(step: StageSpec) -> StageSpec:
 
 
 def _flat(spec: StageSpec, ctx: Context) -> Worker:
-    jpeg = images.encode(np.full((ctx.profile.align.size,) * 2 + (3,), 99, np.uint8), ".jpg")
+    jpeg = images.encode(np.full((ctx.profile.align.source_size,) * 2 + (3,), 99, np.uint8), ".jpg")
     plain = {"bytes": jpeg, "text": "", "label": ""}
 
     def row(key: str) -> Row:

@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+import signal
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline import ours, profile
+from pipeline import ours, profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.studio import portraits, serve, worker
@@ -190,6 +191,42 @@ def test_nothing_of_a_session_stays(browser: Browser, tmp_path: Path) -> None:
     assert not left.parent.exists()
     with serve.session(tmp_path) as (_, again):
         assert again == token and len(token) >= 32
+
+
+def test_nothing_of_a_portraits_exif_data_comes_out(browser: Browser) -> None:
+    told, data = Image.Exif(), io.BytesIO()
+    told[0x013B], told[0x010F] = "Anna Artist", "Anna's camera"
+    Image.open(io.BytesIO(picture(0))).save(data, "JPEG", exif=told)
+    assert b"Anna" in data.getvalue()
+    me, style = browser.opened(data.getvalue(), "me.jpg"), browser.style(picture(1))
+    wish = browser.wish(me, style)
+    shown = [browser.get(f"/api/portraits/{me['id']}/{part}") for part in ("image", "source", "regions.png")]
+    saved = [browser.post("/api/export", json=wish | {"kind": kind}) for kind in ("png", "png-bare", "recipe")]
+    for answer in (*shown, *saved, browser.post("/api/render", json=wish)):
+        assert answer.status_code == 200 and b"Anna" not in answer.content and b"Exif" not in answer.content
+
+
+def test_what_it_uses_is_told_with_its_licence(browser: Browser) -> None:
+    terms = browser.get("/api/about").json()["terms"]
+    assert {"lpips-vgg", "yunet", "paintings"} <= {one["name"] for one in terms}
+    assert all(one["what"] and one["licence"] and one["origin"] for one in terms)
+
+
+def test_nothing_is_fetched_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *told: None)  # the tests' own stay
+    faults: list[str] = []
+
+    def visit(link: str) -> None:
+        try:
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+            weights.path("yunet")
+        except UserError as error:
+            faults.append(str(error))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(serve.webbrowser, "open", visit)
+    assert serve.run(Context(profile.load("tiny"), cache=tmp_path), port=0) == 0
+    assert len(faults) == 1 and "yunet: not on this machine" in faults[0]
 
 
 def test_the_log_names_nobody(browser: Browser, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from stages.styles import library
 from tests.stages.studio.tiny_studio import Browser, Told, picture, start
+from tests.support.caches import fill_in_place_of_networks
 
 pytestmark = pytest.mark.weights
 
@@ -65,3 +66,15 @@ def test_paintings_have_codes_only_of_these_networks(
     wish = browser.wish(me, style.told()) | {"purpose": "keyframe"}
     assert browser.post("/api/render", json=wish).status_code == 200
     assert np.array_equal(style.codes, mine.codes[5])  # it was not read
+
+
+def test_styles_of_the_own_cache_are_there_with_their_codes(browser: Browser, tmp_path: Path) -> None:
+    ctx = dataclasses.replace(browser.server.studio.ctx, cache=tmp_path / "cache", style=tmp_path / "style")
+    fill_in_place_of_networks(ctx, "style", 2)
+    styles = browser.server.styles
+    styles._put_cached(ctx.file("style", "images").parent)
+    [style] = browser.get("/api/styles?text=style0000").json()  # the same picture twice
+    assert style["valid"] is not None and not style["own"] and not style["read"]
+    me = browser.opened(picture(0))
+    assert browser.post("/api/render", json=browser.wish(me, style)).status_code == 200
+    assert browser.get(f"/api/styles/{style['id']}/thumb").status_code == 200
