@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import socket
 import threading
@@ -18,6 +17,7 @@ from tests.stages.studio import tiny_studio
 
 WAIT = 60.0  # seconds for anything on the page
 PAGES = Path(__file__).parent
+FACES = PAGES.parents[1] / "stages" / "studio" / "faces"
 
 
 def chromium() -> str | None:
@@ -127,8 +127,8 @@ def browser() -> Iterator[Any]:
 class Desk:
     """A page of the studio, and what a person does there. `wrong` collects what it must never do."""
 
-    def __init__(self, context: Any, served: Served) -> None:
-        self.served, self.context, self.wrong, self.on_way = served, context, [], []
+    def __init__(self, context: Any, link: str) -> None:
+        self.context, self.link, self.wrong, self.on_way = context, link, [], []
         self.page = context.new_page()
         self.page.set_default_timeout(1000 * WAIT)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
@@ -136,7 +136,7 @@ class Desk:
         self.page.on("request", self._request)
         self.page.on("requestfinished", self._finished)
         self.page.on("requestfailed", self._finished)
-        self.page.goto(served.links[-1])
+        self.page.goto(link)
         self.find(".tile").first.wait_for()
 
     def _console(self, message: Any) -> None:
@@ -144,7 +144,7 @@ class Desk:
             self.wrong.append(message.text)
 
     def _request(self, request: Any) -> None:
-        if not re.match(rf"(http://127\.0\.0\.1:{self.served.port}/|blob:)", request.url):
+        if not request.url.startswith((self.link.split("?")[0], "blob:")):
             self.wrong.append(f"asked for {request.url}")
         if request.url.endswith("/api/render"):
             self.on_way.append(request)
@@ -153,9 +153,9 @@ class Desk:
         if request in self.on_way:
             self.on_way.remove(request)
 
-    def find(self, selector: str) -> Any:
+    def find(self, selector: str, **options: Any) -> Any:
         """What a CSS selector finds."""
-        return self.page.locator(selector)
+        return self.page.locator(selector, **options)
 
     def until(self, true: Callable[[], Any]) -> Any:
         """What `true` gives as soon as that is true; the page's CSP forbids Playwright's own waiting for functions."""
@@ -194,6 +194,30 @@ class Desk:
         shown = self.page.evaluate("document.getElementById('picture').toDataURL()")
         return hashlib.sha256(shown.encode()).hexdigest()
 
+    def drop(self, *files: tuple[bytes, str], at: str = "#picture") -> None:
+        """Drop files, bytes and names, on a part of the page."""
+        self.page.evaluate(
+            """([files, at]) => {
+                const dropped = new DataTransfer();
+                for (const [bytes, name] of files) dropped.items.add(new File([new Uint8Array(bytes)], name));
+                const event = new DragEvent("drop", { dataTransfer: dropped, bubbles: true });
+                document.querySelector(at).dispatchEvent(event);
+            }""",
+            [[[list(data), name] for data, name in files], at],
+        )
+
+    def told_of(self, name: str) -> dict[str, Any]:
+        """What the server says of the open portrait of this name; {} when there is none."""
+        told = self.page.evaluate("fetch('/api/portraits').then(answer => answer.json())")
+        return next((one for one in told if one["name"] == name), {})
+
+    def faults(self) -> list[str]:
+        """What axe finds that keeps people out."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page).response["violations"]
+        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+
     def strength(self, target: str = "whole") -> Any:
         """The slider of a region's strength."""
         return self.find(f'[data-key="strength-{target}"]')
@@ -210,7 +234,7 @@ def context(browser: Any) -> Iterator[Any]:
 def desk(context: Any, served: Served) -> Iterator[Desk]:
     """A page without refinement, so that pictures stay as they are."""
     served.delay = 0.0
-    made = Desk(context, served)
+    made = Desk(context, served.links[-1])
     made.find("#refine-at-rest").dispatch_event("click")
     yield made
     served.delay = 0.0

@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-from tests.browser.conftest import Desk
-
-FACE = Path(__file__).parents[2] / "stages" / "studio" / "faces" / "face-1.jpg"
+from tests.browser.conftest import FACES, Desk
 
 
 def test_a_dropped_portrait_takes_a_style_and_stays_in_reach(desk: Desk) -> None:
-    drop(desk, FACE.read_bytes(), "me.jpg", "#start")
+    desk.drop(((FACES / "face-1.jpg").read_bytes(), "me.jpg"), at="#start")
     desk.find("#frame").wait_for()
     desk.settle()
     desk.style(1)
@@ -83,9 +81,9 @@ def test_a_look_travels_as_text_as_a_link_and_in_its_picture(desk: Desk) -> None
         desk.page.keyboard.press("s")
     saved = Path(download.value.path()).read_bytes()
     for bring in (
-        lambda: drop(desk, recipe.encode(), "recipe.json"),
+        lambda: desk.drop((recipe.encode(), "recipe.json")),
         lambda: desk.page.evaluate("link => { location.hash = new URL(link).hash }", link),
-        lambda: drop(desk, saved, "result.png"),
+        lambda: desk.drop((saved, "result.png")),
     ):
         desk.style(2)
         desk.strength().fill("1")
@@ -95,9 +93,9 @@ def test_a_look_travels_as_text_as_a_link_and_in_its_picture(desk: Desk) -> None
         desk.until(lambda: desk.strength().input_value() == "0.5")
         desk.settle()
         assert desk.picture() == made and "#" not in desk.page.url
-    drop(desk, b'{"hypernst": 1}', "recipe.json")
+    desk.drop((b'{"hypernst": 1}', "recipe.json"))
     desk.page.get_by_text("This is no recipe of HyperNST.").wait_for()
-    drop(desk, b"GIF89a, nearly", "cat.jpg")
+    desk.drop((b"GIF89a, nearly", "cat.jpg"))
     desk.until(lambda: "no recipe" not in desk.find("#toast").text_content())
     assert desk.find("#toast.fault").text_content()
     assert desk.picture() == made
@@ -111,15 +109,3 @@ def copied(desk: Desk, item: str, start: str) -> str:
     read = "navigator.clipboard.readText()"
     desk.until(lambda: desk.page.evaluate(read).startswith(start))
     return desk.page.evaluate(read)
-
-
-def drop(desk: Desk, data: bytes, name: str, at: str = "#picture") -> None:
-    """Drop a file on a part of the page."""
-    desk.page.evaluate(
-        """([bytes, name, at]) => {
-            const files = new DataTransfer();
-            files.items.add(new File([new Uint8Array(bytes)], name));
-            document.querySelector(at).dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }));
-        }""",
-        [list(data), name, at],
-    )

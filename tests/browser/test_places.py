@@ -1,20 +1,15 @@
 """The page for everyone and everywhere: by keys alone, on a phone, in two tabs, over a new start of the server."""
 
+import subprocess
+import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.browser.conftest import Desk, Served
 
 
-def serious(desk: Desk) -> list[str]:
-    """What axe finds that keeps people out."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(desk.page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
-
-
 def test_every_screen_is_open_to_everyone(desk: Desk) -> None:
-    assert serious(desk) == []
+    assert desk.faults() == []
     desk.open_sample()
     desk.style(1, modifiers=["Shift"])
     desk.style(2, modifiers=["Shift"])
@@ -23,12 +18,14 @@ def test_every_screen_is_open_to_everyone(desk: Desk) -> None:
     desk.page.keyboard.press("c")
     for colours in ("light", "dark"):
         desk.page.emulate_media(color_scheme=colours)
-        assert serious(desk) == []
+        assert desk.faults() == []
     desk.page.keyboard.press("m")
     desk.find("#map canvas").wait_for()
-    assert serious(desk) == []
-    desk.page.keyboard.press("?")
-    assert serious(desk) == []
+    assert desk.faults() == []
+    for opener in ("#help-open", "#about-open", "#forget"):
+        desk.find(opener).click()
+        assert desk.faults() == []
+        desk.page.keyboard.press("Escape")
 
 
 def test_the_whole_way_by_keys_alone(desk: Desk) -> None:
@@ -63,7 +60,7 @@ def test_the_whole_way_by_keys_alone(desk: Desk) -> None:
 
 def test_on_a_phone_nothing_is_cut_off_and_everything_can_be_forgotten(browser: Any, served: Served) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
-    desk = Desk(context, served)
+    desk = Desk(context, served.links[-1])
     desk.open_sample()
     for tab in ("settings", "history", "styles"):
         desk.find(f'[data-tab="{tab}"]').first.click()
@@ -82,7 +79,7 @@ def test_on_a_phone_nothing_is_cut_off_and_everything_can_be_forgotten(browser: 
 
 def test_two_tabs_do_not_disturb_each_other_and_go_on_after_a_new_start(desk: Desk, served: Served) -> None:
     desk.open_sample()
-    other = Desk(desk.context, served)
+    other = Desk(desk.context, served.links[-1])
     other.open_sample()
     served.delay = 0.2
     desk.style(1)
@@ -103,3 +100,41 @@ def test_two_tabs_do_not_disturb_each_other_and_go_on_after_a_new_start(desk: De
     desk.page.keyboard.press("z")
     desk.settle()
     assert desk.picture() == exact
+
+
+def test_the_command_is_killed_and_the_page_goes_on(context: Any, served: Served) -> None:
+    options = {"profile": served.folder / "tiny.toml", "run": served.folder / "run", "style": served.folder / "styles"}
+    options |= {"cache": served.folder / "killed", "device": "cpu", "port": 0}
+
+    def start() -> tuple[subprocess.Popen[str], str]:
+        told = [str(text) for name, value in options.items() for text in (f"--{name}", value)]
+        command = [sys.executable, "-m", "stages.cli.main", "studio", "--no-open", *told]
+        begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert begun.stdout is not None
+        return begun, begun.stdout.readline().split()[-1]
+
+    process, link = start()
+    options["port"] = urlsplit(link).port or 0
+    try:
+        desk = Desk(context, link)
+        desk.find("#refine-at-rest").dispatch_event("click")
+        desk.open_sample()
+        exact = desk.picture()
+        desk.style(2)
+        process.kill()
+        process.wait()
+        desk.page.get_by_text("The studio's server has stopped.").wait_for()
+        process, _ = start()
+        desk.page.get_by_text("The server is back.").wait_for()
+        desk.settle()
+        assert desk.find('.tile[aria-label="squares 2.png"]').get_attribute("aria-selected") == "true"
+        desk.page.keyboard.press("z")
+        desk.settle()
+        desk.strength().fill("0.5")
+        desk.settle()
+        desk.strength().fill("1")
+        desk.settle()
+        assert desk.picture() == exact and desk.wrong == []
+    finally:
+        process.kill()
+        process.wait()

@@ -25,7 +25,13 @@ export class App extends EventTarget {
 
   constructor() {
     super();
-    this.renderer = new Renderer((doc) => this.recipe(doc));
+    this.renderer = new Renderer(
+      (doc) => this.recipe(doc),
+      (style) => !this.styles.get(style)?.read,
+    );
+    this.renderer.addEventListener("rest", () => {
+      for (const style of stylesOf(this.store.doc)) Object.assign(this.styles.get(style) ?? {}, { read: true });
+    });
     this.store.addEventListener("change", () => {
       if (this.store.doc.whole !== (this.target === "whole")) this.target = this.store.doc.whole ? "whole" : "face";
       this.renderer.show(this.store.doc, this.store.gesture === null);

@@ -3,7 +3,7 @@
 
 import { App } from "./app.js";
 import * as api from "./core/api.js";
-import { byId, tell } from "./core/dom.js";
+import { byId, el, tell } from "./core/dom.js";
 import { fromLink, recipeIn } from "./core/recipe.js";
 import { Batch } from "./view/batch.js";
 import { ask, paragraph } from "./view/dialog.js";
@@ -24,7 +24,7 @@ const stage = (app.stage = new Stage(app.renderer, (region) => app.setTarget(reg
 const styles = new Styles(app);
 const settings = new Settings(app, byId("settings"));
 const portraits = new Portraits(app);
-const history = new History(app);
+new History(app);
 const batch = new Batch(app, portraits);
 const map = new StyleMap(app);
 const take = new Take(app, () => byId("file").click());
@@ -121,11 +121,16 @@ document.addEventListener("drop", (event) => {
 });
 
 byId("about-open").addEventListener("click", () => {
-  const { version, profile, device } = app.about ?? {};
+  const { version, profile, device, terms = [] } = app.about ?? {};
   ask("About", [
     paragraph("Faces are made by networks from the portrait you give. Ask those whom you show."),
     paragraph("Pictures saved here carry the mark of a generated picture. Nothing leaves this machine."),
-    paragraph("Where each network comes from, and its licence, is in weights/README.md."),
+    paragraph("The networks are for research use only. What they and the paintings are, and under which terms:"),
+    el(
+      "ul",
+      { class: "terms" },
+      ...terms.map((/** @type {any} */ { what, licence }) => el("li", {}, what, el("span", {}, licence))),
+    ),
     paragraph(`HyperNST ${version}, profile ${profile}, on ${device}.`),
   ]);
 });
@@ -146,7 +151,6 @@ byId("forget").addEventListener("click", async () => {
   try {
     await api.forgetEverything();
     portraits.clear();
-    history.clear();
     batch.clear();
     await styles.load();
     tell("Everything is forgotten.");

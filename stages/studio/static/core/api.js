@@ -55,6 +55,7 @@ const raw = (/** @type {Blob} */ body) => ({
 const named = (/** @type {string} */ path, /** @type {string} */ name) => `${path}?name=${encodeURIComponent(name)}`;
 
 export const about = () => json("/api/about");
+export const job = (/** @type {string} */ id) => json(`/api/jobs/${id}`);
 export const portraits = () => json("/api/portraits");
 export const portrait = (/** @type {string} */ id) => json(`/api/portraits/${id}`);
 export const openPortrait = (/** @type {Blob} */ file, /** @type {string} */ name) =>

@@ -1,7 +1,7 @@
 // @ts-check
 /** What the server tells by itself: the jobs it works on, and whether it is there at all. */
 
-import { Fault, about, whenAway } from "./api.js";
+import { Fault, about, job, whenAway } from "./api.js";
 import { pause } from "./dom.js";
 
 /**
@@ -48,12 +48,20 @@ export class Events extends EventTarget {
   }
 
   /** The job when it is done. Rejects with a Fault when it failed or the server was lost. */
-  wait(/** @type {string} */ job) {
+  wait(/** @type {string} */ id) {
     return new Promise((keep, fail) => {
-      this.waiting.set(job, { keep, fail });
-      const known = this.jobs.get(job);
+      this.waiting.set(id, { keep, fail });
+      const known = this.jobs.get(id);
       if (known) this.told(known);
+      else this.inquire(id);
     });
+  }
+
+  /** Asks for a job of which nothing was heard: it may have ended before the server's events reached us. */
+  async inquire(/** @type {string} */ id) {
+    await pause(1000);
+    if (this.waiting.has(id) && !this.jobs.has(id))
+      this.told(await job(id).catch(() => ({ job: id, state: "failed" })));
   }
 
   async lost() {

@@ -15,7 +15,7 @@ const tidy = (/** @type {number} */ value) => Number(value.toFixed(6));
 /**
  * The recipe of a document.
  * @param {Doc} doc
- * @param {{ profile: string, weights: Record<string, string> }} about
+ * @param {{ profile: string, weights: Record<string, string>, directions: string }} about
  * @param {any} portrait  as the server tells it
  * @param {Map<string, any>} styles
  */
@@ -35,15 +35,16 @@ export function toRecipe(doc, about, portrait, styles) {
     ];
   });
   const edits = Object.fromEntries(Object.entries(doc.edits).filter(([, value]) => value !== 0));
+  const edited = Object.keys(edits).length > 0;
   return {
     hypernst: 1,
     profile: about.profile,
-    weights: about.weights,
+    weights: edited ? { ...about.weights, directions: about.directions } : about.weights,
     portrait: portrait.portrait,
     styles: Object.fromEntries([...letters].map(([id, letter]) => [letter, entry(styles.get(id))])),
     regions: Object.fromEntries(regions),
     refine: doc.refine,
-    ...(Object.keys(edits).length ? { edits } : {}),
+    ...(edited ? { edits } : {}),
   };
 }
 
@@ -52,7 +53,7 @@ const entry = (/** @type {any} */ style) => ({ key: style.key, sha256: style.sha
 /**
  * The document of a recipe, and what of it is not here: `lacking` are titles of styles.
  * @param {any} recipe
- * @param {{ profile: string, weights: Record<string, string> }} about
+ * @param {{ profile: string, weights: Record<string, string>, directions: string }} about
  * @param {Iterable<any>} styles
  * @param {Iterable<any>} portraits
  * @returns {{ doc: Doc, lacking: string[], differs: boolean }}
@@ -74,9 +75,9 @@ export function fromRecipe(recipe, about, styles, portraits) {
   const lacking = [...letters]
     .filter(([, id]) => !id)
     .map(([letter]) => recipe.styles[letter].title ?? recipe.styles[letter].key ?? letter);
+  /** @type {Record<string, string>} */ const own = { ...about.weights, directions: about.directions };
   const differs =
-    recipe.profile !== about.profile ||
-    Object.entries(recipe.weights).some(([name, value]) => about.weights[name] !== value);
+    recipe.profile !== about.profile || Object.entries(recipe.weights).some(([name, value]) => own[name] !== value);
   return { doc, lacking, differs };
 }
 

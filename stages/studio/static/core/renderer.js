@@ -36,10 +36,14 @@ export class Renderer extends EventTarget {
   /** @type {number} */ timer = 0;
   /** @type {AbortController | null} */ refinement = null;
 
-  /** @param {(doc: Doc) => any} describe  a document's recipe */
-  constructor(describe) {
+  /**
+   * @param {(doc: Doc) => any} describe  a document's recipe
+   * @param {(style: string) => boolean} unread  whether the server still has to read a style before its exact picture
+   */
+  constructor(describe, unread) {
     super();
     this.describe = describe;
+    this.unread = unread;
   }
 
   /** Another document is to be seen. */
@@ -98,6 +102,15 @@ export class Renderer extends EventTarget {
   async pump() {
     if (this.busy || this.paused || !this.doc.portrait || this.exact.has(this.key())) return;
     const { ticket, doc } = this;
+    if (atFull(doc) && !this.frames.blends(doc) && stylesOf(doc).some(this.unread)) {
+      // By the codes that ship there is a picture sooner.
+      await this.fill(
+        this.missing().filter(([, t]) => t === 1),
+        ticket,
+      );
+      if (ticket !== this.ticket) return;
+      if (this.frames.blends(doc)) this.tell("preview");
+    }
     this.busy = true;
     try {
       const recipe = { ...this.describe(doc), refine: 0 };
@@ -224,6 +237,10 @@ export function withStyle(/** @type {Doc} */ doc, /** @type {string | null} */ s
   const regions = /** @type {any} */ (Object.fromEntries(REGIONS.map((name) => [name, { mix, t }])));
   return { ...doc, regions, refine: 0 };
 }
+
+/** Whether every region takes all of its style. */
+const atFull = (/** @type {Doc} */ doc) =>
+  REGIONS.every((name) => doc.regions[name].mix.length && doc.regions[name].t === 1);
 
 /** The key as which a document's picture is one to fade with, if it is. */
 function frameOf(/** @type {Doc} */ doc) {

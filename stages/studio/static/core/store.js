@@ -99,6 +99,14 @@ export class Store extends EventTarget {
     this.set(doc);
   }
 
+  /** Forgets every document of a portrait; the look goes on with another one, or none. */
+  leave(/** @type {string} */ portrait, /** @type {string | null} */ next) {
+    const others = (/** @type {Doc[]} */ docs) => docs.filter((doc) => doc.portrait !== portrait);
+    [this.past, this.future] = [others(this.past), others(this.future)];
+    this.settle();
+    this.set(next ? { ...this.doc, portrait: next, refine: 0 } : blank());
+  }
+
   step(/** @type {Doc[]} */ from, /** @type {Doc[]} */ to) {
     const doc = from.pop();
     if (!doc) return;

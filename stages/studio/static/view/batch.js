@@ -58,7 +58,7 @@ export class Batch {
   }
 
   get ready() {
-    return this.rows.filter(({ id }) => id);
+    return this.rows.filter(({ id }) => id && this.app.portraits.has(id));
   }
 
   async read(/** @type {Row} */ one, /** @type {File} */ file) {

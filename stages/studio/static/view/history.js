@@ -58,17 +58,15 @@ export class History {
 
   mark() {
     const now = keyOf(this.app.store.doc);
+    const open = (/** @type {{ doc: import("../core/store.js").Doc }} */ { doc }) =>
+      this.app.portraits.has(doc.portrait ?? "");
+    for (const { node } of this.entries.filter((entry) => !open(entry))) node.remove();
+    this.entries = this.entries.filter(open);
     byId("history-empty").hidden = this.entries.length > 0;
     for (const { doc, node } of this.entries) {
       const button = /** @type {HTMLElement} */ (node.firstElementChild);
       if (keyOf(doc) === now) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     }
-  }
-
-  clear() {
-    this.entries = [];
-    this.list.replaceChildren();
-    this.mark();
   }
 }

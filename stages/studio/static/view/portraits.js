@@ -1,78 +1,31 @@
 // @ts-check
-/** Portraits: the start screen, files that are opened or dropped, several faces or none, and the list of those open. */
+/** Portraits: files that are opened or dropped, several faces or none, and the list of those open. */
 
 import * as api from "../core/api.js";
-import { byId, el, icon, tell } from "../core/dom.js";
+import { byId, el, tell } from "../core/dom.js";
 import { blank } from "../core/store.js";
 import { answer, ask, paragraph } from "./dialog.js";
+import { Start } from "./start.js";
 
 const MOST_WAIT = 1000; // ms
-const WORDS = {
-  align: "Finding the face",
-  latents: "Looking at the face",
-  masks: "Finding hair, face and background",
-  "aladin-codes": "Looking at its style",
-};
 
 export class Portraits {
   /** @type {Map<string, File>} */ files = new Map(); // kept, to give them to a server that was started anew
   /** @type {string | null} */ loaded = null; // the portrait that the stage shows
-  reading = ""; // the portrait whose reading is told
 
   /** @param {import("../app.js").App} app */
   constructor(app) {
     this.app = app;
+    this.start = new Start(app, this);
     this.select = /** @type {HTMLSelectElement} */ (byId("portrait-choice"));
     this.select.addEventListener("change", () => this.show(this.select.value));
     byId("open").addEventListener("click", () => byId("file").click());
     app.store.addEventListener("change", () => this.opened());
-    app.addEventListener("ready", () => this.start());
+    byId("close").addEventListener("click", () => this.close().catch(tell));
     byId("faces").addEventListener("click", () => this.whichFace());
     app.events.addEventListener("portrait", (/** @type {any} */ event) =>
       this.improved(event.detail.id, event.detail.state),
     );
-    app.events.addEventListener("job", (/** @type {any} */ event) => this.progress(event.detail));
-  }
-
-  /** The screen without a portrait: one place to drop one, and three faces to try. */
-  async start() {
-    const names = await api.samples().catch(() => []);
-    const samples = names.map((/** @type {string} */ name, /** @type {number} */ place) =>
-      el(
-        "li",
-        {},
-        el(
-          "button",
-          { class: "sample", "aria-label": `Try generated face ${place + 1}`, onclick: () => this.openSample(name) },
-          el("img", { src: api.sampleImage(name), alt: "", width: 112, height: 112 }),
-        ),
-      ),
-    );
-    byId("start").replaceChildren(
-      el(
-        "button",
-        { class: "zone", onclick: () => byId("file").click() },
-        icon("picture"),
-        el("strong", {}, "Drop a portrait"),
-        el("span", { class: "muted" }, "or click to choose a photo. It stays on this machine."),
-      ),
-      samples.length ? el("p", { class: "muted" }, "or try one of these generated faces") : "",
-      el("ul", { class: "samples" }, ...samples),
-      el(
-        "div",
-        { id: "reading", hidden: true },
-        el("p", { id: "reading-what", role: "status" }),
-        el("progress", { id: "reading-part", "aria-label": "Reading the portrait" }),
-      ),
-    );
-    this.opened();
-  }
-
-  /** Opens a sample face in the first style, so that one click shows what this is about. */
-  async openSample(/** @type {string} */ name) {
-    const [first] = this.app.styles.keys();
-    const file = new File([await (await api.call(api.sampleImage(name))).blob()], name);
-    if ((await this.open(file)) && first && !this.app.store.doc.regions.face.mix.length) this.app.choose(first);
   }
 
   /** What is seen of portraits follows the document. */
@@ -80,8 +33,8 @@ export class Portraits {
     const { portrait } = this.app.store.doc;
     byId("start").hidden = Boolean(portrait);
     byId("frame").hidden = byId("bar").hidden = !portrait;
-    this.select.hidden = !this.app.portraits.size;
-    byId("open").classList.toggle("alone", !this.app.portraits.size);
+    this.select.hidden = byId("close").hidden = !portrait;
+    byId("open").classList.toggle("alone", !portrait);
     this.select.replaceChildren(
       ...[...this.app.portraits.values()].map((one) =>
         el("option", { value: one.id, selected: one.id === portrait }, one.name),
@@ -95,17 +48,9 @@ export class Portraits {
     this.app.stage.open(portrait).catch(tell);
   }
 
-  progress(/** @type {import("../core/events.js").Job} */ job) {
-    if (!this.reading || job.about !== this.reading || !job.what) return;
-    const stage = /** @type {keyof WORDS} */ (job.what.split(": ").at(-1) ?? "");
-    byId("reading-what").textContent = `${WORDS[stage] ?? "Reading the portrait"}…`;
-    byId("reading-part").max = job.of || 1;
-    byId("reading-part").value = job.done;
-  }
-
   /** Opens a photo and shows it; false when it cannot be used. */
   async open(/** @type {File} */ file) {
-    this.busy(`Reading ${file.name}`);
+    this.start.busy(`Reading ${file.name}`);
     try {
       const id = await this.read(file);
       if (id) this.show(id);
@@ -114,39 +59,42 @@ export class Portraits {
       tell(/** @type {Error} */ (error));
       return false;
     } finally {
-      this.busy(null);
+      this.start.busy(null);
     }
   }
 
-  /** The id of a photo's portrait when it can be rendered, null when it is not wanted. Raises a Fault if it cannot. */
-  async read(/** @type {File} */ file) {
+  /**
+   * The id of a photo's portrait when it can be rendered, null when it is not wanted. Raises a Fault if it cannot.
+   * @param {File} file
+   * @param {{ face?: number, no_face?: string }} chosen  the face that was chosen before
+   */
+  async read(file, chosen = {}) {
     const { id } = await api.openPortrait(file, file.name);
-    this.reading = id;
+    this.start.reading = id;
     this.files.set(id, file);
-    if (await this.follow(id)) return id;
-    this.files.delete(id);
-    return null;
-  }
-
-  busy(/** @type {string | null} */ what) {
-    byId("reading").hidden = what === null;
-    byId("reading-what").textContent = what === null ? "" : `${what}…`;
-    byId("reading-part").removeAttribute("value");
-    byId("start").classList.toggle("busy", what !== null);
+    let wanted = false;
+    try {
+      wanted = await this.follow(id, chosen);
+    } finally {
+      if (!wanted) {
+        this.files.delete(id);
+        await api.forgetPortrait(id).catch(() => undefined);
+      }
+    }
+    return wanted ? id : null;
   }
 
   /** Waits until a portrait can be shown: whether it can. Raises a Fault that says why not. */
-  async follow(/** @type {string} */ id) {
+  async follow(/** @type {string} */ id, /** @type {{ face?: number, no_face?: string }} */ chosen) {
     for (;;) {
       const told = await api.portrait(id);
       if (told.state === "no_face") {
-        if (!(await this.useCentre(told))) {
-          await api.forgetPortrait(id);
-          return false;
-        }
+        if (!chosen.no_face && !(await this.useCentre(told))) return false;
         await api.chooseFace(id, { centre: true });
       } else if (told.state === "failed") {
         throw new api.Fault(told.error, told.way_out);
+      } else if (["draft", "ready"].includes(told.state) && chosen.face && told.portrait.face !== chosen.face) {
+        await api.chooseFace(id, { index: chosen.face });
       } else if (["draft", "ready"].includes(told.state)) {
         this.app.portraits.set(id, told);
         return true;
@@ -202,7 +150,7 @@ export class Portraits {
   /** Lets a person choose among the faces of the portrait that is shown. */
   async whichFace() {
     const told = this.app.portrait;
-    const now = told.portrait.face;
+    const now = told.portrait.face ?? largest(told.faces) + 1;
     const boxes = told.faces.map((/** @type {number[]} */ box, /** @type {number} */ place) => {
       const button = el(
         "button",
@@ -250,7 +198,19 @@ export class Portraits {
   /** After a new start of the server: gives it the portraits that this page still has. */
   async restore() {
     const there = new Set((await api.portraits()).map((/** @type {any} */ one) => one.id));
-    for (const [id, file] of this.files) if (!there.has(id)) await this.read(file);
+    for (const [id, file] of this.files)
+      if (!there.has(id)) await this.read(file, this.app.portraits.get(id)?.portrait).catch(tell);
+  }
+
+  /** Closes the portrait that is shown; nothing of it is kept. */
+  async close() {
+    const { portrait } = this.app.store.doc;
+    if (!portrait) return;
+    await api.forgetPortrait(portrait);
+    this.files.delete(portrait);
+    this.app.portraits.delete(portrait);
+    this.app.store.leave(portrait, [...this.app.portraits.keys()].at(-1) ?? null);
+    if (!this.app.portraits.size) await this.start.draw();
   }
 
   /** Empties the page: what was opened, chosen and made. */
@@ -260,6 +220,12 @@ export class Portraits {
     this.app.ownStyles.clear();
     this.app.renderer.forget();
     this.app.store.reset(blank());
-    this.start();
+    this.start.draw();
   }
+}
+
+/** The place of the largest box in a list: the face that is taken unless another is chosen. */
+function largest(/** @type {number[][]} */ boxes) {
+  const areas = boxes.map(([left, top, right, bottom]) => (right - left) * (bottom - top));
+  return areas.indexOf(Math.max(...areas));
 }

@@ -10,7 +10,7 @@ import { ask, paragraph } from "./dialog.js";
 const KINDS = [
   ["PNG with its recipe", "S", "png"],
   ["PNG without recipe", "", "png-bare"],
-  ["Strip", "portrait, styles, result", "strip"],
+  ["Strip", "from the portrait to this picture", "strip"],
   ["Walk", "a video into the style", "walk"],
 ];
 

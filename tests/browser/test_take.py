@@ -1,0 +1,102 @@
+"""What is taken away and what is chosen on the way: files of every kind, batches, edits, one of several faces."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import images
+from stages.apply import walk
+from stages.studio import exports
+from tests.browser.conftest import FACES, Desk
+
+
+def saved(desk: Desk, button: str, words: str = "") -> tuple[str, bytes]:
+    """The name and the bytes of the file that a button, or an item of its menu, saves."""
+    with desk.page.expect_download() as download:
+        desk.find(button).click()
+        if words:
+            desk.find("#download-menu button", has_text=words).first.click()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def test_every_kind_of_file_and_a_batch(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in ((exports, "STRIP", 3), (exports, "FRAMES", 4), (walk, "KEYS", 2)):
+        monkeypatch.setattr(module, name, value)
+    desk.open_sample()
+    desk.style(1)
+    desk.settle()
+    for words, file, head, size in (
+        ("PNG without recipe", "hypernst.png", b"\x89PNG", (32, 32)),
+        ("PNG, 64 px", "hypernst.png", b"\x89PNG", (64, 64)),
+        ("Strip", "hypernst-strip.png", b"\x89PNG", (96, 32)),
+        ("Walk", "hypernst-walk.webm", b"\x1a\x45\xdf\xa3", None),
+    ):
+        name, data = saved(desk, "#download", words)
+        assert name == file and data[:4] == head
+        assert size is None or Image.open(io.BytesIO(data)).size == size
+    desk.drop(*(((FACES / f"face-{n}.jpg").read_bytes(), f"face-{n}.jpg") for n in (1, 2)))
+    desk.until(lambda: desk.find("#batch .rows .muted").all_text_contents() == ["done", "done"])
+    assert desk.faults() == []
+    name, data = saved(desk, "#batch .primary")
+    with zipfile.ZipFile(io.BytesIO(data)) as box:
+        assert name == "hypernst-batch.zip" and box.namelist() == ["01-face-1.png", "02-face-2.png"]
+    desk.find("#batch").get_by_text("Back to the picture").click()
+    assert desk.find("#picture").is_visible()
+
+
+def test_edits_move_the_picture_and_travel_with_it(desk: Desk) -> None:
+    desk.open_sample()
+    plain = desk.picture()
+    desk.find('[data-key="edit-age"]').fill("2")
+    desk.find('[data-key="edit-smile"]').fill("-1.5")
+    desk.settle()
+    edited = desk.picture()
+    assert edited != plain
+    _, data = saved(desk, "#download", "PNG with its recipe")
+    desk.find('[data-key="edit-age"]').dispatch_event("dblclick")
+    desk.find('[data-key="edit-smile"]').fill("0")
+    desk.settle()
+    assert desk.picture() == plain
+    desk.drop((data, "old.png"))
+    desk.until(lambda: desk.find('[data-key="edit-age"]').input_value() == "2")
+    desk.settle()
+    assert desk.picture() == edited
+    assert "other weights" not in (desk.find("#toast").text_content() or "")
+
+
+def chosen(desk: Desk) -> str:
+    """The face that the dialog shows as chosen."""
+    desk.find("#faces").click()
+    pressed = desk.find('.one-face[aria-pressed="true"]').all_text_contents()
+    desk.page.keyboard.press("Escape")
+    return "".join(pressed)
+
+
+def test_one_of_several_faces_is_chosen_and_portraits_are_closed(desk: Desk) -> None:
+    two = np.concatenate([images.decode((FACES / f"face-{n}.jpg").read_bytes(), 300) for n in (1, 2)], 1)
+    desk.drop((images.encode(two), "two.png"), at="#start")
+    desk.find(".one-face").nth(1).wait_for()
+    assert desk.faults() == []
+    desk.find(".one-face").nth(1).click()
+    desk.until(lambda: desk.told_of("two.png")["portrait"].get("face") == 2)
+    desk.style(1)
+    desk.settle()
+    second = desk.picture()
+    desk.until(lambda: chosen(desk) == "2")
+    desk.find("#faces").click()
+    desk.find(".one-face").first.click()
+    desk.until(lambda: chosen(desk) == "1")
+    desk.until(lambda: desk.picture() != second)
+    desk.page.reload()
+    desk.find('.sample[aria-label="Go on with two.png"]').click()
+    desk.find("#frame").wait_for()
+    desk.find("#close").click()
+    desk.find(".zone").wait_for()
+    assert desk.told_of("two.png") == {} and desk.find('.sample[aria-label="Go on with two.png"]').count() == 0
+    desk.drop((images.encode(two[:, :40]), "no face.png"), at="#start")
+    desk.page.get_by_role("button", name="Choose another picture").click()
+    desk.until(lambda: desk.told_of("no face.png") == {})
