@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 import torch
@@ -61,6 +62,11 @@ def test_nodes_wired_as_comfyui_wires_them(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(refined, torch.Tensor) and torch.equal(refined, image)
 
 
-def test_the_page_of_gradio_starts() -> None:
+def test_the_page_of_gradio_answers() -> None:
     pytest.importorskip("gradio")
-    assert runpy.run_path(str(EXAMPLES / "space" / "app.py"))["page"]().title == "HyperNST"
+    page = runpy.run_path(str(EXAMPLES / "space" / "app.py"))["page"]()
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    try:
+        assert "HyperNST" in httpx2.get(address, trust_env=False).text and not page.analytics_enabled
+    finally:
+        page.close()
