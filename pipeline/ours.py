@@ -203,7 +203,7 @@ def outputs(folder: str, names: Collection[str]) -> Iterator[str]:
             yield from (str(path) for path in found if not path.is_symlink())
     if SAMPLES in names:
         yield from map(str, samples(place)[1])
-    shards = [name for name in names if is_shard_name(name)]
+    shards = [name for name in names if name.endswith(".tar") and is_shard_name(name)]
     if shards and (place.name == "shards" or is_index(place / INDEX)):
         yield from (str(place / name) for name in shards)
     yield from (str(place / name) for name in names if name.endswith(".h5") and _is_cache(place / name))

@@ -12,28 +12,34 @@ import h5py
 import numpy as np
 
 from pipeline.caches import volumes
-from pipeline.caches.digests import file_digest, rejects_digest
+from pipeline.caches.digests import rejects_digest
+from pipeline.caches.index import Index
 from pipeline.caches.output import new_file
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Column, Entry
+from pipeline.caches.volume import Volume
 from pipeline.caches.volumes import Listed
 from pipeline.caches.writer import describe, fixed, kind, of_rejects
 from pipeline.files import replacing
 
 
 def write_entry(
-    path: Path,
-    listed: Sequence[Listed],
-    entries: Mapping[str, Entry],
-    columns: Mapping[str, Column],
-    parents: int,
-    provenance: dict,
+    path: Path, files: Sequence[Path], columns: Mapping[str, Column], parents: int, provenance: dict
 ) -> None:
-    """Write the cache file `path` for volumes that hold `entries`, whole or not at all."""
+    """Write the cache file `path` that lists `files`, its volumes, whole or not at all."""
+    listed: list[Listed] = []
+    rows: list[Index] = []
+    rejects: dict[str, Entry] = {}
+    for file in files:
+        with Volume(file) as volume:
+            refused = volume.length("rejects/key")
+            listed.append(Listed(int(file.stem), len(volume), refused, volume.identity()))
+            rows.append(volume.index())
+            rejects |= volume.reject_entries() if refused else {}
     with replacing(path) as temporary, new_file(temporary) as (f, output):
         describe(f, provenance)
-        f.attrs["rows"] = np.bytes_(file_digest(entries))
-        f.attrs["rejects"] = np.bytes_(all_rejects_digest(entries))
+        f.attrs["rows"] = np.bytes_(Index.union(rows).file_digest())
+        f.attrs["rejects"] = np.bytes_(all_rejects_digest(rejects))
         _stored(f, "volumes/counts", np.array([one[:3] for one in listed], "i8"))
         _stored(f, "volumes/digest", np.array([list(one.digest) for one in listed], "u1"))
         f.create_group("rejects")

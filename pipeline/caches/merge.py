@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from pipeline.caches.output import Output, new_file
 from pipeline.caches.reader import Cache, joined
 from pipeline.caches.schema import VARYING, Column, Entry
 from pipeline.caches.volume import OpenVolumes, Volume, filters, stretches
-from pipeline.caches.volumes import Listed
 from pipeline.caches.writer import KEY, create, put, put_rejects, row_bytes, undigest
 from pipeline.errors import UserError
 from pipeline.files import fsync, make_folder, replacing
@@ -36,22 +34,25 @@ def compact(
     labels: Mapping[str, str] | None = None,
     kept: Collection[int] = (),
 ) -> None:
-    """Make the cache file `path` hold `entries`, which are rows and rejects of `files`.
+    """Make the cache file `path` hold `entries`, which are rows and rejects of `files`, and all that is in `kept`.
 
-    `kept` are the numbers of those files that are volumes of the cache, or its plain file, and hold nothing else: they
-    stay, but for small ones that are merged. The rest is written sorted by key. Files that are no longer listed are not
-    removed: readers may have them open. `labels` are the new labels of renamed rows, by key.
+    `kept` are the numbers of those files that are volumes of the cache, or its plain file, and stay, but for small ones
+    that are merged; `entries` need not tell what they hold. The rest is written sorted by key. Files that are no longer
+    listed are not removed: readers may have them open. `labels` are the new labels of renamed rows, by key.
     Raises: UserError when the disk is full, or fails; the cache is as it was then.
     """
-    held = Counter(entry.file for entry in entries.values())
-    sizes = {number: held[number] for number in kept}
-    stay = sorted(set(kept) - volumes.to_merge(sizes, len(entries) - sum(sizes.values())))
-    fresh = sorted(key for key, entry in entries.items() if entry.file not in stay)
+    entries = {key: entry for key, entry in entries.items() if entry.file not in kept}
+    sizes = {number: _size(files[number]) for number in kept}
+    stay = sorted(set(kept) - volumes.to_merge(sizes, len(entries)))
+    for number in set(kept) - set(stay):
+        with Volume(files[number]) as volume:
+            entries |= volume.entries(number)
+    fresh = sorted(entries)
     labels = labels or {}
     if not stay and len(fresh) <= volumes.FULL:
         _write(path, files, {key: entries[key] for key in fresh}, columns, parents, provenance, labels)
         return
-    needed = files if path.exists() else [files[n] for n in held]
+    needed = files if path.exists() else [files[n] for n in {*stay, *(entry.file for entry in entries.values())}]
     number = max((int(file.stem) for file in needed if file.parent == volumes.folder(path)), default=0)
     made: list[Path] = []
     try:
@@ -63,11 +64,16 @@ def compact(
             some = {key: entries[key] for key in fresh[start : start + volumes.FULL]}
             made.append(volumes.file(path, number := number + 1))
             _write(made[-1], files, some, columns, parents, provenance, labels)
-        listed = [_listed(file) for file in (*(files[n] for n in stay if files[n] != path), *made)]
-        write_entry(path, listed, entries, columns, parents, provenance)
+        write_entry(path, [*(files[n] for n in stay if files[n] != path), *made], columns, parents, provenance)
     except BaseException:
         _take_back(path, made)
         raise
+
+
+def _size(file: Path) -> int:
+    """The number of rows and rejects of a file."""
+    with Volume(file) as volume:
+        return len(volume) + volume.length("rejects/key")
 
 
 def _take_back(path: Path, made: Sequence[Path]) -> None:
@@ -93,11 +99,6 @@ def _link(path: Path, volume: Path) -> None:
     except OSError:
         with replacing(volume) as temporary:
             shutil.copyfile(path, temporary)
-
-
-def _listed(file: Path) -> Listed:
-    with Volume(file) as volume:
-        return Listed(int(file.stem), len(volume), volume.length("rejects/key"), volume.identity())
 
 
 def _write(

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.caches import volumes
 from pipeline.caches.digests import content_columns
 from pipeline.caches.failures import DamagedError
+from pipeline.caches.index import Index
 from pipeline.caches.schema import Entry, Row
 from pipeline.caches.volume import OpenVolumes, Volume, stretches
 from pipeline.errors import UserError
@@ -39,7 +40,6 @@ class Cache:
             raise
         self.files = [volumes.file(path, one.number) for one in self.listed] or [path]
         self._volumes = OpenVolumes(self.files, OPEN, self._opened)
-        self._rows: dict[str, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -112,9 +112,9 @@ class Cache:
             found |= {key: entry._replace(row=entry.row + start) if entry.row >= 0 else entry for key, entry in entries}
         return found
 
-    def digests(self) -> dict[str, bytes]:
-        """Key -> digest of every row: all that a stage needs to know about its parent."""
-        return {key: made for volume in self.volumes() for key, made in volume.digests().items()}
+    def index(self) -> Index:
+        """The digest of every row: all that a stage needs to know about its parent."""
+        return Index.union([volume.index() for volume in self.volumes()])
 
     def rows_digest(self) -> str:
         """The `file_digest` of all rows: the same however they are spread over volumes."""
@@ -133,18 +133,32 @@ class Cache:
 
         Raises: UserError when a key or a dataset is unknown, or a row is damaged.
         """
-        if self._rows is None:
-            self._rows = {key: i for i, key in enumerate(self.keys())}
         unknown = set(columns) - set(self.columns)
         if unknown:
             raise UserError(f"{self.path}: no dataset {sorted(unknown)}; expected one of {sorted(self.columns)}")
         wanted = list(keys)
-        if unknown_keys := [key for key in wanted if key not in self._rows]:
-            raise UserError(f"{self.path}: no key {unknown_keys[0]!r}")
         rows: list[Row] = []
-        places = ((*self._place(self._rows[key]), key) for key in wanted)
+        places = ((*self._place(row), key) for row, key in zip(self._find(wanted), wanted, strict=True))
         for number, group in itertools.groupby(places, key=lambda place: place[0]):
             rows += self.volume(number).take([(key, row) for _, row, key in group], columns)
+        return rows
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The keys S88 [N], sorted, and the row of each."""
+        names = self.key_array()
+        order = np.argsort(names, kind="stable")
+        return names[order], order
+
+    def _find(self, keys: Sequence[str]) -> list[int]:
+        """The rows of these keys. Raises: UserError when one is unknown."""
+        names, order = self._sorted
+        wanted = np.array([key.encode() for key in keys], names.dtype)
+        at = np.searchsorted(names, wanted)
+        for i, key in enumerate(keys):
+            if at[i] == len(names) or names[at[i]] != key.encode():
+                raise UserError(f"{self.path}: no key {key!r}")
+        rows: list[int] = order[at].tolist()
         return rows
 
     def _place(self, row: int) -> tuple[int, int]:

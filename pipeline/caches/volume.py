@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.caches import hdf5
 from pipeline.caches.digests import checks, content_columns, file_digest, rejects_digest, row_digest
 from pipeline.caches.failures import cache_error, opening_error
+from pipeline.caches.index import DIGEST, Index
 from pipeline.caches.schema import TEXT, Entry, Row
 from pipeline.hashing import digest
 
@@ -96,9 +97,16 @@ class Volume:
         )
         return {key: Entry(number, row, inputs, content) for key, row, inputs, content in rows}
 
-    def digests(self) -> dict[str, bytes]:
-        """Key -> digest of every row: all that a stage needs to know about its parent."""
-        return dict(zip(self.keys(), _digests(self._read("digest")), strict=True))
+    def index(self) -> Index:
+        """The digest of every row."""
+        return Index(self.key_array(), self._read("digest"))
+
+    def inputs_index(self) -> Index:
+        """The digests of the inputs of every row and reject."""
+        rejects = self.reject_entries() if self.length("rejects/key") else {}
+        rows = Index(self.key_array(), self._read("inputs").reshape(len(self), self.width * DIGEST))
+        refused = Index.of({key: entry.inputs for key, entry in rejects.items()}, self.width)
+        return Index.union([rows, refused]) if rejects else rows
 
     def rows_digest(self) -> str:
         """The `file_digest` of the rows, stored when the file was written; computed when it is not stored."""

@@ -8,9 +8,8 @@ from pipeline.caches.schema import Row
 from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.runner import staleness as planning
+from pipeline.runner.inputs import Inputs, refusal
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
-from pipeline.runner.staleness import Inputs
 from pipeline.sources.reader import UNREADABLE, Reader
 
 PART_BYTES = 1 << 24  # a part is written when it holds this many bytes,
@@ -72,7 +71,7 @@ def _items(
             for parent, columns in stage.parents.items():
                 for d, row in zip(data, caches[parent].rows(keys, columns), strict=True):
                     d.update((f"{parent}.{name}", value) for name, value in row.items())
-            input_digests = [inputs.input_digests[key] or b"" for key in keys]
+            input_digests = [inputs.input_digests[key] for key in keys]
             yield [Item(key, d) for key, d in zip(keys, data, strict=True)], input_digests, []
 
 
@@ -104,7 +103,7 @@ def _read_sources(
             continue
         content = inputs.fingerprints.put(source, data)
         if why := inputs.duplicate(key, content):
-            refused.append((key, why, planning.refusal(content, why)))
+            refused.append((key, why, refusal(content, why)))
             continue
         items.append(Item(key, {"source": data}, source.path))
         input_digests.append(content)

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.caches import writer as parts
+from pipeline.caches.index import Index
 from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.progress import Progress
 from pipeline.runner import compute as shared
 from pipeline.runner import staleness as planning
+from pipeline.runner.inputs import Inputs
 from pipeline.runner.spec import StageSpec, Worker
-from pipeline.runner.staleness import Inputs, Plan
+from pipeline.runner.staleness import Plan
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import Source
 
@@ -46,14 +48,12 @@ class StageActor:
         self.stage, self.collection, self.ctx, self.parents = stage, collection, ctx, parents
         self.worker: Worker | None = None
 
-    def part(
-        self, number: int, keys: Sequence[str], input_digests: dict[str, bytes | None], sources: dict
-    ) -> PartResult:
+    def part(self, number: int, keys: Sequence[str], input_digests: dict[str, bytes], sources: dict) -> PartResult:
         """Compute `keys` and write them as part `number`."""
         self.worker = self.worker or self.stage.open(self.ctx)
         start = time.monotonic()
         path = self.ctx.file(self.collection, self.stage.output)
-        inputs = Inputs(input_digests, sources, self.parents, Fingerprints(None))
+        inputs = Inputs(Index.of(input_digests), sources, self.parents, Fingerprints(None))
         batch = PendingRows.empty()
         for done in shared.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
             batch.extend(done)

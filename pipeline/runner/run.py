@@ -71,8 +71,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         for _ in range(PASSES):
             if plan.todo:
                 _compute(stage, collection, ctx, plan)
-                del plan  # two plans would hold all keys twice
-                plan = planning.survey(stage, collection, ctx, only=only)
+                plan = planning.survey_again(plan, stage, collection, ctx, only)
         if plan.todo:
             raise UserError(
                 f"stage {stage.name}: {len(plan.todo)} inputs of {collection} changed while it ran, "
@@ -94,7 +93,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         if not unwritable:
             _clear_parts(plan)
             plan.inputs.fingerprints.save()
-    summary = Summary(stage.name, collection, len(plan.wanted), plan.cached, plan.rejected, todo, len(plan.renamed))
+    summary = Summary(stage.name, collection, plan.wanted, plan.cached, plan.rejected, todo, len(plan.renamed))
     say(str(summary))
     if left := str(plan.inputs.left):
         say(f"{stage.name} {collection}: {left}")
@@ -124,7 +123,7 @@ def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> Non
 def _refused(plan: Plan) -> PendingRows:
     """The keys in `plan.todo` that are rejected without computing."""
     batch, inputs = PendingRows.empty(), plan.inputs
-    batch.rejects += [(k, inputs.refused[k], inputs.input_digests[k] or b"") for k in plan.todo if k in inputs.refused]
+    batch.rejects += [(k, inputs.refused[k], inputs.input_digests[k]) for k in plan.todo if k in inputs.refused]
     return batch
 
 
@@ -166,8 +165,7 @@ def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -
     rows = [row for row in read_lines(path) if row.get("stage") != stage.name]
     rows += [
         {"key": key, "stage": stage.name, "reason": printable(entry.reason)}
-        for key, entry in sorted(plan.entries.items())
-        if entry.row < 0
+        for key, entry in sorted(plan.rejects.items())
     ]
     new = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
     if new != (path.read_bytes() if path.exists() else b""):

@@ -5,92 +5,77 @@ weights, columns, schema), and its inputs (the digest of each parent's row, or o
 """
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pipeline import __version__, libraries
 from pipeline.caches import volumes
 from pipeline.caches import writer as parts
+from pipeline.caches.index import Index
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry
 from pipeline.caches.volume import Volume
-from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import UserError
-from pipeline.hashing import digest
+from pipeline.context import Context
+from pipeline.runner.inputs import Inputs, look_again, of_stage
 from pipeline.runner.recipe import change
 from pipeline.runner.spec import StageSpec
-from pipeline.sources.fingerprints import Fingerprints
-from pipeline.sources.reader import UNREADABLE, Reader, Source, reading_order
-from pipeline.sources.scan import scan
-from pipeline.sources.walk import LeftOut
+from pipeline.sources.reader import UNREADABLE, reading_order
 
 
 @dataclass
-class Inputs:
-    """The inputs of a stage.
+class _File:
+    """A file of rows: the digests of the inputs of its rows and rejects, and its rejects.
 
-    `input_digests[key]` is the row digests of its parents in order of their names, joined; None when a file is not
-    read yet. `refused` maps the user's files that are already rejects to the reason. `firsts` maps the content of the
-    other files, where it is known, to the first key with this content. `left` counts what else
-    the user's folder holds.
+    The `file` of its entries is its `number` among all files of a plan.
     """
 
-    input_digests: dict[str, bytes | None]
-    sources: dict[str, Source]
-    parents: dict[str, str]  # parent -> digest of all its rows
-    fingerprints: Fingerprints
-    refused: dict[str, str] = field(default_factory=dict)
-    firsts: dict[bytes, str] = field(default_factory=dict)
-    left: LeftOut = field(default_factory=LeftOut)
+    path: Path
+    number: int
+    provenance: dict[str, Any]
+    inputs: Index
+    rejects: dict[str, Entry]
 
-    def duplicate(self, key: str, content: bytes) -> str:
-        """Why the file `key` is refused: an earlier key has the same content; "" if it is the first one."""
-        first = self.firsts.get(content, key)
-        if first >= key:
-            self.firsts[content] = key
-            return ""
-        return f"the same file as {self.sources[first].path!r}"
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """All rows and rejects."""
+        with Volume(self.path) as volume:
+            return volume.entries(self.number)
 
 
 @dataclass
 class Plan:
     """The state of one cache file compared with its inputs.
 
-    `entries` are the valid rows and rejects; their `file` counts in `files`. `wanted` are the keys within the limit,
-    `todo` those of them without an entry, `fresh` the number of these that were never computed. `stale` counts the
-    stale rows by cause. `renamed` maps the keys whose rows another key had before to the user's path now ("" for a
-    stage with parents): the content is the same, so nothing is recomputed. `dirty` means that the cache must be
-    rewritten, but for those of its `files` that are `kept`: all that they hold is valid and has no other name.
+    `files` are those of the cache, its `own`, and parts; `kept` are the numbers of own ones of which all is valid and
+    has no other name. `entries` are the valid rows and rejects of the others. `wanted` is the number of keys within the
+    limit; `cached` of them have a row, `rejected` a reject, the others are `todo`; `fresh` were never computed.
+    `rejects` are all that are valid. `stale` counts the stale rows by cause. `renamed` maps the keys whose rows another
+    key had before to the user's path now ("" for a stage with parents): the content is the same, so nothing is
+    recomputed. `dirty` means that the cache must be written, but for what is `kept`.
     """
 
     path: Path
     inputs: Inputs
     files: list[Path]
+    own: list[_File]
     entries: dict[str, Entry]
-    wanted: list[str]
+    rejects: dict[str, Entry]
+    wanted: int
+    cached: int
+    rejected: int
     todo: list[str]
     stale: Counter[str]
     renamed: dict[str, str]
     fresh: int
     dirty: bool
     kept: set[int]
-
-    @property
-    def cached(self) -> int:
-        """The number of wanted keys with a row."""
-        return sum(key in self.entries and self.entries[key].row >= 0 for key in self.wanted)
-
-    @property
-    def rejected(self) -> int:
-        """The number of wanted keys with a reject."""
-        return sum(key in self.entries and self.entries[key].row < 0 for key in self.wanted)
 
 
 def survey(
@@ -102,48 +87,99 @@ def survey(
     Raises: UserError(2) when a parent cache is missing; UserError when a file is damaged.
     """
     path = ctx.file(collection, stage.output)
-    opened, own = _opened(path)
-    cached_keys = set().union(*(file.entries for file in opened))
-    inputs = _inputs(stage, collection, ctx, cached_keys)
+    own = _own(path)
+    files = [*own, *_parts(path, len(own))]
+    inputs = of_stage(stage, collection, ctx, [file.inputs for file in files])
+    return _compare(stage, path, own, files, inputs, ctx.limit, retry, only)
 
+
+def survey_again(
+    plan: Plan, stage: StageSpec, collection: str, ctx: Context, only: Collection[str] | None = None
+) -> Plan:
+    """The survey after `todo` was computed. Raises: UserError when a file is damaged."""
+    files = [*plan.own, *_parts(plan.path, len(plan.own))]
+    inputs = look_again(plan.inputs, plan.todo, collection, ctx, [file.inputs for file in files])
+    return _compare(stage, plan.path, plan.own, files, inputs, ctx.limit, False, only)
+
+
+def _compare(
+    stage: StageSpec,
+    path: Path,
+    own: list[_File],
+    files: list[_File],
+    inputs: Inputs,
+    limit: int | None,
+    retry: bool,
+    only: Collection[str] | None,
+) -> Plan:
+    """The plan that follows from files of rows and inputs. Files of which all is valid are compared as a whole."""
+    digests = inputs.input_digests
+    changes = [change(file.provenance, stage) for file in files]
+    whole = [f for f in own if not (changes[f.number] or (retry and f.rejects)) and digests.holds(f.inputs)]
+    whole, held = _apart(whole, files)
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
     others: dict[str, Entry] = {}  # made by this recipe, but not of what their keys stand for now
-    for file in opened:
-        recipe_change = change(file.provenance, stage)
+    rest = [file for file in files if file not in whole]
+    for file in rest:
         for key, entry in file.entries.items():
-            cause = recipe_change
-            if not recipe_change and inputs.input_digests.get(key) != entry.inputs:
+            cause = changes[file.number]
+            if not cause and digests.get(key) != entry.inputs:
                 cause = _input_cause(stage, key, entry, inputs)
                 others[key] = entry
             says_the_same = key in entries and entries[key][2:] == entry[2:]
             if not cause and not (retry and entry.row < 0) and not says_the_same:
                 entries[key] = entry
             causes[key] = cause
-    renamed = _renamed(inputs, entries, others, retry)
+    without = digests.names[held.find(digests.names) < 0].tolist()
+    lacking = [key for key in (name.decode() for name in without) if key not in entries]
+    renamed = _renamed(lacking, digests, others, retry)
     entries |= {key: others[former] for key, former in renamed.items()}
-    known = entries.keys() | (set(renamed.values()) - inputs.input_digests.keys())
+    known = entries.keys() | {former for former in renamed.values() if former not in digests}
     stale = Counter(cause for key, cause in causes.items() if cause and key not in known)
-    wanted = list(itertools.islice(sorted(inputs.input_digests), ctx.limit))
-    todo = [key for key in wanted if key not in entries and (only is None or key in only)]
+
+    wanted = digests.names[:limit]
+    last = wanted[-1].decode() if len(wanted) else ""
+    todo = [key for key in lacking if key <= last and key not in renamed and (only is None or key in only)]
     if inputs.sources:
         todo.sort(key=lambda key: reading_order(inputs.sources[key]))
-    held = Counter(entry.file for key, entry in entries.items() if key not in renamed)
-    kept = {n for n in range(own) if held[n] == len(opened[n].entries) and not change(opened[n].provenance, stage)}
-    dirty = not own or len(kept) < own or any(entry.file not in kept for entry in entries.values())
-    fresh = sum(key not in causes for key in todo)
-    paths = {key: inputs.sources[key].path if key in inputs.sources else "" for key in renamed}
-    return Plan(path, inputs, [f.path for f in opened], entries, wanted, todo, stale, paths, fresh, dirty, kept)
+    rejects = {key: entry for file in whole for key, entry in file.rejects.items()}
+    rejects |= {key: entry for key, entry in entries.items() if entry.row < 0}
+    there = int((held.names <= last.encode()).sum()) + sum(key <= last for key in entries)
+    rejected = sum(key <= last for key in rejects)
+
+    counts = Counter(entry.file for key, entry in entries.items() if key not in renamed)
+    kept = {f.number for f in own if f in whole or (counts[f.number] == len(f.inputs) and not changes[f.number])}
+    return Plan(
+        path=path,
+        inputs=inputs,
+        files=[file.path for file in files],
+        own=own,
+        entries=entries,
+        rejects=rejects,
+        wanted=len(wanted),
+        cached=there - rejected,
+        rejected=rejected,
+        todo=todo,
+        stale=stale,
+        renamed={key: inputs.sources[key].path if key in inputs.sources else "" for key in renamed},
+        fresh=sum(key not in causes for key in todo),
+        dirty=not own or len(kept) < len(own) or any(entry.file not in kept for entry in entries.values()),
+        kept=kept,
+    )
 
 
-def _inputs(stage: StageSpec, collection: str, ctx: Context, cached_keys: set[str]) -> Inputs:
-    if stage.numbered:
-        keys = (f"{number:09}" for number in range(stage.numbered))
-        return Inputs({key: digest(key.encode()) for key in keys}, {}, {}, Fingerprints(None))
-    return _join(stage, collection, ctx) if stage.parents else read_sources(collection, ctx, cached_keys)
+def _apart(whole: list[_File], files: list[_File]) -> tuple[list[_File], Index]:
+    """Those of the files that have no key in common with another one of all `files`, and what they hold."""
+    held = Index.union([file.inputs for file in whole])
+    others = [file.inputs.names for file in files if file not in whole]
+    if len(shared := np.concatenate([held.repeated(), *others])) and (held.find(shared) >= 0).any():
+        whole = [file for file in whole if (file.inputs.find(shared) < 0).all()]
+        held = Index.union([file.inputs for file in whole])
+    return whole, held
 
 
-def _renamed(inputs: Inputs, entries: dict[str, Entry], others: dict[str, Entry], retry: bool) -> dict[str, str]:
+def _renamed(lacking: list[str], digests: Index, others: dict[str, Entry], retry: bool) -> dict[str, str]:
     """For keys without an entry, a key among `others` with the very same inputs: a row depends on nothing else."""
     by_inputs = {
         entry.inputs: key
@@ -152,8 +188,7 @@ def _renamed(inputs: Inputs, entries: dict[str, Entry], others: dict[str, Entry]
     }
     if not by_inputs:
         return {}
-    lacking = ((key, made) for key, made in inputs.input_digests.items() if made and key not in entries)
-    return {key: by_inputs[made] for key, made in lacking if made in by_inputs}
+    return {key: by_inputs[made] for key in lacking if (made := digests[key]) in by_inputs}
 
 
 def is_settled(stage: StageSpec, collection: str, ctx: Context) -> bool:
@@ -185,89 +220,27 @@ def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]
     return {**stage.recipe(), "parents": inputs.parents, **more}
 
 
-class _File(NamedTuple):
-    """What a file says of its rows; the `file` of its entries is its place among all."""
+def _own(path: Path) -> list[_File]:
+    """The volumes of a cache file, or itself."""
+    if not path.exists():
+        return []
+    with Cache(path) as cache:
+        return [_file(volume, number) for number, volume in enumerate(cache.volumes())]
 
-    path: Path
-    provenance: dict[str, Any]
-    entries: dict[str, Entry]
 
-
-def _opened(path: Path) -> tuple[list[_File], int]:
-    """The files of a cache with its parts, oldest first, and how many of them are the cache itself.
-
-    Where its own file was lost, the volumes that it listed are read as parts are.
-    """
-    files: list[_File] = []
-    if path.exists():
-        with Cache(path) as cache:
-            files = [_File(v.path, v.provenance, v.entries(n)) for n, v in enumerate(cache.volumes())]
-    own = len(files)
-    for file in [*parts.listed(path), *(volumes.there(path) if not own else ())]:
+def _parts(path: Path, own: int) -> list[_File]:
+    """The parts of a cache file, oldest first; where its own file was lost, the volumes that it listed as well."""
+    found = []
+    for number, file in enumerate([*parts.listed(path), *(volumes.there(path) if not own else ())], own):
         with Volume(file) as volume:
-            files.append(_File(file, volume.provenance, volume.entries(len(files))))
-    return files, own
+            found.append(_file(volume, number))
+            found[-1].entries = volume.entries(number)
+    return found
 
 
-def read_sources(collection: str, ctx: Context, cached_keys: set[str], *, trust: bool = True) -> Inputs:
-    """The user's files. Only those with a row or a reject are read here, and only if they look changed.
-
-    Where rows have lost their files, new files of the same size are read as well: they may be these under other names.
-    With `trust` False all files with a row or a reject are read, whatever they look like.
-    """
-    notes = ctx.cache / collection / ".sources.json" if trust else None
-    fingerprints = Fingerprints(notes, ctx.source(collection))
-    inputs = Inputs({}, {}, {}, fingerprints)
-    sources = scan(ctx.source(collection), fingerprints, _outside(collection, ctx), inputs.left)
-    reader = Reader()
-    known = {s.key: fingerprints.get(s) for s in sources}
-    lost = fingerprints.sizes(cached_keys - {s.key for s in sources})
-    changed = [
-        s
-        for s in sources
-        if (s.key in cached_keys or s.size in lost or None in lost) and not s.problem and known[s.key] is None
-    ]
-    reread = {s.key: fingerprints.read(s, reader) for s in sorted(changed, key=reading_order)}
-    for source in sources:  # in order of key, so that the first of two equal files wins
-        key = source.key
-        inputs.sources[key] = source
-        content = reread.get(key) or known[key]
-        why = source.problem
-        if content is not None and content != UNREADABLE:
-            why = why or inputs.duplicate(key, content)
-        if why:
-            inputs.refused[key], content = why, refusal(content or UNREADABLE, why)
-        inputs.input_digests[key] = content
-    return inputs
-
-
-def _outside(collection: str, ctx: Context) -> dict[Path, str]:
-    """Places that are not read where they lie in the folder of a collection, and what they are."""
-    others = {ctx.source(name): f"the {name} images" for name in COLLECTIONS if name != collection}
-    return others | {ctx.cache: "the cache folder", ctx.run: "the run folder"}
-
-
-def refusal(content: bytes, reason: str) -> bytes:
-    """The input digest of a refused file: its reject is valid as long as content and reason are the same."""
-    return digest(b"refused", content, reason.encode())
-
-
-def _join(stage: StageSpec, collection: str, ctx: Context) -> Inputs:
-    """The inputs of a stage with parents: the keys that all parents have a row for."""
-    parent_digests = []
-    parents = {}
-    for parent in sorted(stage.parents):
-        path = ctx.file(collection, parent)
-        if not path.exists():
-            command = stage.producers.get(parent, parent)
-            raise UserError(f"{path}: missing, but stage {stage.name} reads it; run `hypernst {command}` first", 2)
-        with Cache(path) as cache:
-            parent_digests.append(cache.digests())
-            parents[parent] = cache.rows_digest()
-    joined = parent_digests[0]
-    for digests in parent_digests[1:]:
-        joined = {key: joined[key] + digests[key] for key in joined.keys() & digests.keys()}
-    return Inputs({**joined}, {}, parents, Fingerprints(None))
+def _file(volume: Volume, number: int) -> _File:
+    rejects = volume.reject_entries(number) if volume.length("rejects/key") else {}
+    return _File(volume.path, number, volume.provenance, volume.inputs_index(), rejects)
 
 
 def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:
@@ -275,7 +248,7 @@ def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> st
     names = sorted(stage.parents) or ["source"]
     if key not in inputs.input_digests:
         return f"input gone ({' or '.join(names)})"
-    now = inputs.input_digests[key] or b""
+    now = inputs.input_digests[key]
     if now == entry.inputs:
         return ""
     changed = [n for i, n in enumerate(names) if now[16 * i : 16 * i + 16] != entry.inputs[16 * i : 16 * i + 16]]

@@ -27,12 +27,12 @@ class Fingerprints:
         self._changed = False
         self._files: dict[str, list] = {}
         self._archives: dict[str, list] = {}
-        self._sizes: dict[str, int] = {}  # of the files as they were, in whatever folder
+        self._former: dict[str, list] = {}  # the files as they were, in whatever folder
         try:
             saved = json.loads(path.read_bytes() if path else b"{}")
-            self._sizes = {key: int(size) for key, (size, *_) in saved["files"].items()}
+            self._former = dict(saved["files"])
             if saved["folder"] == self._folder:
-                self._files, self._archives = saved["files"], saved["archives"]
+                self._files, self._archives = dict(saved["files"]), saved["archives"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # without saved digests all files are read
         self._log = path.with_suffix(".jsonl") if path else None
@@ -49,7 +49,7 @@ class Fingerprints:
 
     def sizes(self, keys: Iterable[str]) -> set[int | None]:
         """The sizes that the files of these keys had, in any folder; None among them for one that is not known."""
-        return {self._sizes.get(key) for key in keys}
+        return {int(self._former[key][0]) if key in self._former else None for key in keys}
 
     def put(self, source: Source, data: bytes) -> bytes:
         """Store and return the digest of `data`, the bytes of `source`."""

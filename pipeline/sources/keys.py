@@ -8,6 +8,8 @@ import os
 import re
 
 KEY = re.compile(r"[0-9a-z_-]+")
+_PART = "[0-9a-z-]+(_[0-9a-z-]+)*"  # so that no two paths give the same key
+PLAIN = re.compile(rf"{_PART}(/{_PART})*\.jpg")
 KEY_LENGTH = 88  # with the longest suffix it still fits the 100 characters of a tar header
 
 
@@ -18,15 +20,8 @@ def key_of(path: str) -> str:
     than .jpg), 12 hex digits of its sha256 are appended. So no key depends on the other files of the folder.
     A file in an archive has the key that it would have if a folder with the archive's name held it.
     """
-    stem = path.removesuffix(".jpg")
-    parts = stem.split("/")
-    plain = "__".join(parts)
-    if path.endswith(".jpg") and len(plain) <= KEY_LENGTH and all(_is_plain(p) for p in parts):
+    if PLAIN.fullmatch(path) and len(plain := path[: -len(".jpg")].replace("/", "__")) <= KEY_LENGTH:
         return plain
     slug = re.sub(r"[^0-9a-z]+", "-", path.removesuffix(os.path.splitext(path)[1]).lower()).strip("-")[:72]
     mark = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{slug}-{mark}" if slug else mark
-
-
-def _is_plain(part: str) -> bool:
-    return KEY.fullmatch(part) is not None and "__" not in part and not part.startswith("_") and not part.endswith("_")

@@ -34,6 +34,15 @@ def stamp_of(state: os.stat_result) -> tuple[int, ...]:
     return state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
+def looks_the_same(source: Source) -> bool:
+    """Whether the file that holds a source has the times and inode, and a file of its own the size, that it had."""
+    try:
+        state = os.stat(source.file)  # noqa: PTH116
+    except OSError:
+        return False
+    return stamp_of(state) == source.stamp and (source.at != PLAIN or state.st_size == source.size)
+
+
 def reading_order(source: Source) -> tuple[str, int, str]:
     """The sort key for reading: first plain files by key, then the members of each archive in its order."""
     return ("", PLAIN, source.key) if source.at == PLAIN else (source.file, source.at, source.key)

@@ -4,6 +4,7 @@
 # ruff: noqa: PTH116
 
 import itertools
+import operator
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,7 @@ def scan(
         expected = f"a folder of images, an image or an archive ({' '.join(kinds.ARCHIVES)})"
         what = "neither folder, image nor archive" if place.exists() else "no such folder or file"
         raise UserError(f"{place}: {what}; expected {expected}; `hypernst samples` makes sample images", 2)
-    sources = sorted(images)
+    sources = sorted(images, key=operator.attrgetter("key"))
     if not sources:
         raise UserError(
             f"{place}: holds no image; expected JPEG, PNG, WebP and the like; {str(left) or 'it is empty'}", 2

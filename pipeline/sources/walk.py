@@ -1,7 +1,7 @@
 """Walks a folder of the user's: what belongs to the system, to this program or to the other collection is left out."""
 
 # Paths are plain strings: one Path per file would take half the time and memory of a scan of 100,000 files.
-# ruff: noqa: PTH116, PTH118
+# ruff: noqa: PTH116, PTH118, PTH119, PTH120
 
 import os
 import stat
@@ -71,14 +71,17 @@ def walk(folder: Path, outside: Mapping[Path, str], left: LeftOut) -> Iterator[t
             continue
         visited.add(real)
         mine.update(ours.outputs(top, (*folders, *files)))
-        left.system.update(name for name in (*folders, *files) if ours.is_system(name))
-        folders[:] = sorted(name for name in folders if not ours.is_system(name))
-        for name in (name for name in files if not ours.is_system(name)):
-            file = os.path.join(top, name)
+        system = {name for name in (*folders, *files) if ours.is_system(name)}
+        left.system.update(system)
+        folders[:] = sorted(name for name in folders if name not in system)
+        here = {os.path.basename(path): what for path, what in elsewhere.items() if os.path.dirname(path) == real}
+        before = os.path.join(top, "")
+        for name in (name for name in files if name not in system):
+            file = before + name
             if file in mine:
                 left.outputs[file[skip:]] += 1
-            elif os.path.join(real, name) in elsewhere:
-                left.outside.add(f"{elsewhere[os.path.join(real, name)]} ({file[skip:]})")
+            elif name in here:
+                left.outside.add(f"{here[name]} ({file[skip:]})")
             elif (kind := kind_of(file, name)) is None:
                 left.unopened[name] += 1
             elif kind.kind == kinds.OTHER:

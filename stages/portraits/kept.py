@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline import hashing, ours
 from pipeline.caches import writer
+from pipeline.caches.index import Index
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Row
 from pipeline.caches.writer import PendingRows
@@ -23,9 +24,9 @@ from pipeline.locks import locked
 from pipeline.progress import say
 from pipeline.runner import staleness
 from pipeline.runner.compute import width
+from pipeline.runner.inputs import Inputs
 from pipeline.runner.recipe import change
 from pipeline.runner.spec import StageSpec
-from pipeline.runner.staleness import Inputs
 from pipeline.sources.fingerprints import Fingerprints
 
 MOST = 4000  # portraits in a cache folder, about 1 GB
@@ -108,11 +109,11 @@ class KeptPortraits:
             digests, parents = {}, {}
             for parent in step.parents if self._writable else ():
                 with Cache(place / f"{parent}.h5") as cache:
-                    digests[parent], parents[parent] = cache.digests()[place.name], cache.rows_digest()
+                    digests[parent], parents[parent] = cache.index()[place.name], cache.rows_digest()
             if self._writable:
                 batch = PendingRows.empty()
                 batch.add(place.name, row, _inputs(sha256, step, digests))
-                made = staleness.provenance(step, self.ctx, Inputs({}, {}, parents, Fingerprints(None)))
+                made = staleness.provenance(step, self.ctx, Inputs(Index.of({}), {}, parents, Fingerprints(None)))
                 with locked(self.folder / ours.LOCK):
                     if not place.exists():
                         self._make_room()

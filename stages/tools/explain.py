@@ -107,7 +107,7 @@ def explain_step(step: StageSpec, collection: str, ctx: Context) -> Facts:
     return {
         "stage": step.name,
         "collection": collection,
-        "inputs": len(plan.wanted),
+        "inputs": plan.wanted,
         "cached": plan.cached,
         "rejected": plan.rejected,
         "to_compute": len(plan.todo),

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from pipeline import ours
 from pipeline.caches.failures import DamagedError
+from pipeline.caches.index import Index
 from pipeline.caches.merge import compact
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry
@@ -17,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.files import move_aside, sweep
 from pipeline.locks import lock, locked, reading
 from pipeline.progress import say
-from pipeline.runner.staleness import read_sources
+from pipeline.runner.inputs import read_sources
 from pipeline.verification.record import Record
 from pipeline.verification.rows import Problem, readable
 from stages.portraits import kept
@@ -95,15 +98,16 @@ def check_sources(ctx: Context, collection: str, read: bool) -> Iterator[Problem
         return
     try:
         with Cache(path) as cache:
-            entries = cache.entries()
-        inputs = read_sources(collection, ctx, set(entries), trust=not read)
+            made_of = Index.union([volume.inputs_index() for volume in cache.volumes()])
+        inputs = read_sources(collection, ctx, [made_of], trust=not read)
     except DamagedError:
         return  # told already
     except UserError as fault:
         say(f"{collection}: the user's images were not compared with the cache ({fault})")
         return
-    there = entries.keys() & inputs.input_digests.keys()
-    if changed := sorted(key for key in there if inputs.input_digests[key] != entries[key].inputs):
+    there = inputs.input_digests.common(made_of)
+    now, then = np.split(there.digests, 2, axis=1)
+    if changed := [name.decode() for name in there.names[(now != then).any(1)].tolist()]:
         yield Problem(path, f"was made from other files than {place} holds; run `hypernst align`", changed, fatal=False)
     unread = len(there) - len(inputs.fingerprints.news)
     if unread > 0 and not read:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.caches.index import Index
 from pipeline.errors import UserError
-from pipeline.runner.staleness import Inputs
+from pipeline.runner.inputs import Inputs
 from pipeline.sources import archives
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import KEY, KEY_LENGTH, key_of
@@ -75,7 +76,7 @@ def test_of_equal_files_the_first_is_kept_whatever_is_read_first(tmp_path: Path)
         return inputs.duplicate(key, content)
 
     sources = {key: Source(key, f"{key}.jpg", "", -1, 0, (), "") for key in "abc"}
-    inputs = Inputs({}, sources, {}, Fingerprints(None))
+    inputs = Inputs(Index.of({}), sources, {}, Fingerprints(None))
     assert [made("b", b"x"), made("a", b"x"), made("b", b"x"), made("c", b"x"), made("c", b"y")] == [
         "",
         "",
