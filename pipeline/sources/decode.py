@@ -27,6 +27,7 @@ ROWS = 1 << 18  # pixels converted at a time
 # Bytes per pixel: of Pillow's copy, by mode (4 for other modes), and of a codec's own buffers (measured).
 OWN = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 BESIDE = {"WEBP": 10, "AVIF": 9, "HEIF": 7}
+PHONE = 1  # beside, of a HEIC as phones write it
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
@@ -150,7 +151,7 @@ def _check_size(size: tuple[int, int], max_pixels: int, min_side: int) -> None:
 def _check_memory(image: Image.Image, data: bytes) -> None:
     """Set a JPEG to be decoded so small that it fits. Raises: UnusableError when an image does not fit."""
     (width, height), kind = image.size, "JPEG" if image.format == "MPO" else str(image.format)
-    bytes_per_pixel = OWN.get(image.mode, 4) + 3 + BESIDE.get(kind, 0)
+    bytes_per_pixel = OWN.get(image.mode, 4) + 3 + (PHONE if _is_of_a_phone(image) else BESIDE.get(kind, 0))
     whole = len(data) + _tile(image)  # bytes needed at every scale
     if kind == "JPEG":
         whole += int(width * height * jpeg.coefficients(data))
@@ -165,6 +166,12 @@ def _check_memory(image: Image.Image, data: bytes) -> None:
         f"{width}x{height} pixels of {kind} take {need / 1e6:.0f} MB to decode, more than "
         f"{MAX_MEMORY / 1e6:.0f} MB; save it as a plain JPEG, or of at most {most:.0f} million pixels"
     )
+
+
+def _is_of_a_phone(image: Image.Image) -> bool:
+    """Whether it is a HEIC as phones write it: one image in 8 bits, its colours at half the size."""
+    told = image.info.get("bit_depth"), image.info.get("chroma"), getattr(image, "n_frames", 1)
+    return image.format == "HEIF" and image.mode == "RGB" and told == (8, 420, 1)
 
 
 def _tile(image: Image.Image) -> int:
