@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import boto3
+import pytest
 from werkzeug.exceptions import HTTPException, NotFound, Unauthorized
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import send_file
@@ -86,3 +88,22 @@ def s3() -> App:
     from moto.server import DomainDispatcherApplication, create_backend_app
 
     return DomainDispatcherApplication(create_backend_app)
+
+
+def settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine's settings counts, and S3 has the credentials that `upload` uses."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+def upload(address: str, folder: Path) -> None:
+    """Put the files of a folder into the bucket `ours`, under the folder's name."""
+    client = boto3.client(
+        "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="me", aws_secret_access_key="secret"
+    )
+    client.create_bucket(Bucket="ours")
+    for path in folder.iterdir():
+        client.put_object(Bucket="ours", Key=f"{folder.name}/{path.name}", Body=path.read_bytes())

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import fsspec  # noqa: F401
 import numpy as np
 import pytest
@@ -29,11 +28,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stalls are noticed sooner, and nothing of this machine's settings counts."""
     monkeypatch.setattr(store, "STALL", STALL)
     monkeypatch.setattr(store, "FIRST_PATIENCE", 1.0)
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    servers.settle(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +39,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def upload(address: str, folder: Path) -> None:
-    """Put the files of a folder into the bucket `ours`, under the folder's name."""
-    client = boto3.client(
-        "s3", endpoint_url=address, region_name="us-east-1", aws_access_key_id="me", aws_secret_access_key="secret"
-    )
-    client.create_bucket(Bucket="ours")
-    for path in folder.iterdir():
-        client.put_object(Bucket="ours", Key=f"{folder.name}/{path.name}", Body=path.read_bytes())
-
-
 @pytest.fixture(params=KINDS)
 def elsewhere(request: pytest.FixtureRequest, packed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple]:
     """The URL of the shards in each kind of store, and the server in front of it, which fails now and then."""
@@ -61,7 +46,7 @@ def elsewhere(request: pytest.FixtureRequest, packed: Path, monkeypatch: pytest.
     faulty = Faulty(app, EVERY if request.param != "http without parts" else 2, STALL + 0.3)
     with servers.served(faulty) as address:
         if request.param == "s3":
-            upload(address, packed)
+            servers.upload(address, packed)
             monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         yield ("s3://ours/shards" if request.param == "s3" else f"{address}/shards"), faulty
 
@@ -106,7 +91,7 @@ def test_what_stays_wrong_is_told_in_one_line_without_credentials(
     with servers.served(Faulty(servers.files(packed.parent), 1, 0.0)) as address:
         assert "-000000.tar: cannot be read" in told(f"{address}/shards")
     with servers.served(servers.s3()) as address:
-        upload(address, packed)
+        servers.upload(address, packed)
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         assert "s3://ours/other/index.json: cannot be read (not found)" in told("s3://ours/other")
 

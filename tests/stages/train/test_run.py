@@ -88,14 +88,20 @@ def test_two_halves_are_the_whole_to_the_bit(base: Path, half: dict[str, Tensor]
     assert {"l2", "lpips"} < lines[3].keys()  # every third step has a reconstruction, too
 
 
+@pytest.mark.parametrize("kind", ["http", "s3"])
 def test_shards_elsewhere_train_the_same_run_to_the_bit(
-    base: Path, whole: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    base: Path, whole: dict[str, Tensor], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "STALL", 0.3)
-    faulty = Faulty(servers.files(base / "cache", password="secret"), 5, 0.5)
+    servers.settle(monkeypatch)
+    faulty = Faulty(servers.s3() if kind == "s3" else servers.files(base / "cache", password="secret"), 5, 0.5)
     with servers.served(faulty) as address:
         url = f"{address}/shards?key=secret".replace("//", "//me:secret@")
-        ctx = dataclasses.replace(small_run.context(base, "elsewhere"), shards_at=url)
+        if kind == "s3":
+            servers.upload(address, base / "cache" / "shards")
+            monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+            url = "s3://ours/shards"
+        ctx = dataclasses.replace(small_run.context(base, kind), shards_at=url)
         train.run(ctx, shipped=False, steps=2)
         train.run(ctx)
     assert_same(state(ctx), whole)
