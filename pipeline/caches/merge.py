@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.files import fsync, make_folder, replacing
 
 BLOCK = 1 << 21  # bytes copied at a time
-OPEN = 4  # most files open at once; HDF5 keeps a few MB of each
+OPEN = 3 * volumes.FAN  # most files open at once: as many as are merged; HDF5 keeps a few MB of each
 
 
 def compact(
