@@ -21,7 +21,6 @@ from pipeline.runner import compute
 from pipeline.runner.run import Summary, run_collections, run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.runner.staleness import is_settled
-from pipeline.sources import scan
 from stages.tools import verify
 from tests.support.two_stages import READ, SQUARE, computed, contents, context, explained, make, open_read, run
 
@@ -139,44 +138,6 @@ def test_of_equal_files_the_first_is_kept_and_follows_changes(ctx: Context) -> N
     (ctx.content / "a.jpg").write_text("3")
     assert run(READ, ctx).cached == 10
     assert {"n003b", "n099"} <= {json.loads(x)["key"] for x in read_rejects().splitlines()}
-
-
-def test_a_run_walks_once_takes_changes_of_what_it_read_and_leaves_new_files_to_the_next(
-    ctx: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    walks: list[Path] = []
-    walk = scan.walk
-    monkeypatch.setattr(scan, "walk", lambda folder, *rest: walks.append(folder) or walk(folder, *rest))
-    assert run(READ, ctx).computed == 10 and len(walks) == 1
-    after: dict[str, str | None] = {}
-
-    def open_meddled(ctx: Context) -> Worker:
-        work = open_read(ctx)
-
-        def meddle(items: Sequence[Item]) -> list[Row | Reject]:
-            rows = list(work(items))
-            while after:
-                name, text = after.popitem()
-                (ctx.content / name).write_text(text) if text else (ctx.content / name).unlink()
-            return rows
-
-        return meddle
-
-    meddled = dataclasses.replace(READ, open=open_meddled)
-    make(ctx.content, 12)
-    after |= {"n010.jpg": "77", "n000.jpg": "99", "n050.jpg": "50"}
-    assert run(meddled, ctx).computed == 2
-    images = ctx.file("content", "images")
-    assert store.read_rows(images, ["n010"], ["value"])[0]["value"] == 77, "read again"
-    assert run(meddled, ctx).cached == 13
-    (ctx.content / "n060.jpg").write_text("60")
-    after |= {"n060.jpg": None, "n001.jpg": "99"}
-    walks.clear()
-    assert run(meddled, ctx).inputs == 13 and len(walks) == 2, "a file that it read is gone"
-    assert run(READ, ctx).rejected == 1, "n001 is what n000 is by now"
-    (ctx.content / "a.jpg").write_text("99")
-    walks.clear()
-    assert run(READ, ctx).rejected == 2 and "a" in store.keys(images) and len(walks) == 1
 
 
 def test_sources_in_a_gzipped_tar_are_read_in_one_pass(ctx: Context, tmp_path: Path) -> None:
