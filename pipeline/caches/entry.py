@@ -12,8 +12,7 @@ import h5py
 import numpy as np
 
 from pipeline.caches import volumes
-from pipeline.caches.digests import rejects_digest
-from pipeline.caches.index import Index
+from pipeline.caches.digests import Index, rejects_digest
 from pipeline.caches.output import new_file
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Column, Entry

@@ -11,9 +11,8 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.caches import volumes
-from pipeline.caches.digests import content_columns
+from pipeline.caches.digests import Index, content_columns
 from pipeline.caches.failures import DamagedError
-from pipeline.caches.index import Index
 from pipeline.caches.schema import Entry, Row
 from pipeline.caches.volume import OpenVolumes, Volume, stretches
 from pipeline.errors import UserError

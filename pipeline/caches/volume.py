@@ -15,9 +15,8 @@ import h5py
 import numpy as np
 
 from pipeline.caches import hdf5
-from pipeline.caches.digests import checks, content_columns, file_digest, rejects_digest, row_digest
+from pipeline.caches.digests import DIGEST, Index, checks, content_columns, file_digest, rejects_digest, row_digest
 from pipeline.caches.failures import cache_error, opening_error
-from pipeline.caches.index import DIGEST, Index
 from pipeline.caches.schema import TEXT, Entry, Row
 from pipeline.hashing import digest
 

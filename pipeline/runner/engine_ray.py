@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.caches import writer as parts
-from pipeline.caches.index import Index
+from pipeline.caches.digests import Index
 from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
 from pipeline.errors import UserError

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline import __version__, libraries
 from pipeline.caches import volumes
 from pipeline.caches import writer as parts
-from pipeline.caches.index import Index
+from pipeline.caches.digests import Index
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry
 from pipeline.caches.volume import Volume

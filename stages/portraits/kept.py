@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import hashing, ours
 from pipeline.caches import writer
-from pipeline.caches.index import Index
+from pipeline.caches.digests import Index
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Row
 from pipeline.caches.writer import PendingRows

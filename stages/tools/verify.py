@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import ours
+from pipeline.caches.digests import Index
 from pipeline.caches.failures import DamagedError
-from pipeline.caches.index import Index
 from pipeline.caches.merge import compact
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.caches.index import Index
+from pipeline.caches.digests import Index
 from pipeline.errors import UserError
 from pipeline.runner.inputs import Inputs
 from pipeline.sources import archives

@@ -4,10 +4,9 @@ import random
 
 import numpy as np
 
-from pipeline.caches.digests import file_digest
-from pipeline.caches.index import Index
+from pipeline.caches.digests import Index, file_digest
 from pipeline.caches.schema import Entry
-from pipeline.hashing import digest
+from pipeline.hashing import digest, digest_all
 
 KEYS = [("k" * (1 + i % 88))[: 1 + i % 88] + f"{i}"[-(88 - i % 88) :] for i in range(400)]
 WHOLE = {key[:88]: digest(key.encode()) for key in KEYS}
@@ -36,6 +35,7 @@ def test_indices_are_joined_compared_and_digested_as_dicts_are() -> None:
     assert whole.holds(some) and not some.holds(whole) and not whole.holds(Index.of({names[0]: digest(b"other")}))
     assert [name.decode() for name in Index.union([some, others]).repeated().tolist()] == sorted(names[200:300])
     assert {**Index.union([some, Index.of(shuffled(names[300:]))])} == WHOLE == {**Index.union([whole])}
-    rows = {key: Entry(0, row, b"", made) for row, (key, made) in enumerate(WHOLE.items())}
-    assert whole.file_digest() == file_digest(rows)
-    assert Index(np.array([], "S88"), np.empty((0, 16), np.uint8)).file_digest() == file_digest({})
+    expected = digest_all(part for key in sorted(WHOLE) for part in (key.encode(), WHOLE[key])).hex()
+    rows = {key: Entry(0, row, b"", made) for row, (key, made) in enumerate(shuffled(names).items())}
+    assert file_digest(rows | {"a": Entry(0, -1, b"", b"", "refused")}) == whole.file_digest() == expected
+    assert Index(np.array([], "S88"), np.empty((0, 16), np.uint8)).file_digest() == digest_all([]).hex()
