@@ -16,8 +16,8 @@ from stages.styles.blocks import Block, Found, nearest
 
 ROWS = 512  # styles whose likest ones are looked for at a time
 NEAR = 8  # likest ones of each style that are compared with it
-SAME = 0.92  # correlation from which two pictures are copies of one
-SIDE, PARTS = 64, (64, 60, 56, 52, 48)  # px of a small picture, and of another that may be a part of it
+SAME = 0.925  # correlation from which two pictures are copies of one (bench/results.md)
+SIDE, LEAST = 32, 21  # px of a small picture, and the least of another that may be a part of it
 
 
 class Pair(NamedTuple):
@@ -63,10 +63,10 @@ def _copies(
 
 
 def correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """How two grey pictures u8 [64, 64] correlate, at best: one may be a part of the other, mirrored, or lighter."""
+    """How two grey pictures u8 [32, 32] correlate, at best: one may be a part of the other, mirrored, or lighter."""
     best = -1.0
     for whole, other in ((a, b), (b, a)):
-        for side in PARTS:
+        for side in range(SIDE, LEAST - 1, -1):
             part = cv2.resize(other, (side, side), interpolation=cv2.INTER_AREA)
             for view in (part, np.ascontiguousarray(part[:, ::-1])):
                 best = max(best, float(cv2.matchTemplate(whole, view, cv2.TM_CCOEFF_NORMED).max()))

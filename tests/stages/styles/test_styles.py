@@ -120,7 +120,7 @@ def test_equal_styles_come_by_key_and_names_choose(ctx: Context) -> None:
 def test_duplicates_are_copies_of_one_picture_and_outliers_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     codes = rng.normal(size=(50, 256)) * 0.3 + 1
-    pictures = rng.integers(0, 200, (50, 16, 16, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+    pictures = rng.integers(0, 200, (50, 8, 8, 3), np.uint8).repeat(32, 1).repeat(32, 2)
     for copy in (12, 31, 44):
         codes[copy] = codes[3] + 0.1 * rng.normal(size=256)
         pictures[copy] = pictures[3]
