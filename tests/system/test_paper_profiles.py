@@ -110,8 +110,15 @@ def bring(folder: Path, size: int, chosen: profile.Profile) -> None:
     for name in filter(None, names):
         kind = name.split("-")[0]
         if kind in makers:
-            save_file(makers[kind](size), folder / f"{name}.safetensors")
-    save_file(drawn(state_dicts.build(FaRL, 11)), folder / "farl-lapa.safetensors")
+            keep(folder / f"{name}.safetensors", lambda kind=kind: makers[kind](size))
+    keep(folder / "farl-lapa.safetensors", lambda: drawn(state_dicts.build(FaRL, 11)))
+
+
+def keep(place: Path, made: Callable[[], dict[str, Tensor]]) -> None:
+    """Write a file unless it is there, whole or not at all."""
+    if not place.exists():
+        save_file(made(), place.with_suffix(".part"))
+        place.with_suffix(".part").rename(place)
 
 
 def portraits(folder: Path, places: Sequence[str] = ("content/anna", "content/ben", "style/carl")) -> None:
@@ -135,9 +142,7 @@ def short(base: Path, size: int, steps: int) -> Path:
         "checkpointing = false\n"
         "[shards]\ntest_fraction = 0.0\n"
     )
-    if (base / "weights").exists():
-        return path
-    (base / "weights").mkdir()
+    (base / "weights").mkdir(exist_ok=True)
     bring(base / "weights", size, profile.load(path))
     return path
 
