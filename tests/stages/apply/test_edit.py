@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import hypernst
 from models.generators import mobilestylegan
+from models.generators.interface import finished
 from models.regions import UNKNOWN
 from pipeline import images, profile, weights
 from pipeline.context import Context
@@ -20,8 +21,10 @@ from stages.apply.studio import Studio
 from stages.apply.stylist import Prepared
 from stages.loaders import directions as loader
 from stages.loaders import generator as generators
+from tests.stages import fake_device
 from tests.stages.apply.test_studio import load, ready, with_regions
 from tests.stages.apply.test_stylize import call
+from tests.stages.fake_device import fake_gpu
 
 pytestmark = pytest.mark.weights
 
@@ -70,6 +73,17 @@ def test_the_latent_moves_and_the_deltas_stay(studio: Studio) -> None:
     again = studio.edit(studio.edit(me, {"age": 1}), {"smile": -0.5, "age": 1})
     assert np.array_equal(again.latent, edited.latent) and again.edits == edited.edits
     assert studio.edit(edited, {"age": -2, "smile": 0.5}) is me
+
+
+def test_a_gpu_reads_edits_and_paints_to_the_same_bytes(studio: Studio, tmp_path: Path) -> None:
+    me, style = (studio.read(f"{name}.png", style=name == "a") for name in ("me", "a"))
+    wanted = [studio.stylize(me, style, refine=0, edits=edits) for edits in ({}, {"age": 2})]
+    with fake_gpu():
+        moved = Studio(dataclasses.replace(studio.ctx, device=fake_device.NAME, cache=tmp_path / "other"))
+        read = moved.read("me.png")
+        assert np.array_equal(read.latent, me.latent) and np.array_equal(read.codes, me.codes)
+        found = [moved.stylize(read, style, refine=0, edits=edits) for edits in ({}, {"age": 2})]
+    assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -140,13 +154,17 @@ def test_a_large_picture_has_the_colours_of_the_small_one_and_detail_of_its_own(
         own = 0.1 * torch.randn(tensor.shape, generator=rng)
         tensor.copy_(own if name.startswith("head") else shared[name])
     monkeypatch.setattr(large.generators, "generator", lambda ctx, full: nets[1024])
-    render = large.LargeRenderer(studio.ctx, nets[256])
-    assert (render.size, render.shared, render.same) == (1024, 128, False)
     latent, none = torch.randn(1, 18, 512, generator=rng), torch.zeros(0)
     deltas = [0.3 * torch.randn(1, *row.shape[:2], generator=rng) for row in nets[256].layer_table()]
-    y = render(Prepared(b"", none, latent, none, None, none, none), deltas)
-    small = nets[256](latent, deltas).clamp(-1, 1)
-    plain = nets[1024](latent, [*deltas[:11], *[None] * 5]).clamp(-1, 1)
+    with fake_gpu():
+        gpu = fake_device.NAME
+        render = large.LargeRenderer(studio.ctx, nets[256].to(gpu))
+        assert (render.size, render.shared, render.same) == (1024, 128, False)
+        nets[1024].to(gpu)
+        y = render(Prepared(b"", none, latent.to(gpu), none, None, none, none), [d.to(gpu) for d in deltas]).cpu()
+        nets[256].cpu(), nets[1024].cpu()
+    small = finished(nets[256], nets[256](latent, deltas)).clamp(-1, 1)
+    plain = finished(nets[1024], nets[1024](latent, [*deltas[:11], *[None] * 5])).clamp(-1, 1)
     gap = lambda a: float((F.adaptive_avg_pool2d(a, 64) - F.adaptive_avg_pool2d(small, 64)).abs().mean())  # noqa: E731
     assert y.shape == (1, 3, 1024, 1024) and gap(y) < 0.2 * gap(plain)
     detail = lambda a: a - F.interpolate(F.adaptive_avg_pool2d(a, 128), (1024, 1024), mode="bicubic")  # noqa: E731
