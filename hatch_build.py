@@ -1,7 +1,7 @@
 """Builds the wheel: the rooms lie inside hypernst/ there, so their imports of each other get that name in front.
 
 `from pipeline import images` becomes `from hypernst.pipeline import images`: as packages of their own, `pipeline`,
-`models` and `stages` would collide with those of others.
+`models` and `stages` would collide with those of others. `import pipeline` would leave a name that is not there.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOMS = ("pipeline", "models", "stages")
-IMPORT = re.compile(rf"^(\s*)(from|import) (?=(?:{'|'.join(ROOMS)})\b)", re.MULTILINE)
+IMPORT = re.compile(rf"^(\s*)from (?=(?:{'|'.join(ROOMS)})\b)", re.MULTILINE)
 
 
 class CustomBuildHook(BuildHookInterface):
@@ -27,7 +27,7 @@ class CustomBuildHook(BuildHookInterface):
                 place = path.relative_to(self.root)
                 copy = Path(self.copies.name) / place
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_text(IMPORT.sub(r"\1\2 hypernst.", path.read_text()))
+                copy.write_text(IMPORT.sub(r"\1from hypernst.", path.read_text()))
                 inside = place if top == "hypernst" else "hypernst" / place
                 build_data["force_include"][str(copy)] = str(inside)
 

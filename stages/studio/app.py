@@ -14,8 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-import pipeline
-from pipeline import images, weights
+from pipeline import __version__, images, weights
 from pipeline.errors import UserError
 from stages.apply import edit
 from stages.apply.look import MOST_STYLES
@@ -151,7 +150,7 @@ class Server:
             edits = [name for name in EDITS if name in there]
         return JSONResponse(
             {
-                "version": pipeline.__version__,
+                "version": __version__,
                 "instance": self.instance,
                 "profile": ctx.profile.name,
                 "weights": await run_in_threadpool(self.studio.networks),

@@ -2,6 +2,7 @@
 
 import email
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -60,6 +61,13 @@ def test_it_is_imported_beside_packages_of_the_same_names(site: Path, tmp_path: 
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_every_name_is_there_after_the_imports_were_rewritten(site: Path) -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F821", "."]
+    subprocess.run(command, cwd=site / "hypernst", check=True)
+    plain = re.compile(r"^\s*import (pipeline|models|stages)\b", re.MULTILINE)
+    assert [path for path in (site / "hypernst").rglob("*.py") if plain.search(path.read_text())] == []
 
 
 def test_heavy_libraries_are_extras() -> None:
