@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline import images
 from tests.stages.studio import tiny_studio
 
 WAIT = 60.0  # seconds for anything on the page
@@ -51,6 +53,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     if any("tests/browser/" in report.nodeid for report in skipped):
         terminalreporter.write_line(missing())
+
+
+def free_port() -> int:
+    """A port that nothing uses now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def two_faces() -> bytes:
+    """A picture of two people."""
+    each = [images.decode((FACES / f"face-{number}.jpg").read_bytes(), 300) for number in (1, 2)]
+    return images.encode(np.concatenate(each, 1))
 
 
 @dataclass
@@ -105,10 +120,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (folder / "styles").mkdir()
     for number in range(4):
         (folder / "styles" / f"squares {number}.png").write_bytes(tiny_studio.picture(100 + number))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = Served(folder, port)
+    made = Served(folder, free_port())
     made.start()
     yield made
     made.stop()

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.browser.conftest import Desk, Served
+from tests.browser.conftest import Desk, Served, two_faces
 
 
 def test_every_screen_is_open_to_everyone(desk: Desk) -> None:
@@ -66,6 +66,7 @@ def test_on_a_phone_nothing_is_cut_off_and_everything_can_be_forgotten(browser: 
         desk.find(f'[data-tab="{tab}"]').first.click()
         assert desk.find(f"#{tab}").is_visible() and desk.find("#picture").is_visible()
         assert desk.page.evaluate("document.documentElement.scrollWidth") == 390
+        assert desk.faults() == []
     boxes = [one.bounding_box() for one in desk.find("header button, header select, .bar button").all()]
     assert all(box is None or (box["x"] >= 0 and box["x"] + box["width"] <= 390) for box in boxes)
     desk.find("#forget").click()
@@ -118,7 +119,12 @@ def test_the_command_is_killed_and_the_page_goes_on(context: Any, served: Served
     try:
         desk = Desk(context, link)
         desk.find("#refine-at-rest").dispatch_event("click")
-        desk.open_sample()
+        desk.drop((two_faces(), "two.png"), at="#start")
+        desk.find(".one-face").nth(1).click()
+        desk.style(1)
+        desk.until(lambda: {"face": 2}.items() <= desk.told_of("two.png")["portrait"].items())
+        desk.until(lambda: desk.told_of("two.png")["state"] == "ready")
+        desk.settle()
         exact = desk.picture()
         desk.style(2)
         process.kill()
@@ -129,12 +135,9 @@ def test_the_command_is_killed_and_the_page_goes_on(context: Any, served: Served
         desk.settle()
         assert desk.find('.tile[aria-label="squares 2.png"]').get_attribute("aria-selected") == "true"
         desk.page.keyboard.press("z")
-        desk.settle()
-        desk.strength().fill("0.5")
-        desk.settle()
-        desk.strength().fill("1")
-        desk.settle()
-        assert desk.picture() == exact and desk.wrong == []
+        desk.until(lambda: desk.told_of("two.png")["state"] == "ready")
+        desk.until(lambda: desk.picture() == exact)
+        assert desk.told_of("two.png")["portrait"]["face"] == 2 and desk.wrong == []
     finally:
         process.kill()
         process.wait()

@@ -4,14 +4,13 @@ import io
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import images
 from stages.apply import walk
 from stages.studio import exports
-from tests.browser.conftest import FACES, Desk
+from tests.browser.conftest import FACES, Desk, two_faces
+from tests.stages.studio import tiny_studio
 
 
 def saved(desk: Desk, button: str, words: str = "") -> tuple[str, bytes]:
@@ -77,8 +76,7 @@ def chosen(desk: Desk) -> str:
 
 
 def test_one_of_several_faces_is_chosen_and_portraits_are_closed(desk: Desk) -> None:
-    two = np.concatenate([images.decode((FACES / f"face-{n}.jpg").read_bytes(), 300) for n in (1, 2)], 1)
-    desk.drop((images.encode(two), "two.png"), at="#start")
+    desk.drop((two_faces(), "two.png"), at="#start")
     desk.find(".one-face").nth(1).wait_for()
     assert desk.faults() == []
     desk.find(".one-face").nth(1).click()
@@ -97,6 +95,6 @@ def test_one_of_several_faces_is_chosen_and_portraits_are_closed(desk: Desk) -> 
     desk.find("#close").click()
     desk.find(".zone").wait_for()
     assert desk.told_of("two.png") == {} and desk.find('.sample[aria-label="Go on with two.png"]').count() == 0
-    desk.drop((images.encode(two[:, :40]), "no face.png"), at="#start")
+    desk.drop((tiny_studio.picture(9), "no face.png"), at="#start")
     desk.page.get_by_role("button", name="Choose another picture").click()
     desk.until(lambda: desk.told_of("no face.png") == {})
