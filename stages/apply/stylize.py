@@ -287,7 +287,8 @@ def _batch(
 
 def _sheet(folder: Path, contents: Sequence[Source], dishes: Sequence[Dish]) -> np.ndarray:
     """A contact sheet u8 [H, W, 3] of the first portraits, a row each, in the first styles."""
-    names = [name for name, _ in dishes[:SHOWN]]
+    there = (name for name, _ in dishes if any((folder / f"{one.key}--{name}.png").exists() for one in contents))
+    names = list(islice(there, SHOWN))
     return sheets.grid(list(_rows(folder, contents, names)), names)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from PIL import Image
 from models.metrics.lpips import LPIPS
 from pipeline import images, profile, weights
 from pipeline.errors import UserError
+from pipeline.reports import sheets
 from stages.apply import recipe as recipes
 from stages.apply import walk
 from stages.cli import main
@@ -68,19 +70,24 @@ def test_folders_are_stylised_each_in_each_and_what_is_there_stays(folder: Path)
         Path(name).mkdir()
         for member in members:
             (Path(name) / f"{member}.jpg").write_bytes(Path(f"{member}.png").read_bytes())
-    Path("people/notes.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    words = ("people", "--style=art", "-o", "people/out")
-    first = call(*words)
-    assert first.exit_code == 0 and "4 made, 0 there already, 1 left out" in first.stderr, first.output
+    for name in ("people/notes.jpg", "art/0.jpg"):
+        Path(name).write_bytes(b"\xff\xd8\xff no picture")
+    for name, kind in (("people", "tar"), ("art", "zip")):
+        shutil.make_archive(name, kind, name)
+    first = call("people", "--style=art.zip", "-o", "people/out")
+    assert first.exit_code == 0 and "4 made, 0 there already, 2 left out" in first.stderr, first.output
     pictures = sorted(Path("people/out").glob("*--*.png"))
     assert [p.name for p in pictures] == ["c--a.png", "c--b.png", "me--a.png", "me--b.png"]
-    assert json.loads(Path("people/out/rejects.jsonl").read_text())["path"] == "notes.jpg"
-    assert images.decode(Path("people/out/sheet.png").read_bytes()).shape[1] > 200
+    rejects = [json.loads(line)["reason"] for line in Path("people/out/rejects.jsonl").read_text().splitlines()]
+    assert [why.startswith("0.jpg: ") for why in rejects] == [True, False] and all(
+        "not a picture" in w for w in rejects
+    )
+    assert images.decode(Path("people/out/sheet.png").read_bytes()).shape[1] == 2 * (sheets.CELL + sheets.GAP)
     before = {p: p.read_bytes() for p in pictures}
     pictures[0].unlink()
     pictures[1].write_bytes(b"cut")
-    again = call(*words)
-    assert "2 made, 2 there already, 1 left out" in again.stderr
+    again = call("people.tar", "--style=art", "-o", "people/out")
+    assert "2 made, 2 there already, 2 left out" in again.stderr
     assert {p: p.read_bytes() for p in pictures} == before
     assert call("me.png", "--style=a.png", "--style=b.png", "--weight=3", "--weight=1", "-o", "mix.png").exit_code == 0
     mixed = load(profile.load("tiny"), folder).stylize("me.png", [("a.png", 3), ("b.png", 1)])
