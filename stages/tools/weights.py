@@ -28,7 +28,7 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
         )
         for entry in entries
     ]
-    text = text_table(columns, rows, numbers=["MB"])
+    text = text_table(columns, rows, numbers=["MB"], long=4)
     return f"{text}\nkept in {weights.folder()}; MB on this machine, or to be fetched"
 
 

@@ -101,6 +101,9 @@ def test_tables_wrap_to_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch
         result = CliRunner().invoke(main.cli, words, catch_exceptions=False)
         table = result.stdout.splitlines()[:-1]
         assert max(map(len, table)) <= width and len(table) > 10
+        if words == ["weights", "list"] and width == 100:
+            at = next(i for i, line in enumerate(table) if line.startswith("yunet"))
+            assert table[at + 2] == f"  what: {weights.REGISTRY['yunet'].what}"
 
 
 def test_a_table_keeps_every_letter_of_any_text(monkeypatch: pytest.MonkeyPatch) -> None:
