@@ -1,8 +1,10 @@
 """Checks and measures this project on this machine's GPU, and writes one report: bench/gpu.md (`make gpu-check`).
 
-The tests of tests/cuda (parity, one step of each phase and each training, every stage), then at full size with drawn
-weights the seconds of a step and the peak memory of every profile at batch 1, 4 and 16, then with the weights that are
-here the seconds of an image and an evaluation of 2 x 2 samples. A part that fails is reported and the next one follows.
+The tests of tests/cuda (parity, one step of each phase and each training, every stage, the studio), then at full size
+with drawn weights the seconds of a step and the peak memory of every profile at batch 1, 4 and 16, and the micro-batch
+that a run would choose; then with the weights that are here the seconds of an image, an evaluation of 2 x 2 samples,
+what a hand at the studio waits for, and a step of each other method's training. A part that fails is reported and the
+next one follows.
 """
 
 import contextlib
@@ -16,17 +18,24 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+import hypernst  # noqa: E402
 from pipeline import device, profile  # noqa: E402
 from pipeline.context import COLLECTIONS, Context  # noqa: E402
 from pipeline.runner.run import run_stage  # noqa: E402
+from stages.baselines.run import TRAININGS  # noqa: E402
+from stages.baselines.training import Training  # noqa: E402
 from stages.evaluate import comparison  # noqa: E402
 from stages.loaders import generator as generators  # noqa: E402
 from stages.preprocess import chain, samples  # noqa: E402
@@ -54,14 +63,27 @@ def steps() -> str:
         for precision in ("float32", "bfloat16"):
             for batch in BATCHES:
                 lines.append(f"| {name} | {precision} | {batch} | {_step(name, precision, batch)} |")
-    return "\n".join(lines)
+    chosen = ", ".join(f"{_micro_batch(name)} for {name}" for name in PROFILES[1:])
+    return "\n".join([*lines, "", f"Micro-batches that a run chooses on this GPU: {chosen}."])
+
+
+def _context(name: str, **changed: object) -> Context:
+    """A profile that needs no discriminators' weights."""
+    chosen = profile.load(name)
+    changed |= {"image_discriminator": "", "patch_discriminator": ""}
+    settings = dataclasses.replace(chosen.train, **changed)  # type: ignore[arg-type]
+    return Context(dataclasses.replace(chosen, train=settings), device="cuda")
+
+
+def _micro_batch(name: str) -> int:
+    ctx = _context(name, micro_batch=0)
+    net = generators.blank(ctx).cuda()  # type: ignore[attr-defined]
+    return memory.choose_micro_batch(ctx, build(ctx, net), net).profile.train.micro_batch
 
 
 def _step(name: str, precision: str, batch: int) -> str:
-    chosen = profile.load(name)
-    changed = {"precision": precision, "batch": batch, "micro_batch": batch, "image_discriminator": ""}
-    settings = dataclasses.replace(chosen.train, **changed, patch_discriminator="")  # type: ignore[arg-type]
-    ctx = Context(dataclasses.replace(chosen, train=settings), device="cuda")
+    ctx = _context(name, precision=precision, batch=batch, micro_batch=batch)
+    chosen, settings = ctx.profile, ctx.profile.train
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
@@ -71,20 +93,30 @@ def _step(name: str, precision: str, batch: int) -> str:
         step = Step(ctx, state, net, trained=False)
         data = memory._batch(settings, chosen.generator.size, net.num_ws)
         data = dataclasses.replace(data, **{n: getattr(data, n).cuda() for n in ("image", "latent", "region", "codes")})
-        seconds = []
-        for _ in range(STEPS + 1):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
+
+        def whole() -> None:
             memory._whole_step(step, data)
             for optimiser in state.optimisers.values():
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+
+        seconds = _seconds(whole)
         peak = torch.cuda.max_memory_allocated() / 1e9
-        return f"{median(seconds[1:]):.3f} | {peak:.1f} | {memory.step_bytes(ctx) / 1e9:.1f}"
+        return f"{seconds:.3f} | {peak:.1f} | {memory.step_bytes(ctx) / 1e9:.1f}"
     except torch.OutOfMemoryError:
         return "does not fit | |"
+
+
+def _seconds(work: Callable[[], object], times: int = STEPS) -> float:
+    """The median seconds of some calls, after one that does not count."""
+    found = []
+    for _ in range(times + 1):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        found.append(time.perf_counter() - start)
+    return median(found[1:])
 
 
 def results() -> str:
@@ -108,6 +140,37 @@ def results() -> str:
         return f"An image takes {seconds:.3f} s.\n\n{(comparison.folder(ctx) / 'table.md').read_text()}"
 
 
+def uses() -> str:
+    """A table: seconds of what the studio does with a portrait that is read, with nothing kept from call to call."""
+    studio = hypernst.load("portable", cache=None, run=ROOT / "runs" / "none", device="cuda", memory=0)
+    blobs = [np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8) for i in range(2)]
+    photo, painting = (cv2.resize(small, (512, 512), interpolation=cv2.INTER_CUBIC) for small in blobs)
+    content, style = studio.read(photo, no_face="keep"), studio.read(painting, style=True, no_face="keep")
+    rows = {"read a portrait": lambda: studio.read(photo, no_face="keep")}
+    for title, options in {
+        "stylise": {"refine": 0}, "stylise, 1024 px": {"refine": 0, "size": 1024},
+        "stylise, aged": {"refine": 0, "edits": {"age": 2}}, "refine by 10 steps": {"refine": 10},
+    }.items():  # fmt: skip
+        rows[title] = partial(studio.stylize, content, style, **options)  # type: ignore[arg-type, assignment]
+    return "\n".join(["| in the studio | s |", "|---|---|", *(f"| {t} | {_seconds(f):.3f} |" for t, f in rows.items())])
+
+
+def baselines() -> str:
+    """A table: seconds of a step and peak memory of each other method's training, at 256 px and its published batch."""
+    lines = ["| training | batch | s a step | GB at most |", "|---|---|---|---|"]
+    lines += [f"| {name} | {kind.BATCH} | {_training(kind)} |" for name, kind in TRAININGS.items()]
+    return "\n".join(lines)
+
+
+def _training(kind: type[Training]) -> str:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    training, numbers = kind(Context(profile.load("paper256"), device="cuda")), count()
+    content, style = (torch.rand(kind.BATCH, 3, 256, 256, device="cuda") * 2 - 1 for _ in range(2))
+    seconds = _seconds(lambda: training.step(content, style, next(numbers)), 4)
+    return f"{seconds:.3f} | {torch.cuda.max_memory_allocated() / 1e9:.1f}"
+
+
 def main() -> None:
     """Write the report; exit with 1 if there is no GPU, or a part failed."""
     if not torch.cuda.is_available():
@@ -116,7 +179,10 @@ def main() -> None:
     gpu = torch.cuda.get_device_properties(0)
     head = f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
     parts, failed = [f"# What `make gpu-check` found\n\n{head}"], False
-    measures: dict[str, Callable[[], str]] = {"tests/cuda": tests, "Steps": steps, "Images and evaluation": results}
+    measures: dict[str, Callable[[], str]] = {
+        "tests/cuda": tests, "Steps": steps, "Images and evaluation": results, "The studio": uses,
+        "Other methods": baselines,
+    }  # fmt: skip
     for title, measure in measures.items():
         print(f"gpu-check: {title}", file=sys.stderr, flush=True)
         try:
