@@ -19,6 +19,7 @@ from stages.studio import portraits, serve, worker
 from stages.studio.guard import HEADERS, Pass
 from stages.studio.worker import Job, Rank
 from tests.stages.studio.tiny_studio import ADDRESS, Browser, picture
+from tests.system.test_bad_inputs import ZOO
 
 pytestmark = pytest.mark.weights
 
@@ -132,6 +133,24 @@ def test_what_is_no_picture_is_told_in_words(browser: Browser, data: bytes, told
         if table == "portraits" and "id" in job:
             assert browser.get(f"/api/portraits/{job['id']}").json()["state"] == "failed"
             assert browser.delete(f"/api/portraits/{job['id']}").status_code == 204
+
+
+def test_every_bad_file_that_users_have_is_refused_in_words(
+    browser: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "file"
+    refused = 0
+    for make, outcome in ZOO.values():
+        if not any(outcome.values()):
+            continue
+        make()(place)
+        if place.is_file() and not place.is_symlink():
+            answer = browser.post("/api/styles", content=place.read_bytes())
+            job = answer.json() if answer.status_code == 422 else browser.settled(answer)
+            assert job.get("state") == "done" or "something went wrong" not in job["error"]
+            refused += job.get("state") != "done"
+        place.unlink()
+    assert refused > 15 and "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
