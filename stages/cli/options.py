@@ -12,9 +12,17 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from pipeline.context import Context
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-PLACE = click.Path(path_type=Path)  # a folder or an archive
+
+class _Path(click.Path):
+    """A path that is not empty: "", from a variable that is not set, would be the folder one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(value, param, ctx) if value != "" else self.fail("the name is empty.", param, ctx)
+
+
+FILE = _Path(path_type=Path, dir_okay=False)
+FOLDER = _Path(path_type=Path, file_okay=False)
+PLACE = _Path(path_type=Path)  # a folder or an archive
 DEBUG = "hypernst.debug"
 
 Command = Callable[..., Any]

@@ -227,6 +227,8 @@ def directions(images: int | None, measure: bool, output: Path | None, **setting
     from stages.directions import measure as measuring
     from stages.directions import train as training
 
+    if measure and (images or output):
+        raise click.UsageError("--measure trains nothing and writes no file; leave out --images and --output")
     ctx = context(settings)
     finish(measuring.run(ctx) if measure else training.run(ctx, **given(images=images, output=output)))
 

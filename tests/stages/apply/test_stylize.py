@@ -152,6 +152,8 @@ WRONG = [
     ("me.png --style=a.png -o out.gif", "out.gif: expected an image's name"),
     ("run --style=a.png -o out", "run: holds no image"),
     ("me.png --style=empty -o out", "and the like; it is empty"),
+    ("me.png --style= -o out.png", "Invalid value for '--style': the name is empty"),
+    ("me.png --style=a.png --output=", "the name is empty"),
     ("me.png --style=a.png -o a.png/out.png", "a.png/out.png: cannot be written, a.png is a file there"),
     ("me.png --style=a.png -o me.png/out", "cannot be written, me.png is a file there; choose another name"),
 ]

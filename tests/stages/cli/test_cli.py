@@ -147,7 +147,8 @@ def test_failures_are_one_line(monkeypatch, error, status, text):
     ["nonsense", "align --nonsense", "align --limit 0", "align --profile nonsense", "align --device nonsense",
      "weights fetch nonsense", "weights list nonsense", "weights fetch --json", "weights list --as x",
      "doctor --limit 0", "inspect . --json --png x.png", "stylize --content a.jpg", "train-parser",
-     "stylize --content a --style b -o c.png --face 1 --face 2"],
+     "stylize --content a --style b -o c.png --face 1 --face 2", "directions --measure --images 3",
+     "search --duplicates --text x"],
 )  # fmt: skip
 def test_wrong_use_is_status_2(words):
     status, _, stderr = call(*words.split())
