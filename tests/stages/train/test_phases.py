@@ -97,9 +97,11 @@ def moved_by_codes(
     return float((one - two).abs().mean()), float((one - plain).abs().mean())
 
 
-def test_swapped_codes_move_the_picture_before_stylisation(base: Path) -> None:
-    """After reconstruction alone the style has a way in."""
-    ctx = small_run.context(base, "swapped", refinement_iterations=1, learning_rate=1e-3, ema=0.0)
+@pytest.mark.parametrize("by_region", [True, False], ids=["portable", "paper"])
+def test_swapped_codes_move_the_picture_before_stylisation(base: Path, by_region: bool) -> None:
+    """After reconstruction alone the style has a way in, by region or arranged into one set of deltas."""
+    settings = {"refinement_iterations": 1, "learning_rate": 1e-3, "ema": 0.0, "region_deltas": by_region}
+    ctx = small_run.context(base, f"swapped-{by_region}", **settings)
     train.run(ctx, shipped=False, steps=2)
     net = generators.generator(ctx)
     hyper = hypernetworks.trained_hypernetwork(ctx, net.layer_table())
