@@ -34,11 +34,12 @@ class FaceDetector(Protocol):
     """Anything that finds faces in RGB [H, W, 3] u8, best first.
 
     A face of a score of at least `upright`, whose points stand upright, is never one that lies on its side or upside
-    down (measured on 200 photos and paintings, `bench/faces/turns.py`).
+    down; a glance of at least `settled` needs no others (measured by `bench/faces/turns.py`).
     """
 
     score: float
     upright: float
+    settled: float
 
     def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """Faces of a small RGB [H, W, 3] u8 at its own size, best first: one pass of the network."""
@@ -50,7 +51,7 @@ class FaceDetector(Protocol):
 class NoDetector:
     """Never finds a face: for collections whose images are cut at the centre."""
 
-    score = upright = 1.0
+    score = upright = settled = 1.0
 
     def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """An empty list."""
@@ -69,7 +70,7 @@ class YuNet:
     large (at least FAINT_SIZE of the image's shorter side), where false detections are rare.
     """
 
-    upright = 0.925
+    upright, settled = 0.925, 0.87
 
     def __init__(
         self, model: Path, score: float = 0.8, faint: float = 0.6, sides: Sequence[int] = (640, 320, 1280)
@@ -106,16 +107,16 @@ class YuNet:
 
     def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """Faces of a small image at its own size, best first, faint ones as well."""
-        return self._detect_at(rgb, 1.0)
+        return self._detect_at(rgb, 1.0, margin=0)
 
-    def _detect_at(self, rgb: NDArray[np.uint8], scale: float) -> list[Face]:
+    def _detect_at(self, rgb: NDArray[np.uint8], scale: float, margin: float = 1 / 8) -> list[Face]:
         height, width = rgb.shape[:2]
         small = rgb
         if scale != 1:
             size = (max(round(width * scale), 16), max(round(height * scale), 16))
             small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         # faces at the border are detected more reliably with a margin around the image
-        pad = max(small.shape[:2]) // 8
+        pad = int(max(small.shape[:2]) * margin)
         bgr = cv2.copyMakeBorder(small[:, :, ::-1], pad, pad, pad, pad, cv2.BORDER_REPLICATE)
         self._net.setInputSize((bgr.shape[1], bgr.shape[0]))
         _, rows = self._net.detect(bgr)

@@ -28,7 +28,7 @@ class RetinaFace:
     Larger images are resized to a longer side of `longest` px. Raises: ValueError naming tensors that do not fit.
     """
 
-    upright = 0.995
+    upright, settled = 0.995, 0.99
 
     def __init__(
         self, tensors: Mapping[str, Tensor], score: float = 0.9, device: str = "cpu", longest: int = 1280

@@ -27,12 +27,8 @@ MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
 LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last
-TILT = 45.0  # degrees by which a face's points may lean in the one of four quarter turns in which it is upright
+AGAIN = 192  # pixels of the square in looks after the first
 TURNED = 30.0  # degrees of turning that are noted
-MARGIN = 0.15  # by how much another turn's log-odds must be larger
-NEAR = 0.05  # by how much the score of a glance may be lower than that of the look which it questions
-SMALL, AROUND = 192, 2.0  # a glance's side in pixels, and the side of what it shows of a face, in sides of its box
-WHOLE = 320  # the longer side in pixels of a glance at a whole image
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,8 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
             "no_face": no_face,
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
-        version=3,
-        news="turned images stand upright; colour profiles and odd depths count",
+        version=4,
+        news="turned and leaning faces stand upright; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
     )
@@ -114,8 +110,9 @@ def align_picture(
     """
     from models.faces.alignment import centre_quad, crop, quad_of_face, tilt
     from models.faces.detector import largest
+    from models.faces.upright import upright_faces
 
-    faces, turn = _upright_faces(rgb, detector)
+    faces, turn = upright_faces(rgb, detector, _usable)
     face = largest(faces) if faces else None
     turned = np.ascontiguousarray(np.rot90(rgb, turn))
     height, width = turned.shape[:2]
@@ -128,13 +125,9 @@ def align_picture(
             raise ValueError(f"{len(faces)} faces, so there is no face {which}, counted from the left")
         face = _from_left(faces)[which - 1]
         notes = [f"{len(faces)} faces: face {which} from the left kept"]
-    looks = 1 if face.score >= detector.upright and not turn else LOOKS
-    quad = _refined(turned, quad_of_face(face), detector, settings.source_size, looks)
-    if abs(tilt(_unturned(quad, turn, width, height))) > TURNED:  # of a leaning face the turn chosen may be a wrong one
-        square = crop(turned, quad, settings.source_size)
-        seen = [_standing(detector.detect(np.ascontiguousarray(np.rot90(square, quarter)))) for quarter in range(4)]
-        if quarter := int(np.argmax(seen)):
-            quad = _refined(turned, np.roll(quad, quarter, axis=0), detector, settings.source_size, LOOKS)
+    quad = quad_of_face(face)
+    unsure = face.score < detector.upright or abs(tilt(quad)) > TURNED
+    quad = _refined(turned, quad, detector, settings.source_size, LOOKS if unsure else 1)
     if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
         # cutting an aligned square again would only blur it and move it by the error of the detector
         quad = whole
@@ -147,7 +140,9 @@ def align_picture(
 
 def faces_of(rgb: NDArray[np.uint8], ctx: Context) -> tuple[NDArray[np.uint8], list["Face"]]:
     """The image turned upright, and its usable faces from the left, as their numbers count them."""
-    faces, turn = _upright_faces(rgb, open_detector(ctx))
+    from models.faces.upright import upright_faces
+
+    faces, turn = upright_faces(rgb, open_detector(ctx), _usable)
     return np.ascontiguousarray(np.rot90(rgb, turn)), _from_left(faces)
 
 
@@ -155,80 +150,23 @@ def _from_left(faces: list["Face"]) -> list["Face"]:
     return sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2)
 
 
-def _upright_faces(rgb: NDArray[np.uint8], detector: "FaceDetector") -> tuple[list["Face"], int]:
-    """The usable faces of an image, and how many quarter turns counterclockwise set the largest one upright.
-
-    The faces are those of the image so turned. Of the four turns the one counts in which its points stand upright and
-    the detector is surest of it. The others are looked at where the first does not settle it, and glanced at first.
-    """
-    from models.faces.alignment import quad_of_face
-    from models.faces.detector import largest
-
-    def found(turn: int) -> list["Face"]:
-        turned = np.ascontiguousarray(np.rot90(rgb, turn))
-        return [face for face in detector.detect(turned) if _usable(quad_of_face(face), *turned.shape[1::-1])]
-
-    faces = found(0)
-    face = largest(faces) if faces else None
-    sure = 0.0 if face is None or not _stands(face) else face.score
-    if sure >= detector.upright:
-        return faces, 0
-    view = _view(rgb, face if sure >= detector.score else None)
-    glances = [_standing(detector.glance(np.ascontiguousarray(np.rot90(view, turn)))) for turn in (1, 2, 3)]
-    turn = 1 + int(np.argmax(glances))
-    if glances[turn - 1] < (detector.score if face is None else max(sure - NEAR, 1e-6)):
-        return faces, 0
-    others = found(turn)
-    if not others or not _stands(largest(others)) or _odds(largest(others).score) < _odds(sure) + MARGIN:
-        return faces, 0
-    return others, turn
-
-
-def _stands(face: "Face") -> bool:
-    from models.faces.alignment import quad_of_face, tilt
-
-    return abs(tilt(quad_of_face(face))) <= TILT
-
-
-def _standing(faces: list["Face"]) -> float:
-    return max((face.score for face in faces if _stands(face)), default=0.0)
-
-
-def _odds(score: float) -> float:
-    """A score on the scale of its odds, on which those near 1 differ; natural logarithm."""
-    return float(np.log((score + 1e-9) / (1 - score + 1e-9)))
-
-
-def _view(rgb: NDArray[np.uint8], face: "Face | None") -> NDArray[np.uint8]:
-    """A small image of a face and what is around it; of the whole image without one."""
-    import cv2
-
-    from models.faces.alignment import crop
-
-    if face is None:
-        shrink = min(1.0, WHOLE / max(rgb.shape[:2]))
-        size = (max(round(rgb.shape[1] * shrink), 1), max(round(rgb.shape[0] * shrink), 1))
-        return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    x, y, w, h = face.box
-    corners = AROUND / 2 * max(w, h) * np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
-    return crop(rgb, corners + np.array([x + w / 2, y + h / 2]), SMALL)
-
-
 def _refined(
     rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int, looks: int
 ) -> NDArray[np.float64]:
-    """The quad after at most `looks` further looks at the face in its square.
+    """The quad after at most `looks` further looks at the face in its square, those after the first at a small one.
 
     Detectors move the points of a turned or small face towards an upright one: each look comes closer.
     """
     from models.faces.alignment import crop, quad_of_face, tilt
     from models.faces.detector import largest
 
-    for _ in range(looks):
-        again = detector.detect(crop(rgb, quad, size))
+    for number in range(looks):
+        side = AGAIN if number else size
+        square = crop(rgb, quad, side)
+        again = detector.glance(square) if number else detector.detect(square)
         if not again:
             break
-        inner = quad_of_face(largest(again)) / size
+        inner = quad_of_face(largest(again)) / side
         if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
             break
         quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
@@ -245,9 +183,10 @@ def _unturned(quad: NDArray[np.float64], turn: int, width: int, height: int) -> 
     return quad
 
 
-def _usable(quad: NDArray[np.float64], width: int, height: int) -> bool:
-    from models.faces.alignment import coverage
+def _usable(face: "Face", width: int, height: int) -> bool:
+    from models.faces.alignment import coverage, quad_of_face
 
+    quad = quad_of_face(face)
     return bool(np.hypot(*(quad[3] - quad[0])) >= MIN_QUAD and coverage(quad, width, height) >= MIN_COVERAGE)
 
 

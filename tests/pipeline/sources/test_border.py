@@ -240,6 +240,9 @@ def test_a_new_version_of_align_recomputes_only_what_it_changes(
     call("align"), call("masks")
     monkeypatch.setattr(align_stage, "spec", now)
     told = call("explain align")
-    assert "2 rows stale: version 2 -> 3 (turned images stand upright; colour profiles and odd depths count)" in told
+    assert (
+        "2 rows stale: version 2 -> 4 (turned and leaning faces stand upright; colour profiles and odd depths count)"
+        in told
+    )
     assert "(2 computed now)" in call("align")
     assert "(0 computed now)" in call("masks") and "(2 computed now)" not in call("masks")
