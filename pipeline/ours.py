@@ -6,6 +6,7 @@ Only the standard library is needed here, so that `make clean` works without an 
 """
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -42,6 +43,16 @@ SYSTEM = {
 }  # fmt: skip
 INDEX_MARK, LOCK_MARK, SESSION_MARK = b'{"members"', b'{"pid"', b'{"session"'
 VERIFIED_MARK = b'{\n"verified"'
+# What a PNG that this program generated has right behind its header: IPTC's mark of such images, in XMP.
+XMP = "XML:com.adobe.xmp"
+GENERATED = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
+    "</rdf:RDF></x:xmpmeta>"
+)
+_GENERATED = f"iTXt{XMP}\0\0\0\0\0{GENERATED}".encode()
+PNG_HEADER = 33  # bytes of a PNG before the chunk that follows its header
 
 
 def is_cache_name(relative: Path) -> bool:
@@ -207,3 +218,18 @@ def outputs(folder: str, names: Collection[str]) -> Iterator[str]:
     if shards and (place.name == "shards" or is_index(place / INDEX)):
         yield from (str(place / name) for name in shards)
     yield from (str(place / name) for name in names if name.endswith(".h5") and _is_cache(place / name))
+    pngs = (os.path.join(folder, name) for name in names if name[-4:].lower() == ".png")  # noqa: PTH118 - may be many
+    yield from filter(_is_generated, pngs)
+
+
+def _is_generated(path: str) -> bool:
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    try:
+        return os.read(handle, 1 << 10)[PNG_HEADER + 4 :].startswith(_GENERATED)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)

@@ -56,8 +56,9 @@ def scan(
         raise UserError(f"{place}: {what}; expected {expected}; `hypernst samples` makes sample images", 2)
     sources = sorted(images, key=operator.attrgetter("key"))
     if not sources:
+        own = "; pictures that it made are taken by name, one by one" if left.outputs else ""
         raise UserError(
-            f"{place}: holds no image; expected JPEG, PNG, WebP and the like; {str(left) or 'it is empty'}", 2
+            f"{place}: holds no image; expected JPEG, PNG, WebP and the like; {str(left) or 'it is empty'}{own}", 2
         )
     for a, b in itertools.pairwise(sources):
         if a.key == b.key:

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from models.regions import REGIONS
+from pipeline import ours
 from pipeline.errors import UserError
 from pipeline.sources.reader import contents
 from stages.apply.edit import MOST
@@ -26,13 +27,6 @@ MOST_BYTES = 64 << 10
 MOST_STEPS = 1000
 MOST_SIZE = 8192
 KEYWORD = "hypernst"
-XMP = "XML:com.adobe.xmp"
-GENERATED = (
-    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-    'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
-    "</rdf:RDF></x:xmpmeta>"
-)
 NETWORKS = {
     "detector",
     "generator",
@@ -43,7 +37,6 @@ NETWORKS = {
     "directions",
 }  # others that a picture depends on
 NOT_FINITE = "NaN and infinity are no numbers here"
-HEAD = 33  # bytes of a PNG before the chunk that follows its header
 
 
 @dataclass(frozen=True)
@@ -142,13 +135,13 @@ def read(path: Path) -> Recipe:
 
 def mark(png: bytes, recipe: Recipe | None) -> bytes:
     """The PNG with the mark of a generated picture, and with the recipe if there is one."""
-    texts = {XMP: GENERATED} | ({KEYWORD: recipe.dumps()} if recipe else {})
-    return png[:HEAD] + b"".join(_chunk(*pair) for pair in texts.items()) + png[HEAD:]
+    texts = {ours.XMP: ours.GENERATED} | ({KEYWORD: recipe.dumps()} if recipe else {})
+    return png[: ours.PNG_HEADER] + b"".join(_chunk(*pair) for pair in texts.items()) + png[ours.PNG_HEADER :]
 
 
 def is_marked(png: bytes) -> bool:
     """Whether a file is a PNG that `mark` made."""
-    return png[HEAD:].startswith(_chunk(XMP, GENERATED))
+    return png[ours.PNG_HEADER :].startswith(_chunk(ours.XMP, ours.GENERATED))
 
 
 def _chunk(keyword: str, text: str) -> bytes:

@@ -22,6 +22,7 @@ from pipeline.progress import say
 from pipeline.reports import films, sheets
 from pipeline.sources.reader import Reader, Source
 from pipeline.sources.scan import scan
+from pipeline.sources.walk import LeftOut
 from stages.apply import edit, large
 from stages.apply import recipe as recipes
 from stages.apply.look import Look, Mix
@@ -175,7 +176,10 @@ def _sources(places: Sequence[Path], output: Path | None) -> list[Source]:
     for place in places:
         if not place.exists():
             raise UserError(f"{place}: is not a file; expected an image, or a folder or an archive of them", 2)
-        found += scan(place, None, {output: "the output folder"} if output else None)
+        left = LeftOut()
+        found += scan(place, None, {output: "the output folder"} if output else None, left)
+        if told := str(left):
+            say(f"{place}: {told}")
     return found
 
 
@@ -280,7 +284,7 @@ def _batch(
     lines = [json.dumps({"path": path, "reason": reason}, ensure_ascii=False) for path, reason in rejects.items()]
     write_atomic(folder / REJECTS, "".join(f"{line}\n" for line in lines).encode())
     if made or there:
-        write_atomic(folder / SHEET, images.encode(_sheet(folder, contents, dishes)))
+        write_atomic(folder / SHEET, recipes.mark(images.encode(_sheet(folder, contents, dishes)), None))
     say(f"stylize: {made} made, {there} there already, {len(rejects)} left out; made with {studio.origin()}")
     return 0 if made or there else 1
 

@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
 from pipeline.reports import sheets
+from stages.apply import recipe
 from stages.apply.studio import Studio
 from stages.loaders import directions as loader
 from stages.portraits.portrait import cached
@@ -49,6 +50,7 @@ def run(ctx: Context, *, contents: int = 3, styles: int = 3, output: Path | None
             rows.append(row)
     progress.close()
     place = output or ctx.run / NAME
-    write_atomic(place, images.encode(sheets.grid(rows, ["photo, styles", *(name for name, _ in edits)])))
+    sheet = images.encode(sheets.grid(rows, ["photo, styles", *(name for name, _ in edits)]))
+    write_atomic(place, recipe.mark(sheet, None))
     print(place)
     return 0

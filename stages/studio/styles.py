@@ -21,6 +21,7 @@ from pipeline.sources import decode
 from pipeline.sources.keys import key_of
 from pipeline.sources.reader import Reader, Source
 from pipeline.sources.scan import scan
+from pipeline.sources.walk import LeftOut
 from stages.apply.studio import Studio
 from stages.portraits.portrait import Origin, Portrait, codes_of
 from stages.preprocess import aladin_codes
@@ -72,9 +73,12 @@ class Styles:
             self._put_cached(cached)
         reader, unread = Reader(), list[Style]()
         for folder in folders:
-            for source in scan(folder, None, None):
+            left = LeftOut()
+            for source in scan(folder, None, None, left):
                 if not source.problem:
                     unread.append(self._put(Path(source.path).name, _loader(reader, source)))
+            if told := str(left):
+                say(f"{folder}: {told}")
         if unread:
             worker.submit(Job("shelf", Rank.BATCH, lambda job: self._read_all(unread, job)))
 

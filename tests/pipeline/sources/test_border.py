@@ -20,6 +20,7 @@ from pipeline.context import Context
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.scan import scan
 from pipeline.sources.walk import LeftOut
+from stages.apply import recipe
 from stages.cli.main import cli
 from stages.preprocess import align as align_stage
 
@@ -185,6 +186,7 @@ def test_what_this_program_made_is_never_an_input(tmp_path: Path) -> None:
             "runs/demo/index.html": b"<html>",
             "runs/x/training.html": b"<html>",
             "runs/eval/x/evaluation.html": b"<html>",
+            "me-klimt.PNG": recipe.mark(image(14, "PNG"), None),
         },
     )
     found, told = paths(content)
@@ -192,10 +194,11 @@ def test_what_this_program_made_is_never_an_input(tmp_path: Path) -> None:
         "a.jpg", "cells/own.jpg", "grids/own.png", "other cache/samples/content/own.jpg",
         "other cache/shards/own.tar/own.jpg", "runs/x/grids/own.png",
     ]  # fmt: skip
-    assert "14 files made by this program" in told
+    assert "15 files made by this program" in told
     # The cache and the run of this call are not read at all, wherever they lie.
     inner, told = paths(content, outside={content / "other cache": "the cache folder", content / "runs/x": "the run"})
     assert inner == ["a.jpg", "cells/own.jpg", "grids/own.png"]
+    assert paths(content / "me-klimt.PNG")[0] == ["me-klimt.PNG"]  # named by itself it is taken
     assert told.endswith("the cache folder (other cache), the run (runs/x)")
     first = align(content / "other cache", content, style)
     assert align(content / "other cache", content, style) == first.replace("1 computed", "0 computed")

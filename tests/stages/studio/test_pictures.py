@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import images
+from pipeline import images, ours
 from stages.apply import recipe as recipes
 from stages.apply import walk
 from stages.studio import exports
@@ -130,7 +130,7 @@ def test_what_is_taken_away(
         assert np.array_equal(pixels(files[kind].content), seen)
         (tmp_path / f"{kind}.png").write_bytes(files[kind].content)
         with Image.open(tmp_path / f"{kind}.png") as image:
-            assert "trainedAlgorithmicMedia" in image.text[recipes.XMP]  # type: ignore[attr-defined]
+            assert "trainedAlgorithmicMedia" in image.text[ours.XMP]  # type: ignore[attr-defined]
             assert ("hypernst" in image.text) == (kind == "png")  # type: ignore[attr-defined]
     made = recipes.read(tmp_path / "png.png")
     assert made == recipes.loads(files["recipe"].content) == recipes.loads(json.dumps(wish["recipe"]))
