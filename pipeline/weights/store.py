@@ -224,12 +224,9 @@ def sha256(name: str) -> str:
 @cache
 def _digest(place: Path, state: str) -> str:
     note = folder() / "digests" / f"{place.name}-{hashing.short_hash(str(place))}.json"
-    try:
-        saved = json.loads(note.read_text())
-        if saved["state"] == state:
-            return str(saved["sha256"])
-    except (OSError, ValueError, KeyError):
-        pass
+    saved = files.read_json(note)
+    if saved.get("state") == state and "sha256" in saved:
+        return str(saved["sha256"])
     digest = hashing.sha256(place)
     with contextlib.suppress(UserError, OSError):  # without the note the file is hashed again next time
         files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())

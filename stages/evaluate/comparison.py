@@ -54,7 +54,7 @@ def run(
     stamp = stamp_of(common | {"recipes": recipes, "hindered": hindered, "budget": budget})
     out = folder(ctx)
     page = out / overview.EVALUATION
-    report = _saved(out / "results.json")
+    report = files.read_json(out / "results.json")
     measured = report.get("stamp") == stamp
     if not measured:
         logs = {name: out / f"pairs-{name}-{stamp_of(common | recipe)}.jsonl" for name, recipe in recipes.items()}
@@ -269,11 +269,6 @@ def _timed(ctx: Context, method: Apply, content: Portrait, style: Portrait) -> t
     if ctx.device.startswith("cuda"):
         torch.cuda.synchronize()
     return image, time.perf_counter() - start
-
-
-def _saved(path: Path) -> dict[str, Any]:
-    """The report of an earlier run; empty where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _mean(pairs: list[dict[str, Any]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from models.parsing.teacher import start_from
 from models.regions import MAP_SIZE
 from pipeline import images, progress, weights
 from pipeline.context import Context
-from pipeline.files import new_array, write_atomic
+from pipeline.files import new_array, read_json, write_atomic
 from pipeline.locks import lock
 from pipeline.training import checkpoint
 from pipeline.training.loop import SAVE_EVERY, Loop, holding
@@ -179,7 +179,7 @@ def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> tuple[Faces,
     made |= {"copies": min(copies, len(files)), "seed": ctx.profile.seed, "teacher": weights.sha256(TEACHER)}
     note = folder / "made.json"
     if note.exists():
-        refuse_difference(note, json.loads(note.read_bytes()), made)
+        refuse_difference(note, read_json(note), made)
     else:
         write_atomic(note, json.dumps(made).encode())
     rng = np.random.default_rng(ctx.profile.seed)

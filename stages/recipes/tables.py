@@ -54,13 +54,13 @@ def run(ctx: Context) -> int:
     """
     out = ctx.run.parent / "tables"
     results = comparison.folder(ctx) / "results.json"
-    if not results.exists():
+    if not (report := files.read_json(results)):
         comparison.run(ctx)
-    write(ctx, out, methods(ctx, json.loads(results.read_text()), out))
+        report = files.read_json(results)
+    write(ctx, out, methods(ctx, report, out))
     for number in paper_numbers.ABLATIONS:
-        place = ctx.run / "ablation" / f"table{number}.json"
-        if place.exists():
-            write(ctx, out, ablation(ctx, json.loads(place.read_text()), out))
+        if told := files.read_json(ctx.run / "ablation" / f"table{number}.json"):
+            write(ctx, out, ablation(ctx, told, out))
         else:
             say(f"tables: Table {number} is not there; run `hypernst ablation --table {number}`")
     return 0

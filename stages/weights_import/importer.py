@@ -177,11 +177,8 @@ def verify(name: str) -> str:
 
 def ledger() -> dict[str, dict[str, Any]]:
     """What was imported here: per name the file it came from, its sha256, and that of the weights made from it."""
-    try:
-        entries = json.loads((weights.folder() / "imported.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
+    entries = files.read_json(weights.folder() / "imported.json")
+    return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
 
 def _record(name: str, entry: dict[str, Any]) -> None:

@@ -55,6 +55,13 @@ def test_a_real_cause_is_told_by_what_writes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("data", [None, b"", b'{"a": 1', b"[1]", b"7", b"[" * 100_000, b"\0" * 9, b"\xff{}"])
+def test_a_damaged_note_is_none(tmp_path: Path, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / "note.json").write_bytes(data)
+    assert files.read_json(tmp_path / "note.json") == {}
+
+
 def test_an_error_about_another_file_is_not_told_as_one_of_writing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="source"), files.replacing(tmp_path / "x"):
         (tmp_path / "source").read_bytes()
