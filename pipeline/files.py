@@ -177,17 +177,24 @@ def new_array(path: Path, dtype: "DTypeLike", shape: tuple[int, ...], fill: int 
     return np.lib.format.open_memmap(path, "r+")
 
 
+def _unlinked(path: str, flags: int) -> int:
+    """Open a file that must not be a link; a pipe is not waited for."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 class LineLog:
     """A file of JSON lines that grows: one line per `add`, each flushed. What a kill or a full disk cut is ended first.
 
-    Raises: UserError when it cannot be written.
+    Raises: UserError when it cannot be written, or is a link: another's folder could lead it to any file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if os.path.islink(path):  # noqa: PTH114 - Path's raises for names that are too long
+            raise UserError(f"{path}: is a link, which is not written through; remove it, then run again")
         try:
             make_folder(path.parent)
-            self._file = path.open("ab", buffering=0)
+            self._file = open(path, "ab", buffering=0, opener=_unlinked)  # noqa: SIM115 - Path has no opener
             self._write(b"" if _ends_a_line(path) else b"\n")
         except OSError as error:
             raise disk_error(error, path) from error

@@ -55,6 +55,15 @@ def test_a_real_cause_is_told_by_what_writes(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
+def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"mine")
+    for name in ("victim", "nothing"):
+        (tmp_path / f"{name}.jsonl").symlink_to(tmp_path / name)
+        with pytest.raises(UserError, match="is a link, which is not written through"):
+            files.LineLog(tmp_path / f"{name}.jsonl")
+    assert (tmp_path / "victim").read_bytes() == b"mine" and not (tmp_path / "nothing").exists()
+
+
 @pytest.mark.parametrize("data", [None, b"", b'{"a": 1', b"[1]", b"7", b"[" * 100_000, b"\0" * 9, b"\xff{}"])
 def test_a_damaged_note_is_none(tmp_path: Path, data: bytes | None) -> None:
     if data is not None:
