@@ -27,7 +27,7 @@ MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
 LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last
-AGAIN = 192  # pixels of the square in looks after the first
+LEANS = 20.0  # degrees from which on there are more looks than one
 TURNED = 30.0  # degrees of turning that are noted
 
 
@@ -125,9 +125,7 @@ def align_picture(
             raise ValueError(f"{len(faces)} faces, so there is no face {which}, counted from the left")
         face = _from_left(faces)[which - 1]
         notes = [f"{len(faces)} faces: face {which} from the left kept"]
-    quad = quad_of_face(face)
-    unsure = face.score < detector.upright or abs(tilt(quad)) > TURNED
-    quad = _refined(turned, quad, detector, settings.source_size, LOOKS if unsure else 1)
+    quad = _refined(turned, quad_of_face(face), detector, settings.source_size)
     if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
         # cutting an aligned square again would only blur it and move it by the error of the detector
         quad = whole
@@ -151,26 +149,24 @@ def _from_left(faces: list["Face"]) -> list["Face"]:
 
 
 def _refined(
-    rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int, looks: int
+    rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int
 ) -> NDArray[np.float64]:
-    """The quad after at most `looks` further looks at the face in its square, those after the first at a small one.
+    """The quad after another look at the face in its square, or up to LOOKS at one that leans.
 
     Detectors move the points of a turned or small face towards an upright one: each look comes closer.
     """
     from models.faces.alignment import crop, quad_of_face, tilt
     from models.faces.detector import largest
 
-    for number in range(looks):
-        side = AGAIN if number else size
-        square = crop(rgb, quad, side)
-        again = detector.glance(square) if number else detector.detect(square)
+    for _ in range(LOOKS):
+        again = detector.detect(crop(rgb, quad, size))
         if not again:
             break
-        inner = quad_of_face(largest(again)) / side
+        inner = quad_of_face(largest(again)) / size
         if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
             break
         quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
-        if abs(tilt(inner)) < SETTLED:
+        if abs(tilt(inner)) < SETTLED or abs(tilt(quad)) < LEANS:
             break
     return quad
 
