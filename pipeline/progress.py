@@ -29,7 +29,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(done)
             self._bar.set_postfix(rejected=self.rejected, refresh=False)
-        elif now - self._printed > EVERY:
+        elif now - self._printed > EVERY and self.done:
             self._printed = now
             rate = self.done / (now - self._start)
             seconds = (self.total - self.done) / rate
