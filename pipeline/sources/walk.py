@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import ours
+from pipeline.progress import say
 from pipeline.sources import kinds
 from pipeline.sources.kinds import Kind
 
@@ -41,6 +42,11 @@ class LeftOut:
             if counted
         ]
         return f"not read: {', '.join([*parts, *sorted(self.outside)])}" if parts or self.outside else ""
+
+    def tell(self, place: Path) -> None:
+        """Say the line, if there is one."""
+        if told := str(self):
+            say(f"{place}: {told}")
 
 
 def _listed(counted: Counter[str]) -> str:

@@ -176,10 +176,8 @@ def _sources(places: Sequence[Path], output: Path | None) -> list[Source]:
     for place in places:
         if not place.exists():
             raise UserError(f"{place}: is not a file; expected an image, or a folder or an archive of them", 2)
-        left = LeftOut()
-        found += scan(place, None, {output: "the output folder"} if output else None, left)
-        if told := str(left):
-            say(f"{place}: {told}")
+        found += scan(place, None, {output: "the output folder"} if output else None, left := LeftOut())
+        left.tell(place)
     return found
 
 

@@ -77,8 +77,7 @@ class Styles:
             for source in scan(folder, None, None, left):
                 if not source.problem:
                     unread.append(self._put(Path(source.path).name, _loader(reader, source)))
-            if told := str(left):
-                say(f"{folder}: {told}")
+            left.tell(folder)
         if unread:
             worker.submit(Job("shelf", Rank.BATCH, lambda job: self._read_all(unread, job)))
 
