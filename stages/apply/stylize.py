@@ -165,9 +165,7 @@ def _check_options(
         raise UserError(f"--weight is {', '.join(f'{value:g}' for value in weight)}; expected numbers above 0", 2)
     missing = ", ".join(f"--{name}" for name, path in zip(REGIONS, by_region, strict=True) if path is None)
     if not style and missing and not recipe:
-        raise UserError(
-            f"there is no style for {missing}; name one with --style, or one for each of the three regions", 2
-        )
+        raise UserError(f"there is no style for {missing}; name one with --style, or one for each of the regions", 2)
 
 
 def _sources(places: Sequence[Path], output: Path | None) -> list[Source]:
