@@ -30,7 +30,8 @@ def load(
 
     Portraits are kept in the folder `cache`; None keeps them in memory alone. `run` is the folder of a training, whose
     checkpoint comes before the profile's weights. `memory` is the most bytes that the studio keeps of what it computed
-    (default: 512 MiB). `progress(what, done, of)` is told every step before it begins.
+    (default: 512 MiB). `progress(what, done, of)` is told every step before it begins. On Linux the process keeps memory
+    that it frees, which saves a fifth of the time.
     Raises: UserError (2) when the profile or the device is wrong.
     """
     from pipeline import device as devices
@@ -38,6 +39,7 @@ def load(
     from pipeline.context import Context
     from stages.apply.studio import Studio
 
+    devices.keep_freed_memory()
     made = profiles.load(str(profile)) if isinstance(profile, str | Path) else profile
     ctx = Context(made, cache=Path(cache or "cache"), run=Path(run), device=devices.resolve(device))
     options: dict[str, Any] = {"memory": memory, "progress": progress}
