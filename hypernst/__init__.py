@@ -30,8 +30,8 @@ def load(
 
     Portraits are kept in the folder `cache`; None keeps them in memory alone. `run` is the folder of a training, whose
     checkpoint comes before the profile's weights. `memory` is the most bytes that the studio keeps of what it computed
-    (default: 512 MiB). `progress(what, done, of)` is told every step before it begins. On Linux the process keeps memory
-    that it frees, which saves a fifth of the time.
+    (default: 512 MiB). `progress(what, done, of)` is told every step before it begins. On Linux the process
+    keeps memory that it frees, which saves a fifth of the time.
     Raises: UserError (2) when the profile or the device is wrong.
     """
     from pipeline import device as devices
