@@ -21,6 +21,7 @@ from models.parsing.teacher import start_from
 from models.regions import MAP_SIZE
 from pipeline import images, progress, weights
 from pipeline.context import Context
+from pipeline.device import has_bfloat16
 from pipeline.files import new_array, read_json, write_atomic
 from pipeline.locks import lock
 from pipeline.training import checkpoint
@@ -144,7 +145,7 @@ def train_step(setup: Setup, batch: tuple[Tensor, Tensor], step: int, loop: Loop
     """One optimiser step on images [N, 3, 256, 256] in [-1, 1] and label probabilities of the same shape."""
     x, target = batch
     device = next(setup.net.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(str(device))):
         logits = setup.net(x.to(device, memory_format=torch.channels_last))
     loss = distillation_loss(logits.float(), target.to(device))
     loss.backward()

@@ -1,5 +1,6 @@
 """Everything that runs on a GPU moves what it needs there, and waits for it no more often than it must."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ from models.parsing.portrait import PortraitParser
 from pipeline import device, images, profile
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.training.loop import Loop
 from stages.evaluate import parsing, retrieval
 from stages.loaders import generator as generators
-from stages.pretrain import output_head
+from stages.pretrain import output_head, parser
 from stages.train import data, memory, precision
 from stages.train import step as steps
 from stages.train.state import build, enter_phase
@@ -163,6 +165,17 @@ def test_bfloat16_where_it_is_only_emulated_is_wrong_use(tmp_path: Path, monkeyp
         Step(dataclasses.replace(ctx, device="cuda"), None, None)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r'set baselines\.precision = "float32"'):
         precision.autocast("cuda", "baselines", "bfloat16")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_parsers_training_takes_bfloat16_only_where_it_is(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parser, "has_bfloat16", lambda name: there)
+    net, seen = torch.nn.Conv2d(3, 3, 1), []
+    net.register_forward_hook(lambda *given: seen.append(given[2].dtype is torch.bfloat16))
+    setup = parser.Setup(net, copy.deepcopy(net), torch.optim.SGD(net.parameters(), 0.1), [], 2)  # type: ignore[arg-type]
+    batch = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 1 / 3)
+    parser.train_step(setup, batch, 0, Loop("parser", Path(), 2, save=print))
+    assert seen == [there]
 
 
 def test_prefetched_batches_are_counted() -> None:
