@@ -44,7 +44,9 @@ class Walk:
         leg = min(int(place), len(self.codes) - 2)
         part = place - leg
         if self.ends is None:
-            return self.stylist.render(self.content, mix_codes(self.codes[leg], self.codes[leg + 1], part).numpy())
+            start, end = self.codes[leg : leg + 2]
+            codes = mix_codes(start, end, part) if 0 < part < 1 else end if part else start  # styles are met to the bit
+            return self.stylist.render(self.content, codes.numpy())
         deltas = [torch.lerp(a, b, part) for a, b in zip(self.ends[leg], self.ends[leg + 1], strict=True)]
         return self.stylist.draw(self.content, deltas)
 

@@ -198,6 +198,7 @@ def stylize(
 
 @click.command()
 @options.settings("profile", "cache", "run", "device")
+@click.argument("more", nargs=-1, type=PLACE, metavar="[STYLES]...")
 @click.option("--content", type=FILE, required=True, help="The portrait that walks.")
 @click.option("--style", "--styles", "styles", type=PLACE, multiple=True, required=True, help="Each style on the way.")
 @click.option("--frames", type=click.IntRange(min=2), help="Pictures of the walk [default: 48].")
@@ -206,9 +207,15 @@ def stylize(
     "--output", "-o", type=PLACE, required=True, help="A strip .png, a film .webm or .gif, or a folder of pictures."
 )
 def interpolate(
-    content: Path, styles: tuple[Path, ...], frames: int | None, refine: int | None, output: Path, **settings: Any
+    more: tuple[Path, ...],
+    content: Path,
+    styles: tuple[Path, ...],
+    frames: int | None,
+    refine: int | None,
+    output: Path,
+    **settings: Any,
 ) -> None:
-    """Walk a portrait from style to style.
+    """Walk a portrait from style to style: --styles A B C, or --style for each.
 
     With one style it walks from the portrait's own. Frames lie at equal steps of what is seen (LPIPS).
     """
@@ -216,7 +223,7 @@ def interpolate(
         from stages.apply import stylize as stage
 
     chosen = given(frames=frames, refine=refine)
-    finish(stage.interpolate(context(settings), content=content, styles=styles, output=output, **chosen))
+    finish(stage.interpolate(context(settings), content=content, styles=[*styles, *more], output=output, **chosen))
 
 
 @click.command()

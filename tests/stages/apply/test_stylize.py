@@ -106,7 +106,8 @@ def test_a_walk_is_even_and_ends_in_its_styles(folder: Path, monkeypatch: pytest
     own = studio.interpolate("me.png", ["a.png"], 2)
     assert np.array_equal(own[0], studio.stylize("me.png", "a.png", 0, refine=0))
 
-    common = ("--profile=tiny", "--run=run", "--device=cpu", "--cache=cache", "--content=me.png", "--styles=a.png")
+    common = ("--profile=tiny", "--run=run", "--device=cpu", "--cache=cache")
+    words = ("interpolate", *common, "--content=me.png", "--frames=3", "--styles", "b.png", "a.png")
     Path("frames").mkdir()
     mine = Path("me.png").read_bytes()
     for place, data in {
@@ -117,9 +118,11 @@ def test_a_walk_is_even_and_ends_in_its_styles(folder: Path, monkeypatch: pytest
         Path("frames", place).write_bytes(data)
     monkeypatch.setattr(walk, "KEYS", 1)
     for name in ("strip.png", "walk.gif", "walk.webm", "frames", "walk.mp4", "me.png/walk.gif"):
-        done = CliRunner().invoke(main.cli, ["interpolate", *common, "--frames=3", "-o", name], catch_exceptions=False)
+        done = CliRunner().invoke(main.cli, [*words, "-o", name], catch_exceptions=False)
         assert done.exit_code == (2 if name in ("walk.mp4", "me.png/walk.gif") else 0), done.output
-    assert images.decode(Path("strip.png").read_bytes()).shape == (32, 96, 3)
+    strip = images.decode(Path("strip.png").read_bytes())
+    assert strip.shape == (32, 96, 3)
+    assert np.array_equal(strip[:, :32], ends[1]) and np.array_equal(strip[:, -32:], ends[0])
     assert Path("walk.webm").read_bytes().startswith(b"\x1aE\xdf\xa3") and Path("walk.gif").read_bytes()[:3] == b"GIF"
     kept = ["0000.png", "0001.png", "0002.png", "0008.png", "notes.png"]  # of what was there only our frame has gone
     assert [p.name for p in sorted(Path("frames").iterdir())] == kept
