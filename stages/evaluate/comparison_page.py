@@ -101,7 +101,9 @@ def _percent(report: Report) -> str:
 
 
 def _number(value: float, interval: Sequence[float], digits: int) -> str:
-    return f"{value:.{digits}f} ({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+    low, high = interval
+    spread = f" ({low:.{digits}f} to {high:.{digits}f})" if low < high else ""  # one pair has none
+    return f"{value:.{digits}f}{spread}"
 
 
 def write(ctx: Context, report: Report, faces: list[Portrait], styles: list[Portrait], page: Path, home: Path) -> None:

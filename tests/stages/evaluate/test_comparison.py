@@ -207,6 +207,9 @@ def test_optimising_methods_take_a_budget_that_can_grow(level: Context, capsys: 
     assert comparison.run(level, methods=methods) == 0 and not made
     assert results(level)["not_measured"]["slow"].endswith("use `--budget N` to measure N pairs")
     assert "| Slow | not measured: it optimises each pair" in (comparison.folder(level) / "table.md").read_text()
+    assert comparison.run(level, methods=methods, budget=1) == 0
+    (row,) = (x for x in (comparison.folder(level) / "table.md").read_text().splitlines() if x.startswith("| Slow |"))
+    assert " to " not in row and "| 1 |" in row  # one pair has no interval
     for budget in (2, 5, 2):
         assert comparison.run(level, methods=methods, budget=budget) == 0
         found = results(level)
