@@ -32,13 +32,17 @@ def load(
     checkpoint comes before the profile's weights. `memory` is the most bytes that the studio keeps of what it computed
     (default: 512 MiB). `progress(what, done, of)` is told every step before it begins. On Linux the process
     keeps memory that it frees, which saves a fifth of the time.
-    Raises: UserError (2) when the profile or the device is wrong.
+    Raises: UserError (2) when the profile, the device or the memory is wrong.
     """
     from pipeline import device as devices
     from pipeline import profile as profiles
     from pipeline.context import Context
     from stages.apply.studio import Studio
 
+    if not isinstance(profile, str | Path | profiles.Profile):
+        raise UserError(f"profile is {profile!r}; expected a name, a .toml file or a Profile", 2)
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int) or memory < 0):
+        raise UserError(f"memory is {memory!r}; expected a number of bytes, 0 or more", 2)
     devices.keep_freed_memory()
     made = profiles.load(str(profile)) if isinstance(profile, str | Path) else profile
     ctx = Context(made, cache=Path(cache or "cache"), run=Path(run), device=devices.resolve(device))

@@ -14,7 +14,7 @@ GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # without any of these f
 
 def check(name: str) -> str:
     """The name itself. Raises: UserError(2) when no device can have this name."""
-    if not NAMES.fullmatch(name):
+    if not isinstance(name, str) or not NAMES.fullmatch(name):
         raise UserError(f"--device {name}: no such device; expected auto, cpu, cuda or cuda:1", 2)
     return name
 

@@ -55,6 +55,8 @@ def checked(ctx: Context, edits: Mapping[str, float]) -> dict[str, float]:
 
     Raises: UserError(2) for values that are no number within +-MOST, and for directions that the profile lacks.
     """
+    if not isinstance(edits, Mapping):
+        raise UserError(f"edits are {edits!r}; expected steps by name, such as {{'age': 2}}", 2)
     there = loader.names(ctx)
     for name, steps in edits.items():
         number = isinstance(steps, int | float | np.number) and not isinstance(steps, bool)

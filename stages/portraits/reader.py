@@ -58,6 +58,8 @@ class PortraitReader:
         `which` is the face to take of several ones in a content image, counted from the left and from 1; None: the
         largest. Raises: UserError when it cannot be used; it says why.
         """
+        if which is not None and (isinstance(which, bool) or not isinstance(which, int) or which < 1):
+            raise UserError(f"face is {which!r}; expected a number, counted from the left and from 1", 2)
         steps = self.steps(collection)
         sha256 = hashlib.sha256(data).hexdigest()
         rows = self.kept.rows(sha256, steps, which) if self.kept else {}

@@ -49,8 +49,12 @@ class Styles:
         """The k styles whose code of a region is likest to the code [256], or without one the first k by name.
 
         Only those with every word of `text` in their name; not the one with the key `without`.
-        Raises: UserError(2) when there are no codes, or another encoder than the profile's made them.
+        Raises: UserError(2) when there are no codes, or another encoder than the profile's made them, or `k` is wrong.
         """
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise UserError(f"k is {k!r}; expected a number of styles, 1 or more", 2)
+        if not isinstance(text, str):
+            raise UserError(f"text is {text!r}; expected words of a style's name", 2)
         if like is None:
             return searching.named(self.blocks(region, coded=False), k, text)
         return searching.nearest(self.blocks(region), like[None], k, text, (without,))[0]

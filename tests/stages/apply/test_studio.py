@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,24 @@ def test_wrong_use_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(hypernst.UserError) as caught:
             studio.stylize("me.png", style, **options)  # type: ignore[arg-type]
         assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_use_of_other_methods_is_told_in_one_line() -> None:
+    studio, image = hypernst.load("tiny", cache=None, device="cpu"), picture(0)
+    wrong: list[tuple[Callable[..., object], dict[str, object], str]] = [
+        *((studio.search, {"k": k}, f"k is {k!r}; expected a number of styles") for k in (0, 1.5, "x", None, True)),
+        (studio.search, {"text": 5}, "text is 5; expected words"),
+        (studio.edit, {"portrait": image, "edits": "age"}, "edits are 'age'; expected steps by name"),
+        *((studio.read, {"image": image, "face": n}, f"face is {n!r}; expected a number") for n in (0, 1.5, "x", True)),
+        (studio.interpolate, {"portrait": image, "styles": "a.png"}, "no style to walk to"),
+        *((hypernst.load, {"profile": p}, f"profile is {p!r}; expected a name") for p in (3, None)),
+        (hypernst.load, {"device": None}, "--device None: no such device"),
+        *((hypernst.load, {"memory": m}, f"memory is {m!r}; expected a number of bytes") for m in (-1, "x")),
+    ]
+    for method, options, told in wrong:
+        with pytest.raises(hypernst.UserError) as caught:
+            method(**options)
+        assert told in str(caught.value) and "\n" not in str(caught.value) and caught.value.status == 2
 
 
 def test_a_style_is_no_portrait(tmp_path: Path) -> None:
