@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from stages.studio.worker import Busy, Job, Rank, Worker, in_words
 
 MOST = 8  # portraits that are open at a time
 MOST_PIXELS = 40_000_000
+MOMENT = 0.15  # seconds in which the page asks for a draft's picture, before its latent is optimised
 PREVIEW = 640  # the longer side in pixels of the picture in which a face is chosen
 
 
@@ -117,6 +119,8 @@ class Portraits:
             opened.portrait = self.studio.read(opened.data, draft=True, **options)
             if self.studio.ctx.profile.inverter.steps:
                 self._change(opened, "draft")
+                time.sleep(MOMENT)
+                self.worker.pause()
                 opened.portrait = self.studio.read(opened.data, **options)
             self._change(opened, "ready")
         except UserError as error:
