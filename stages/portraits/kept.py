@@ -29,7 +29,7 @@ from pipeline.runner.recipe import change
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.fingerprints import Fingerprints
 
-MOST = 4000  # portraits in a cache folder, about 1 GB
+MOST = 2000  # portraits in a cache folder, about 2 GB
 
 
 class KeptPortraits:
