@@ -134,10 +134,13 @@ def portraits(folder: Path, places: Sequence[str] = ("content/anna", "content/be
 
 
 def short(base: Path, size: int, steps: int) -> Path:
-    """The profile with few steps of one sample, and its weights in `base`/weights."""
+    """The profile with few steps of one sample, and its weights in `base`/weights.
+
+    Rates rise as slowly as at the start of a real run: at the full rate the third step's images are in the hundreds.
+    """
     path = base / "short.toml"
     path.write_text(
-        f'extends = "paper{size}"\nname = "short"\n[train]\nreconstruction_steps = {steps}\nwarm_up = 1\n'
+        f'extends = "paper{size}"\nname = "short"\n[train]\nreconstruction_steps = {steps}\nwarm_up = {10 * steps}\n'
         f"stylization_steps = {steps}\ndiscriminators_first = 1\nbatch = 1\nmicro_batch = 1\nvalidate_every = 0\n"
         "checkpointing = false\n"
         "[shards]\ntest_fraction = 0.0\n"
