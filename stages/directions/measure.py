@@ -66,7 +66,13 @@ def spec(ctx: Context) -> StageSpec:
         },
         parents={"latents": ("latent",)},
         producers={"latents": "latents"},
-        params={"directions": names, "steps": list(STEPS), "generator": p.section_dict("generator"), "seed": p.seed},
+        params={
+            "directions": names,
+            "coarse": loader.COARSE,
+            "steps": list(STEPS),
+            "generator": p.section_dict("generator"),
+            "seed": p.seed,
+        },
         weights={name: weights.sha256(name) for name in filter(None, used)},
         batch=1,
         open=open_worker,
@@ -77,7 +83,7 @@ def open_worker(ctx: Context) -> Worker:
     """Load the generator, its directions, and the networks that judge."""
     net = generators.generator(ctx)
     found = loader.directions(ctx, net)
-    steps = torch.cat([found[name] for name in _measured(ctx)])
+    steps = [found[name] for name in _measured(ctx)]
     score, person = scores.scorer(ctx), FaceEmbedding(weights.path("face-embedding"))
     render = rows_of(net, narrow_type(ctx.device)) or net
 

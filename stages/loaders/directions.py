@@ -13,16 +13,19 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 
 DRAWN, TRUNCATION = 4096, 0.8  # mapped latents, truncated towards their mean, that a step is measured by
+COARSE = {"pose": 5}  # first layers of W+, those up to 16 px, that alone a direction moves; the others it moves all
 PUBLISHED_WS = 18  # layers of W+ of the 1024 px generator that the published directions were found in
 
 
 def directions(ctx: Context, net: Generator) -> dict[str, Tensor]:
-    """The profile's directions [1, 512] of W by name, each as long as one step.
+    """The profile's directions by name, each as long as one step: [1, 512] of W, or [num_ws, 512] of W+.
 
     A step is the std of generated faces' latents along the direction, so that +-2 steps reach what is rare among them.
+    A direction in COARSE leaves finer layers alone, where there is more of who somebody is than of what it is to move.
     Raises: UserError(2) when one belongs to another generator; UserError when weights are missing or damaged.
     """
     found: dict[str, Tensor] = {}
+    own: set[str] = set()
     for name in ctx.profile.editing.directions:
         tensors = weights.tensors(name)
         if list(tensors) == ["direction"]:
@@ -31,8 +34,11 @@ def directions(ctx: Context, net: Generator) -> dict[str, Tensor]:
         else:
             _refuse_others(ctx, net, name)
             found |= {label: tensor.float()[None] for label, tensor in tensors.items()}
+            own |= set(tensors)
     w = mapped(net, ctx.profile.seed, ctx.device) if found else torch.zeros(0)
-    return {name: d.to(w.device) * float((w @ d.to(w.device).T).std()) for name, d in found.items()}
+    steps = {name: d.to(w.device) * float((w @ d.to(w.device).T).std()) for name, d in found.items()}
+    layers = torch.arange(net.num_ws, device=w.device)[:, None]
+    return {name: d * (layers < COARSE[name]) if name in COARSE and name in own else d for name, d in steps.items()}
 
 
 def names(ctx: Context) -> list[str]:

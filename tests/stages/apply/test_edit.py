@@ -1,6 +1,7 @@
 """Edits along semantic directions, and pictures of the generator's own size, on untrained networks."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,10 @@ from tests.stages.fake_device import fake_gpu
 pytestmark = pytest.mark.weights
 
 
-def with_directions(ctx: Context, place: Path) -> Context:
-    """The context with directions "age" and "smile" of its generator in a file."""
+def with_directions(ctx: Context, place: Path, names: Sequence[str] = ("age", "smile")) -> Context:
+    """The context with directions of its generator in a file."""
     told = {"mapping": loader.mapping_digest(generators.generator(ctx))}  # type: ignore[arg-type]
-    axes = torch.eye(512)
-    checkpoint.save(place, {"age": axes[0], "smile": axes[1]}, told)
+    checkpoint.save(place, dict(zip(names, torch.eye(512), strict=False)), told)
     editing = dataclasses.replace(ctx.profile.editing, directions=(weights.as_name(place),))
     return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, editing=editing))
 
@@ -49,6 +49,13 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Studio:
     found.ctx = with_directions(found.ctx, tmp_path / "own.safetensors")
     monkeypatch.chdir(tmp_path)
     return found
+
+
+def test_a_turn_leaves_layers_finer_than_16_px_alone(studio: Studio, tmp_path: Path) -> None:
+    ctx, net = with_directions(studio.ctx, tmp_path / "turn.safetensors", ("pose", "age")), studio.stylist().generator
+    found = loader.directions(ctx, net)
+    assert found["pose"].shape == (net.num_ws, 512) and found["age"].shape == (1, 512)
+    assert found["pose"][:5].any(1).all() and not found["pose"][5:].any()
 
 
 def test_the_latent_moves_and_the_deltas_stay(studio: Studio) -> None:

@@ -1,5 +1,6 @@
 """Every ability once on a photograph and paintings, with the shipped weights: what a person sees has to follow."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,32 @@ def test_the_command_makes_the_same_and_tells_how(studio: Studio, folder: Path) 
     expected = studio.stylize(folder / "me.png", folder / "light.jpg", refine=0, edits={"smile": 1})
     assert np.array_equal(images.decode((folder / "out.png").read_bytes()), expected)
     assert recipes.read(folder / "out.png").edits == {"smile": 1}
+
+
+def test_a_batch_a_robust_mix_and_the_map_by_command(studio: Studio, folder: Path) -> None:
+    common = [f"--profile={folder}/brief.toml", f"--cache={folder}/cache", "--device=cpu"]
+    for name in ("faces", "art"):
+        (folder / name).mkdir()
+    (folder / "faces" / "me.png").write_bytes((folder / "me.png").read_bytes())
+    for name in PAINTINGS:
+        (folder / "art" / name).write_bytes((folder / name).read_bytes())
+    flags = ["--refine=0", f"--run={folder}/run", *common]
+    command = ["stylize", f"{folder}/faces", f"--style={folder}/art", "-o", f"{folder}/batch", *flags]
+    assert CliRunner().invoke(main.cli, command, catch_exceptions=False).exit_code == 0
+    for name in PAINTINGS:
+        (file,) = (folder / "batch").glob(f"me-*--{Path(name).stem}.png")
+        made = images.decode(file.read_bytes())
+        assert np.array_equal(made, studio.stylize(folder / "me.png", folder / name, refine=0))
+    assert images.decode((folder / "batch" / "sheet.png").read_bytes()).std() > 20
+
+    styles = [folder / "dark.jpg", folder / "light.jpg", folder / "me.png"]
+    words = [f"{folder}/me.png", *(f"--style={file}" for file in styles), "--mix=robust", "-o", f"{folder}/mix.png"]
+    assert CliRunner().invoke(main.cli, ["stylize", *words, *flags], catch_exceptions=False).exit_code == 0
+    robust, mean = (studio.stylize(folder / "me.png", styles, refine=0, mix=mix) for mix in ("robust", "mean"))
+    assert np.array_equal(images.decode((folder / "mix.png").read_bytes()), robust)
+    assert not np.array_equal(robust, mean)
+
+    done = CliRunner().invoke(main.cli, ["styles", "map", "-o", f"{folder}/map.json", *common], catch_exceptions=False)
+    assert done.exit_code == 0 and len(json.loads((folder / "map.json").read_text())) >= 174
+    done = CliRunner().invoke(main.cli, ["search", "--duplicates", "--json", *common], catch_exceptions=False)
+    assert done.exit_code == 0 and json.loads(done.stdout)["duplicates"] == []
