@@ -232,7 +232,8 @@ def test_what_it_uses_is_told_with_its_licence(browser: Browser) -> None:
 
 
 def test_nothing_is_fetched_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signal, "signal", lambda *told: None)  # the tests' own stay
+    own = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
+    monkeypatch.setattr(signal, "signal", lambda *told: None)
     faults: list[str] = []
 
     def visit(link: str) -> None:
@@ -244,7 +245,11 @@ def test_nothing_is_fetched_while_it_serves(tmp_path: Path, monkeypatch: pytest.
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(serve.webbrowser, "open", visit)
-    assert serve.run(Context(profile.load("tiny"), cache=tmp_path), port=0) == 0
+    try:
+        assert serve.run(Context(profile.load("tiny"), cache=tmp_path), port=0) == 0
+    finally:
+        monkeypatch.undo()
+        signal.signal(signal.SIGINT, own)
     assert len(faults) == 1 and "yunet: not on this machine" in faults[0]
 
 
