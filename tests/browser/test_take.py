@@ -89,6 +89,7 @@ def test_one_of_several_faces_is_chosen_and_portraits_are_closed(desk: Desk) -> 
     desk.find(".one-face").first.click()
     desk.until(lambda: chosen(desk) == "1")
     desk.until(lambda: desk.picture() != second)
+    desk.until(lambda: desk.told_of("two.png")["state"] == "ready")
     desk.page.reload()
     desk.find('.sample[aria-label="Go on with two.png"]').click()
     desk.find("#frame").wait_for()
