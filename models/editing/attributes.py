@@ -16,7 +16,7 @@ from torch import Tensor
 from models.editing import expression
 from models.editing.expression import ExpressionNet
 from models.faces import alignment
-from models.faces.detector import FaceDetector, NoDetector, largest
+from models.faces.detector import MARGIN, FaceDetector, NoDetector, largest
 from models.parsing.teacher import start_from
 
 # What grows with a score: years; the logit of "happy"; the nose towards the image's left, as the published direction
@@ -71,9 +71,8 @@ class AttributeScorer:
         """The five points [5, 2] of the largest face, in pixels."""
         if isinstance(self.detector, NoDetector):
             return np.asarray(alignment.POINTS * len(rgb), np.float32)
-        edge = len(rgb) // 8  # the detector finds points of a face that fills its image better with room around it
-        faces = self.detector.glance(cv2.copyMakeBorder(rgb, edge, edge, edge, edge, cv2.BORDER_REPLICATE))
-        return largest(faces).points - np.float32(edge) if faces else None
+        faces = self.detector.glance(rgb, MARGIN)
+        return largest(faces).points if faces else None
 
     @torch.no_grad()
     def expressions(self, rgb: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float32]:

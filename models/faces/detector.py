@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FAINT_SIZE = 0.2
+MARGIN = 1 / 8  # room around an image in which faces are looked for, in its longer sides
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class FaceDetector(Protocol):
     upright: float
     settled: float
 
-    def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        """Faces of a small RGB [H, W, 3] u8 at its own size, best first: one pass of the network."""
+    def glance(self, rgb: NDArray[np.uint8], margin: float = 0) -> list[Face]:
+        """Faces of a small RGB [H, W, 3] u8 at its own size, best first: one pass of the network.
+
+        `margin` is the room around it, in its longer sides, for a detector that finds faces at the border less well.
+        """
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """Faces of RGB [H, W, 3] u8, best first; an empty list when there is none."""
@@ -53,7 +57,7 @@ class NoDetector:
 
     score = upright = settled = 1.0
 
-    def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
+    def glance(self, rgb: NDArray[np.uint8], margin: float = 0) -> list[Face]:
         """An empty list."""
         return []
 
@@ -105,11 +109,11 @@ class YuNet:
         wide = FAINT_SIZE * min(rgb.shape[:2])
         return sorted((face for face in faint if face.box[2] >= wide), key=lambda face: -face.score)[:1]
 
-    def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
+    def glance(self, rgb: NDArray[np.uint8], margin: float = 0) -> list[Face]:
         """Faces of a small image at its own size, best first, faint ones as well."""
-        return self._detect_at(rgb, 1.0, margin=0)
+        return self._detect_at(rgb, 1.0, margin)
 
-    def _detect_at(self, rgb: NDArray[np.uint8], scale: float, margin: float = 1 / 8) -> list[Face]:
+    def _detect_at(self, rgb: NDArray[np.uint8], scale: float, margin: float = MARGIN) -> list[Face]:
         height, width = rgb.shape[:2]
         small = rgb
         if scale != 1:

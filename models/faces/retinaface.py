@@ -51,8 +51,8 @@ class RetinaFace:
         offsets, scores, points = self.network(bgr)
         return offsets, scores, points
 
-    def glance(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        """Faces of a small image, best first."""
+    def glance(self, rgb: NDArray[np.uint8], margin: float = 0) -> list[Face]:
+        """Faces of a small image, best first; it needs no margin."""
         return self.detect(rgb)
 
     @torch.inference_mode()
