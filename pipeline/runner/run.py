@@ -95,8 +95,7 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
             plan.inputs.fingerprints.save()
     summary = Summary(stage.name, collection, plan.wanted, plan.cached, plan.rejected, todo, len(plan.renamed))
     say(str(summary))
-    if left := str(plan.inputs.left):
-        say(f"{stage.name} {collection}: {left}")
+    plan.inputs.left.tell(f"{stage.name} {collection}")
     return summary
 
 

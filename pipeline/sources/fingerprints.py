@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.files import LineLog, read_lines, write_atomic
+from pipeline.files import LineLog, read_json, read_lines, write_atomic
 from pipeline.hashing import digest
 from pipeline.sources import archives
 from pipeline.sources.archives import Member
@@ -29,11 +29,11 @@ class Fingerprints:
         self._archives: dict[str, list] = {}
         self._former: dict[str, list] = {}  # the files as they were, in whatever folder
         try:
-            saved = json.loads(path.read_bytes() if path else b"{}")
+            saved = read_json(path) if path else {}
             self._former = dict(saved["files"])
             if saved["folder"] == self._folder:
                 self._files, self._archives = dict(saved["files"]), saved["archives"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             pass  # without saved digests all files are read
         self._log = path.with_suffix(".jsonl") if path else None
         with contextlib.suppress(UserError, KeyError, TypeError, ValueError):

@@ -43,10 +43,10 @@ class LeftOut:
         ]
         return f"not read: {', '.join([*parts, *sorted(self.outside)])}" if parts or self.outside else ""
 
-    def tell(self, place: Path) -> None:
-        """Say the line, if there is one."""
+    def tell(self, of: object) -> None:
+        """Say the line, if there is one, and of what it is."""
         if told := str(self):
-            say(f"{place}: {told}")
+            say(f"{of}: {told}")
 
 
 def _listed(counted: Counter[str]) -> str:

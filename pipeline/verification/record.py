@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import ours
 from pipeline.errors import UserError
-from pipeline.files import write_atomic
+from pipeline.files import read_json, write_atomic
 from pipeline.sources.reader import stamp_of
 
 SETTLED = 2.0  # seconds: of a file younger than this, a change may leave its times as they are
@@ -29,8 +29,8 @@ class Record:
         self._sound: dict[str, dict[str, Any]] = {}
         self._trusted: list[dict[str, Any]] = []  # what is told of the files that were not read again
         self._changed = False
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            saved = json.loads(self._path.read_bytes())["verified"] if not everything else {}
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            saved = {} if everything else read_json(self._path).get("verified", {})
             self._sound = {str(name): dict(told) for name, told in saved.items()}
 
     def holds(self, file: Path, digest: str) -> bool:

@@ -10,7 +10,7 @@ from models.losses.feature_statistics import Seen, Terms
 from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from pipeline.training.state import advance
-from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, precision_of, rate, see
+from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, precision_of, rate, rise, see
 
 HELD = 10_000  # steps for which the rate stays, as published
 
@@ -53,7 +53,7 @@ class PAMA:
         bad = advance(
             self.optimisers["adam"],
             ALONE,
-            rate=rate(number // HELD * HELD) * min(1, (number + 1) / max(1, self.warm_up)),
+            rate=rate(number // HELD * HELD) * rise(number, self.warm_up),
         )
         return numbers(told | {"reconstruction": losses[-1]}), bad
 

@@ -92,7 +92,12 @@ def to_device(batch: tuple[np.ndarray, np.ndarray], device: str) -> tuple[Tensor
 
 def rate(number: int, warm_up: int = 0) -> float:
     """The learning rate of a step from 0; it rises over the first `warm_up` steps."""
-    return RATE / (1 + DECAY * number) * min(1.0, (number + 1) / max(1, warm_up))
+    return RATE / (1 + DECAY * number) * rise(number, warm_up)
+
+
+def rise(number: int, warm_up: int) -> float:
+    """The share of its learning rate that a step from 0 has: it rises to 1 over the first `warm_up` steps."""
+    return min(1.0, (number + 1) / max(1, warm_up))
 
 
 def precision_of(ctx: Context) -> Precision:

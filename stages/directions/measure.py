@@ -28,7 +28,6 @@ from stages.loaders import generator as generators
 PORTRAITS = 100
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 MIDDLE = STEPS.index(0.0)
-EDITS = ("age", "smile", "pose")  # those that the command line has; others only keep these apart
 
 Floats = NDArray[np.float64]
 
@@ -37,9 +36,9 @@ def run(ctx: Context) -> int:
     """Print a JSON line per direction, over the first PORTRAITS (or --limit) content portraits in CACHE.
 
     Inversions are edited, without a style; their scores are kept in CACHE/content/edits.h5.
-    Raises: UserError(2) when CACHE has no latents, or the profile none of EDITS.
+    Raises: UserError(2) when CACHE has no latents, or the profile no direction that is offered.
     """
-    names = _measured(ctx)
+    names = loader.offered(ctx)
     if not names:
         raise UserError(f"profile {ctx.profile.name} has no editing.directions; make some by `hypernst directions`", 2)
     stage, ctx = spec(ctx), dataclasses.replace(ctx, limit=ctx.limit or PORTRAITS)
@@ -53,8 +52,8 @@ def run(ctx: Context) -> int:
 
 
 def spec(ctx: Context) -> StageSpec:
-    """edits.h5: of each of EDITS the scores f32 [steps, attributes], and the cosines f32 [steps] of the identity."""
-    p, names = ctx.profile, _measured(ctx)
+    """edits.h5: of each direction on offer the scores f32 [steps, attributes], and cosines f32 [steps] of identity."""
+    p, names = ctx.profile, loader.offered(ctx)
     detector = "" if p.align.detector == "none" else p.align.detector
     used = (p.generator.weights, p.generator.head, detector, *p.editing.directions, *scores.NETWORKS, "face-embedding")
     return StageSpec(
@@ -83,7 +82,7 @@ def open_worker(ctx: Context) -> Worker:
     """Load the generator, its directions, and the networks that judge."""
     net = generators.generator(ctx)
     found = loader.directions(ctx, net)
-    steps = [found[name] for name in _measured(ctx)]
+    steps = [found[name] for name in loader.offered(ctx)]
     score, person = scores.scorer(ctx), FaceEmbedding(weights.path("face-embedding"))
     render = rows_of(net, narrow_type(ctx.device)) or net
 
@@ -132,8 +131,3 @@ def summary(name: str, table: Floats, likeness: Floats) -> dict[str, Any]:
         "moves": dict(zip(ATTRIBUTES, np.round(moved.mean(0), 2).tolist(), strict=True)),
         "moves, each": dict(zip(ATTRIBUTES, np.round(np.abs(moved).mean(0), 2).tolist(), strict=True)),
     }
-
-
-def _measured(ctx: Context) -> list[str]:
-    there = loader.names(ctx)
-    return [name for name in EDITS if name in there]

@@ -13,6 +13,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 
 DRAWN, TRUNCATION = 4096, 0.8  # mapped latents, truncated towards their mean, that a step is measured by
+EDITS = ("age", "smile", "pose")  # that are offered and measured; other directions only keep these apart
 COARSE = {"pose": 5}  # first layers of W+, those up to 16 px, that alone a direction moves; the others it moves all
 PUBLISHED_WS = 18  # layers of W+ of the 1024 px generator that the published directions were found in
 
@@ -45,6 +46,12 @@ def names(ctx: Context) -> list[str]:
     """What the profile's directions are called. Raises: UserError when their weights are missing."""
     held = {name: weights.names(name) for name in ctx.profile.editing.directions}
     return [label for name, own in held.items() for label in ([_label(name)] if own == ["direction"] else own)]
+
+
+def offered(ctx: Context) -> list[str]:
+    """Those of EDITS that the profile has. Raises: UserError as `names`."""
+    there = names(ctx)
+    return [name for name in EDITS if name in there]
 
 
 def _label(name: str) -> str:

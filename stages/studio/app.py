@@ -40,7 +40,6 @@ KINDS = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp",
 }  # fmt: skip
-EDITS = ("age", "smile", "pose")  # measured ones; others only make these independent of them
 MOST_JOBS = 64  # that are remembered, with the files that they made
 
 
@@ -146,8 +145,7 @@ class Server:
         ctx = self.studio.ctx
         able, edits, moved_by = ctx.profile.train.refinement_iterations == 1, [], ""
         with contextlib.suppress(UserError):  # a profile may name directions that are not on this machine
-            there, moved_by = directions.names(ctx), directions.sha256(ctx)
-            edits = [name for name in EDITS if name in there]
+            edits, moved_by = directions.offered(ctx), directions.sha256(ctx)
         return JSONResponse(
             {
                 "version": __version__,
