@@ -92,6 +92,15 @@ export class App extends EventTarget {
     });
   }
 
+  /** A file that the server makes, as `exported` asks for it; `waits` is called where that is a job. */
+  async made(/** @type {any} */ asked, /** @type {() => void} */ waits = () => undefined) {
+    const told = await api.exported(asked);
+    if (!told.job) return told;
+    waits();
+    await this.events.wait(told.job);
+    return api.jobFile(told.job);
+  }
+
   leaveOut(/** @type {Target} */ target, /** @type {string} */ style) {
     this.store.edit((doc) => {
       for (const name of regionsOf(target))

@@ -101,13 +101,12 @@ export class Batch {
     const ids = this.ready.map(({ id }) => id);
     this.zip.disabled = true;
     try {
-      const told = await api.exported({
+      const { file, name } = await this.app.made({
         recipe: this.app.recipe(this.app.seen),
         portrait: ids[0],
         portraits: ids,
         kind: "batch",
       });
-      const { file, name } = told.job ? await this.app.events.wait(told.job).then(() => api.jobFile(told.job)) : told;
       save(file, name);
     } catch (error) {
       tell(/** @type {Error} */ (error));

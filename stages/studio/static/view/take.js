@@ -70,14 +70,8 @@ export class Take {
     const { app } = this;
     if (!app.store.doc.portrait) return;
     try {
-      const told = await api.exported({
-        recipe: app.recipe(app.seen),
-        portrait: app.store.doc.portrait,
-        kind,
-        ...more,
-      });
-      if (told.job) tell("Being made; it is saved when it is done.");
-      const { file, name } = told.job ? await app.events.wait(told.job).then(() => api.jobFile(told.job)) : told;
+      const asked = { recipe: app.recipe(app.seen), portrait: app.store.doc.portrait, kind, ...more };
+      const { file, name } = await app.made(asked, () => tell("Being made; it is saved when it is done."));
       save(file, name);
     } catch (error) {
       tell(/** @type {Error} */ (error));
