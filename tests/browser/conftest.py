@@ -185,8 +185,13 @@ class Desk:
         self.settle()
 
     def settle(self, state: str = "exact") -> None:
-        """Wait until the picture of what is chosen is exact, or refined."""
-        self.until(lambda: self.find("#badge").get_attribute("data-state") == state)
+        """Wait until the picture of what is chosen, and of a portrait that is read to its end, is exact, or refined."""
+        self.until(lambda: self.badge() == state)
+
+    def badge(self) -> str | None:
+        """What the badge says of the picture, once what was changed until now is painted."""
+        self.page.evaluate("new Promise(requestAnimationFrame)")
+        return self.find("#badge").get_attribute("data-state")
 
     def rest(self) -> None:
         """Wait until the picture is exact, and what to fade between is here."""

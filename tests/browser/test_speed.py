@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.browser.conftest import Desk, Served
+from stages.studio import portraits
+from tests.browser.conftest import FACES, Desk, Served
 
 FRAMES = """new Promise(done => {
     const slider = document.querySelector('[data-key="strength-whole"]');
@@ -70,11 +71,21 @@ def note(request: object, asked: list[dict] | None, on_way: list[int], by: int) 
         asked.append(request.post_data_json)  # type: ignore[attr-defined]
 
 
+def test_a_draft_says_so_until_it_is_read_to_its_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portraits, "MOMENT", 2.0)
+    desk.drop(((FACES / "face-1.jpg").read_bytes() + b"\0", "draft.jpg"), at="#start")
+    desk.until(lambda: desk.badge() == "draft")
+    assert desk.told_of("draft.jpg")["state"] == "draft"
+    draft = desk.picture()
+    desk.settle()
+    assert desk.told_of("draft.jpg")["state"] == "ready" and desk.picture() != draft
+
+
 def test_a_picture_refines_itself_until_a_hand_moves_and_is_kept_or_undone(desk: Desk) -> None:
     desk.open_sample()
     exact = desk.picture()
     desk.find("#refine-at-rest").check()
-    desk.until(lambda: desk.find("#badge").get_attribute("data-state") in ("refining", "refined"))
+    desk.until(lambda: desk.badge() in ("refining", "refined"))
     desk.page.keyboard.press("k")
     desk.settle("refined")
     refined = desk.picture()
@@ -85,4 +96,4 @@ def test_a_picture_refines_itself_until_a_hand_moves_and_is_kept_or_undone(desk:
     desk.page.keyboard.press("z")
     desk.settle("refined")
     desk.style(2)
-    assert desk.find("#badge").get_attribute("data-state") in ("waiting", "preview", "exact")
+    assert desk.badge() in ("waiting", "preview", "exact")

@@ -20,7 +20,11 @@ const REFINE = 10; // steps at rest
 const BACK = 4000; // ms for which the return of the server is told
 
 const app = new App();
-const stage = (app.stage = new Stage(app.renderer, (region) => app.setTarget(region)));
+const stage = (app.stage = new Stage(
+  app.renderer,
+  (region) => app.setTarget(region),
+  () => app.portrait?.state === "draft",
+));
 const styles = new Styles(app);
 const settings = new Settings(app, byId("settings"));
 const portraits = new Portraits(app);

@@ -23,9 +23,7 @@ export class Portraits {
     app.store.addEventListener("change", () => this.opened());
     byId("close").addEventListener("click", () => this.close().catch(tell));
     byId("faces").addEventListener("click", () => this.whichFace());
-    app.events.addEventListener("portrait", (/** @type {any} */ event) =>
-      this.improved(event.detail.id, event.detail.state),
-    );
+    app.events.addEventListener("portrait", (/** @type {any} */ event) => this.improved(event.detail.id).catch(tell));
   }
 
   /** What is seen of portraits follows the document. */
@@ -96,7 +94,7 @@ export class Portraits {
       } else if (["draft", "ready"].includes(told.state) && chosen.face && told.portrait.face !== chosen.face) {
         await api.chooseFace(id, { index: chosen.face });
       } else if (["draft", "ready"].includes(told.state)) {
-        this.app.portraits.set(id, told);
+        this.take(told);
         return true;
       }
       await this.change(id);
@@ -117,21 +115,32 @@ export class Portraits {
     });
   }
 
-  /** Another face, or a better latent, of a portrait that is shown: it is rendered anew. */
-  async improved(/** @type {string} */ id, /** @type {string} */ state) {
-    const known = this.app.portraits.get(id);
-    if (!known || !["draft", "ready"].includes(state)) return;
+  /** Takes what is known of a portrait, and what becomes of it while it is a draft. */
+  async take(/** @type {any} */ told) {
+    this.app.portraits.set(told.id, told);
     try {
-      const told = await api.portrait(id);
-      if (told.version === known.version) return;
-      this.app.portraits.set(id, told);
-      this.app.renderer.forget();
-      if (this.app.store.doc.portrait !== id) return;
-      this.app.renderer.show(this.app.store.doc, true);
-      if (JSON.stringify(told.portrait) !== JSON.stringify(known.portrait)) await this.app.stage.open(id);
-    } catch (error) {
-      tell(/** @type {Error} */ (error));
+      while (this.app.portraits.get(told.id)?.state === "draft") {
+        await this.change(told.id);
+        await this.improved(told.id);
+      }
+    } catch {
+      // The server is gone, and the page says so; one that was started anew gets the portrait again.
     }
+  }
+
+  /** Another face, or a better latent, of a portrait that is shown: it is rendered anew. */
+  async improved(/** @type {string} */ id) {
+    const { portraits, renderer, stage, store } = this.app;
+    if (!portraits.has(id)) return;
+    const told = await api.portrait(id);
+    const known = portraits.get(id);
+    if (!known || !["draft", "ready"].includes(told.state)) return;
+    portraits.set(id, told);
+    if (told.version === known.version) return stage.paint();
+    renderer.forget();
+    if (store.doc.portrait !== id) return;
+    renderer.show(store.doc, true);
+    if (JSON.stringify(told.portrait) !== JSON.stringify(known.portrait)) await stage.open(id);
   }
 
   async useCentre(/** @type {any} */ told) {

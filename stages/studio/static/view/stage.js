@@ -14,6 +14,7 @@ const WORDS = {
   empty: "",
   waiting: "rendering",
   preview: "preview",
+  draft: "draft",
   exact: "exact",
   refining: "refining",
   refined: "refined",
@@ -35,9 +36,11 @@ export class Stage {
   /**
    * @param {import("../core/renderer.js").Renderer} renderer
    * @param {(region: import("../core/store.js").Region) => void} onPick  a region of the picture was clicked
+   * @param {() => boolean} draft  whether the portrait's latent is still the encoder's, which is optimised meanwhile
    */
-  constructor(renderer, onPick) {
+  constructor(renderer, onPick, draft) {
     this.renderer = renderer;
+    this.draft = draft;
     this.canvas = /** @type {HTMLCanvasElement} */ (byId("picture"));
     this.canvas.width = this.canvas.height = SIDE;
     this.context = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
@@ -171,7 +174,8 @@ export class Stage {
 
   /** The badge says what is seen; screen readers hear it when it settles. */
   label() {
-    const { state, step, of, seconds } = this.renderer;
+    const { step, of, seconds } = this.renderer;
+    const state = this.renderer.state === "exact" && this.draft() ? "draft" : this.renderer.state;
     let words = this.peeked ? "preview" : WORDS[state];
     if (this.held) words = "before";
     else if (words === "refining") words = `refining ${step} of ${of}`;
@@ -179,6 +183,7 @@ export class Stage {
     const shown = state === "exact" && words === "exact" ? `exact · ${seconds.toFixed(2)} s` : words;
     this.badge.dataset.state = this.peeked ? "preview" : state;
     if (this.badge.textContent !== shown) this.badge.textContent = shown;
+    this.badge.title = state === "draft" ? "The portrait is still read more closely; a better picture follows." : "";
     byId("keep").hidden = byId("unrefine").hidden = !["refining", "refined"].includes(state);
     byId("keep").disabled = this.renderer.doc.refine === step;
     this.canvas.setAttribute("aria-label", state === "empty" ? "No portrait is open" : `Stylised portrait, ${words}`);

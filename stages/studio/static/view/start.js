@@ -32,7 +32,7 @@ export class Start {
         face(`Try generated face ${place + 1}`, api.sampleImage(name), () => this.sample(name).catch(tell)),
       ),
       open
-        .filter((/** @type {any} */ told) => told.state === "ready")
+        .filter((/** @type {any} */ told) => ["draft", "ready"].includes(told.state))
         .map((/** @type {any} */ told) =>
           face(`Go on with ${told.name}`, `/api/portraits/${told.id}/image`, () => this.resume(told)),
         ),
@@ -70,7 +70,7 @@ export class Start {
 
   /** Shows a portrait that the server still has, after a reload of the page. */
   resume(/** @type {any} */ told) {
-    this.app.portraits.set(told.id, told);
+    this.portraits.take(told);
     this.portraits.show(told.id);
   }
 
