@@ -7,9 +7,11 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from pipeline import files, ours, weights
 from pipeline.context import Context
@@ -19,7 +21,16 @@ from pipeline.progress import say
 from stages.apply.studio import Studio
 from stages.portraits import kept
 
+if TYPE_CHECKING:
+    import uvicorn
+
 PORT = 7717
+UVICORN: dict[str, Any] = {  # it tells what it cancels at the end as errors; errors of requests are told by `answers`
+    "log_level": "critical",
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 1,
+}
 
 
 def run(
@@ -51,27 +62,36 @@ def run(
     for name in weights.needed(ctx.profile):
         weights.path(name)
     with session(ctx.cache) as (folder, token), _listen(host, port) as listening, weights.no_fetching():
-        entry = Pass(listening.getsockname()[1], host, token)
-        server = Server(
-            Studio(ctx if keep else replace(ctx, cache=folder)),
-            entry,
-            tuple(styles),
-            ctx.file("style", "images").parent,
-        )
-        server.warm()
-        if host not in NAMES:
-            say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")
-        print(f"studio: {entry.link}", flush=True)
-        entry.renewed = lambda link: print(f"studio: for another browser: {link}", flush=True)
-        if show:
-            threading.Timer(0.5, webbrowser.open, [entry.link]).start()
-        config = uvicorn.Config(
-            server.app(), log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=1
-        )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is emptied then, too
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+        entry, kept_in = Pass(listening.getsockname()[1], host, token), ctx.cache if keep else folder
+        cached = ctx.file("style", "images").parent
+        with closing(Server(Studio(replace(ctx, cache=kept_in)), entry, tuple(styles), cached)) as server:
+            serving = uvicorn.Server(uvicorn.Config(server.app(), **UVICORN))
+            with _ended_by_signals(serving):
+                server.warm()
+                if host not in NAMES:
+                    say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")
+                print(f"studio: {entry.link}", flush=True)
+                entry.renewed = lambda link: print(f"studio: for another browser: {link}", flush=True)
+                if show:
+                    threading.Timer(0.5, webbrowser.open, [entry.link]).start()
+                serving.run(sockets=[listening])
+                server.close()  # still deaf to signals, so that what is computed ends at its next pause
     return 0
+
+
+@contextmanager
+def _ended_by_signals(serving: "uvicorn.Server") -> Iterator[None]:
+    """Have Ctrl+C and SIGTERM end the server as soon as it can, at whatever moment they come."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        serving.should_exit = True
+
+    former = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline import ours
 from tests.browser.conftest import Desk, Served, two_faces
 
 
@@ -110,7 +111,7 @@ def test_the_command_is_killed_and_the_page_goes_on(context: Any, served: Served
     def start() -> tuple[subprocess.Popen[str], str]:
         told = [str(text) for name, value in options.items() for text in (f"--{name}", value)]
         command = [sys.executable, "-m", "stages.cli.main", "studio", "--no-open", *told]
-        begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        begun = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert begun.stdout is not None
         return begun, begun.stdout.readline().split()[-1]
 
@@ -128,7 +129,7 @@ def test_the_command_is_killed_and_the_page_goes_on(context: Any, served: Served
         exact = desk.picture()
         desk.style(2)
         process.kill()
-        process.wait()
+        process.communicate()
         desk.page.get_by_text("The studio's server has stopped.").wait_for()
         process, _ = start()
         desk.page.get_by_text("The server is back.").wait_for()
@@ -138,6 +139,10 @@ def test_the_command_is_killed_and_the_page_goes_on(context: Any, served: Served
         desk.until(lambda: desk.told_of("two.png")["state"] == "ready")
         desk.until(lambda: desk.picture() == exact)
         assert desk.told_of("two.png")["portrait"]["face"] == 2 and desk.wrong == []
+        process.terminate()  # with the page open, and listening
+        _, told = process.communicate()
+        assert process.returncode == 0 and "Traceback" not in told and "terminate" not in told
+        assert ours.portraits(options["cache"] / ours.STUDIO) == []
     finally:
         process.kill()
-        process.wait()
+        process.communicate()

@@ -231,9 +231,10 @@ def test_what_it_uses_is_told_with_its_licence(browser: Browser) -> None:
     assert all(one["what"] and one["licence"] and one["origin"] for one in terms)
 
 
-def test_nothing_is_fetched_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of pytest-xdist ignore it
-    monkeypatch.setattr(signal, "signal", lambda *told: None)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_nothing_is_fetched_while_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     faults: list[str] = []
 
     def visit(link: str) -> None:
@@ -242,15 +243,13 @@ def test_nothing_is_fetched_while_it_serves(tmp_path: Path, monkeypatch: pytest.
             weights.path("yunet")
         except UserError as error:
             faults.append(str(error))
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
 
     monkeypatch.setattr(serve.webbrowser, "open", visit)
-    try:
-        assert serve.run(Context(profile.load("tiny"), cache=tmp_path), port=0) == 0
-    finally:
-        monkeypatch.undo()
-        signal.signal(signal.SIGINT, own)
+    before = signal.getsignal(number)
+    assert serve.run(Context(profile.load("tiny"), cache=tmp_path), port=0) == 0
     assert len(faults) == 1 and "yunet: not on this machine" in faults[0]
+    assert signal.getsignal(number) == before
 
 
 def test_the_log_names_nobody(browser: Browser, capsys: pytest.CaptureFixture[str]) -> None:
