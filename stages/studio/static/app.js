@@ -149,3 +149,6 @@ function mixed(/** @type {Mix} */ mix, /** @type {string} */ style, /** @type {b
   const share = 1 / (others.length + 1);
   return /** @type {Mix} */ ([...normalised(others).map(([id, weight]) => [id, weight * (1 - share)]), [style, share]]);
 }
+
+/** Whether the server is still reading a portrait: a better one follows. */
+export const isReading = (/** @type {any} */ told) => ["waiting", "reading", "draft"].includes(told?.state);

@@ -1,7 +1,7 @@
 // @ts-check
 /** Starts the page: asks the server what it is, puts the parts together, takes files in, follows the connection. */
 
-import { App } from "./app.js";
+import { App, isReading } from "./app.js";
 import * as api from "./core/api.js";
 import { byId, el, tell } from "./core/dom.js";
 import { fromLink, recipeIn } from "./core/recipe.js";
@@ -23,7 +23,7 @@ const app = new App();
 const stage = (app.stage = new Stage(
   app.renderer,
   (region) => app.setTarget(region),
-  () => app.portrait?.state === "draft",
+  () => isReading(app.portrait),
 ));
 const styles = new Styles(app);
 const settings = new Settings(app, byId("settings"));

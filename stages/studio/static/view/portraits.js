@@ -1,6 +1,7 @@
 // @ts-check
 /** Portraits: files that are opened or dropped, several faces or none, and the list of those open. */
 
+import { isReading } from "../app.js";
 import * as api from "../core/api.js";
 import { byId, el, tell } from "../core/dom.js";
 import { blank } from "../core/store.js";
@@ -115,11 +116,11 @@ export class Portraits {
     });
   }
 
-  /** Takes what is known of a portrait, and what becomes of it while it is a draft. */
+  /** Takes what is known of a portrait, and what becomes of it until it is read to its end. */
   async take(/** @type {any} */ told) {
     this.app.portraits.set(told.id, told);
     try {
-      while (this.app.portraits.get(told.id)?.state === "draft") {
+      while (isReading(this.app.portraits.get(told.id))) {
         await this.change(told.id);
         await this.improved(told.id);
       }
@@ -134,13 +135,14 @@ export class Portraits {
     if (!portraits.has(id)) return;
     const told = await api.portrait(id);
     const known = portraits.get(id);
-    if (!known || !["draft", "ready"].includes(told.state)) return;
+    if (!known) return;
     portraits.set(id, told);
+    if (told.error && told.state !== known.state) tell(new api.Fault(told.error, told.way_out));
     if (told.version === known.version) return stage.paint();
     renderer.forget();
     if (store.doc.portrait !== id) return;
     renderer.show(store.doc, true);
-    if (JSON.stringify(told.portrait) !== JSON.stringify(known.portrait)) await stage.open(id);
+    await stage.open(id);
   }
 
   async useCentre(/** @type {any} */ told) {
@@ -188,11 +190,11 @@ export class Portraits {
     );
     const chosen = await ask(`Which of the ${told.faces.length} faces?`, [picture], [["Keep this one", ""]]);
     if (!chosen) return;
-    try {
-      await api.chooseFace(told.id, { index: Number(chosen) });
-    } catch (error) {
-      tell(/** @type {Error} */ (error));
-    }
+    const waiting = { ...told, state: "waiting" };
+    this.app.portraits.set(told.id, waiting);
+    this.app.stage.paint();
+    await api.chooseFace(told.id, { index: Number(chosen) }).catch(tell);
+    this.take(waiting);
   }
 
   /** Shows a portrait that is here, with the look as it is. */

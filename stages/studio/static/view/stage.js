@@ -36,7 +36,7 @@ export class Stage {
   /**
    * @param {import("../core/renderer.js").Renderer} renderer
    * @param {(region: import("../core/store.js").Region) => void} onPick  a region of the picture was clicked
-   * @param {() => boolean} draft  whether the portrait's latent is still the encoder's, which is optimised meanwhile
+   * @param {() => boolean} draft  whether a better picture of the portrait follows: its latent is still the encoder's
    */
   constructor(renderer, onPick, draft) {
     this.renderer = renderer;
@@ -64,8 +64,7 @@ export class Stage {
 
   /** Loads what belongs to a portrait: its picture and regions. Null shows none. */
   async open(/** @type {string | null} */ id) {
-    this.labels = null;
-    this.before = null;
+    if (id !== this.id) this.labels = this.before = null;
     this.id = id;
     if (!id) return this.paint();
     const [before, map] = await Promise.all([api.portraitImage(id, "image"), api.portraitImage(id, "regions.png")]);
@@ -184,6 +183,8 @@ export class Stage {
     this.badge.dataset.state = this.peeked ? "preview" : state;
     if (this.badge.textContent !== shown) this.badge.textContent = shown;
     this.badge.title = state === "draft" ? "The portrait is still read more closely; a better picture follows." : "";
+    byId("compare").disabled = !this.before;
+    byId("overlay").disabled = !this.labels;
     byId("keep").hidden = byId("unrefine").hidden = !["refining", "refined"].includes(state);
     byId("keep").disabled = this.renderer.doc.refine === step;
     this.canvas.setAttribute("aria-label", state === "empty" ? "No portrait is open" : `Stylised portrait, ${words}`);
