@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline import images
+from pipeline.progress import pause
 from tests.stages.studio import tiny_studio
 
 WAIT = 60.0  # seconds for anything on the page
@@ -70,22 +71,29 @@ def two_faces() -> bytes:
 
 @dataclass
 class Served:
-    """A studio behind a real port. `delay` makes each of its pictures so many seconds slower."""
+    """A studio behind a real port. `delay` makes each picture so many seconds slower; `drafts` stay drafts."""
 
     folder: Path
     port: int
     delay: float = 0.0
+    drafts: bool = False
     links: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.studio = tiny_studio.studio(self.folder)
-        render = self.studio.render
+        render, read = self.studio.render, self.studio.read
 
         def slow(*asked: Any, **more: Any) -> Any:
             time.sleep(self.delay)
             return render(*asked, **more)
 
-        self.studio.render = slow  # type: ignore[method-assign]
+        def held(*asked: Any, **more: Any) -> Any:
+            while self.drafts and "face" in more and not more.get("draft"):
+                time.sleep(0.01)
+                pause()
+            return read(*asked, **more)
+
+        self.studio.render, self.studio.read = slow, held  # type: ignore[method-assign]
 
     def start(self) -> None:
         """Serve until `stop`, as `hypernst studio` does."""
@@ -93,18 +101,17 @@ class Served:
 
         from stages.studio.app import Server
         from stages.studio.guard import Pass
+        from stages.studio.serve import UVICORN
 
         entry = Pass(self.port, token="t" * 32)
         entry.renewed = self.links.append
         self.links.append(entry.link)
         self.behind = Server(self.studio, entry, (self.folder / "styles",))
-        app = self.behind.app()
-        self.server = uvicorn.Server(
-            uvicorn.Config(app, port=self.port, log_level="error", timeout_graceful_shutdown=1)
-        )
+        self.server = uvicorn.Server(uvicorn.Config(self.behind.app(), port=self.port, **UVICORN))
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         while not self.server.started:
+            assert self.thread.is_alive(), f"port {self.port} is taken"
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -137,7 +144,10 @@ def browser() -> Iterator[Any]:
 
 
 class Desk:
-    """A page of the studio, and what a person does there. `wrong` collects what it must never do."""
+    """A page of the studio, and what a person does there. `wrong` collects what it must never do.
+
+    It does not refine, so that pictures stay as they are.
+    """
 
     def __init__(self, context: Any, link: str) -> None:
         self.context, self.link, self.wrong, self.on_way = context, link, [], []
@@ -150,6 +160,7 @@ class Desk:
         self.page.on("requestfailed", self._finished)
         self.page.goto(link)
         self.find(".tile").first.wait_for()
+        self.find("#refine-at-rest").dispatch_event("click")
 
     def _console(self, message: Any) -> None:
         if "Content Security Policy" in message.text or "Uncaught" in message.text:
@@ -185,8 +196,8 @@ class Desk:
         self.settle()
 
     def settle(self, state: str = "exact") -> None:
-        """Wait until the picture of what is chosen, and of a portrait that is read to its end, is exact, or refined."""
-        self.until(lambda: self.badge() == state)
+        """Wait until the portrait and its regions are here, and the badge says this of the picture."""
+        self.until(lambda: self.badge() == state and self.find("#overlay").is_enabled())
 
     def badge(self) -> str | None:
         """What the badge says of the picture, once what was changed until now is painted."""
@@ -198,8 +209,9 @@ class Desk:
         self.settle()
         quiet = 0
         while quiet < 5:
-            quiet = 0 if self.on_way else quiet + 1
             self.page.wait_for_timeout(50)
+            self.badge()  # a page that is slow is not at rest
+            quiet = 0 if self.on_way else quiet + 1
 
     def style(self, number: int, **options: Any) -> None:
         """Click a style of the test's own."""
@@ -249,10 +261,7 @@ def context(browser: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def desk(context: Any, served: Served) -> Iterator[Desk]:
-    """A page without refinement, so that pictures stay as they are."""
-    served.delay = 0.0
     made = Desk(context, served.links[-1])
-    made.find("#refine-at-rest").dispatch_event("click")
     yield made
-    served.delay = 0.0
+    served.delay, served.drafts = 0.0, False
     assert made.wrong == []

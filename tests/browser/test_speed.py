@@ -2,7 +2,6 @@
 
 import pytest
 
-from stages.studio import portraits
 from tests.browser.conftest import FACES, Desk, Served
 
 FRAMES = """new Promise(done => {
@@ -71,12 +70,16 @@ def note(request: object, asked: list[dict] | None, on_way: list[int], by: int) 
         asked.append(request.post_data_json)  # type: ignore[attr-defined]
 
 
-def test_a_draft_says_so_until_it_is_read_to_its_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portraits, "MOMENT", 2.0)
+def test_a_draft_says_so_until_it_is_read_to_its_end(desk: Desk, served: Served) -> None:
+    served.drafts = True
     desk.drop(((FACES / "face-1.jpg").read_bytes() + b"\0", "draft.jpg"), at="#start")
-    desk.until(lambda: desk.badge() == "draft")
-    assert desk.told_of("draft.jpg")["state"] == "draft"
+    desk.settle("draft")
     draft = desk.picture()
+    desk.page.reload()
+    desk.find('.sample[aria-label="Go on with draft.jpg"]').click()
+    desk.settle("draft")
+    assert desk.told_of("draft.jpg")["state"] == "draft" and desk.picture() == draft
+    served.drafts = False
     desk.settle()
     assert desk.told_of("draft.jpg")["state"] == "ready" and desk.picture() != draft
 

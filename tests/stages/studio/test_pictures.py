@@ -59,7 +59,7 @@ def test_the_newest_ticket_wins_and_keyframes_wait(browser: Browser, me: Told, s
     first, keyframe, second = (browser.wish(me, styles[0], t=t) for t in (0.1, 0.2, 0.3))
     keyframe |= {"purpose": "keyframe", "ticket": 0}
     go = threading.Event()
-    blocking = browser.server.worker.submit(Job("test", Rank.EXACT, lambda job: go.wait(10)))
+    blocking = browser.server.worker.submit(Job("test", Rank.EXACT, lambda job: go.wait(60)))
 
     async def all_three() -> list[Any]:
         posts = [asyncio.create_task(browser.client.post("/api/render", json=w)) for w in (first, keyframe, second)]
@@ -250,7 +250,8 @@ def test_what_happens_is_told_to_pages_that_were_away(browser: Browser) -> None:
     before = events._number
     style = browser.style(picture(11), "new.png")
     told = browser.run(heard(f"{browser.server.instance}-{before}", 3))
-    assert told[1].startswith(f"id: {browser.server.instance}-{before + 1}\nevent: job\n") and style["id"] in told[1]
+    assert told[1].startswith(f"id: {browser.server.instance}-{before + 1}\nevent: job\n")
+    assert style["id"] in told[1] + told[2]  # the end of the job before may be told after that was seen
     assert [*browser.run(heard("other-1", 1))] == [hello]
 
 

@@ -30,7 +30,7 @@ def test_urgent_work_goes_first_and_at_every_pause(worker: Worker) -> None:
 
     def batch(job: Job) -> str:
         ready.set()
-        go.wait(10)
+        go.wait(60)
         order.append("batch 1")
         worker.progress("pass", 1, 2)
         order.append("batch 2")
@@ -49,7 +49,7 @@ def test_urgent_work_goes_first_and_at_every_pause(worker: Worker) -> None:
 
     late: list[Job] = []
     first = worker.submit(Job("batch", Rank.BATCH, batch))
-    ready.wait(10)
+    ready.wait(60)
     jobs = [
         worker.submit(Job(name, rank, work))
         for name, rank, work in (
@@ -61,9 +61,9 @@ def test_urgent_work_goes_first_and_at_every_pause(worker: Worker) -> None:
         )
     ]
     go.set()
-    assert first.future.result(10) == "made" and first.told()["state"] == "done"
+    assert first.future.result(60) == "made" and first.told()["state"] == "done"
     for job in (*jobs, *late):
-        job.future.result(10)
+        job.future.result(60)
     expected = "batch 1,exact,keyframe,import,late exact,imported,export 1,export 2,batch 2,other batch"
     assert ",".join(order) == expected
 
@@ -73,7 +73,7 @@ def test_what_is_not_wanted_ends_and_what_fails_stops_nobody(worker: Worker) -> 
 
     def running(job: Job) -> None:
         ready.set()
-        go.wait(10)
+        go.wait(60)
         worker.pause()
         seen.append("went on")
 
@@ -81,20 +81,20 @@ def test_what_is_not_wanted_ends_and_what_fails_stops_nobody(worker: Worker) -> 
     failing = Job("style", Rank.BATCH, lambda job: 1 / 0)  # type: ignore[arg-type]
     for each in (job, waiting, failing):
         worker.submit(each)
-    ready.wait(10)
+    ready.wait(60)
     worker.cancel(waiting)
     worker.cancel(job)
     go.set()
     for cancelled in (job, waiting):
         with pytest.raises(Cancelled):
-            cancelled.future.result(10)
+            cancelled.future.result(60)
         assert cancelled.told()["state"] == "cancelled"
     with pytest.raises(ZeroDivisionError):
-        failing.future.result(10)
+        failing.future.result(60)
     assert failing.told()["error"] == "something went wrong here" and not seen
     left = worker.submit(Job("render", Rank.BATCH, lambda job: 6))
     assert not left.future.cancel()  # as asyncio does for who is gone: it must not end the worker
-    assert worker.submit(Job("render", Rank.BATCH, lambda job: 7)).future.result(10) == 7
+    assert worker.submit(Job("render", Rank.BATCH, lambda job: 7)).future.result(60) == 7
     assert in_words(UserError("me.jpg: is bad; save it again")) == {
         "error": "me.jpg: is bad",
         "way_out": "save it again",
@@ -103,8 +103,8 @@ def test_what_is_not_wanted_ends_and_what_fails_stops_nobody(worker: Worker) -> 
 
 def test_a_job_that_waits_too_long_in_line_is_refused(worker: Worker) -> None:
     begun, go = threading.Event(), threading.Event()
-    worker.submit(Job("batch", Rank.BATCH, lambda job: begun.set() or go.wait(10)))
-    assert begun.wait(10)
+    worker.submit(Job("batch", Rank.BATCH, lambda job: begun.set() or go.wait(60)))
+    assert begun.wait(60)
     with pytest.raises(Busy):
         for _ in range(20):
             worker.submit(Job("style", Rank.IMPORT, lambda job: None))
@@ -119,7 +119,7 @@ def test_a_page_that_left_ends_its_job_and_leaves_no_traceback(worker: Worker) -
 
     async def leave() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-        worker.submit(Job("test", Rank.EXACT, lambda job: go.wait(10)))
+        worker.submit(Job("test", Rank.EXACT, lambda job: go.wait(60)))
         job = worker.submit(Job("render", Rank.EXACT, lambda job: None))
         with pytest.raises(ClientDisconnect):
             await answers.done(Request({"type": "http"}, left), worker, job)
