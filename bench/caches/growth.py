@@ -29,7 +29,7 @@ from pipeline.caches.merge import compact
 from pipeline.caches.output import FORMAT
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Column, Entry, Row
-from pipeline.caches.volume import Volume
+from pipeline.caches.volume import Head, Volume
 from pipeline.context import Context
 from pipeline.hashing import digest
 from pipeline.runner.run import run_stage
@@ -86,14 +86,16 @@ def multiply(ctx: Context) -> None:
         volumes.folder(path).mkdir()
         files = [volumes.file(path, number + 1) for number in range(count)]
         entries: dict[str, Entry] = {}
+        heads: dict[int, Head] = {}
         for number, file in enumerate(files):
             shutil.copy(path, file)
             if number:
                 rename(file, f"-{number:03d}", ctx.content)
             with Volume(file) as volume:
                 entries |= volume.entries(number)
+                heads[number] = volume.head()
         with Cache(path) as cache:
-            compact(path, files, entries, cache.columns, cache.width, cache.provenance, kept=set(range(count)))
+            compact(path, files, entries, cache.columns, cache.width, cache.provenance, kept=heads)
     write_sources(ctx, count * volumes.FULL, size % volumes.FULL)
     every_stage(ctx)
 

@@ -56,10 +56,7 @@ class Index(Mapping[str, bytes]):
 
     def find(self, names: np.ndarray) -> np.ndarray:
         """The place of each of these keys, -1 where it is not here: int [M]."""
-        if not len(self.names):
-            return np.full(len(names), -1)
-        at = np.minimum(np.searchsorted(self.names, names), len(self.names) - 1)
-        return np.where(self.names[at] == names, at, -1)
+        return find(self.names, names)
 
     def holds(self, other: "Index") -> bool:
         """Whether all that the other one says is said here as well."""
@@ -103,6 +100,16 @@ class Index(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def find(sorted_names: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The place of each of the `wanted` keys among sorted ones, -1 where it is not there: int [M]."""
+    if np.array_equal(sorted_names, wanted):
+        return np.arange(len(wanted))
+    if not len(sorted_names):
+        return np.full(len(wanted), -1)
+    at = np.minimum(np.searchsorted(sorted_names, wanted), len(sorted_names) - 1)
+    return np.where(sorted_names[at] == wanted, at, -1)
 
 
 def content_columns(columns: Mapping[str, Column]) -> list[str]:

@@ -16,28 +16,21 @@ from pipeline.caches.digests import Index, rejects_digest
 from pipeline.caches.output import new_file
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Column, Entry
-from pipeline.caches.volume import Volume
+from pipeline.caches.volume import Head
 from pipeline.caches.volumes import Listed
 from pipeline.caches.writer import describe, fixed, kind, of_rejects
 from pipeline.files import replacing
 
 
 def write_entry(
-    path: Path, files: Sequence[Path], columns: Mapping[str, Column], parents: int, provenance: dict
+    path: Path, heads: Mapping[Path, Head], columns: Mapping[str, Column], parents: int, provenance: dict
 ) -> None:
-    """Write the cache file `path` that lists `files`, its volumes, whole or not at all."""
-    listed: list[Listed] = []
-    rows: list[Index] = []
-    rejects: dict[str, Entry] = {}
-    for file in files:
-        with Volume(file) as volume:
-            refused = volume.length("rejects/key")
-            listed.append(Listed(int(file.stem), len(volume), refused, volume.identity()))
-            rows.append(volume.index())
-            rejects |= volume.reject_entries() if refused else {}
+    """Write the cache file `path` that lists its volumes, whole or not at all."""
+    listed = [Listed(int(file.stem), len(one.rows), len(one.rejects), one.identity) for file, one in heads.items()]
+    rejects = {key: entry for head in heads.values() for key, entry in head.rejects.items()}
     with replacing(path) as temporary, new_file(temporary) as (f, output):
         describe(f, provenance)
-        f.attrs["rows"] = np.bytes_(Index.union(rows).file_digest())
+        f.attrs["rows"] = np.bytes_(Index.union([head.rows for head in heads.values()]).file_digest())
         f.attrs["rejects"] = np.bytes_(all_rejects_digest(rejects))
         _stored(f, "volumes/counts", np.array([one[:3] for one in listed], "i8"))
         _stored(f, "volumes/digest", np.array([list(one.digest) for one in listed], "u1"))

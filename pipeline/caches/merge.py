@@ -3,8 +3,9 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.caches.entry import write_entry
 from pipeline.caches.output import Output, new_file
 from pipeline.caches.reader import Cache, joined
 from pipeline.caches.schema import VARYING, Column, Entry
-from pipeline.caches.volume import OpenVolumes, Volume, filters, stretches
+from pipeline.caches.volume import Head, OpenVolumes, Volume, filters, stretches
 from pipeline.caches.writer import KEY, create, put, put_rejects, row_bytes, undigest
 from pipeline.errors import UserError
 from pipeline.files import fsync, make_folder, replacing
@@ -32,19 +33,19 @@ def compact(
     parents: int,
     provenance: dict,
     labels: Mapping[str, str] | None = None,
-    kept: Collection[int] = (),
+    kept: Mapping[int, Head] = MappingProxyType({}),
 ) -> None:
     """Make the cache file `path` hold `entries`, which are rows and rejects of `files`, and all that is in `kept`.
 
-    `kept` are the numbers of those files that are volumes of the cache, or its plain file, and stay, but for small ones
-    that are merged; `entries` need not tell what they hold. The rest is written sorted by key. Files that are no longer
-    listed are not removed: readers may have them open. `labels` are the new labels of renamed rows, by key.
+    `kept` are the volumes of the cache among those files, by number, or its plain file, that stay, but for small ones,
+    which are merged; `entries` need not tell what they hold. The rest is written sorted by key. Files that are no
+    longer listed are not removed: readers may have them open. `labels` are the new labels of renamed rows, by key.
     Raises: UserError when the disk is full, or fails; the cache is as it was then.
     """
     entries = {key: entry for key, entry in entries.items() if entry.file not in kept}
-    sizes = {number: _size(files[number]) for number in kept}
-    stay = sorted(set(kept) - volumes.to_merge(sizes, len(entries)))
-    for number in set(kept) - set(stay):
+    merged = volumes.to_merge({number: len(head) for number, head in kept.items()}, len(entries))
+    stay = sorted(set(kept) - merged)
+    for number in merged:
         with Volume(files[number]) as volume:
             entries |= volume.entries(number)
     fresh = sorted(entries)
@@ -54,26 +55,23 @@ def compact(
         return
     needed = files if path.exists() else [files[n] for n in {*stay, *(entry.file for entry in entries.values())}]
     number = max((int(file.stem) for file in needed if file.parent == volumes.folder(path)), default=0)
+    listed = {files[n]: kept[n] for n in stay}
     made: list[Path] = []
     try:
-        for file in (files[n] for n in stay):
-            if file == path:
-                made.append(volumes.file(path, number := number + 1))
-                _link(path, made[-1])
+        if path in listed:
+            made.append(volumes.file(path, number := number + 1))
+            _link(path, made[-1])
+            listed = {made[-1] if file == path else file: head for file, head in listed.items()}
         for start in range(0, len(fresh), volumes.FULL):
             some = {key: entries[key] for key in fresh[start : start + volumes.FULL]}
             made.append(volumes.file(path, number := number + 1))
             _write(made[-1], files, some, columns, parents, provenance, labels)
-        write_entry(path, [*(files[n] for n in stay if files[n] != path), *made], columns, parents, provenance)
+            with Volume(made[-1]) as volume:
+                listed[made[-1]] = volume.head()
+        write_entry(path, listed, columns, parents, provenance)
     except BaseException:
         _take_back(path, made)
         raise
-
-
-def _size(file: Path) -> int:
-    """The number of rows and rejects of a file."""
-    with Volume(file) as volume:
-        return len(volume) + volume.length("rejects/key")
 
 
 def _take_back(path: Path, made: Sequence[Path]) -> None:

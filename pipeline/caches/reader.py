@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.caches import volumes
-from pipeline.caches.digests import Index, content_columns
+from pipeline.caches.digests import Index, content_columns, find
 from pipeline.caches.failures import DamagedError
 from pipeline.caches.schema import Entry, Row
 from pipeline.caches.volume import OpenVolumes, Volume, stretches
@@ -39,6 +39,9 @@ class Cache:
             raise
         self.files = [volumes.file(path, one.number) for one in self.listed] or [path]
         self._volumes = OpenVolumes(self.files, OPEN, self._opened)
+        self._table: tuple[np.ndarray, np.ndarray] | None = (
+            None  # keys, sorted, and their rows: of the last volume or all
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -142,22 +145,22 @@ class Cache:
             rows += self.volume(number).take([(key, row) for _, row, key in group], columns)
         return rows
 
-    @cached_property
-    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        """The keys S88 [N], sorted, and the row of each."""
-        names = self.key_array()
-        order = np.argsort(names, kind="stable")
-        return names[order], order
-
     def _find(self, keys: Sequence[str]) -> list[int]:
-        """The rows of these keys. Raises: UserError when one is unknown."""
-        names, order = self._sorted
-        wanted = np.array([key.encode() for key in keys], names.dtype)
-        at = np.searchsorted(names, wanted)
-        for i, key in enumerate(keys):
-            if at[i] == len(names) or names[at[i]] != key.encode():
-                raise UserError(f"{self.path}: no key {key!r}")
-        rows: list[int] = order[at].tolist()
+        """The rows of these keys. Raises: UserError when one is unknown.
+
+        The keys of other volumes than the last one are read when one of them is wanted: a run that has added rows reads
+        only these.
+        """
+        wanted = np.array([key.encode() for key in keys] or np.empty(0, "S1"))
+        if self._table is None:
+            self._table = _table(self.volume(len(self.files) - 1).key_array(), self._starts[-1])
+        at = find(self._table[0], wanted)
+        if (at < 0).any() and len(self._table[0]) < len(self):
+            self._table = _table(self.key_array(), 0)
+            at = find(self._table[0], wanted)
+        if (at < 0).any():
+            raise UserError(f"{self.path}: no key {keys[int(np.argmin(at))]!r}")
+        rows: list[int] = self._table[1][at].tolist()
         return rows
 
     def _place(self, row: int) -> tuple[int, int]:
@@ -177,6 +180,12 @@ class Cache:
     def gather(self, name: str, rows: Sequence[int]) -> Any:
         """These rows of one column, in this order; neighbours are read together. Raises: UserError as `block`."""
         return joined([self.block(name, start, stop) for _, start, stop in stretches((0, row) for row in rows)])
+
+
+def _table(names: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """The keys S88 [N] of the rows from `first` on, sorted, and the row of each."""
+    order = np.argsort(names, kind="stable")
+    return names[order], order + first
 
 
 def joined(blocks: Sequence[Any]) -> Any:

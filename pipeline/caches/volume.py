@@ -9,7 +9,7 @@ Fletcher32 guards every chunk. HDF5 cannot guard values of variable length (byte
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import h5py
 import numpy as np
@@ -24,6 +24,22 @@ CHUNKS = 1 << 18  # bytes of the chunk cache per dataset: enough for neighbourin
 VARYING = 64  # values of variable length read at a time
 DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)  # the errors of HDF5 for a damaged file
 METADATA = 1 << 20  # bytes of HDF5's metadata cache; its default is 32 times as large
+
+
+class Head(NamedTuple):
+    """What a file of rows says of them: the digest of each row, those of the inputs of rows and rejects, the rejects.
+
+    `identity` is the digest of it all but the inputs.
+    """
+
+    rows: Index
+    inputs: Index
+    rejects: dict[str, Entry]
+    identity: bytes
+
+    def __len__(self) -> int:
+        """The number of rows and rejects."""
+        return len(self.inputs)
 
 
 class Volume:
@@ -100,12 +116,14 @@ class Volume:
         """The digest of every row."""
         return Index(self.key_array(), self._read("digest"))
 
-    def inputs_index(self) -> Index:
-        """The digests of the inputs of every row and reject."""
-        rejects = self.reject_entries() if self.length("rejects/key") else {}
-        rows = Index(self.key_array(), self._read("inputs").reshape(len(self), self.width * DIGEST))
+    def head(self, number: int = 0) -> Head:
+        """What the file says of its rows and rejects, with `number` as the file of the latter's entries."""
+        rejects = self.reject_entries(number) if self.length("rejects/key") else {}
+        names = self.key_array()
+        inputs = Index(names, self._read("inputs").reshape(len(names), self.width * DIGEST))
         refused = Index.of({key: entry.inputs for key, entry in rejects.items()}, self.width)
-        return Index.union([rows, refused]) if rejects else rows
+        inputs = Index.union([inputs, refused]) if rejects else inputs
+        return Head(Index(names, self._read("digest")), inputs, rejects, self.identity())
 
     def rows_digest(self) -> str:
         """The `file_digest` of the rows, stored when the file was written; computed when it is not stored."""

@@ -84,12 +84,11 @@ def read_sources(collection: str, ctx: Context, cached: Sequence[Index], *, trus
     inputs = Inputs(Index.of({}), {}, {}, fingerprints)
     found = scan(ctx.source(collection), fingerprints, _outside(collection, ctx), inputs.left)
     inputs.sources = {source.key: source for source in found}
-    there = Index.of(dict.fromkeys(inputs.sources, b""))
-    gone = (name for keys in cached for name in keys.names[there.find(keys.names) < 0].tolist())
-    lost = fingerprints.sizes(name.decode() for name in gone)
+    known = {name.decode() for keys in cached for name in keys.names.tolist()}
+    lost = fingerprints.sizes(known - inputs.sources.keys())
     inputs.contents = {source.key: fingerprints.get(source) for source in found}
     unknown = [source for source in found if inputs.contents[source.key] is None and not source.problem]
-    changed = [s for s in unknown if s.size in lost or None in lost or any(s.key in keys for keys in cached)]
+    changed = [s for s in unknown if s.size in lost or None in lost or s.key in known]
     reader = Reader()
     inputs.contents |= {s.key: fingerprints.read(s, reader) for s in sorted(changed, key=reading_order)}
     inputs.judge()

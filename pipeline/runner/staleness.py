@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from pipeline.caches import writer as parts
 from pipeline.caches.digests import Index
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry
-from pipeline.caches.volume import Volume
+from pipeline.caches.volume import Head, Volume
 from pipeline.context import Context
 from pipeline.runner.inputs import Inputs, look_again, of_stage
 from pipeline.runner.recipe import change
@@ -31,16 +31,12 @@ from pipeline.sources.reader import UNREADABLE, reading_order
 
 @dataclass
 class _File:
-    """A file of rows: the digests of the inputs of its rows and rejects, and its rejects.
-
-    The `file` of its entries is its `number` among all files of a plan.
-    """
+    """A file of rows. The `file` of its entries is its `number` among all files of a plan."""
 
     path: Path
     number: int
     provenance: dict[str, Any]
-    inputs: Index
-    rejects: dict[str, Entry]
+    head: Head
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
@@ -49,13 +45,25 @@ class _File:
             return volume.entries(self.number)
 
 
+class _Whole(NamedTuple):
+    """The own files of which all is valid, their keys S88 [N], sorted, and the keys of inputs that are not in them.
+
+    They have no key in common with another file.
+    """
+
+    files: list[_File]
+    names: np.ndarray
+    without: list[str]
+
+
 @dataclass
 class Plan:
     """The state of one cache file compared with its inputs.
 
-    `files` are those of the cache, its `own`, and parts; `kept` are the numbers of own ones of which all is valid and
-    has no other name. `entries` are the valid rows and rejects of the others. `wanted` is the number of keys within the
-    limit; `cached` of them have a row, `rejected` a reject, the others are `todo`; `fresh` were never computed.
+    `files` are those of the cache, its `own`, and parts; `kept` are the own ones, by number, of which all is valid and
+    has no other name, those of `whole` and others. `entries` are the valid rows and rejects of the rest. `wanted` is
+    the number of keys within the limit; `cached` of them have a row, `rejected` a reject, the others are `todo`;
+    `fresh` were never computed.
     `rejects` are all that are valid. `stale` counts the stale rows by cause. `renamed` maps the keys whose rows another
     key had before to the user's path now ("" for a stage with parents): the content is the same, so nothing is
     recomputed. `dirty` means that the cache must be written, but for what is `kept`.
@@ -75,7 +83,8 @@ class Plan:
     renamed: dict[str, str]
     fresh: int
     dirty: bool
-    kept: set[int]
+    kept: dict[int, Head]
+    whole: _Whole
 
 
 def survey(
@@ -89,17 +98,37 @@ def survey(
     path = ctx.file(collection, stage.output)
     own = _own(path)
     files = [*own, *_parts(path, len(own))]
-    inputs = of_stage(stage, collection, ctx, [file.inputs for file in files])
-    return _compare(stage, path, own, files, inputs, ctx.limit, retry, only)
+    inputs = of_stage(stage, collection, ctx, [file.head.inputs for file in files])
+    whole = _whole(stage, own, files, inputs.input_digests, retry)
+    return _compare(stage, path, own, files, whole, inputs, ctx.limit, retry, only)
 
 
 def survey_again(
     plan: Plan, stage: StageSpec, collection: str, ctx: Context, only: Collection[str] | None = None
 ) -> Plan:
     """The survey after `todo` was computed. Raises: UserError when a file is damaged."""
-    files = [*plan.own, *_parts(plan.path, len(plan.own))]
-    inputs = look_again(plan.inputs, plan.todo, collection, ctx, [file.inputs for file in files])
-    return _compare(stage, plan.path, plan.own, files, inputs, ctx.limit, False, only)
+    files, digests = [*plan.own, *_parts(plan.path, len(plan.own))], plan.inputs.input_digests
+    inputs = look_again(plan.inputs, plan.todo, collection, ctx, [file.head.inputs for file in files])
+    # Only what was to be computed has other digests and new rows, unless all were judged anew.
+    same = inputs.input_digests is digests
+    whole = plan.whole if same else _whole(stage, plan.own, files, inputs.input_digests, False)
+    return _compare(stage, plan.path, plan.own, files, whole, inputs, ctx.limit, False, only)
+
+
+def _whole(stage: StageSpec, own: list[_File], files: list[_File], digests: Index, retry: bool) -> _Whole:
+    """Which of the `own` among all `files` are compared no further; `retry` as in `survey`."""
+    found = [f for f in own if not (change(f.provenance, stage) or (retry and f.head.rejects))]
+    held = Index.union([file.head.inputs for file in found])
+    if not digests.holds(held):
+        found = [file for file in found if digests.holds(file.head.inputs)]
+        held = Index.union([file.head.inputs for file in found])
+    others = [file.head.inputs.names for file in files if file not in found]
+    if len(shared := np.concatenate([held.repeated(), *others])) and (held.find(shared) >= 0).any():
+        found = [file for file in found if (file.head.inputs.find(shared) < 0).all()]
+        held = Index.union([file.head.inputs for file in found])
+    without = np.ones(len(digests), bool)
+    without[digests.find(held.names)] = False
+    return _Whole(found, held.names, [name.decode() for name in digests.names[without].tolist()])
 
 
 def _compare(
@@ -107,21 +136,19 @@ def _compare(
     path: Path,
     own: list[_File],
     files: list[_File],
+    whole: _Whole,
     inputs: Inputs,
     limit: int | None,
     retry: bool,
     only: Collection[str] | None,
 ) -> Plan:
-    """The plan that follows from files of rows and inputs. Files of which all is valid are compared as a whole."""
+    """The plan that follows from files of rows and inputs."""
     digests = inputs.input_digests
     changes = [change(file.provenance, stage) for file in files]
-    whole = [f for f in own if not (changes[f.number] or (retry and f.rejects)) and digests.holds(f.inputs)]
-    whole, held = _apart(whole, files)
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
     others: dict[str, Entry] = {}  # made by this recipe, but not of what their keys stand for now
-    rest = [file for file in files if file not in whole]
-    for file in rest:
+    for file in (file for file in files if file not in whole.files):
         for key, entry in file.entries.items():
             cause = changes[file.number]
             if not cause and digests.get(key) != entry.inputs:
@@ -131,8 +158,7 @@ def _compare(
             if not cause and not (retry and entry.row < 0) and not says_the_same:
                 entries[key] = entry
             causes[key] = cause
-    without = digests.names[held.find(digests.names) < 0].tolist()
-    lacking = [key for key in (name.decode() for name in without) if key not in entries]
+    lacking = [key for key in whole.without if key not in entries]
     renamed = _renamed(lacking, digests, others, retry)
     entries |= {key: others[former] for key, former in renamed.items()}
     known = entries.keys() | {former for former in renamed.values() if former not in digests}
@@ -143,13 +169,15 @@ def _compare(
     todo = [key for key in lacking if key <= last and key not in renamed and (only is None or key in only)]
     if inputs.sources:
         todo.sort(key=lambda key: reading_order(inputs.sources[key]))
-    rejects = {key: entry for file in whole for key, entry in file.rejects.items()}
+    rejects = {key: entry for file in whole.files for key, entry in file.head.rejects.items()}
     rejects |= {key: entry for key, entry in entries.items() if entry.row < 0}
-    there = int((held.names <= last.encode()).sum()) + sum(key <= last for key in entries)
+    there = int((whole.names <= last.encode()).sum()) + sum(key <= last for key in entries)
     rejected = sum(key <= last for key in rejects)
 
     counts = Counter(entry.file for key, entry in entries.items() if key not in renamed)
-    kept = {f.number for f in own if f in whole or (counts[f.number] == len(f.inputs) and not changes[f.number])}
+    kept = {
+        f.number: f.head for f in own if f in whole.files or (counts[f.number] == len(f.head) and not changes[f.number])
+    }
     return Plan(
         path=path,
         inputs=inputs,
@@ -166,17 +194,8 @@ def _compare(
         fresh=sum(key not in causes for key in todo),
         dirty=not own or len(kept) < len(own) or any(entry.file not in kept for entry in entries.values()),
         kept=kept,
+        whole=whole,
     )
-
-
-def _apart(whole: list[_File], files: list[_File]) -> tuple[list[_File], Index]:
-    """Those of the files that have no key in common with another one of all `files`, and what they hold."""
-    held = Index.union([file.inputs for file in whole])
-    others = [file.inputs.names for file in files if file not in whole]
-    if len(shared := np.concatenate([held.repeated(), *others])) and (held.find(shared) >= 0).any():
-        whole = [file for file in whole if (file.inputs.find(shared) < 0).all()]
-        held = Index.union([file.inputs for file in whole])
-    return whole, held
 
 
 def _renamed(lacking: list[str], digests: Index, others: dict[str, Entry], retry: bool) -> dict[str, str]:
@@ -239,8 +258,7 @@ def _parts(path: Path, own: int) -> list[_File]:
 
 
 def _file(volume: Volume, number: int) -> _File:
-    rejects = volume.reject_entries(number) if volume.length("rejects/key") else {}
-    return _File(volume.path, number, volume.provenance, volume.inputs_index(), rejects)
+    return _File(volume.path, number, volume.provenance, volume.head(number))
 
 
 def _input_cause(stage: StageSpec, key: str, entry: Entry, inputs: Inputs) -> str:

@@ -13,9 +13,11 @@ from pipeline.sources import archives
 from pipeline.sources.archives import Member
 from pipeline.sources.reader import UNREADABLE, Reader, Source, stamp_of
 
+FOLDED = 8  # the log is folded into the file once it has more than one entry for so many of the file's
+
 
 class Fingerprints:
-    """The content digest of each source and the members of each archive.
+    """The content digest of each source and the members of each archive: in a file, and the latest in a log beside it.
 
     They are valid for one folder and, file by file, for one size, inode and pair of times (of the content, and of any
     change). Where one of these differs the file is read, and its content decides.
@@ -36,11 +38,14 @@ class Fingerprints:
         except (ValueError, KeyError, TypeError):
             pass  # without saved digests all files are read
         self._log = path.with_suffix(".jsonl") if path else None
-        with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+        self._folded, self._logged = len(self._former), 0
+        with contextlib.suppress(UserError, AttributeError, KeyError, TypeError, ValueError):
             for line in read_lines(self._log) if self._log else ():
-                self._changed = True  # `save` takes the log in
+                files = {str(key): list(told) for key, told in line["files"].items()}
+                self._logged += len(files)
+                self._former |= files
                 if line["folder"] == self._folder:
-                    self._files |= {str(key): list(told) for key, told in line["files"].items()}
+                    self._files |= files
 
     def get(self, source: Source) -> bytes | None:
         """The saved digest, or None when the file looks changed since."""
@@ -87,12 +92,16 @@ class Fingerprints:
         if self.news and self._log:
             with LineLog(self._log) as log:
                 log.add({"folder": self._folder, "files": self.news})
-            self.news, self._changed = {}, True
+            self._logged += len(self.news)
+            self.news = {}
 
     def save(self) -> None:
-        """Write the digests to their file, beside the collection's caches; the log goes."""
-        if (self.news or self._changed) and self._path and self._log:
+        """Write what is new: to the log, or all to the file beside the collection's caches where the log is long."""
+        logged = self._logged + len(self.news)
+        if self._path and self._log and (self._changed or logged * FOLDED > self._folded):
             saved = {"folder": self._folder, "files": self._files, "archives": self._archives}
             write_atomic(self._path, json.dumps(saved, sort_keys=True).encode())
             self._log.unlink(missing_ok=True)
-            self.news, self._changed = {}, False
+            self.news, self._changed, self._folded, self._logged = {}, False, len(self._files), 0
+        else:
+            self.note()

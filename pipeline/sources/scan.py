@@ -68,26 +68,21 @@ def scan(
 
 def _file(file: str, relative: str, kind: Kind, fingerprints: Fingerprints, left: LeftOut) -> list[Source]:
     """The source of an image file, or those of an archive; one with a problem when the file is not usable."""
-
-    def one(size: int, stamp: tuple[int, ...], problem: str = "") -> list[Source]:
-        return [Source(key_of(relative), _shown(relative), file, PLAIN, size, stamp, problem)]
-
+    size, stamp = -1, tuple[int, ...]()
     try:
         state = os.stat(file)
-    except OSError as error:  # such as a dangling link; it becomes a reject
-        return one(-1, (), f"cannot be read: {error.strerror}")
-    if stat.S_ISDIR(state.st_mode):
-        return one(-1, (), "folder cannot be read")
-    if not stat.S_ISREG(state.st_mode):
-        return one(-1, (), "not a plain file")
-    if kind.kind == kinds.IMAGE or kind.problem:
-        return one(state.st_size, stamp_of(state), kind.problem or too_large(state.st_size))
-    try:
-        return _members(file, relative, state, fingerprints, left)
+        if stat.S_ISREG(state.st_mode):
+            size, stamp = state.st_size, stamp_of(state)
+            if kind.kind == kinds.ARCHIVE and not kind.problem:
+                return _members(file, relative, state, fingerprints, left)
+            problem = kind.problem or too_large(size)
+        else:
+            problem = "folder cannot be read" if stat.S_ISDIR(state.st_mode) else "not a plain file"
     except BadArchiveError as error:
-        return one(state.st_size, stamp_of(state), str(error))
-    except OSError as error:
-        return one(-1, (), f"cannot be read: {error.strerror}")
+        problem = str(error)
+    except OSError as error:  # such as a dangling link; it becomes a reject
+        size, stamp, problem = -1, (), f"cannot be read: {error.strerror}"
+    return [Source(key_of(relative), _shown(relative), file, PLAIN, size, stamp, problem)]
 
 
 def _members(

@@ -15,6 +15,7 @@ from pipeline.caches.failures import DamagedError
 from pipeline.caches.merge import compact
 from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry
+from pipeline.caches.volume import Head
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.files import move_aside, sweep
@@ -98,7 +99,7 @@ def check_sources(ctx: Context, collection: str, read: bool) -> Iterator[Problem
         return
     try:
         with Cache(path) as cache:
-            made_of = Index.union([volume.inputs_index() for volume in cache.volumes()])
+            made_of = Index.union([volume.head().inputs for volume in cache.volumes()])
         inputs = read_sources(collection, ctx, [made_of], trust=not read)
     except DamagedError:
         return  # told already
@@ -176,7 +177,7 @@ def _owner(path: Path) -> Path:
 def _drop(path: Path, keys: set[str]) -> None:
     """Rewrite a cache without the rows of `keys`, and without volumes and rows that cannot be read."""
     entries: dict[str, Entry] = {}
-    whole, width = set(), 1
+    whole, width = dict[int, Head](), 1
     with Cache(path) as cache:
         for number in range(len(cache.files)):
             try:
@@ -186,7 +187,7 @@ def _drop(path: Path, keys: set[str]) -> None:
             there, problems = readable(volume)
             held = {key: e._replace(file=number) for key, e in there.items() if key not in keys}
             if cache.listed and not problems and len(held) == len(there):
-                whole.add(number)
+                whole[number] = volume.head()
             entries |= held
             width = volume.width
     compact(path, cache.files, entries, cache.columns, width, cache.provenance, kept=whole)

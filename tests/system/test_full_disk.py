@@ -63,11 +63,12 @@ def part(folder: Path) -> None:
 
 def merge(folder: Path, kept: tuple[int, ...] = ()) -> None:
     path = folder / "images.h5"
-    files, entries = [path] * len(kept) + writer.listed(path), {}
+    files, entries, heads = [path] * len(kept) + writer.listed(path), {}, {}
     for number, file in enumerate(files):
         with Volume(file) as volume:
             entries |= volume.entries(number)
-    compact(path, files, entries, COLUMNS, 1, {"columns": NAMED}, kept=kept)
+            heads[number] = volume.head()
+    compact(path, files, entries, COLUMNS, 1, {"columns": NAMED}, kept={number: heads[number] for number in kept})
 
 
 def parts(folder: Path, first: int = 0) -> None:

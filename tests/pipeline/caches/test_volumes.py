@@ -167,6 +167,12 @@ def test_volumes_that_are_not_the_listed_ones_are_refused(ctx: Context) -> None:
     run(READ, ctx)
     path = ctx.file("content", "images")
     first, second = volumes.there(path)
+    first.rename(first.with_suffix(".kept"))
+    with Cache(path) as cache:
+        assert cache.rows(["n009", "n008"], ["value"]) == [{"value": 9}, {"value": 8}], "the other one is not needed"
+        with pytest.raises(UserError, match=r"000001.h5: missing, but images.h5 lists it"):
+            cache.rows(["n009", "n001"], ["value"])
+    first.with_suffix(".kept").rename(first)
     second.rename(second.with_suffix(".kept"))
     with pytest.raises(UserError, match=r"000002.h5: missing, but images.h5 lists it"):
         contents(path)

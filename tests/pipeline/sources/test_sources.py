@@ -71,6 +71,29 @@ def test_an_archive_has_the_keys_of_its_folder_unpacked_and_is_listed_once(
             scan(archive, Fingerprints(tmp_path / "notes.json"))
 
 
+def test_digests_of_added_files_go_to_a_log_until_it_is_long(tmp_path: Path) -> None:
+    notes, log, place = tmp_path / "notes.json", tmp_path / "notes.jsonl", tmp_path / "in"
+    place.mkdir()
+
+    def add(*numbers: int) -> bytes:
+        for number in numbers:
+            (place / f"n{number}.jpg").write_bytes(bytes(number))
+        fingerprints = Fingerprints(notes, place)
+        for source in scan(place):
+            fingerprints.read(source, Reader())
+        fingerprints.save()
+        saved = Fingerprints(notes, place)
+        assert None not in map(saved.get, scan(place)), "all are remembered"
+        return notes.read_bytes()
+
+    whole = add(*range(16))
+    assert not log.exists()
+    assert add(100) == whole and log.exists()
+    moved = Fingerprints(notes, tmp_path / "elsewhere")
+    assert moved.sizes(["n3", "n100", "n200"]) == {3, 100, None} and not any(map(moved.get, scan(place)))
+    assert add(101) == whole != add(102) and not log.exists()
+
+
 def test_of_equal_files_the_first_is_kept_whatever_is_read_first(tmp_path: Path) -> None:
     def made(key: str, content: bytes) -> str:
         return inputs.duplicate(key, content)
