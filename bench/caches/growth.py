@@ -28,7 +28,7 @@ from pipeline.caches.digests import labels_digest
 from pipeline.caches.merge import compact
 from pipeline.caches.output import FORMAT
 from pipeline.caches.reader import Cache
-from pipeline.caches.schema import Column, Entry, Row
+from pipeline.caches.schema import Column, Entry, Layout, Row
 from pipeline.caches.volume import Head, Volume
 from pipeline.context import Context
 from pipeline.hashing import digest
@@ -95,7 +95,8 @@ def multiply(ctx: Context) -> None:
                 entries |= volume.entries(number)
                 heads[number] = volume.head()
         with Cache(path) as cache:
-            compact(path, files, entries, cache.columns, cache.width, cache.provenance, kept=heads)
+            layout = Layout(cache.columns, cache.width, cache.provenance)
+        compact(path, files, entries, layout, kept=heads)
     write_sources(ctx, count * volumes.FULL, size % volumes.FULL)
     every_stage(ctx)
 

@@ -15,27 +15,25 @@ from pipeline.caches import volumes
 from pipeline.caches.digests import Index, rejects_digest
 from pipeline.caches.output import new_file
 from pipeline.caches.reader import Cache
-from pipeline.caches.schema import Column, Entry
+from pipeline.caches.schema import Column, Entry, Layout
 from pipeline.caches.volume import Head
 from pipeline.caches.volumes import Listed
 from pipeline.caches.writer import describe, fixed, kind, of_rejects
 from pipeline.files import replacing
 
 
-def write_entry(
-    path: Path, heads: Mapping[Path, Head], columns: Mapping[str, Column], parents: int, provenance: dict
-) -> None:
+def write_entry(path: Path, heads: Mapping[Path, Head], layout: Layout) -> None:
     """Write the cache file `path` that lists its volumes, whole or not at all."""
     listed = [Listed(int(file.stem), len(one.rows), len(one.rejects), one.identity) for file, one in heads.items()]
     rejects = {key: entry for head in heads.values() for key, entry in head.rejects.items()}
     with replacing(path) as temporary, new_file(temporary) as (f, output):
-        describe(f, provenance)
+        describe(f, layout.provenance)
         f.attrs["rows"] = np.bytes_(Index.union([head.rows for head in heads.values()]).file_digest())
         f.attrs["rejects"] = np.bytes_(all_rejects_digest(rejects))
         _stored(f, "volumes/counts", np.array([one[:3] for one in listed], "i8"))
         _stored(f, "volumes/digest", np.array([list(one.digest) for one in listed], "u1"))
         f.create_group("rejects")
-        for name, column in {**columns, **fixed(parents), **of_rejects(parents)}.items():
+        for name, column in {**layout.columns, **fixed(layout.parents), **of_rejects(layout.parents)}.items():
             _show(f, name, column, _places(path, name, listed))
             output.check()
 

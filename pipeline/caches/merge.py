@@ -15,7 +15,7 @@ from pipeline.caches.digests import file_digest, labels_digest
 from pipeline.caches.entry import write_entry
 from pipeline.caches.output import Output, new_file
 from pipeline.caches.reader import Cache, joined
-from pipeline.caches.schema import VARYING, Column, Entry
+from pipeline.caches.schema import VARYING, Entry, Layout
 from pipeline.caches.volume import Head, OpenVolumes, Volume, filters, stretches
 from pipeline.caches.writer import KEY, create, put, put_rejects, row_bytes, undigest
 from pipeline.errors import UserError
@@ -29,9 +29,7 @@ def compact(
     path: Path,
     files: Sequence[Path],
     entries: Mapping[str, Entry],
-    columns: Mapping[str, Column],
-    parents: int,
-    provenance: dict,
+    layout: Layout,
     labels: Mapping[str, str] | None = None,
     kept: Mapping[int, Head] = MappingProxyType({}),
 ) -> None:
@@ -51,7 +49,7 @@ def compact(
     fresh = sorted(entries)
     labels = labels or {}
     if not stay and len(fresh) <= volumes.FULL:
-        _write(path, files, {key: entries[key] for key in fresh}, columns, parents, provenance, labels)
+        _write(path, files, {key: entries[key] for key in fresh}, layout, labels)
         return
     needed = files if path.exists() else [files[n] for n in {*stay, *(entry.file for entry in entries.values())}]
     number = max((int(file.stem) for file in needed if file.parent == volumes.folder(path)), default=0)
@@ -65,10 +63,10 @@ def compact(
         for start in range(0, len(fresh), volumes.FULL):
             some = {key: entries[key] for key in fresh[start : start + volumes.FULL]}
             made.append(volumes.file(path, number := number + 1))
-            _write(made[-1], files, some, columns, parents, provenance, labels)
+            _write(made[-1], files, some, layout, labels)
             with Volume(made[-1]) as volume:
                 listed[made[-1]] = volume.head()
-        write_entry(path, listed, columns, parents, provenance)
+        write_entry(path, listed, layout)
     except BaseException:
         _take_back(path, made)
         raise
@@ -100,13 +98,7 @@ def _link(path: Path, volume: Path) -> None:
 
 
 def _write(
-    path: Path,
-    files: Sequence[Path],
-    entries: Mapping[str, Entry],
-    columns: Mapping[str, Column],
-    parents: int,
-    provenance: dict,
-    labels: Mapping[str, str],
+    path: Path, files: Sequence[Path], entries: Mapping[str, Entry], layout: Layout, labels: Mapping[str, str]
 ) -> None:
     """Write `entries`, sorted by key, as one file of rows, whole or not at all."""
     order = [key for key in entries if entries[key].row >= 0]
@@ -116,13 +108,13 @@ def _write(
         new_file(temporary) as (f, output),
         OpenVolumes(files, OPEN) as opened,
     ):
-        create(f, columns, len(order), parents, provenance)
+        create(f, layout, len(order))
         f["key"][:] = np.fromiter((key.encode() for key in order), KEY.dtype, len(order))
-        f["inputs"][:] = undigest([entries[key].inputs for key in order], parents)
+        f["inputs"][:] = undigest([entries[key].inputs for key in order], layout.parents)
         f["digest"][:] = undigest([entries[key].digest for key in order])
-        put_rejects(f, rejects, parents)
+        put_rejects(f, rejects, layout.parents)
         f.attrs["rows"] = np.bytes_(file_digest(entries))
-        for name, column in columns.items():
+        for name, column in layout.columns.items():
             if f[name].compression and f[name].chunks[0] == 1:
                 _copy(f[name], name, [entries[key][:2] for key in order], opened, output)
                 continue

@@ -1,5 +1,6 @@
 """The columns, rows and entries of a cache."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +17,14 @@ class Column:
 
     dtype: str
     shape: tuple[int, ...] = ()
+
+
+class Layout(NamedTuple):
+    """What the files of one cache have alike: columns, the number of inputs of a row, and how the rows are made."""
+
+    columns: Mapping[str, Column]
+    parents: int
+    provenance: dict[str, Any]
 
 
 class Entry(NamedTuple):

@@ -1,7 +1,7 @@
 """Writes files of rows: parts while a stage runs. `merge` makes a cache of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from pipeline import SCHEMA
 from pipeline.caches.digests import content_columns, labels_digest, rejects_digest, row_digest
 from pipeline.caches.output import new_file
-from pipeline.caches.schema import TEXT, VARYING, Column, Row
+from pipeline.caches.schema import TEXT, VARYING, Column, Layout, Row
 from pipeline.files import replacing
 from pipeline.sources.keys import KEY_LENGTH
 
@@ -74,40 +74,33 @@ def next_number(path: Path) -> int:
     return max((int(p.stem) for p in listed(path)), default=0) + 1
 
 
-def write_part(
-    path: Path,
-    batch: PendingRows,
-    columns: Mapping[str, Column],
-    parents: int,
-    provenance: dict,
-    number: int | None = None,
-) -> Path:
+def write_part(path: Path, batch: PendingRows, layout: Layout, number: int | None = None) -> Path:
     """Write `batch` as part `number` (default: the next one) of the cache file `path`, whole or not at all."""
     part = folder(path) / f"{number or next_number(path):06d}.h5"
-    write_file(part, batch, columns, parents, provenance)
+    write_file(part, batch, layout)
     return part
 
 
-def write_file(path: Path, batch: PendingRows, columns: Mapping[str, Column], parents: int, provenance: dict) -> None:
+def write_file(path: Path, batch: PendingRows, layout: Layout) -> None:
     """Write `batch` as the file `path`, whole or not at all."""
     with replacing(path) as temporary, new_file(temporary) as (f, output):
-        create(f, columns, len(batch.keys), parents, provenance)
+        create(f, layout, len(batch.keys))
         f["key"][:] = np.array([k.encode() for k in batch.keys], KEY.dtype)
-        f["inputs"][:] = undigest(batch.inputs, parents)
-        content = content_columns(columns)
+        f["inputs"][:] = undigest(batch.inputs, layout.parents)
+        content = content_columns(layout.columns)
         f["digest"][:] = undigest([row_digest({name: r[name] for name in content}) for r in batch.rows])
-        for name in columns:
+        for name in layout.columns:
             put(f[name], 0, [r[name] for r in batch.rows])
             output.check()
             if name not in content:
                 f[name].attrs["digest"] = np.bytes_(labels_digest(r[name] for r in batch.rows))
-        put_rejects(f, batch.rejects, parents)
+        put_rejects(f, batch.rejects, layout.parents)
 
 
-def create(f: h5py.File, columns: Mapping[str, Column], rows: int, parents: int, provenance: dict) -> None:
+def create(f: h5py.File, layout: Layout, rows: int) -> None:
     """Add the attributes of a file of rows and a dataset for each column, with as many rows, still empty."""
-    describe(f, provenance)
-    for name, column in {**columns, **fixed(parents)}.items():
+    describe(f, layout.provenance)
+    for name, column in {**layout.columns, **fixed(layout.parents)}.items():
         _dataset(f, name, column, rows)
 
 

@@ -108,8 +108,3 @@ def _read_sources(
         items.append(Item(key, {"source": data}, source.path))
         input_digests.append(content)
     return items, input_digests, refused
-
-
-def width(stage: StageSpec) -> int:
-    """The number of inputs of a row: one per parent, or one file."""
-    return max(1, len(stage.parents))

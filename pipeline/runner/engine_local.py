@@ -8,7 +8,7 @@ from pipeline.context import Context
 from pipeline.progress import Progress
 from pipeline.runner import compute as shared
 from pipeline.runner import staleness as planning
-from pipeline.runner.compute import width, work
+from pipeline.runner.compute import work
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import Plan
 
@@ -18,7 +18,7 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
 
     Raises: UserError when the worker fails.
     """
-    provenance = planning.provenance(stage, ctx, plan.inputs)
+    layout = planning.layout(stage, ctx, plan.inputs)
     batch = PendingRows.empty()
     opened = time.monotonic()
     try:
@@ -26,9 +26,9 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
             batch.extend(done)
             progress.add(len(done), len(done.rejects))
             if batch.nbytes > shared.PART_BYTES or time.monotonic() - opened > shared.PART_SECONDS:
-                parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+                parts.write_part(plan.path, batch, layout)
                 plan.inputs.fingerprints.note()
                 batch, opened = PendingRows.empty(), time.monotonic()
     finally:
         if len(batch):
-            parts.write_part(plan.path, batch, stage.columns, width(stage), provenance)
+            parts.write_part(plan.path, batch, layout)

@@ -57,8 +57,7 @@ class StageActor:
         batch = PendingRows.empty()
         for done in shared.work(self.stage, self.worker, self.collection, self.ctx, inputs, keys):
             batch.extend(done)
-        provenance = planning.provenance(self.stage, self.ctx, inputs)
-        parts.write_part(path, batch, self.stage.columns, shared.width(self.stage), provenance, number)
+        parts.write_part(path, batch, planning.layout(self.stage, self.ctx, inputs), number)
         seconds = time.monotonic() - start
         return PartResult(len(keys), len(batch.rejects), batch.nbytes, seconds, inputs.fingerprints.news)
 

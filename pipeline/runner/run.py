@@ -17,7 +17,6 @@ from pipeline.locks import lock_if_writable
 from pipeline.progress import Progress, say
 from pipeline.runner import engine_local
 from pipeline.runner import staleness as planning
-from pipeline.runner.compute import width
 from pipeline.runner.spec import StageSpec
 from pipeline.runner.staleness import Plan
 
@@ -80,16 +79,8 @@ def run_stage(stage: StageSpec, collection: str, ctx: Context, only: Collection[
         if not unwritable:  # before the cache says that all is done
             _list_rejects(stage, collection, ctx, plan)
         if plan.dirty:
-            compact(
-                plan.path,
-                plan.files,
-                plan.entries,
-                stage.columns,
-                width(stage),
-                planning.provenance(stage, ctx, plan.inputs),
-                plan.renamed,
-                plan.kept,
-            )
+            layout = planning.layout(stage, ctx, plan.inputs)
+            compact(plan.path, plan.files, plan.entries, layout, plan.renamed, plan.kept)
         if not unwritable:
             _clear_parts(plan)
             plan.inputs.fingerprints.save()
@@ -108,9 +99,7 @@ def _compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -> Non
     plan.todo = [key for key in plan.todo if key not in plan.inputs.refused]
     try:
         if len(refused):
-            parts.write_part(
-                plan.path, refused, stage.columns, width(stage), planning.provenance(stage, ctx, plan.inputs)
-            )
+            parts.write_part(plan.path, refused, planning.layout(stage, ctx, plan.inputs))
             progress.add(len(refused), len(refused))
         if plan.todo:
             compute(stage, collection, replace(ctx, device=device.resolve(ctx.device)), plan, progress)

@@ -20,7 +20,7 @@ from pipeline.caches import volumes
 from pipeline.caches import writer as parts
 from pipeline.caches.digests import Index
 from pipeline.caches.reader import Cache
-from pipeline.caches.schema import Entry
+from pipeline.caches.schema import Entry, Layout
 from pipeline.caches.volume import Head, Volume
 from pipeline.context import Context
 from pipeline.runner.inputs import Inputs, look_again, of_stage
@@ -233,10 +233,11 @@ def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a if np.array_equal(a, b) else np.intersect1d(a, b)
 
 
-def provenance(stage: StageSpec, ctx: Context, inputs: Inputs) -> dict[str, Any]:
-    """The provenance that a cache file stores: how it was computed. Only the recipe in it is ever compared."""
+def layout(stage: StageSpec, ctx: Context, inputs: Inputs) -> Layout:
+    """The layout of a stage's cache files. Of their provenance only the recipe is ever compared."""
     more = {"program": __version__, "profile": ctx.profile.name, "libraries": libraries()}
-    return {**stage.recipe(), "parents": inputs.parents, **more}
+    width = max(1, len(stage.parents))  # one input per parent, or one file
+    return Layout(stage.columns, width, {**stage.recipe(), "parents": inputs.parents, **more})
 
 
 def _own(path: Path) -> list[_File]:

@@ -23,7 +23,6 @@ from pipeline.files import disk_error
 from pipeline.locks import locked
 from pipeline.progress import say
 from pipeline.runner import staleness
-from pipeline.runner.compute import width
 from pipeline.runner.inputs import Inputs
 from pipeline.runner.recipe import change
 from pipeline.runner.spec import StageSpec
@@ -113,11 +112,11 @@ class KeptPortraits:
             if self._writable:
                 batch = PendingRows.empty()
                 batch.add(place.name, row, _inputs(sha256, step, digests))
-                made = staleness.provenance(step, self.ctx, Inputs(Index.of({}), {}, parents, Fingerprints(None)))
+                layout = staleness.layout(step, self.ctx, Inputs(Index.of({}), {}, parents, Fingerprints(None)))
                 with locked(self.folder / ours.LOCK):
                     if not place.exists():
                         self._make_room()
-                    writer.write_file(place / f"{step.output}.h5", batch, step.columns, width(step), made)
+                    writer.write_file(place / f"{step.output}.h5", batch, layout)
         except UserError as error:
             self._writable = False
             say(f"portraits are not kept: {error}")

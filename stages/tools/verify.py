@@ -14,7 +14,7 @@ from pipeline.caches.digests import Index
 from pipeline.caches.failures import DamagedError
 from pipeline.caches.merge import compact
 from pipeline.caches.reader import Cache
-from pipeline.caches.schema import Entry
+from pipeline.caches.schema import Entry, Layout
 from pipeline.caches.volume import Head
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
@@ -190,7 +190,7 @@ def _drop(path: Path, keys: set[str]) -> None:
                 whole[number] = volume.head()
             entries |= held
             width = volume.width
-    compact(path, cache.files, entries, cache.columns, width, cache.provenance, kept=whole)
+    compact(path, cache.files, entries, Layout(cache.columns, width, cache.provenance), kept=whole)
 
 
 def _cache_name(path: Path) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from pipeline import files, profile
 from pipeline.caches import merge
+from pipeline.caches.schema import Layout
 from pipeline.context import Context
 from pipeline.training import checkpoint
 from pipeline.training.board import Board
@@ -57,7 +58,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a folder": folder,
     "checkpoint": lambda path: checkpoint.save(path, {"a": torch.zeros(2)}, {}),
     "imported weights": imported,
-    "a cache": lambda path: merge.compact(path, [], {}, {}, 1, {}),
+    "a cache": lambda path: merge.compact(path, [], {}, Layout({}, 1, {})),
     "a mapped array": lambda path: files.new_array(path, "u1", (3,)),
     "a log": log,
     "a board": board,

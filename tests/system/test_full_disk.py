@@ -20,7 +20,7 @@ import torch
 from pipeline import images, profile
 from pipeline.caches import reader, volumes, writer
 from pipeline.caches.merge import compact
-from pipeline.caches.schema import Column
+from pipeline.caches.schema import Column, Layout
 from pipeline.caches.volume import Volume
 from pipeline.context import Context
 from pipeline.errors import UserError
@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[2]
 DISK = 16 << 20  # bytes
 STEPS = 8  # how full it is at the start, from full to nearly enough
 COLUMNS = {"image": Column("bytes"), "code": Column("f4", (64,)), "region": Column("u1", (64, 64))}
-NAMED = {name: [c.dtype, *c.shape] for name, c in COLUMNS.items()}
+LAYOUT = Layout(COLUMNS, 1, {"columns": {name: [c.dtype, *c.shape] for name, c in COLUMNS.items()}})
 
 
 def row(key: str, size: int = 4000) -> dict:
@@ -58,7 +58,7 @@ def batch(first: int, count: int) -> writer.PendingRows:
 
 
 def part(folder: Path) -> None:
-    writer.write_part(folder / "images.h5", batch(0, 60), COLUMNS, 1, {"columns": {}}, number=1)
+    writer.write_part(folder / "images.h5", batch(0, 60), Layout(COLUMNS, 1, {"columns": {}}), number=1)
 
 
 def merge(folder: Path, kept: tuple[int, ...] = ()) -> None:
@@ -68,12 +68,12 @@ def merge(folder: Path, kept: tuple[int, ...] = ()) -> None:
         with Volume(file) as volume:
             entries |= volume.entries(number)
             heads[number] = volume.head()
-    compact(path, files, entries, COLUMNS, 1, {"columns": NAMED}, kept={number: heads[number] for number in kept})
+    compact(path, files, entries, LAYOUT, kept={number: heads[number] for number in kept})
 
 
 def parts(folder: Path, first: int = 0) -> None:
     for number in range(3):
-        writer.write_part(folder / "images.h5", batch(first + 20 * number, 20), COLUMNS, 1, {"columns": NAMED})
+        writer.write_part(folder / "images.h5", batch(first + 20 * number, 20), LAYOUT)
 
 
 def grown(folder: Path) -> None:
@@ -94,9 +94,7 @@ def stage(folder: Path) -> None:
 
     def opened(_: Context) -> Worker:
         def work(items: list[Item]) -> list:
-            return [
-                Reject("no " * 3000) if item.key.endswith("3") else {"value": row(item.key)["code"]} for item in items
-            ]
+            return [Reject("no " * 3000) if i.key.endswith("3") else {"value": row(i.key)["code"]} for i in items]
 
         return work
 

@@ -13,7 +13,7 @@ from pipeline.caches import reader as store
 from pipeline.caches import volumes
 from pipeline.caches import writer as parts
 from pipeline.caches.reader import Cache
-from pipeline.caches.schema import Column
+from pipeline.caches.schema import Column, Layout
 from pipeline.caches.volume import Volume
 from pipeline.caches.writer import PendingRows
 from pipeline.errors import UserError
@@ -45,7 +45,7 @@ def cache(path: Path, change: Callable[[h5py.File], object] | None = None, **pro
     batch.rejects.append(("c", "no face", bytes(16)))
     listed = {name: [column.dtype, *column.shape] for name, column in COLUMNS.items()}
     made = {"stage": "x", "params": {}, "weights": {}, "parents": {}, "columns": listed} | provenance
-    parts.write_part(path, batch, COLUMNS, 1, made).rename(path)
+    parts.write_part(path, batch, Layout(COLUMNS, 1, made)).rename(path)
     parts.folder(path).rmdir()
     if change is not None:
         with h5py.File(path, "r+") as file:

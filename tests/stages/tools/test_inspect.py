@@ -12,7 +12,7 @@ import torch
 
 from pipeline import profile
 from pipeline.caches import reader, writer
-from pipeline.caches.schema import Column
+from pipeline.caches.schema import Column, Layout
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.reports import sheets
@@ -68,7 +68,7 @@ def write(path: Path, columns: dict[str, Column], rows: list[dict]) -> None:
     for i, row in enumerate(rows):
         batch.add(f"k{i:06d}", row, bytes(16))
     made = {"columns": {n: [c.dtype, *c.shape] for n, c in columns.items()}, "parents": {}, "params": {}}
-    writer.write_part(path, batch, columns, 1, made).rename(path)
+    writer.write_part(path, batch, Layout(columns, 1, made)).rename(path)
 
 
 def test_a_large_cache_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
