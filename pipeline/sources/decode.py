@@ -1,7 +1,7 @@
 """Decodes the user's images safely: any common format, turned upright by EXIF data, converted to 8-bit sRGB.
 
 A small file may unpack to any number of pixels. So the memory that decoding needs is computed from the header first.
-Large JPEGs are decoded at a half, a quarter or an eighth of their size; other images that need too much are refused.
+Large JPEGs and phones' HEIC are decoded at a half, a quarter or an eighth of their size; others are refused.
 The messages here become reasons of rejects: they stay as they are.
 """
 
@@ -16,7 +16,7 @@ import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from pipeline.sources import colours, jpeg, kinds
+from pipeline.sources import colours, heic, jpeg, kinds
 from pipeline.sources.colours import Conversion
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
@@ -27,7 +27,7 @@ ROWS = 1 << 18  # pixels converted at a time
 # Bytes per pixel: of Pillow's copy, by mode (4 for other modes), and of a codec's own buffers (measured).
 OWN = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 BESIDE = {"WEBP": 10, "AVIF": 9, "HEIF": 7}
-PHONE = 1  # beside, of a HEIC as phones write it
+PHONE, TILED = 1, 10  # of a HEIC as phones write it: beside; in all, of its reduced tiles
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
@@ -54,7 +54,7 @@ def picture(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE)
 
     EXIF rotation is applied. Transparency is put on white. CMYK, palette and grey images and those of other colour
     spaces become sRGB; samples of other depths are brought to 8 bits. Of an animation the first frame is taken. Size
-    and memory are checked before decoding; `reduction` tells how much smaller a large JPEG becomes.
+    and memory are checked before decoding; `reduction` tells how much smaller a large JPEG or HEIC becomes.
     Raises: UnusableError when the data is no image, truncated, damaged, too large or too small.
     """
     if not data:
@@ -89,8 +89,12 @@ def _decoded(data: bytes, max_pixels: int, min_side: int) -> tuple[NDArray[np.ui
         tags = getattr(image, "tag_v2", {})
         if 50706 in tags or (330 in tags and tags.get(254, 0) == 1):  # what follows is the preview of a raw photo
             raise UnusableError(f"a raw photo, which is not developed here; {kinds.WAY_OUT}")
-        _check_memory(image, data)
+        scale = _scale(image, data)
         wide = _is_wide(image)
+        if scale > 1 and image.format == "HEIF":
+            to_srgb, small = colours.conversion(image, data), Image.fromarray(heic.reduced(data, image.size, scale))
+            notes = [to_srgb.note] if to_srgb.note else []
+            return _unpacked(small, lambda block: _colours(block, to_srgb)), notes, (0, False)
         try:
             image.load()
         except OSError:
@@ -121,7 +125,7 @@ def _is_complete(data: bytes) -> bool:
     for ended in jpeg.endings(data):
         try:
             with Image.open(io.BytesIO(ended), formats=("JPEG",)) as image:
-                _check_memory(image, ended)
+                _scale(image, ended)
                 seen.add(zlib.crc32(image.tobytes()))
         except OSError:
             return False
@@ -129,15 +133,14 @@ def _is_complete(data: bytes) -> bool:
 
 
 def reduction(data: bytes) -> float:
-    """The ratio of an image's own side to the side that `read` returns: 1 except for very large JPEGs."""
-    if not data.startswith(jpeg.START):
+    """The ratio of an image's own side to the side that `read` returns: 1 except for very large JPEGs and HEICs."""
+    if not data.startswith(jpeg.START) and data[4:8] != b"ftyp":
         return 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-            full = max(image.size)
-            _check_memory(image, data)
-            return full / max(image.size)
+        with Image.open(io.BytesIO(data), formats=("JPEG", "AVIF", "HEIF")) as image:
+            full, scale = max(image.size), _scale(image, data)
+            return scale if image.format == "HEIF" else full / max(image.size)
 
 
 def _check_size(size: tuple[int, int], max_pixels: int, min_side: int) -> None:
@@ -148,19 +151,22 @@ def _check_size(size: tuple[int, int], max_pixels: int, min_side: int) -> None:
         raise UnusableError(f"{width}x{height} pixels, shorter side under {min_side}")
 
 
-def _check_memory(image: Image.Image, data: bytes) -> None:
-    """Set a JPEG to be decoded so small that it fits. Raises: UnusableError when an image does not fit."""
+def _scale(image: Image.Image, data: bytes) -> int:
+    """How many times smaller an image is decoded, so that it fits; a JPEG is set to that. Raises: UnusableError."""
     (width, height), kind = image.size, "JPEG" if image.format == "MPO" else str(image.format)
     bytes_per_pixel = OWN.get(image.mode, 4) + 3 + (PHONE if _is_of_a_phone(image) else BESIDE.get(kind, 0))
     whole = len(data) + _tile(image)  # bytes needed at every scale
     if kind == "JPEG":
         whole += int(width * height * jpeg.coefficients(data))
-    for scale in (1, 2, 4, 8) if kind == "JPEG" else (1,):
+    tiled = _is_of_a_phone(image) and heic.tiles(data) is not None
+    for scale in (1, 2, 4, 8) if kind == "JPEG" or tiled else (1,):
         need = whole + width * height // scale**2 * bytes_per_pixel
+        if tiled and scale > 1:
+            need = 3 * len(data) + width * height // scale**2 * TILED
         if need <= MAX_MEMORY:
-            if scale > 1:
+            if scale > 1 and kind == "JPEG":
                 image.draft(None, (width // scale, height // scale))
-            return
+            return scale
     most = max(0, MAX_MEMORY - len(data)) // bytes_per_pixel / 1e6
     raise UnusableError(
         f"{width}x{height} pixels of {kind} take {need / 1e6:.0f} MB to decode, more than "
@@ -257,7 +263,7 @@ def _add_low_bytes(data: bytes, samples: NDArray[np.uint8], white: int) -> None:
     The lower ones are decoded as if the byte order were the other. Raises: UnusableError when Pillow cannot do that.
     """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_memory(image, data)
+        _scale(image, data)
         image.tile = [tile._replace(args=_swapped(tile.args)) for tile in image.tile]
         try:
             image.load()

@@ -1,6 +1,7 @@
 """Images of unknown origin: every common encoding comes out upright and plain; nothing else is accepted."""
 
 import io
+import random
 import re
 import struct
 import zlib
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.sources import decode, jpeg
+from pipeline.sources import decode, heic, jpeg
 from tests.support.limits import limited
 
 SIZE = (96, 80)
@@ -160,11 +161,13 @@ def test_a_phones_heic_is_read_upright_and_one_that_lies_about_its_size_stays_wi
     assert np.abs(rgb.astype(float) - np.asarray(gradient())).mean() < 6
     fast = {"quality": 20, "enc_params": {"preset": "ultrafast"}}
     phones = {"24": encoded(Image.new("RGB", (5712, 4284), "teal"), "HEIF", exif=exif.tobytes(), **fast)}
-    phones["48"] = bytes(phones["24"]).replace(struct.pack(">II", 5712, 4284), struct.pack(">II", 8064, 6048))
-    for name, expected in (("24", "(5712, 4284, 3)"), ("48", "of at most 26 million pixels")):
+    phones["lie"] = bytes(phones["24"]).replace(struct.pack(">II", 5712, 4284), struct.pack(">II", 8064, 6048))
+    phones["29"] = encoded(Image.new("RGB", (5632, 5120), "teal"), "HEIF", exif=exif.tobytes(), tile_size=512, **fast)
+    expected = {"24": "(5712, 4284, 3)", "lie": "of at most 26 million pixels", "29": "(2816, 2560, 3)"}
+    for name in expected:
         (tmp_path / name).write_bytes(phones[name])
         said, peak = limited(READ, tmp_path / name)
-        assert peak < 300 and expected in said, (said, peak)
+        assert peak < 300 and expected[name] in said, (said, peak)
     large = flat(4500, "RGB", "HEIF", quality=1)
     size = large.index(b"ispe") + 8
     (tmp_path / "liar").write_bytes(large[:size] + struct.pack(">II", 100, 100) + large[size + 8 :])
@@ -173,6 +176,27 @@ def test_a_phones_heic_is_read_upright_and_one_that_lies_about_its_size_stays_wi
         tmp_path / "liar",
     )
     assert peak < 300 and "damaged" in said, (said, peak)
+
+
+def test_a_large_heic_of_tiles_is_read_smaller_and_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 255, (70, 50, 3), np.uint8)
+    image = Image.fromarray(noise).resize((500, 700), Image.Resampling.BICUBIC)
+    data = encoded(image, "HEIF", exif=exif.tobytes(), tile_size=256, quality=90)
+    whole = decode.read(data)
+    assert whole.shape == (500, 700, 3) and np.array_equal(heic.reduced(data, (700, 500), 1), whole)
+    monkeypatch.setattr(decode, "MAX_MEMORY", 2_000_000)
+    rgb = decode.read(data)
+    assert decode.reduction(data) == 2 and np.array_equal(rgb, np.asarray(Image.fromarray(whole).reduce(2)))
+    with pytest.raises(decode.UnusableError, match="damaged"):
+        decode.read(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    dice = random.Random(0)
+    for _ in range(300):  # whatever the boxes say, they are read or not, soon
+        bad = bytearray(data)
+        for _ in range(dice.randrange(1, 4)):
+            bad[dice.randrange(1500)] = dice.randrange(256)
+        heic.tiles(bytes(bad[: dice.choice((len(bad), dice.randrange(1500)))]))
 
 
 def test_large_jpegs_say_how_much_smaller_they_were_read() -> None:
