@@ -13,8 +13,7 @@ from pipeline.hashing import digest
 from pipeline.runner.spec import StageSpec
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.reader import UNREADABLE, Reader, Source, looks_the_same, reading_order
-from pipeline.sources.scan import scan
-from pipeline.sources.walk import LeftOut
+from pipeline.sources.scan import LeftOut, scan
 
 
 @dataclass

@@ -1,24 +1,68 @@
-"""Finds the user's images in folders and archives; each becomes a source with a stable and unique key."""
+"""Finds the user's images in folders and archives; each becomes a source with a stable and unique key.
+
+What belongs to the system, to this program or to the other collection is left out.
+"""
 
 # Paths are plain strings: one Path per file would take half the time and memory of a scan of 100,000 files.
-# ruff: noqa: PTH116
+# ruff: noqa: PTH116, PTH118, PTH119, PTH120
 
 import itertools
 import operator
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import ours
 from pipeline.errors import UserError
+from pipeline.progress import say
 from pipeline.sources import archives, kinds
 from pipeline.sources.archives import BadArchiveError
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import key_of
 from pipeline.sources.kinds import Kind
 from pipeline.sources.reader import PLAIN, Source, stamp_of, too_large
-from pipeline.sources.walk import LeftOut, kind_of, walk
+
+SHOWN = 4  # names that a line about what is left out holds
+
+
+@dataclass
+class LeftOut:
+    """What a scan did not take, for one line to the user: counts by suffix, name or path."""
+
+    others: Counter[str] = field(default_factory=Counter)
+    unopened: Counter[str] = field(default_factory=Counter)
+    system: Counter[str] = field(default_factory=Counter)
+    outputs: Counter[str] = field(default_factory=Counter)
+    outside: set[str] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        """The line; "" when everything was taken."""
+        told = (
+            (self.others, "file that is no image", "files that are no images"),
+            (self.unopened, "file that cannot be opened", "files that cannot be opened"),
+            (self.system, "hidden or system entry", "hidden or system entries"),
+            (self.outputs, "file made by this program", "files made by this program"),
+        )
+        parts = [
+            f"{counted.total()} {one if counted.total() == 1 else more} ({_listed(counted)})"
+            for counted, one, more in told
+            if counted
+        ]
+        return f"not read: {', '.join([*parts, *sorted(self.outside)])}" if parts or self.outside else ""
+
+    def tell(self, of: object) -> None:
+        """Say the line, if there is one, and of what it is."""
+        if told := str(self):
+            say(f"{of}: {told}")
+
+
+def _listed(counted: Counter[str]) -> str:
+    most = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+    names = [name if count == 1 else f"{count} {name}" for name, count in most]
+    return ", ".join([*names, *([f"{len(counted) - SHOWN} more"] if len(counted) > SHOWN else [])])
 
 
 def scan(
@@ -36,10 +80,10 @@ def scan(
     """
     fingerprints = fingerprints or Fingerprints(None)
     left = LeftOut() if left is None else left
-    kind = kind_of(str(place), place.name) if place.is_file() else None
+    kind = _kind(str(place), place.name) if place.is_file() else None
     images: Iterator[Source]
     if place.is_dir():
-        found = walk(place, outside or {}, left)
+        found = _walk(place, outside or {}, left)
         images = itertools.chain.from_iterable(_file(*one, fingerprints, left) for one in found)
     elif kind is not None and kind.kind == kinds.ARCHIVE:
         try:
@@ -64,6 +108,62 @@ def scan(
         if a.key == b.key:
             raise UserError(f"{place}: {a.path!r} and {b.path!r} share the key {a.key!r}; rename one of them", 2)
     return sources
+
+
+def _walk(folder: Path, outside: Mapping[Path, str], left: LeftOut) -> Iterator[tuple[str, str, Kind]]:
+    """(file, relative path, kind) of each image and archive, and of each folder that cannot be read.
+
+    A folder that links lead to twice is visited once. `outside` maps files and folders that are not read, where they
+    lie inside `folder`, to what they are. Everything that is not taken is counted in `left`.
+    """
+    visited: set[str] = set()
+    unreadable: list[str] = []
+    mine: set[str] = set()
+    elsewhere = {os.path.realpath(path): what for path, what in outside.items()}
+    skip = len(os.path.join(folder, ""))
+    for top, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: unreadable.append(e.filename)):
+        real = os.path.realpath(top)
+        if real in visited:
+            folders.clear()
+            continue
+        if real in elsewhere and visited:
+            left.outside.add(f"{elsewhere[real]} ({top[skip:]})")
+            folders.clear()
+            continue
+        visited.add(real)
+        mine.update(ours.outputs(top, (*folders, *files)))
+        system = {name for name in (*folders, *files) if ours.is_system(name)}
+        left.system.update(system)
+        folders[:] = sorted(name for name in folders if name not in system)
+        here = {os.path.basename(path): what for path, what in elsewhere.items() if os.path.dirname(path) == real}
+        before = os.path.join(top, "")
+        for name in (name for name in files if name not in system):
+            file = before + name
+            if file in mine:
+                left.outputs[file[skip:]] += 1
+            elif name in here:
+                left.outside.add(f"{here[name]} ({file[skip:]})")
+            elif (kind := _kind(file, name)) is None:
+                left.unopened[name] += 1
+            elif kind.kind == kinds.OTHER:
+                left.others[kinds.suffix(name) or "without a suffix"] += 1
+            else:
+                yield file, file[skip:], kind
+    for file in unreadable:
+        yield file, file[skip:] or ".", Kind(kinds.IMAGE)
+
+
+def _kind(file: str, name: str) -> Kind | None:
+    """What a file is, judged by its first bytes where its name does not decide; None if it cannot be opened."""
+    if kind := kinds.by_name(name):
+        return kind
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            return None
+        with open(file, "rb") as opened:
+            return kinds.by_content(opened, name)
+    except OSError:
+        return None
 
 
 def _file(file: str, relative: str, kind: Kind, fingerprints: Fingerprints, left: LeftOut) -> list[Source]:

@@ -21,8 +21,7 @@ from pipeline.profile import NoFace
 from pipeline.progress import say
 from pipeline.reports import films, sheets
 from pipeline.sources.reader import Reader, Source
-from pipeline.sources.scan import scan
-from pipeline.sources.walk import LeftOut
+from pipeline.sources.scan import LeftOut, scan
 from stages.apply import edit, large
 from stages.apply import recipe as recipes
 from stages.apply.look import Look, Mix

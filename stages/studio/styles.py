@@ -20,8 +20,7 @@ from pipeline.runner.recipe import change
 from pipeline.sources import decode
 from pipeline.sources.keys import key_of
 from pipeline.sources.reader import Reader, Source
-from pipeline.sources.scan import scan
-from pipeline.sources.walk import LeftOut
+from pipeline.sources.scan import LeftOut, scan
 from stages.apply.studio import Studio
 from stages.portraits.portrait import Origin, Portrait, codes_of
 from stages.preprocess import aladin_codes

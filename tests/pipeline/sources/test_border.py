@@ -18,8 +18,7 @@ from PIL import Image
 from pipeline.caches import reader
 from pipeline.context import Context
 from pipeline.runner.spec import StageSpec
-from pipeline.sources.scan import scan
-from pipeline.sources.walk import LeftOut
+from pipeline.sources.scan import LeftOut, scan
 from stages.apply import recipe
 from stages.cli.main import cli
 from stages.preprocess import align as align_stage
