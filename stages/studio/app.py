@@ -160,6 +160,7 @@ class Server:
                 "refine": able,
                 "edits": edits,
                 "exports": list(FILES),
+                "shelf": "" if self.styles.filling.future.done() else self.styles.filling.id,
                 "limits": {
                     "picture_bytes": MOST_PICTURE,
                     "recipe_bytes": MOST_JSON,

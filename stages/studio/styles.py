@@ -15,7 +15,7 @@ from models.regions import CODE_SIZE, REGIONS
 from pipeline import weights
 from pipeline.caches.reader import Cache
 from pipeline.errors import UserError
-from pipeline.progress import say
+from pipeline.progress import pause, say
 from pipeline.runner.recipe import change
 from pipeline.sources import decode
 from pipeline.sources.keys import key_of
@@ -31,6 +31,7 @@ from stages.styles.blocks import WHOLE, Block, nearest, unit
 from stages.styles.map import Map
 
 MOST_OWN, MOST_CACHED = 200, 2000
+AT_ONCE = 64  # styles of a cache that are read between two pauses
 CODES = ["code", "valid", "image_code"]
 THUMB = 160  # the shorter side of a thumbnail, in pixels
 
@@ -66,19 +67,11 @@ class Styles:
         self, studio: Studio, worker: Worker, folders: Iterable[Path] = (), cached: Path | None = None
     ) -> None:
         self.studio, self.worker = studio, worker
-        self.all: dict[str, Style] = {}
+        self.all: dict[str, Style] = {}  # replaced and never filled, as others go through it meanwhile
         self._put_paintings()
-        if cached:
-            self._put_cached(cached)
-        reader, unread = Reader(), list[Style]()
-        for folder in folders:
-            left = LeftOut()
-            for source in scan(folder, None, None, left):
-                if not source.problem:
-                    unread.append(self._put(Path(source.path).name, _loader(reader, source)))
-            left.tell(folder)
-        if unread:
-            worker.submit(Job("shelf", Rank.BATCH, lambda job: self._read_all(unread, job)))
+        sources = [source for folder in folders for source in _sources(folder)]
+        self.filling = Job("shelf", Rank.BATCH, lambda job: self._fill(cached, sources, job))
+        worker.submit(self.filling)
 
     def add(self, data: bytes, name: str) -> tuple[Style, Job]:
         """Put a picture on the shelf, or find it there. Raises: Busy when there are too many."""
@@ -92,14 +85,15 @@ class Styles:
         def read(job: Job) -> None:
             self.thumb(style)
             self.read(style)
-            self.all[style.id] = style
+            self._put(style)
 
         return style, self.worker.submit(Job("style", Rank.IMPORT, read, style.id))
 
     def forget(self) -> None:
         """Take the dropped pictures off the shelf."""
-        for style in [style for style in self.all.values() if style.own]:
-            del self.all[style.id]
+        own = [style for style in self.all.values() if style.own]
+        self.all = {id: style for id, style in self.all.items() if not style.own}
+        for style in own:
             self.worker.submit(Job("forget", Rank.EXACT, lambda job, s=style: self.studio.forget(s.sha256)))  # type: ignore[misc]
 
     def read(self, style: Style) -> Portrait:
@@ -162,21 +156,43 @@ class Styles:
             style.thumb = webp(square)
         return style.thumb
 
-    def _put(self, title: str, load: Callable[[], bytes], data: bytes | None = None) -> Style:
-        digest = hashlib.sha256(data or load()).hexdigest()
-        return self.all.setdefault(digest[:32], Style(digest[:32], digest, plain(title), load))
+    def _put(self, *styles: Style) -> None:
+        """Put styles on the shelf; those that are there already stay."""
+        shelf = self.all.copy()
+        for style in styles:
+            shelf.setdefault(style.id, style)
+        self.all = shelf
+
+    def _fill(self, cached: Path | None, sources: list[Source], job: Job) -> None:
+        """Put on the shelf what has to be read first to be known by its content; then have it read as styles."""
+        if cached:
+            try:
+                self._put_cached(cached)
+            except UserError as error:
+                say(f"studio: {error}")
+        found, reader = list[Style](), Reader()
+        for number, source in enumerate(sources):
+            job.counts, job.done, job.of = True, number, len(sources)
+            pause()
+            with suppress(OSError):  # it was there when the folder was looked through
+                load = partial(reader.read, source)
+                found.append(_style(Path(source.path).name, load(), load))
+        self._put(*found)
+        if unread := [self.all[style.id] for style in found]:
+            self.worker.submit(Job("shelf", Rank.BATCH, lambda job: self._read_all(unread, job)))
 
     def _put_paintings(self) -> None:
         """The sample paintings, where they are on this machine, with their codes if these networks made them."""
         if weights.local(library.PICTURES) is None:
             return
-        shipped = library.shipped()
+        shipped, made = library.shipped(), []
         current = shipped.is_current(self.studio.ctx)
         for painting, codes, valid in zip(shipped.paintings, shipped.codes, shipped.valid, strict=True):
             style = Style(painting.sha256[:32], painting.sha256, plain(painting.title), painting.read)
             if current:
                 style.codes, style.valid = codes, valid
-            self.all[style.id] = style
+            made.append(style)
+        self.all = self.all | {style.id: style for style in made}
 
     def _put_cached(self, folder: Path) -> None:
         """The styles of a cache, aligned as they are there, with their codes if these networks made them."""
@@ -189,12 +205,16 @@ class Styles:
             keys = sorted(seen & set(images.keys()) & set(coded.keys()))
             if len(keys) > MOST_CACHED:
                 say(f"studio: the first {MOST_CACHED} of {len(keys)} styles in {folder}; `hypernst search` knows all")
-            current = not change(coded.provenance, codes)
-            rows = [reader.rows(keys[:MOST_CACHED], names) for reader, names in ((images, ["image"]), (coded, CODES))]
-        for key, image, code in zip(keys, *rows, strict=False):
-            style = self._put(key, partial(_picture_in, there[0], key), bytes(image["image"]))
-            if current and style.codes is None:
-                style.codes, style.valid = codes_of(code), code["valid"]
+            current, made = not change(coded.provenance, codes), list[Style]()
+            for start in range(0, min(len(keys), MOST_CACHED), AT_ONCE):
+                pause()
+                some = keys[start : min(start + AT_ONCE, MOST_CACHED)]
+                rows = zip(some, images.rows(some, ["image"]), coded.rows(some, CODES), strict=True)
+                for key, image, code in rows:
+                    made.append(_style(key, bytes(image["image"]), partial(_picture_in, there[0], key)))
+                    if current:
+                        made[-1].codes, made[-1].valid = codes_of(code), code["valid"]
+        self._put(*made)
 
     def _read_all(self, styles: list[Style], job: Job) -> None:
         for number, style in enumerate(styles):
@@ -220,10 +240,20 @@ def plain(title: str) -> str:
     return " ".join(title.replace("/", "-").replace("\\", "-").split())[:200] or "picture"
 
 
+def _style(title: str, data: bytes, load: Callable[[], bytes]) -> Style:
+    """The style in a file's bytes, which `load` gives again."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Style(sha256[:32], sha256, plain(title), load)
+
+
+def _sources(folder: Path) -> list[Source]:
+    """The pictures in a folder or an archive that can be read; what is left out is told."""
+    left = LeftOut()
+    found = [source for source in scan(folder, None, None, left) if not source.problem]
+    left.tell(folder)
+    return found
+
+
 def _picture_in(images: Path, key: str) -> bytes:
     with Cache(images) as cache:
         return bytes(cache.rows([key], ["image"])[0]["image"])
-
-
-def _loader(reader: Reader, source: Source) -> Callable[[], bytes]:
-    return lambda: reader.read(source)

@@ -184,6 +184,7 @@ app.events.addEventListener("back", async (/** @type {any} */ event) => {
     if (event.detail.other) {
       for (const { file } of app.ownStyles.values()) await app.addStyle(file);
       await styles.load();
+      await allStyles();
       await portraits.restore();
     }
     app.renderer.paused = false;
@@ -192,6 +193,14 @@ app.events.addEventListener("back", async (/** @type {any} */ event) => {
     tell(/** @type {Error} */ (error));
   }
 });
+
+/** Waits for the styles that the server finds in a cache and in folders after its start; a recipe may wait for them. */
+async function allStyles() {
+  if (!app.about.shelf) return;
+  await app.events.wait(app.about.shelf).catch(tell);
+  await styles.load();
+  await take.resume();
+}
 
 /** A look in the address's fragment; it is taken out, so that a reload does not bring it again. */
 async function fromAddress() {
@@ -210,6 +219,7 @@ async function start() {
     await styles.load();
     app.dispatchEvent(new Event("ready"));
     app.store.reset();
+    await allStyles();
     await fromAddress();
     window.addEventListener("hashchange", fromAddress);
   } catch (error) {

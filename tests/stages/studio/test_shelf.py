@@ -1,12 +1,18 @@
 """Styles on the shelf: by name, by likeness, on a map; quick pictures from the codes that ship."""
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 
+from pipeline.caches.reader import Cache
+from stages.studio import styles
+from stages.studio.app import Server
+from stages.studio.guard import Pass
 from stages.styles import library
 from tests.stages.studio.tiny_studio import Browser, Told, picture, start
 from tests.support.caches import fill_in_place_of_networks
@@ -20,6 +26,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     for i, name in ((1, "one"), (2, "two"), (3, "two more")):
         (folder / f"{name}.png").write_bytes(picture(i))
     made = start(tmp_path_factory.mktemp("studio"), folders=(folder,))
+    made.server.styles.filling.future.result(60)
     yield made
     made.server.close()
 
@@ -55,26 +62,41 @@ def test_paintings_have_codes_only_of_these_networks(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paintings = library.shipped()
-    styles = browser.server.styles
-    assert styles.all[paintings.paintings[0].sha256[:32]].codes is None
+    shelf = browser.server.styles
+    assert shelf.all[paintings.paintings[0].sha256[:32]].codes is None
     mine = dataclasses.replace(paintings, recipe=library.recipe(browser.server.studio.ctx))
     monkeypatch.setattr(library, "shipped", lambda: mine)
-    styles._put_paintings()
-    style = styles.all[mine.paintings[5].sha256[:32]]
-    assert style.codes is not None and styles.quick(style).origin.sha256 == style.sha256  # type: ignore[union-attr]
+    shelf._put_paintings()
+    style = shelf.all[mine.paintings[5].sha256[:32]]
+    assert style.codes is not None and shelf.quick(style).origin.sha256 == style.sha256  # type: ignore[union-attr]
     me = browser.opened(picture(0))
     wish = browser.wish(me, style.told()) | {"purpose": "keyframe"}
     assert browser.post("/api/render", json=wish).status_code == 200
     assert np.array_equal(style.codes, mine.codes[5])  # it was not read
 
 
-def test_styles_of_the_own_cache_are_there_with_their_codes(browser: Browser, tmp_path: Path) -> None:
-    ctx = dataclasses.replace(browser.server.studio.ctx, cache=tmp_path / "cache", style=tmp_path / "style")
+def test_styles_of_the_own_cache_come_after_the_start_with_their_codes(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio, go = browser.server.studio, threading.Event()
+    ctx = dataclasses.replace(studio.ctx, cache=tmp_path / "cache", style=tmp_path / "style")
     fill_in_place_of_networks(ctx, "style", 2)
-    styles = browser.server.styles
-    styles._put_cached(ctx.file("style", "images").parent)
-    [style] = browser.get("/api/styles?text=style0000").json()  # the same picture twice
+
+    class Slow(Cache):
+        def __init__(self, path: Path) -> None:
+            go.wait(60)
+            super().__init__(path)
+
+    monkeypatch.setattr(styles, "Cache", Slow)
+    late = Browser(Server(studio, Pass(7717, token="t" * 32), cached=ctx.file("style", "images").parent))
+    assert late.get("/").status_code == 200 and late.get("/api/styles?text=style0000").json() == []
+    filling = {"id": "", "job": late.get("/api/about").json()["shelf"]}
+    go.set()
+    assert filling["job"] and late.settled(httpx2.Response(202, json=filling))["state"] == "done"
+    assert late.get("/api/about").json()["shelf"] == ""
+    [style] = late.get("/api/styles?text=style0000").json()  # the same picture twice
     assert style["valid"] is not None and not style["own"] and not style["read"]
-    me = browser.opened(picture(0))
-    assert browser.post("/api/render", json=browser.wish(me, style)).status_code == 200
-    assert browser.get(f"/api/styles/{style['id']}/thumb").status_code == 200
+    me = late.opened(picture(0))
+    assert late.post("/api/render", json=late.wish(me, style)).status_code == 200
+    assert late.get(f"/api/styles/{style['id']}/thumb").status_code == 200
+    late.server.close()
