@@ -12,14 +12,17 @@ from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
 from pipeline.reports import colours, pages, sheets
+from stages.apply.look import whole
+from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, overview
-from stages.evaluate.methods import METHODS
+from stages.evaluate.methods import METHODS, REFINEMENT_STEPS, hindrance
 from stages.loaders import hypernetwork
 from stages.portraits.portrait import Portrait, cached, in_region
 
 Mix = tuple[int, int, int]  # numbers of the styles of hair, face and background
 COLUMNS = ("photo", "regions", "inversion", "reconstruction")
+REFINED = 2  # styles that are shown refined as well, which takes seconds for each face
 
 
 def draw(ctx: Context, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
@@ -30,46 +33,58 @@ def draw(ctx: Context, contents: int = 8, styles: int = 8) -> tuple[Path, Path]:
     faces = list(cached(ctx, "content", contents))
     chosen = list(cached(ctx, "style", styles))
     mixes = _mixes(chosen)
+    refined = _refined(ctx, mixes)
     sheet, mark = ctx.run / "sheet.png", ctx.run / "gallery.stamp"
-    recipe = comparison.describe(ctx, faces, chosen) | {"colours": colours.REGIONS}
-    recipe |= comparison.recipe_of(ctx, "hypernst", METHODS["hypernst"], 1.0)
+    recipe = comparison.describe(ctx, faces, chosen) | {"colours": colours.REGIONS, "refined": [*refined]}
+    method = "refined" if refined else "hypernst"
+    recipe |= comparison.recipe_of(ctx, method, METHODS[method], 1.0)
     stamp = comparison.stamp_of(recipe)
     if not (sheet.exists() and mark.exists() and mark.read_text() == stamp):
-        rows = _stylize(ctx, faces, chosen, mixes)
+        rows = _stylize(ctx, faces, chosen, mixes, refined)
         drawn: dict[int | str, list[np.ndarray]] = {"style": [style.image for style in chosen], **dict(enumerate(rows))}
         for name, cells in drawn.items():
             for j, image in enumerate(cells):
                 write_atomic(ctx.run / overview.cell(name, j), images.encode(image, ".jpg"))
-        write_atomic(sheet, images.encode(compose(rows, chosen, mixes)))
+        write_atomic(sheet, images.encode(compose(rows, chosen, mixes, refined)))
         write_atomic(mark, stamp.encode())
-    write_atomic(ctx.run / overview.GALLERY, _page(ctx, faces, chosen, mixes, sheet.name))
+    write_atomic(ctx.run / overview.GALLERY, _page(ctx, faces, chosen, mixes, refined, sheet.name))
     return overview.write(ctx), sheet
 
 
 def _stylize(
-    ctx: Context, faces: Sequence[Portrait], styles: Sequence[Portrait], mixes: Sequence[Mix]
+    ctx: Context, faces: Sequence[Portrait], styles: Sequence[Portrait], mixes: Sequence[Mix], refined: Sequence[int]
 ) -> list[list[np.ndarray]]:
-    """One row per face: the face in COLUMNS, in each style, and in each mix of styles."""
+    """One row per face: the face in COLUMNS, in each style, in each mix of styles, and in the refined styles."""
     stylist = Stylist(ctx)
+    refine = Refinement(ctx, stylist) if refined else None
     targets = [*styles, *(_mixed([styles[i] for i in mix]) for mix in mixes)]
-    progress = Progress("gallery", len(faces) * len(targets))
+    progress = Progress("gallery", len(faces) * (len(targets) + len(refined)))
     rows = []
     for face in faces:
         row = [face.image, regions_of(face), stylist.invert(face), stylist.render(face, face.codes)]
         for target in targets:
             row.append(stylist.stylize(face, target))
             progress.add(1)
+        for i in refined if refine else ():
+            row.append(images.to_arrays(refine(face, whole(styles[i]), REFINEMENT_STEPS).image)[0])
+            progress.add(1)
         rows.append(row)
     progress.close()
     return rows
 
 
-def compose(rows: Sequence[Sequence[np.ndarray]], styles: Sequence[Portrait], mixes: Sequence[Mix] = ()) -> np.ndarray:
-    """One image: the styles and their regions on top, then one row per content, the cells of `mixes` last."""
+def compose(
+    rows: Sequence[Sequence[np.ndarray]],
+    styles: Sequence[Portrait],
+    mixes: Sequence[Mix] = (),
+    refined: Sequence[int] = (),
+) -> np.ndarray:
+    """One image: the styles and their regions on top, then one row per content, cells of `mixes` and `refined` last."""
     blank = np.full((sheets.CELL, sheets.CELL, 3), 255, np.uint8)
-    head, tail = [blank] * len(COLUMNS), [blank] * len(mixes)
+    head, tail = [blank] * len(COLUMNS), [blank] * (len(mixes) + len(refined))
     above = [[*head, *(s.image for s in styles), *tail], [*head, *map(regions_of, styles), *tail]]
     names = [*COLUMNS, *(f"in style {i + 1}" for i in range(len(styles))), *map(_title, mixes)]
+    names += [f"style {i + 1}, refined" for i in refined]
     return sheets.grid(rows, names, above)
 
 
@@ -90,6 +105,13 @@ def _mixes(styles: Sequence[Portrait]) -> list[Mix]:
     return [(a, b, c), (c, a, b)]
 
 
+def _refined(ctx: Context, mixes: Sequence[Mix]) -> Sequence[int]:
+    """Numbers of the styles that are shown refined, the outermost in colour; none where nothing can be refined."""
+    if ctx.profile.train.refinement_iterations != 1 or hindrance(ctx, METHODS["refined"], budget=1, strength=1.0):
+        return ()
+    return sorted(mixes[0])[:REFINED] if mixes else ()
+
+
 def _mixed(styles: Sequence[Portrait]) -> Portrait:
     """The codes of three styles: the first one's hair, the second one's face, the third one's background."""
     mixed = styles[1]
@@ -104,10 +126,16 @@ def _title(mix: Mix) -> str:
 
 
 def _page(
-    ctx: Context, faces: Sequence[Portrait], styles: Sequence[Portrait], mixes: Sequence[Mix], sheet: str
+    ctx: Context,
+    faces: Sequence[Portrait],
+    styles: Sequence[Portrait],
+    mixes: Sequence[Mix],
+    refined: Sequence[int],
+    sheet: str,
 ) -> bytes:
     """The page that shows the cells."""
     names = [*COLUMNS, *(f"in style {style.key}" for style in styles), *map(_title, mixes)]
+    names += [f"in style {styles[i].key}, refined" for i in refined]
     rows = [
         {
             "key": face.key,
@@ -124,5 +152,6 @@ def _page(
         columns=COLUMNS,
         styles=[{"key": style.key, "file": overview.cell("style", j)} for j, style in enumerate(styles)],
         mixes=[{name: i + 1 for name, i in zip(REGIONS, mix, strict=True)} for mix in mixes],
+        refined=[i + 1 for i in refined],
         rows=rows,
     )

@@ -33,9 +33,9 @@ def test_a_mix_takes_each_regions_code_from_its_own_style() -> None:
     assert np.allclose(STYLES[0].codes[1], 0.1)  # and the target itself is left alone
 
 
-def test_a_sheet_has_a_column_a_style_and_a_mix() -> None:
+def test_a_sheet_has_a_column_a_style_a_mix_and_a_refined_style() -> None:
     mixes = gallery._mixes(STYLES)
-    columns = len(gallery.COLUMNS) + len(STYLES) + len(mixes)
-    sheet = gallery.compose([[STYLES[i % 5].image for i in range(columns)]] * 2, STYLES, mixes)
+    columns = len(gallery.COLUMNS) + len(STYLES) + len(mixes) + 2
+    sheet = gallery.compose([[STYLES[i % 5].image for i in range(columns)]] * 2, STYLES, mixes, refined=[3, 4])
     side = sheets.CELL + sheets.GAP
     assert sheet.shape == (4 * side + sheets.TITLE, columns * side, 3)
