@@ -65,9 +65,10 @@ def _stylize(
         for target in targets:
             row.append(stylist.stylize(face, target))
             progress.add(1)
-        for i in refined if refine else ():
-            row.append(images.to_arrays(refine(face, whole(styles[i]), REFINEMENT_STEPS).image)[0])
-            progress.add(1)
+        if refine:
+            looks = [whole(styles[i]) for i in refined]
+            row += [images.to_arrays(refine(face, look, REFINEMENT_STEPS).image)[0] for look in looks]
+            progress.add(len(looks))
         rows.append(row)
     progress.close()
     return rows
