@@ -181,6 +181,7 @@ class Baselines:
     steps: Positive = 3000
     warm_up: Count = 100
     decoder: str = "adain-decoder"
+    transformer: str = ""
     precision: Literal["float32", "bfloat16"] = "float32"
     sae_capacity: Annotated[float, Range(0.01)] = 0.25
 

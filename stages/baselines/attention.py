@@ -8,6 +8,7 @@ from models.baselines.vgg19 import unit
 from models.discriminators.multiscale import MultiscaleDiscriminator
 from models.losses import contraast, feature_statistics
 from models.losses.feature_statistics import Seen, Terms
+from pipeline import weights
 from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from pipeline.training.state import advance
@@ -15,15 +16,20 @@ from stages.baselines.training import Told, adam, encoder, new_decoder, numbers,
 
 
 class SANet:
-    """Transformer and decoder learn; beside a decoder that can read features the transformer starts as a style swap."""
+    """Transformer and decoder learn, from the weights that the profile names.
+
+    Without a transformer among these it starts as a style swap beside a decoder that can read features.
+    """
 
     KIND, NAME = sanet.SANet, "sanet"
     BATCH, MULTIPLE, LEAST = 5, 16, 32
 
     def __init__(self, ctx: Context) -> None:
         self.warm_up, self.precision = ctx.profile.baselines.warm_up, precision_of(ctx)
-        transformer = sanet.Transformer(self.KIND.FIXED)
-        if ctx.profile.baselines.decoder:
+        start, transformer = ctx.profile.baselines.transformer, sanet.Transformer(self.KIND.FIXED)
+        if start:
+            transformer = sanet.Transformer.load(weights.tensors(start), self.KIND.FIXED)
+        elif ctx.profile.baselines.decoder:
             start_as_swap(transformer)
         self.model = self.KIND(encoder(), new_decoder(ctx), transformer).to(ctx.device)
         self.nets: dict[str, nn.Module] = {"transformer": self.model.transformer, "decoder": self.model.decoder}

@@ -59,6 +59,8 @@ def run(ctx: Context, *, method: str, steps: int | None = None, minutes: float |
             recipe |= {"encoder": weights.sha256(ENCODER), "warm_up": settings.warm_up}
         if method not in ("sae", "artflow"):
             recipe["decoder"] = weights.sha256(settings.decoder) if settings.decoder else ""
+        if method in ("sanet", "contraast") and settings.transformer:
+            recipe["transformer"] = weights.sha256(settings.transformer)
         sets = dict(zip(COLLECTIONS, pairs.samples, strict=True))
         data = {name: samples.identity() for name, samples in sets.items()}
         state = State(folder / "checkpoint.safetensors", training.nets, training.optimisers, recipe, data)

@@ -12,7 +12,7 @@ from pipeline import weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
-from stages.baselines import run, sae
+from stages.baselines import attention, run, sae
 from stages.evaluate import overview
 from stages.evaluate.methods import METHODS, trained_folder
 from stages.portraits.portrait import Portrait
@@ -74,6 +74,16 @@ def test_a_method_is_trained_and_then_evaluated(method: str, tmp_path: Path) -> 
     apply = METHODS[method].open(ctx)
     images = [apply(content, style, strength=strength) for strength in (0.0, 1.0)]
     assert images[0].shape == content.image.shape and not np.array_equal(*images)
+
+
+@pytest.mark.weights
+def test_a_training_goes_on_from_the_weights_of_another(tmp_path: Path) -> None:
+    parts = ("decoder", "transformer")
+    started = attention.ContraAST(context(tmp_path, "one", **{part: f"portable-sanet-{part}" for part in parts}))
+    for part in parts:
+        ours, theirs = started.weights()[f"contraast-{part}"], weights.tensors(f"portable-sanet-{part}")
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert all(one.requires_grad for one in started.nets[part].parameters())
 
 
 @pytest.mark.weights
