@@ -68,6 +68,7 @@ def report(found: Mapping[str, Any]) -> str:
     lack = f"NOT enough: this machine has {ram['total'] / 1e9:.1f} GB"
     uses = {use: f"{ram[use] / 1e9:.1f} GB ({'enough' if enough else lack})" for use, enough in ram["enough"].items()}
     shown = ", ".join(f"{gpu['name']}, {gpu['memory'] / 1e9:.0f} GB" for gpu in gpus["gpus"]) or "none"
+    fetching = f"the missing weights take about {disk['missing_weights'] / 1e9:.1f} GB while they are fetched: {room}"
     lines = [
         ("hypernst", f"{found['hypernst']}, profile {found['profile']}"),
         ("python", f"{found['python']} on {found['platform']}"),
@@ -75,7 +76,7 @@ def report(found: Mapping[str, Any]) -> str:
         ("weights", f"{here} that profile {found['profile']} needs are here, in {' and '.join(kept['folders'])}"),
         *(("", f"missing: {name}: {way}") for name, way in kept["missing"].items()),
         ("disk", ", ".join(f"{free / 1e9:.1f} GB free at {place}" for place, free in disk["free"].items())),
-        ("", f"the missing weights take about {disk['missing_weights'] / 1e9:.1f} GB while they are fetched: {room}"),
+        *([("", fetching)] if kept["missing"] else []),
         ("memory", f"{ram['total'] / 1e9:.1f} GB, {ram['available'] / 1e9:.1f} GB of it available"),
         (
             "",

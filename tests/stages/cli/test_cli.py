@@ -175,6 +175,7 @@ def test_weights_and_doctor_report(tmp_path, monkeypatch):
     }
     status, text, _ = call("doctor")
     assert status == 0 and "torch" in text and "GB free" in text and "that profile portable needs are here" in text
+    assert ("missing: " in text) == ("while they are fetched" in text)
     for name, weight in (("paper256", "stylegan2-ffhq-256"), ("paper1024", "hyperstyle-ffhq-1024")):
         status, text, _ = call("doctor", "--profile", name)
         assert status == 0 and f"missing: {weight}: get " in text and "import FILE --as" in text
