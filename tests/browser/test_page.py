@@ -69,6 +69,26 @@ def test_styles_are_mixed_by_slider_and_pad_and_looks_come_back(desk: Desk) -> N
     desk.settle()
 
 
+def test_the_map_mixes_what_lies_in_a_circle_or_is_ticked_in_its_list(desk: Desk) -> None:
+    desk.open_sample()
+    mix = desk.find(".card .mix li")
+    desk.page.keyboard.press("m")
+    desk.find("#map").get_by_text("List").click()
+    ticks = desk.find("#map .list input")
+    desk.until(lambda: ticks.count() >= 4)  # those whose codes are known
+    ticks.nth(0).check()
+    ticks.nth(1).check()
+    assert mix.count() == 2
+    desk.find("#map").get_by_text("List").click()
+    box, mouse = desk.find("#map canvas").bounding_box(), desk.page.mouse
+    mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] / 2, box["y"] + 1)
+    mouse.up()
+    assert mix.count() > 2
+    desk.settle()
+
+
 def test_a_look_travels_as_text_as_a_link_and_in_its_picture(desk: Desk) -> None:
     desk.open_sample()
     desk.style(1)

@@ -80,16 +80,21 @@ export class App extends EventTarget {
   }
 
   choose(/** @type {string} */ style, add = false) {
-    const next = this.with(style, add);
-    if (stylesOf(next).length > MOST_STYLES) return void this.dispatchEvent(new Event("full"));
-    this.store.edit((doc) => Object.assign(doc, { regions: next.regions }));
+    this.look(this.with(style, add));
   }
 
-  /** Takes several styles with weights at once, as the map gives them. */
+  /** Takes several styles with weights at once, as the map gives them: whether the look has room for them. */
   mix(/** @type {Mix} */ mix) {
-    this.store.edit((doc) => {
-      for (const name of regionsOf(this.target)) doc.regions[name].mix = normalised(mix.slice(0, MOST_STYLES));
-    });
+    const doc = structuredClone(this.store.doc);
+    for (const name of regionsOf(this.target)) doc.regions[name].mix = normalised(mix);
+    return this.look(doc);
+  }
+
+  look(/** @type {Doc} */ { regions, ...doc }) {
+    const fits = stylesOf({ ...doc, regions }).length <= MOST_STYLES;
+    if (fits) this.store.edit((now) => Object.assign(now, { regions }));
+    else this.dispatchEvent(new Event("full"));
+    return fits;
   }
 
   /** A file that the server makes, as `exported` asks for it; `waits` is called where that is a job. */

@@ -2,8 +2,8 @@
 /** The map as a list: styles from near to far of the chosen one, to tick. */
 
 import * as api from "../core/api.js";
-import { el, tell } from "../core/dom.js";
-import { MOST_STYLES, partOf } from "../core/store.js";
+import { el } from "../core/dom.js";
+import { partOf } from "../core/store.js";
 
 /** @typedef {import("./map.js").Place} Place */
 
@@ -19,9 +19,7 @@ export function fill(list, app, places) {
   const far = (/** @type {Place} */ place) => Math.hypot(place.x - middle.x, place.y - middle.y);
   const tick = (/** @type {HTMLInputElement} */ box) => {
     const ticked = [...list.querySelectorAll("input")].filter((one) => one.checked);
-    if (ticked.length <= MOST_STYLES) return app.mix(ticked.map((one) => [one.value, 1 / ticked.length]));
-    box.checked = false;
-    return tell(`At most ${MOST_STYLES} styles can be mixed.`);
+    if (!app.mix(ticked.map((one) => [one.value, 1 / ticked.length]))) box.checked = false;
   };
   const row = (/** @type {Place} */ { id, title }) => {
     const box = el("input", { type: "checkbox", checked: chosen.includes(id), onchange: () => tick(box) });
