@@ -71,12 +71,15 @@ def two_faces() -> bytes:
 
 @dataclass
 class Served:
-    """A studio behind a real port. `delay` makes each picture so many seconds slower; `drafts` stay drafts."""
+    """A studio behind a real port.
+
+    `delay` makes each picture so many seconds slower; the portrait that is called `draft` stays one.
+    """
 
     folder: Path
     port: int
     delay: float = 0.0
-    drafts: bool = False
+    draft: str = ""
     links: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -88,7 +91,7 @@ class Served:
             return render(*asked, **more)
 
         def held(*asked: Any, **more: Any) -> Any:
-            while self.drafts and "face" in more and not more.get("draft"):
+            while self.draft and self.draft == more.get("name") and "face" in more and not more.get("draft"):
                 time.sleep(0.01)
                 pause()
             return read(*asked, **more)
@@ -263,5 +266,5 @@ def context(browser: Any) -> Iterator[Any]:
 def desk(context: Any, served: Served) -> Iterator[Desk]:
     made = Desk(context, served.links[-1])
     yield made
-    served.delay, served.drafts = 0.0, False
+    served.delay, served.draft = 0.0, ""
     assert made.wrong == []

@@ -71,7 +71,7 @@ def note(request: object, asked: list[dict] | None, on_way: list[int], by: int) 
 
 
 def test_a_draft_says_so_until_it_is_read_to_its_end(desk: Desk, served: Served) -> None:
-    served.drafts = True
+    served.draft = "draft.jpg"
     desk.drop(((FACES / "face-1.jpg").read_bytes() + b"\0", "draft.jpg"), at="#start")
     desk.settle("draft")
     draft = desk.picture()
@@ -79,7 +79,7 @@ def test_a_draft_says_so_until_it_is_read_to_its_end(desk: Desk, served: Served)
     desk.find('.sample[aria-label="Go on with draft.jpg"]').click()
     desk.settle("draft")
     assert desk.told_of("draft.jpg")["state"] == "draft" and desk.picture() == draft
-    served.drafts = False
+    served.draft = ""
     desk.settle()
     assert desk.told_of("draft.jpg")["state"] == "ready" and desk.picture() != draft
 

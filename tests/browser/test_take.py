@@ -9,7 +9,7 @@ from PIL import Image
 
 from stages.apply import walk
 from stages.studio import exports
-from tests.browser.conftest import FACES, Desk, two_faces
+from tests.browser.conftest import FACES, Desk, Served, two_faces
 from tests.stages.studio import tiny_studio
 
 
@@ -22,7 +22,7 @@ def saved(desk: Desk, button: str, words: str = "") -> tuple[str, bytes]:
     return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
 
-def test_every_kind_of_file_and_a_batch(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_file_and_a_batch(desk: Desk, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in ((exports, "STRIP", 3), (exports, "FRAMES", 4), (walk, "KEYS", 2)):
         monkeypatch.setattr(module, name, value)
     desk.open_sample()
@@ -37,8 +37,12 @@ def test_every_kind_of_file_and_a_batch(desk: Desk, monkeypatch: pytest.MonkeyPa
         name, data = saved(desk, "#download", words)
         assert name == file and data[:4] == head
         assert size is None or Image.open(io.BytesIO(data)).size == size
+    rows = desk.find("#batch .rows .muted").all_text_contents
+    served.draft = "face-2.jpg"
     desk.drop(*(((FACES / f"face-{n}.jpg").read_bytes(), f"face-{n}.jpg") for n in (1, 2)))
-    desk.until(lambda: desk.find("#batch .rows .muted").all_text_contents() == ["done", "done"])
+    desk.until(lambda: rows() == ["done", "draft"])
+    served.draft = ""
+    desk.until(lambda: rows() == ["done", "done"])
     assert desk.faults() == []
     name, data = saved(desk, "#batch .primary")
     with zipfile.ZipFile(io.BytesIO(data)) as box:

@@ -1,6 +1,7 @@
 // @ts-check
 /** Several portraits in one look: a row each, and all of them as a zip. */
 
+import { isReading } from "../app.js";
 import * as api from "../core/api.js";
 import { byId, el, save, tell } from "../core/dom.js";
 import { keyOf } from "../core/store.js";
@@ -33,6 +34,7 @@ export class Batch {
       el("div", { class: "row" }, el("span", { class: "gap" }), this.zip),
     );
     app.renderer.addEventListener("rest", () => this.make());
+    portraits.addEventListener("better", () => this.make());
   }
 
   toggle(/** @type {boolean} */ on) {
@@ -76,25 +78,31 @@ export class Batch {
     if (this.making || this.node.hidden) return;
     this.making = true;
     try {
-      for (const one of this.ready) {
-        const doc = { ...this.app.store.doc, portrait: one.id, refine: 0 };
-        if (one.key === keyOf(doc)) continue;
-        say(one, "rendering…");
-        const made = await api.render({
-          recipe: this.app.recipe(doc),
-          portrait: one.id ?? "",
-          ticket: 0,
-          purpose: "keyframe",
-        });
-        one.canvas.getContext("2d")?.drawImage(made.bitmap, 0, 0, one.canvas.width, one.canvas.height);
-        one.key = keyOf(doc);
-        say(one, "done");
-      }
+      for (let one; (one = this.ready.find((row) => row.key !== this.key(row)));) await this.render(one);
     } catch (error) {
       tell(/** @type {Error} */ (error));
     } finally {
       this.making = false;
     }
+  }
+
+  async render(/** @type {Row} */ one) {
+    const [key, told] = [this.key(one), this.app.portraits.get(one.id ?? "")];
+    say(one, "rendering…");
+    const recipe = this.app.recipe(this.doc(one));
+    const made = await api.render({ recipe, portrait: told.id, ticket: 0, purpose: "keyframe" });
+    one.canvas.getContext("2d")?.drawImage(made.bitmap, 0, 0, one.canvas.width, one.canvas.height);
+    one.key = key;
+    say(one, isReading(told) ? "draft" : "done");
+  }
+
+  doc(/** @type {Row} */ one) {
+    return { ...this.app.store.doc, portrait: one.id, refine: 0 };
+  }
+
+  /** What a row is to show. */
+  key(/** @type {Row} */ one) {
+    return `${this.app.portraits.get(one.id ?? "").version} ${keyOf(this.doc(one))}`;
   }
 
   async take() {

@@ -10,12 +10,14 @@ import { Start } from "./start.js";
 
 const MOST_WAIT = 1000; // ms
 
-export class Portraits {
+/** Tells "better" when a portrait was read anew or to its end. */
+export class Portraits extends EventTarget {
   /** @type {Map<string, File>} */ files = new Map(); // kept, to give them to a server that was started anew
   /** @type {string | null} */ loaded = null; // the portrait that the stage shows
 
   /** @param {import("../app.js").App} app */
   constructor(app) {
+    super();
     this.app = app;
     this.start = new Start(app, this);
     this.select = /** @type {HTMLSelectElement} */ (byId("portrait-choice"));
@@ -139,6 +141,7 @@ export class Portraits {
     portraits.set(id, told);
     if (told.error && told.state !== known.state) tell(new api.Fault(told.error, told.way_out));
     if (told.version === known.version) return stage.paint();
+    this.dispatchEvent(new Event("better"));
     renderer.forget();
     if (store.doc.portrait !== id) return;
     renderer.show(store.doc, true);
