@@ -14,6 +14,12 @@ const WORDS = {
 
 export class Start {
   reading = ""; // the portrait whose reading is told
+  telling = el(
+    "div",
+    { id: "reading", hidden: true },
+    el("p", { id: "reading-what", role: "status" }),
+    el("progress", { id: "reading-part", "aria-label": "Reading the portrait" }),
+  );
 
   /** @param {import("../app.js").App} app  @param {import("./portraits.js").Portraits} portraits */
   constructor(app, portraits) {
@@ -50,12 +56,7 @@ export class Start {
       ),
       ...choice("or try one of these generated faces", samples),
       ...choice("or go on with a portrait that is open", open),
-      el(
-        "div",
-        { id: "reading", hidden: true },
-        el("p", { id: "reading-what", role: "status" }),
-        el("progress", { id: "reading-part", "aria-label": "Reading the portrait" }),
-      ),
+      this.telling,
     );
     this.portraits.opened();
   }
