@@ -20,6 +20,7 @@ import torch
 import hypernst
 from stages.apply.look import whole
 from stages.studio.app import FACES
+from stages.studio.rendering import encoded
 
 Rows = list[tuple[str, str]]
 
@@ -53,22 +54,48 @@ class Clock:
         return self.process.memory_info().rss / 1e6
 
 
-def core_forward() -> float:
-    """Processor seconds of E_c, the heads and the generator of one portrait in one style, the inversion given."""
+def side_by_side(pairs: int = 30) -> Rows:
+    """E_c, heads and generator of one portrait in one style, the inversion given, and the studio's exact picture of it.
+
+    They take turns in one process, with the same threads and at strengths that were never rendered.
+    """
     studio = hypernst.load(cache=None)
-    face = studio.read(FACES / "face-2.jpg")
-    look = whole(studio.read(FACES / "face-3.jpg", style=True))
+    face, style = studio.read(FACES / "face-2.jpg"), studio.read(FACES / "face-3.jpg", style=True)
     stylist = studio.stylist()
-    prepared, codes = stylist.prepare(face), look.codes(face)
-    seconds = []
-    for _ in range(4):
-        stylist.memory.clear()
-        start = time.process_time()
+    prepared = stylist.prepare(face)
+
+    def core(t: float) -> None:
         with torch.no_grad():
             stylist.hyper.features(torch.cat([prepared.image, prepared.inversion.clamp(-1, 1)], 1))
-            stylist.generator(prepared.latent, stylist.deltas(prepared, codes), prepared.where)
-        seconds.append(time.process_time() - start)
-    return min(seconds)
+            deltas = stylist.deltas(prepared, whole(style, t).codes(face))
+            stylist.generator(prepared.latent, deltas, prepared.where)
+
+    def exact(t: float) -> None:
+        encoded(studio.render(face, whole(style, t)))
+
+    taken: dict[Callable[[float], None], list[tuple[float, float]]] = {core: [], exact: []}
+    for number in range(2 * pairs):
+        work = (core, exact)[number % 2]
+        start = time.perf_counter(), time.process_time()
+        work((number + 1) / (2 * pairs + 1))
+        taken[work].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    wall, spent = (exactly / alone for exactly, alone in zip(medians(taken[exact]), medians(taken[core]), strict=True))
+    return [
+        ("E_c, heads and generator alone, inversion given", seconds(taken[core])),
+        ("exact picture as PNG, another strength", seconds(taken[exact])),
+        ("the second to the first", f"{wall:.2f} of its time, {spent:.2f} of its processor time"),
+    ]
+
+
+def medians(taken: list[tuple[float, float]]) -> list[float]:
+    """The medians of wall and of processor seconds."""
+    return [median(each) for each in zip(*taken, strict=True)]
+
+
+def seconds(taken: list[tuple[float, float]]) -> str:
+    """The medians of wall and of processor seconds, in words."""
+    wall, spent = medians(taken)
+    return f"{wall:.2f} s, {spent:.2f} processor s (medians)"
 
 
 def measure(client: httpx2.Client, clock: Clock, renders: int) -> Rows:
@@ -100,16 +127,15 @@ def measure(client: httpx2.Client, clock: Clock, renders: int) -> Rows:
     wall, spent, portrait = clock(lambda: until(portrait["id"], "ready"))
     rows += [("then the final latent", f"{wall:.1f} s, {spent:.1f} processor s")]
     client.post("/api/render", json=wish(portrait, 1)).raise_for_status()
-    walls, spents, overheads, memory = [], [], [], []
+    taken, overheads, memory = [], [], []
     for number in range(renders):
         wall, spent, answer = clock(
             lambda n=number: client.post("/api/render", json=wish(portrait, n + 2, (n + 1) / (renders + 1)))
         )
-        walls.append(wall)
-        spents.append(spent)
+        taken.append((wall, spent))
         overheads.append(wall - float(answer.raise_for_status().headers["x-seconds"]))
         memory.append(clock.megabytes())
-    rows += [("exact render, another strength", f"{median(walls):.2f} s, {median(spents):.2f} processor s (medians)")]
+    rows += [("the same by the server, request and answer included", seconds(taken))]
     rows += [("server's overhead beside the render", f"{1000 * median(overheads):.0f} ms (median)")]
     middle = memory[len(memory) // 2]
     rows += [(f"memory over {renders} renders", f"{memory[0]:.0f}, half-way {middle:.0f}, last {memory[-1]:.0f} MB")]
@@ -118,7 +144,7 @@ def measure(client: httpx2.Client, clock: Clock, renders: int) -> Rows:
 
 def main(renders: int = 200) -> None:
     """Print a table."""
-    core = core_forward()
+    rows = side_by_side()
     with TemporaryDirectory() as cache:
         start = time.perf_counter()
         command = [sys.executable, "-m", "stages.cli.main", "studio", "--no-open", "--port", "0", "--cache", cache]
@@ -133,12 +159,11 @@ def main(renders: int = 200) -> None:
                     while client.get(f"/?{key}", follow_redirects=True).status_code != 200:
                         time.sleep(0.05)
                     wall, clock = time.perf_counter() - start, Clock(psutil.Process(server.pid))
-                    rows = [("start to page", f"{wall:.1f} s, {clock.spent():.1f} processor s")]
+                    rows += [("start to page", f"{wall:.1f} s, {clock.spent():.1f} processor s")]
                     clock.rest()
                     rows += measure(client, clock, renders)
             finally:
                 server.terminate()
-    rows.insert(0, ("E_c, heads and generator alone, inversion given", f"{core:.2f} processor s"))
     print("| what | |\n|---|---|")
     for name, told in rows:
         print(f"| {name} | {told} |")
