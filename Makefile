@@ -20,6 +20,8 @@ endef
 quoted = $(subst $(line),,$(subst $(line)'~',~,$(subst $(line)'~/,~/',$(line)'$(subst ','\'',$(value $1))')))
 option = $(if $(value $1), --$2 $(call quoted,$1))
 BIN := $(call quoted,VENV)/bin
+# Scripts go through python: pip starts them by a shell that would expand a `$` in the environment's path.
+hypernst := $(BIN)/python $(BIN)/hypernst
 STAMP := $(call quoted,VENV)/.hypernst-ready
 UNFINISHED_VENV := $(call quoted,VENV).unfinished
 # The same as a target: make would take a space for the end of the name.
@@ -90,12 +92,12 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $(UNFINISHED_VENV) && touch $(STAMP).tmp && mv $(STAMP).tmp $(STAMP)
 
 weights: $(READY) ## fetch the published weights the profile needs
-	$(BIN)/hypernst weights$(profile) fetch
+	$(hypernst) weights$(profile) fetch
 
 # The stages that have something to do, asked once before anything runs: `make -n` and `make -q` then tell the truth, and
 # nothing is started for the others. If that is not known, all stages count.
 ifneq ($(filter $(STAGES) edits,$(MAKECMDGOALS)),)
-UNFINISHED := $(shell test -e $(STAMP) && $(BIN)/hypernst explain --names$(explained) 2>/dev/null || \
+UNFINISHED := $(shell test -e $(STAMP) && $(hypernst) explain --names$(explained) 2>/dev/null || \
 	echo $(CACHED))
 endif
 
@@ -122,56 +124,56 @@ $(STAGES): $(READY)
 
 # Training on several processes, one a GPU or on a CPU two or more, all of one machine.
 ifneq ($(value PROCESSES),)
-train: private LAUNCH = $(BIN)/torchrun --standalone$(call option,PROCESSES,nproc-per-node) -- $(no)
+train: private LAUNCH = $(BIN)/python -m torch.distributed.run --standalone$(call option,PROCESSES,nproc-per-node) --
 endif
 
 $(filter $(UNFINISHED),$(CACHED)) train eval:
-	$(LAUNCH)$(BIN)/hypernst $@$(takes_$@)
+	$(or $(LAUNCH),$(BIN)/python) $(BIN)/hypernst $@$(takes_$@)
 
 demo: $(READY) ## everything from nothing on the samples, with a gallery [runs/demo/index.html runs/demo/sheet.png]
-	$(BIN)/hypernst demo$(rows)$(run)$(sources)
+	$(hypernst) demo$(rows)$(run)$(sources)
 
 studio: $(READY) ## open the studio, a page in the browser on this machine
-	@$(BIN)/hypernst studio$(profile)$(cache)$(run)$(device)$(call option,STYLE,style)
+	@$(hypernst) studio$(profile)$(cache)$(run)$(device)$(call option,STYLE,style)
 
 stylize: $(READY) ## stylise the portrait CONTENT=file by the image STYLE=file into OUT=file, or folders (STRENGTH=0..1)
 	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
 		{ echo 'make stylize: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
-	@$(BIN)/hypernst stylize$(profile)$(cache)$(run)$(device)$(sources)$(no_face)$(strength)$(call option,OUT,output)
+	@$(hypernst) stylize$(profile)$(cache)$(run)$(device)$(sources)$(no_face)$(strength)$(call option,OUT,output)
 
 interpolate: $(READY) ## walk the portrait CONTENT=file to the image STYLE=file, or through a folder, into OUT=walk.webm
 	@test -n $(call quoted,CONTENT) && test -n $(call quoted,STYLE) && test -n $(call quoted,OUT) || \
 		{ echo 'make interpolate: name three files with CONTENT=, STYLE= and OUT=' >&2; exit 2; }
-	@$(BIN)/hypernst interpolate$(profile)$(cache)$(run)$(device)$(sources)$(call option,OUT,output)
+	@$(hypernst) interpolate$(profile)$(cache)$(run)$(device)$(sources)$(call option,OUT,output)
 
 quality: $(READY) ## measure the shipped weights on PORTRAITS=dir (SHEET= CONTROL_SHEET= STRIP= name pictures to draw)
 	@test -n $(call quoted,PORTRAITS) || { echo 'make quality: name a folder of portraits with PORTRAITS=dir' >&2; exit 2; }
-	@$(BIN)/hypernst quality$(profile)$(cache)$(run)$(call option,ENGINE,engine)$(device)$(call option,SHEET,sheet)$(call \
+	@$(hypernst) quality$(profile)$(cache)$(run)$(call option,ENGINE,engine)$(device)$(call option,SHEET,sheet)$(call \
 		option,CONTROL_SHEET,control-sheet)$(call option,STRIP,strip) $(call quoted,PORTRAITS)
 
 ablation: $(READY) ## make the paper's ablation TABLE=2, 3 or 4 (STEPS= of stylisation a row)
 	@test -n $(call quoted,TABLE) || { echo 'make ablation: name a table with TABLE=2, 3 or 4' >&2; exit 2; }
-	$(BIN)/hypernst ablation$(measured)$(call option,TABLE,table)$(call option,STEPS,steps)
+	$(hypernst) ablation$(measured)$(call option,TABLE,table)$(call option,STEPS,steps)
 
 tables: $(READY) ## the paper's tables from what eval and ablation measured [runs/tables/table1.html]
-	$(BIN)/hypernst tables$(measured)
+	$(hypernst) tables$(measured)
 
 inspect: $(READY) ## say what is in FILE=cache/.../x.h5
 	@test -n $(call quoted,FILE) || { echo 'make inspect: name a file with FILE=' >&2; exit 2; }
-	@$(BIN)/hypernst inspect $(call quoted,FILE)
+	@$(hypernst) inspect $(call quoted,FILE)
 
 verify: $(READY) ## check every cache file and shard
-	@$(BIN)/hypernst verify$(rows)$(run)$(sources)$(no_face)
+	@$(hypernst) verify$(rows)$(run)$(sources)$(no_face)
 
 explain: $(READY) ## say what would make STAGE=align (or all) compute again
-	@$(BIN)/hypernst explain$(explained)$(if $(value STAGE), $(call quoted,STAGE))
+	@$(hypernst) explain$(explained)$(if $(value STAGE), $(call quoted,STAGE))
 
 doctor: $(READY) ## versions, weights, disk, memory, GPU
-	@$(BIN)/hypernst doctor$(profile)$(cache)$(run)
+	@$(hypernst) doctor$(profile)$(cache)$(run)
 
 train-baseline: $(READY) ## train METHOD=sanet, pama, contraast, artflow or sae on the shards, for eval (MINUTES= STEPS=)
 	@test -n $(call quoted,METHOD) || { echo 'make train-baseline: name a method with METHOD=' >&2; exit 2; }
-	$(BIN)/hypernst train-baseline$(profile)$(cache)$(run)$(device)$(limits) $(call quoted,METHOD)
+	$(hypernst) train-baseline$(profile)$(cache)$(run)$(device)$(limits) $(call quoted,METHOD)
 
 fit-head: ## fit the generator's 256 px output head (MINUTES= STEPS= limit each training)
 finetune-generator: ## teach the generator the content and style portraits of DATA=dir
@@ -180,14 +182,14 @@ train-parser: ## distil the portrait parser on DATA=dir
 train-aladin: ## train the style code's projection head on DATA=dir
 
 $(TRAININGS): $(READY)
-	$(BIN)/hypernst $@$(profile)$(run)$(device)$(limits)$(call option,OUT,output)$(if $(filter \
+	$(hypernst) $@$(profile)$(run)$(device)$(limits)$(call option,OUT,output)$(if $(filter \
 		train-aladin,$@),$(limit))$(if $(filter-out fit-head,$@),$(call option,DATA,data))
 
 edits: $(READY) latents masks aladin-codes ## draw portraits edited along semantic directions, with and without styles
-	$(BIN)/hypernst edits$(profile)$(cache)$(run)$(device)$(call option,OUT,output)
+	$(hypernst) edits$(profile)$(cache)$(run)$(device)$(call option,OUT,output)
 
 directions: $(READY) ## find semantic directions (age, smile, pose) by scored faces of the generator [CACHE/directions]
-	$(BIN)/hypernst directions$(measured)$(call option,OUT,output)
+	$(hypernst) directions$(measured)$(call option,OUT,output)
 
 # Two processes of one thread each: two with two threads each slow one another.
 test: $(READY) ## run the tests, except those marked slow
@@ -196,7 +198,7 @@ test: $(READY) ## run the tests, except those marked slow
 lint: $(READY) ## run ruff (check and format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy
+	$(BIN)/python -m mypy
 
 bench: $(READY) ## measure speeds side by side [bench/results.md]
 	@$(BIN)/python bench/run.py

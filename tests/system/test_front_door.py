@@ -1,6 +1,7 @@
 """The Makefile through a shell, with settings as people have them: what is written after a target arrives as it was.
 
-Commands of an environment whose path has spaces and quotes are stood in for by one that notes its arguments.
+The python of an environment whose path has spaces, quotes and `$` is stood in for by one that notes its arguments: the
+scripts that pip puts beside it would not start there.
 """
 
 import json
@@ -18,9 +19,11 @@ from stages.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 STUB = """#!{python}
-import json, sys
+import json, os, sys
+if not sys.argv[1].endswith("/hypernst") and "torch.distributed.run" not in sys.argv:
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 with open({noted!r}, "a") as file:
-    file.write(json.dumps(sys.argv) + "\\n")
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
 if "--names" in sys.argv:
     print("align")
 """
@@ -63,16 +66,15 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 
 
 class Door:
-    """An environment of stubs, and `make` run there by sh."""
+    """An environment of a stub, and `make` run there by sh."""
 
     def __init__(self, folder: Path) -> None:
         self.venv, self.noted, self.home = folder / "Anna's  env $5", folder / "noted", folder / "home of 'A'"
         (self.venv / "bin").mkdir(parents=True)
         self.home.mkdir()
-        for name in ("hypernst", "torchrun"):
-            command = self.venv / "bin" / name
-            command.write_text(STUB.format(python=sys.executable, noted=str(self.noted)))
-            command.chmod(0o755)
+        python = self.venv / "bin" / "python"
+        python.write_text(STUB.format(python=sys.executable, noted=str(self.noted)))
+        python.chmod(0o755)
         (self.venv / ".hypernst-ready").touch()
 
     def make(self, *words: str, status: int = 0) -> list[list[str]]:
@@ -162,8 +164,8 @@ def test_several_processes_get_the_command_with_its_own_options(door: Door, sett
     from torch.distributed.run import get_args_parser
 
     [*_, ran] = door.make("train", "PROCESSES=2", f"{setting}=x y")
-    assert Path(ran[0]).name == "torchrun"
-    taken = get_args_parser().parse_args(ran[1:])
+    assert ran[:2] == ["-m", "torch.distributed.run"]
+    taken = get_args_parser().parse_args(ran[2:])
     assert (taken.nproc_per_node, taken.standalone) == ("2", True)
     assert taken.training_script == str(door.venv / "bin" / "hypernst")
     words = taken.training_script_args

@@ -129,9 +129,10 @@ def test_the_front_door_of_a_strange_house(tmp_path: Path) -> None:
         (names["FACES"] / f"{i} 'x'.png").write_bytes(images.encode(pixels))
     shutil.copy(weights.path("lpips-alex"), names["HYPERNST_WEIGHTS"] / "lpips-alex.safetensors")
     (names["ENVIRONMENT"] / "bin").mkdir()
-    command = names["ENVIRONMENT"] / "bin" / "hypernst"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stages.cli.main "$@"\n')
-    command.chmod(0o755)
+    python = names["ENVIRONMENT"] / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (python.parent / "hypernst").write_text("from stages.cli.main import main\n\nmain()\n")
     (names["ENVIRONMENT"] / ".hypernst-ready").touch()
     keep = {n: v for n, v in os.environ.items() if n not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "XDG_CACHE_HOME")}
     environment = keep | {name: str(path) for name, path in names.items()} | {"PYTHONDONTWRITEBYTECODE": "1"}

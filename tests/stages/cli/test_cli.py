@@ -211,16 +211,17 @@ class TestMakefile:
     def test_what_would_run_is_told_and_nothing_else_is_run(self, tmp_path):
         (tmp_path / "bin").mkdir()
         (tmp_path / ".hypernst-ready").touch()
-        command = tmp_path / "bin" / "hypernst"
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m stages.cli.main "$@"\n')
-        command.chmod(0o755)
+        python = tmp_path / "bin" / "python"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        (tmp_path / "bin" / "hypernst").write_text("from stages.cli.main import main\n\nmain()\n")
         places = {"content": tmp_path / "c", "style": tmp_path / "s", "cache": tmp_path / "cache"}
         ctx = Context(profile.load("portable"), **places)
         words = [f"VENV={tmp_path}", *(f"{name.upper()}={place}" for name, place in places.items())]
 
         def told(*more: str) -> list[str]:
             lines = self.make("-n", "shards", *words, *more).splitlines()
-            return [line.split("hypernst ")[1].split()[0] for line in lines if "hypernst " in line]
+            return [line.split("/hypernst ")[1].split()[0] for line in lines if "/hypernst " in line]
 
         everything = ["align", "latents", "masks", "aladin-codes", "shards"]
         assert told() == everything
