@@ -1,5 +1,6 @@
 """Checks every cache file, part and shard against its checksums, and the caches of a collection against each other."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -17,8 +18,8 @@ from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry, Layout
 from pipeline.caches.volume import Head
 from pipeline.context import COLLECTIONS, Context
-from pipeline.errors import UserError
-from pipeline.files import move_aside, sweep
+from pipeline.errors import UserError, printable
+from pipeline.files import move_aside, read_lines, sweep
 from pipeline.locks import lock, locked, reading
 from pipeline.progress import say
 from pipeline.runner.inputs import read_sources
@@ -78,6 +79,7 @@ def check(ctx: Context, sources: bool = False, everything: bool = False) -> list
     caches += [check_collection(ctx.cache / QUALITY / name, record=record) for name in COLLECTIONS]
     caches += [check_collection(folder, record=record) for folder in ours.portraits(ctx.cache)]
     caches += [check_sources(ctx, name, sources) for name in COLLECTIONS]
+    caches += [check_rejects(ctx.cache / name) for name in COLLECTIONS]
     try:
         for problem in itertools.chain(*caches, check_shards(ctx.shards, record)):
             say(str(problem))
@@ -116,6 +118,23 @@ def check_sources(ctx: Context, collection: str, read: bool) -> Iterator[Problem
             f"{place}: {unread} files are taken to be unchanged, as their sizes, times and inodes are; "
             "`hypernst verify --sources` reads them"
         )
+
+
+def check_rejects(folder: Path) -> Iterator[Problem]:
+    """Caches whose rejects the collection's rejects.jsonl does not list."""
+    try:
+        rows = read_lines(folder / "rejects.jsonl")
+    except UserError as fault:
+        say(str(fault))
+        return
+    listed = {(row.get("stage"), row.get("key"), row.get("reason")) for row in rows}
+    for path in sorted(folder.glob("*.h5")):
+        with contextlib.suppress(UserError), Cache(path) as cache:  # what cannot be read is told elsewhere
+            stage = cache.provenance.get("stage")
+            rejects = [entry for volume in cache.volumes() for entry in volume.reject_entries().items()]
+            lost = [key for key, entry in rejects if (stage, key, printable(entry.reason)) not in listed]
+            if lost:
+                yield Problem(path, "rejects.jsonl does not list what it rejected", lost, fatal=False)
 
 
 def _refuse_unread(found: list[Problem]) -> None:

@@ -14,6 +14,7 @@ from pipeline.caches import digests, reader
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock, reading
+from pipeline.runner.run import run_stage
 from stages.portraits.portrait import cached
 from stages.preprocess import chain, shards
 from stages.tools import explain, verify, verify_checks
@@ -176,6 +177,21 @@ class TestRepair:
         assert "align style: 3 inputs = 3 cached + 0 rejected (3 computed now)" in told
         assert "align content" not in told and "latents content" not in told and f"{tar}: its sha256" in told
         assert "aladin-codes content: 20 inputs = 20 cached + 0 rejected (20 computed now)" in told
+
+    @pytest.mark.weights
+    def test_the_list_of_rejects(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        (made.content / "twin.jpg").write_bytes((made.content / "content00000.jpg").read_bytes())
+        (align,) = chain.steps("align", "content", made)
+        run_stage(align, "content", made)
+        path = made.cache / "content/rejects.jsonl"
+        before, listed = snapshot(made), path.read_text()
+        assert '"twin"' in listed and verify.run(made) == 0
+        for lost in ("", listed[:20], listed.replace("twin", "other")):
+            path.write_text(lost)
+            told = self.repaired(made, before, capsys)
+            assert "content/images.h5: rejects.jsonl does not list what it rejected: twin\n" in told
+        path.unlink()
+        assert verify.run(made) == 1
 
     @pytest.mark.weights
     @pytest.mark.parametrize("name", ["key", "digest", "inputs"])
