@@ -60,6 +60,9 @@ class Kind(NamedTuple):
     problem: str = ""
 
 
+USUAL = Kind(IMAGE)  # made once, as it is given for nearly every file
+
+
 def suffix(name: str) -> str:
     """The suffix in lower case, such as `.jpg`; what a download puts after it (`photo.jpg?width=300`) is left out."""
     base = _plain(name).lower().rpartition("/")[2]
@@ -70,7 +73,7 @@ def suffix(name: str) -> str:
 def by_name(name: str) -> Kind | None:
     """What the name of a file decides; None where its first bytes have to tell."""
     if name.endswith(_USUAL) and not _QUERY.search(name):  # most files, of a folder that may hold a million
-        return Kind(IMAGE)
+        return USUAL
     plain, end = _plain(name).lower(), suffix(name)
     if plain.endswith(UNREAD_ARCHIVES):
         form = "an archive of a kind that is not read; unpack it, or pack it as .zip or .tar.gz"
