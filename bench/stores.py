@@ -1,7 +1,8 @@
 """Reading shards over the network: samples per second from a web server on loopback, beside the same requests alone.
 
 The server is a process of its own. The bound asks it for the same parts of files, by as many connections, and does
-nothing with them. Times are wall-clock times, measured in turn, so that a busy machine slows all of them equally.
+nothing with them. Times are wall-clock times, measured in turn, so that a busy machine slows all of them equally. The
+last rows are what `train` does: a process reads ahead of steps that take a while, here of sleep.
 """
 
 import http.client
@@ -22,10 +23,11 @@ from typing import Any
 from bench.readers import BATCH, COUNT, sample
 from pipeline.shards import writer
 from pipeline.shards.batches import order
-from pipeline.shards.indexed import Samples, span
+from pipeline.shards.indexed import Loader, Samples, span
 from pipeline.shards.store import REQUESTS, Span
 
 ROUNDS = 5
+STEPS, SECONDS = 20, 0.5  # steps of a training
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -67,6 +69,17 @@ def bare(connections: "SimpleQueue[http.client.HTTPConnection]", part: Span) -> 
     return len(data)
 
 
+def trained(samples: Samples, workers: int) -> float:
+    """Samples per second of a training with steps of SECONDS, from its second step on."""
+    batches = iter(Loader(samples, BATCH, 0, workers=workers, full=True).loader())
+    next(batches)
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        time.sleep(SECONDS)
+        next(batches)
+    return STEPS * BATCH / (time.perf_counter() - start)
+
+
 def main() -> None:
     """Print the samples per second of each way."""
     context = get_context("spawn")
@@ -106,12 +119,19 @@ def main() -> None:
                 start = time.perf_counter()
                 work()
                 times[n].append(time.perf_counter() - start)
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        ways = ("from the server", "from the server, 1 % of requests fail")
+        steps = {way: trained(Samples(url, "content"), 1) for way, url in zip(ways, urls, strict=True)}
+        steps["from the folder"] = trained(local, 0)
         for server in servers:
             server.terminate()
     print(f"{COUNT} samples, {sum(s.bytes for s in local.shards) / COUNT / 1e3:.0f} kB each, {os.cpu_count()} cores.\n")
     print("| reading, one process | samples/s |\n|---|---|")
     for n, seconds in times.items():
         print(f"| {n} | {COUNT / median(seconds[1:]):.0f} |")
+    print(f"\n| training, steps of {BATCH} samples and {SECONDS} s: at most | {BATCH / SECONDS:.1f} |\n|---|---|")
+    for n, rate in steps.items():
+        print(f"| {n} | {rate:.1f} |")
 
 
 if __name__ == "__main__":
