@@ -27,7 +27,7 @@ ROWS = 1 << 18  # pixels converted at a time
 # Bytes per pixel: of Pillow's copy, by mode (4 for other modes), and of a codec's own buffers (measured).
 OWN = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 BESIDE = {"WEBP": 10, "AVIF": 9, "HEIF": 7}
-PHONE, TILED = 1, 10  # of a HEIC as phones write it: beside; in all, of its reduced tiles
+PHONE, TILED = 1, 10  # beside, of a HEIC as phones write it; in all, of one of tiles that is reduced
 TURNS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
 
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
@@ -158,7 +158,7 @@ def _scale(image: Image.Image, data: bytes) -> int:
     whole = len(data) + _tile(image)  # bytes needed at every scale
     if kind == "JPEG":
         whole += int(width * height * jpeg.coefficients(data))
-    tiled = _is_of_a_phone(image) and heic.tiles(data) is not None
+    tiled = kind == "HEIF" and image.mode == "RGB" and heic.tiles(data) is not None
     for scale in (1, 2, 4, 8) if kind == "JPEG" or tiled else (1,):
         need = whole + width * height // scale**2 * bytes_per_pixel
         if tiled and scale > 1:

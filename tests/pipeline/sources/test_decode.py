@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -183,12 +184,18 @@ def test_a_large_heic_of_tiles_is_read_smaller_and_upright(monkeypatch: pytest.M
     exif[0x0112] = 6
     noise = np.random.default_rng(0).integers(0, 255, (70, 50, 3), np.uint8)
     image = Image.fromarray(noise).resize((500, 700), Image.Resampling.BICUBIC)
+    deep = io.BytesIO()  # 10 bits
+    pillow_heif.from_bytes("RGB;16", (500, 700), (np.asarray(image).astype("u2") * 257).tobytes()).save(
+        deep, tile_size=256
+    )
     data = encoded(image, "HEIF", exif=exif.tobytes(), tile_size=256, quality=90)
-    whole = decode.read(data)
-    assert whole.shape == (500, 700, 3) and np.array_equal(heic.reduced(data, (700, 500), 1), whole)
-    monkeypatch.setattr(decode, "MAX_MEMORY", 2_000_000)
-    rgb = decode.read(data)
-    assert decode.reduction(data) == 2 and np.array_equal(rgb, np.asarray(Image.fromarray(whole).reduce(2)))
+    for picture, size in ((deep.getvalue(), (500, 700)), (data, (700, 500))):
+        monkeypatch.undo()
+        whole = decode.read(picture)
+        assert whole.shape == (*size[::-1], 3) and np.array_equal(heic.reduced(picture, size, 1), whole)
+        monkeypatch.setattr(decode, "MAX_MEMORY", 2_000_000)
+        half = np.asarray(Image.fromarray(whole).reduce(2))
+        assert decode.reduction(picture) == 2 and np.array_equal(decode.read(picture), half)
     with pytest.raises(decode.UnusableError, match="damaged"):
         decode.read(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
     dice = random.Random(0)
