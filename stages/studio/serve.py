@@ -102,6 +102,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, attempt))
+            listening.listen()  # from now on: who opens the link before the server is up waits for it
         except OSError as error:
             listening.close()
             if port is None and attempt:

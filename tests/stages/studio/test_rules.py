@@ -4,6 +4,7 @@ import io
 import pickle
 import re
 import signal
+import socket
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -85,7 +86,7 @@ def test_served_to_the_network_names_do_not_count(monkeypatch: pytest.MonkeyPatc
     with serve._listen("127.0.0.1", 0) as one:
         address, port = one.getsockname()
         assert address == "127.0.0.1"
-        one.listen()
+        socket.create_connection((address, port), 10).close()  # the link may be opened at once
         with pytest.raises(UserError, match="choose another --port"):
             serve._listen("127.0.0.1", port)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
