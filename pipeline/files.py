@@ -217,6 +217,17 @@ class LineLog:
         self._file.close()
 
 
+def read_plain(path: Path) -> bytes:
+    """The content of a plain file.
+
+    Raises: OSError when the system refuses; UserError when it is a pipe or a device, which could keep us waiting.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UserError(f"{path}: is not a plain file; nothing was changed: remove it, then run again")
+        return file.read()
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines; none where it is missing. A line that was cut or damaged is left out.
 
@@ -224,7 +235,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -240,8 +251,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where the file is missing, cut or damaged, or holds something else."""
     try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        told = json.loads(read_plain(path))
+    except (OSError, UserError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 

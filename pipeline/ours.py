@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import temporary_of
+from pipeline.errors import UserError
+from pipeline.files import read_plain, temporary_of
 
 COLLECTIONS = ("content", "style")
 DIRECTIONS = "directions"  # the collection of generated faces that semantic directions are found in
@@ -80,9 +81,9 @@ def is_lock(content: bytes) -> bool:
 def samples(folder: Path) -> tuple[Any, list[Path]]:
     """The recipe in the samples.json of `folder` and the images that it lists; (None, []) where it tells nothing."""
     try:
-        told = json.loads((folder / SAMPLES).read_bytes())
+        told = json.loads(read_plain(folder / SAMPLES))
         recipe, names = told["recipe"], [Path(name) for name in told["files"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, UserError, ValueError, KeyError, TypeError, RecursionError):
         return None, []
     inside = [name for name in names if len(name.parts) == 2 and name.parts[0] in COLLECTIONS and name.name != ".."]
     return recipe, [folder / name for name in inside]

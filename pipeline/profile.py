@@ -246,7 +246,7 @@ def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[
         raise UserError(
             f"{where}no profile {str(name_or_path)!r}: expected a .toml file or one of {names}", 2
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as e:
         raise UserError(f"{path}: not a TOML file ({e}); correct it", 2) from e
 
 

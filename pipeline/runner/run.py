@@ -12,7 +12,7 @@ from pipeline.caches.merge import compact
 from pipeline.caches.writer import PendingRows
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError, printable
-from pipeline.files import read_lines, sweep, write_atomic
+from pipeline.files import read_lines, read_plain, sweep, write_atomic
 from pipeline.locks import lock_if_writable
 from pipeline.progress import Progress, say
 from pipeline.runner import engine_local
@@ -156,5 +156,5 @@ def _list_rejects(stage: StageSpec, collection: str, ctx: Context, plan: Plan) -
         for key, entry in sorted(plan.rejects.items())
     ]
     new = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
-    if new != (path.read_bytes() if path.exists() else b""):
+    if new != (read_plain(path) if path.exists() else b""):
         write_atomic(path, new)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline import SCHEMA
 from pipeline.errors import UserError
+from pipeline.files import read_plain
 from pipeline.hashing import digest
 from pipeline.shards.store import Span, Store
 from pipeline.sources.keys import KEY
@@ -72,7 +73,7 @@ class Watch:
         if isinstance(self._folder, Store):
             return digest(*self._folder.spans([Span("index.json", 0, min(HEAD, self._size), self._size)]))
         try:
-            return digest((self._folder / "index.json").read_bytes())
+            return digest(read_plain(self._folder / "index.json"))
         except FileNotFoundError:
             return b""
 
@@ -92,7 +93,7 @@ def read_index(folder: Path | Store) -> tuple[dict[str, Any], list[Shard]]:
     if isinstance(folder, Store):
         return parse_index(folder.whole("index.json"), str(folder))
     provenance, shards = parse_index(
-        (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b"", str(folder)
+        read_plain(folder / "index.json") if (folder / "index.json").exists() else b"", str(folder)
     )
     for shard in shards:
         path = folder / shard.name

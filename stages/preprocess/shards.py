@@ -12,7 +12,7 @@ from pipeline import SCHEMA, __version__, libraries
 from pipeline.caches.reader import Cache
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
-from pipeline.files import sweep
+from pipeline.files import read_plain, sweep
 from pipeline.locks import lock, lock_if_writable
 from pipeline.progress import Progress, say
 from pipeline.shards import index, writer
@@ -57,7 +57,7 @@ def repack(ctx: Context, names: set[str]) -> None:
         folder, path = ctx.shards, ctx.shards / "index.json"
         sound = path.exists()
         if sound:
-            provenance, listed = index.parse_index(path.read_bytes(), str(folder))
+            provenance, listed = index.parse_index(read_plain(path), str(folder))
             wanted = json.loads(json.dumps(_survey(ctx, COLLECTIONS)[2]))
             sound = index.same(provenance, wanted)
         for shard in (s for s in listed if s.name in names) if sound else ():

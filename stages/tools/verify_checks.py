@@ -16,7 +16,7 @@ from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Entry
 from pipeline.caches.volume import Volume
 from pipeline.errors import UserError
-from pipeline.files import read_error
+from pipeline.files import read_error, read_plain
 from pipeline.progress import say
 from pipeline.shards import index
 from pipeline.verification.processes import over_processes
@@ -176,15 +176,14 @@ def check_shards(folder: Path, record: Record | None = None) -> Iterator[Problem
     record = record or Record(folder, everything=True)
     if not folder.exists():
         return
+    path = folder / "index.json"
     try:
-        data = (folder / "index.json").read_bytes() if (folder / "index.json").exists() else b""
+        provenance, listed = index.parse_index(read_plain(path) if path.exists() else b"", str(folder))
     except OSError as error:
-        yield _unread(folder / "index.json", error)
+        yield _unread(path, error)
         return
-    try:
-        provenance, listed = index.parse_index(data, str(folder))
     except UserError as fault:
-        yield Problem(folder / "index.json", str(fault))
+        yield Problem(path, str(fault).removeprefix(f"{path}: "))
         return
     parents = provenance.get("parents")
     for parent, made_from in parents.items() if isinstance(parents, dict) else ():
@@ -192,7 +191,7 @@ def check_shards(folder: Path, record: Record | None = None) -> Iterator[Problem
         if not cache.exists():
             yield Problem(cache, "is missing, but the shards were made from it", fatal=False)
         elif _rows_digest(cache) not in ("", made_from):
-            yield Problem(folder / "index.json", f"was made from other rows than {cache} holds", fatal=False)
+            yield Problem(path, f"was made from other rows than {cache} holds", fatal=False)
     known = {folder / shard.name: shard for shard in listed}
     files = [path for path in known if not (path.exists() and record.holds(path, known[path].sha256))]
     states = [path.stat() if path.exists() else None for path in files]

@@ -83,6 +83,7 @@ def test_a_profile_extends_another_by_name_or_by_path_beside_it(tmp_path: Path) 
         ("extends = 'nothing'", "extends no profile 'nothing': expected a .toml file or one of paper1024,"),
         ("extends = 'mine.toml'", "extends more than 8 profiles, or itself; end the chain"),
         ("[train", "not a TOML file"),
+        pytest.param("a = " + "[" * 10_000, "not a TOML file", id="deep"),
         ("\x00", "not a TOML file"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import profile
+from pipeline import ours, profile
 from pipeline.caches import digests, reader
 from pipeline.context import Context
 from pipeline.errors import UserError
@@ -191,7 +192,22 @@ class TestRepair:
             told = self.repaired(made, before, capsys)
             assert "content/images.h5: rejects.jsonl does not list what it rejected: twin\n" in told
         path.unlink()
-        assert verify.run(made) == 1
+        os.mkfifo(path)
+        with pytest.raises(UserError, match=r"rejects\.jsonl: is not a plain file; nothing was changed: remove it"):
+            run_stage(align, "content", made)
+
+    @pytest.mark.weights
+    def test_a_pipe_among_our_files_keeps_nobody_waiting(self, made: Context, capsys: pytest.CaptureFixture) -> None:
+        before = snapshot(made)
+        signal.alarm(60)  # ends a test that waits
+        for name in ("shards/index.json", ".verified.json", "content/.sources.json", "samples/samples.json"):
+            path = made.cache / name
+            path.unlink(missing_ok=True)
+            path.parent.mkdir(exist_ok=True)
+            os.mkfifo(path)
+        told = self.repaired(made, before | {str(path): "folder", str(path.parent): "folder"}, capsys)
+        assert "index.json: is not a plain file" in told and ours.samples(path.parent) == (None, [])
+        signal.alarm(0)
 
     @pytest.mark.weights
     @pytest.mark.parametrize("name", ["key", "digest", "inputs"])
