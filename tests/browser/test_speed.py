@@ -79,9 +79,12 @@ def test_a_draft_says_so_until_it_is_read_to_its_end(desk: Desk, served: Served)
     desk.find('.sample[aria-label="Go on with draft.jpg"]').click()
     desk.settle("draft")
     assert desk.told_of("draft.jpg")["state"] == "draft" and desk.picture() == draft
+    past = "document.querySelector('.past canvas').toDataURL()"
+    before = desk.page.evaluate(past)
     served.draft = ""
     desk.settle()
     assert desk.told_of("draft.jpg")["state"] == "ready" and desk.picture() != draft
+    assert desk.find(".past").count() == 1 and desk.page.evaluate(past) != before
 
 
 def test_a_picture_refines_itself_until_a_hand_moves_and_is_kept_or_undone(desk: Desk) -> None:

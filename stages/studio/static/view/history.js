@@ -8,7 +8,7 @@ const MOST = 40;
 const SIDE = 128; // px of a thumbnail, shown at half
 
 export class History {
-  /** @type {{ doc: import("../core/store.js").Doc, node: HTMLLIElement }[]} */ entries = [];
+  /** @type {{ doc: import("../core/store.js").Doc, node: HTMLLIElement, canvas: HTMLCanvasElement }[]} */ entries = [];
 
   /** @param {import("../app.js").App} app */
   constructor(app) {
@@ -22,14 +22,13 @@ export class History {
     app.store.addEventListener("change", () => this.mark());
   }
 
-  /** Adds a picture; one that is there already is only marked. */
+  /** Adds a picture; one of a look that is there already takes its place, as the portrait may be another now. */
   add(/** @type {import("../core/store.js").Doc} */ doc) {
     const { picture } = this.app.renderer;
     if (!picture || !doc.portrait) return;
-    const known = this.entries.find((entry) => keyOf(entry.doc) === keyOf(doc));
-    if (!known) {
+    let entry = this.entries.find((one) => keyOf(one.doc) === keyOf(doc));
+    if (!entry) {
       const canvas = el("canvas", { width: SIDE, height: SIDE });
-      canvas.getContext("2d")?.drawImage(picture, 0, 0, SIDE, SIDE);
       const button = el(
         "button",
         {
@@ -41,11 +40,13 @@ export class History {
         canvas,
       );
       const node = el("li", {}, button);
-      this.entries.push({ doc, node });
+      entry = { doc, node, canvas };
+      this.entries.push(entry);
       this.list.append(node);
       if (this.entries.length > MOST) this.entries.shift()?.node.remove();
       this.list.scrollLeft = this.list.scrollWidth;
     }
+    entry.canvas.getContext("2d")?.drawImage(picture, 0, 0, SIDE, SIDE);
     this.mark();
   }
 
