@@ -14,7 +14,7 @@ POINTS = np.array([[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 31
                    [313.08905, 371.15118]], np.float32) / 512  # fmt: skip
 
 
-def quad_of(points: NDArray[np.float32]) -> NDArray[np.float64]:
+def quad_of(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Corners of the FFHQ square: five points [5, 2] -> [4, 2], top left, bottom left, bottom right, top right.
 
     Raises: ValueError when the points coincide or are not finite, which leaves no orientation.

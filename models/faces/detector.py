@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FAINT_SIZE = 0.2
+TRACE = 0.1  # the least score of what may be a face
 MARGIN = 1 / 8  # room around an image in which faces are looked for, in its longer sides
 
 
@@ -48,8 +49,11 @@ class FaceDetector(Protocol):
         `margin` is the room around it, in its longer sides, for a detector that finds faces at the border less well.
         """
 
+    def scan(self, rgb: NDArray[np.uint8]) -> tuple[list[Face], list[Face]]:
+        """Faces of RGB [H, W, 3] u8, and all that may be faces, however faintly; both best first."""
+
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        """Faces of RGB [H, W, 3] u8, best first; an empty list when there is none."""
+        """The faces of `scan`."""
 
 
 class NoDetector:
@@ -60,6 +64,10 @@ class NoDetector:
     def glance(self, rgb: NDArray[np.uint8], margin: float = 0) -> list[Face]:
         """An empty list."""
         return []
+
+    def scan(self, rgb: NDArray[np.uint8]) -> tuple[list[Face], list[Face]]:
+        """Two empty lists."""
+        return [], []
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """An empty list."""
@@ -81,37 +89,40 @@ class YuNet:
     ) -> None:
         if not 0 < faint <= score < 1:
             raise ValueError(f"YuNet thresholds must satisfy 0 < faint <= score < 1, got {faint} and {score}")
-        self.score, self.sides = score, tuple(sides)
+        self.score, self.faint, self.sides = score, faint, tuple(sides)
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns about one of its defaults
         try:
-            self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), faint, 0.3, 500)
+            self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), TRACE, 0.3, 500)
         finally:
             cv2.utils.logging.setLogLevel(level)
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
         """Faces, best first; an empty list when there is none."""
+        return self.scan(rgb)[0]
+
+    def scan(self, rgb: NDArray[np.uint8]) -> tuple[list[Face], list[Face]]:
+        """Faces, and all that may be faces, best first."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"detector expects RGB [H, W, 3] uint8, got {rgb.dtype} {list(rgb.shape)}")
         longest = max(rgb.shape[:2])
-        faint: list[Face] = []
+        traces: list[Face] = []
         tried: set[int] = set()
         for side in self.sides:
             side = min(side, max(longest, 320))  # enlarging beyond the image shows the network nothing new
             if side in tried:
                 continue
             tried.add(side)
-            faces = self._detect_at(rgb, side / longest)
-            sure = [face for face in faces if face.score >= self.score]
-            if sure:
-                return sure
-            faint += faces
+            seen = self._detect_at(rgb, side / longest)
+            traces = sorted(traces + seen, key=lambda face: -face.score)
+            if sure := [face for face in seen if face.score >= self.score]:
+                return sure, traces
         wide = FAINT_SIZE * min(rgb.shape[:2])
-        return sorted((face for face in faint if face.box[2] >= wide), key=lambda face: -face.score)[:1]
+        return [face for face in traces if face.score > self.faint and face.box[2] >= wide][:1], traces
 
     def glance(self, rgb: NDArray[np.uint8], margin: float = 0) -> list[Face]:
         """Faces of a small image at its own size, best first, faint ones as well."""
-        return self._detect_at(rgb, 1.0, margin)
+        return [face for face in self._detect_at(rgb, 1.0, margin) if face.score > self.faint]
 
     def _detect_at(self, rgb: NDArray[np.uint8], scale: float, margin: float = MARGIN) -> list[Face]:
         height, width = rgb.shape[:2]

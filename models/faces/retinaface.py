@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.faces.detector import Face
+from models.faces.detector import TRACE, Face
 from models.state_dicts import fill, needs_facexlib
 
 MEAN = (104.0, 117.0, 123.0)  # of BGR in 0..255, subtracted before the network
@@ -55,9 +55,13 @@ class RetinaFace:
         """Faces of a small image, best first; it needs no margin."""
         return self.detect(rgb)
 
-    @torch.inference_mode()
     def detect(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        """Faces of RGB [H, W, 3] u8, best first; an empty list when there is none."""
+        """Faces, best first; an empty list when there is none."""
+        return self.scan(rgb)[0]
+
+    @torch.inference_mode()
+    def scan(self, rgb: NDArray[np.uint8]) -> tuple[list[Face], list[Face]]:
+        """Faces, and all that may be faces, best first."""
         from torchvision.ops import nms
 
         height, width = rgb.shape[:2]
@@ -69,13 +73,13 @@ class RetinaFace:
         priors = anchors(*rgb.shape[:2]).to(self.device)
         boxes, spots, sure = decode_boxes(offsets, priors)[0], decode_points(points, priors)[0], scores[0, :, 1]
         size = torch.tensor([width, height], device=self.device)
-        kept = sure > self.score
+        kept = sure > TRACE
         boxes, spots, sure = boxes[kept] * size.repeat(2), spots[kept] * size.repeat(5), sure[kept]
-        faces = []
+        traces = []
         for i in nms(boxes, sure, OVERLAP).tolist():  # in the order of their scores
             x0, y0, x1, y1 = boxes[i].tolist()
-            faces.append(Face((x0, y0, x1 - x0, y1 - y0), spots[i].cpu().numpy().reshape(5, 2), float(sure[i])))
-        return faces
+            traces.append(Face((x0, y0, x1 - x0, y1 - y0), spots[i].cpu().numpy().reshape(5, 2), float(sure[i])))
+        return [face for face in traces if face.score > self.score], traces
 
 
 def anchors(height: int, width: int) -> Tensor:

@@ -1,10 +1,11 @@
 """Which way up faces are. Detectors see leaning and turned faces too: less surely, and as if they stood upright.
 
-So a score below `FaceDetector.upright` says little about the direction. Glances at small views, turned in steps of 45
-degrees, tell: the surest one has the face upright (measured by `bench/faces/turns.py`).
+So a score below `FaceDetector.upright` says little about the direction. Glances at the place, turned in steps of 45
+degrees, tell: the surest one has the face upright (measured by `bench/faces/turns.py`). Where a detector finds no face,
+the places that it took for faces most nearly are looked at, and the whole image.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,62 +14,82 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.faces.alignment import crop, quad_of_face, tilt
-from models.faces.detector import Face, FaceDetector, largest
+from models.faces.detector import MARGIN, Face, FaceDetector, largest
+
+Usable = Callable[[Face, int, int], bool]  # judges a face by itself and its image's width and height
+Found = tuple[Face, int]  # a face, and the degrees by which the view that shows it upright is turned counterclockwise
 
 TILT = 45.0  # degrees by which the points of a face that is seen upright may lean
 QUARTERS, EIGHTHS = (0, 90, 180, 270), (45, 135, 225, 315)
-AROUND = 1.6  # the side of what a glance at a face shows, in sides of its box
-FACE, WHOLE, LEANING = 64, 256, 96  # pixels of the sides of glances at a face, at all in quarter and in eighth turns
-CLOSER = 192  # pixels of the face's square in a glance at it
+AROUND = 1.6  # the side of what a glance shows, in sides of the box of the face
+VIEW, WHOLE = 64, 192  # pixels of the longer sides of glances at a place and at the whole image
+CLOSER = (128, 192)  # pixels of the sides of the glances that a face found so must pass
+ROOM = 15  # pixels around a view: what lies in the corners of one that is turned by an eighth
+TRACES = 2  # most places that may have a face, looked at where none is found
+LIKELY = 0.3  # the score from which on such a place may have a face that leans by an eighth
 NEAR = 0.05  # by how much the score of a turned glance may be lower than that of the look which it questions
-MARGIN = 0.03  # by how much it must be higher than that of the view as it is
-
-# Degrees by which what is seen is turned counterclockwise, what is seen, and what places a face of it in the image.
-View = tuple[int, NDArray[np.uint8], Callable[[Face], Face]]
+HARDLY = 0.1  # by how much that of a face found so may be lower than what the detector takes for a face
+AHEAD = 0.03  # by how much it must be higher than that of the view as it is
 
 
-def upright_faces(
-    rgb: NDArray[np.uint8], detector: FaceDetector, usable: Callable[[Face, int, int], bool]
-) -> tuple[list[Face], int]:
+def upright_faces(rgb: NDArray[np.uint8], detector: FaceDetector, usable: Usable) -> tuple[list[Face], int]:
     """The usable faces of RGB [H, W, 3] u8, and how many quarter turns counterclockwise set the largest one upright.
 
-    The faces are those of the image so turned; the largest may lean, and its points lean with it. `usable` judges a
-    face by itself and its image's width and height.
+    The faces are those of the image so turned; the largest may lean, and its points lean with it.
     """
-
-    def found(image: NDArray[np.uint8]) -> list[Face]:
-        return [face for face in detector.detect(image) if usable(face, *image.shape[1::-1])]
-
-    faces = found(rgb)
+    height, width = rgb.shape[:2]
+    found, traces = detector.scan(rgb)
+    faces = [face for face in found if usable(face, width, height)]
     spot = largest(faces) if faces else None
     if spot and _stands(spot) and spot.score >= detector.upright:
         return faces, 0
-    least = spot.score - NEAR if spot else detector.score - 2 * NEAR
-    height, width = rgb.shape[:2]
-    best = None
-    if spot:
-        x, y, w, h = spot.box
-        place = rgb, np.array([x + w / 2, y + h / 2]), AROUND * max(w, h), FACE
-        best = _surest(detector, _squares(*place, QUARTERS), lambda: _squares(*place, EIGHTHS))
+    least = spot.score - NEAR if spot else 0.0
+    best = _at(rgb, spot, detector, None, eighths=True) if spot else None
     if best is None or (best[1] and best[0].score < least):
-        place = rgb, np.array([width, height]) / 2, float(max(width, height)), LEANING
-        best = _surest(detector, _turns(rgb, known=not spot), lambda: _squares(*place, EIGHTHS))
+        best = _anywhere(rgb, _apart(traces, spot, lambda face: usable(face, width, height)), detector)
     if best is None or best[1] == 0 or best[0].score < least:
         return faces, 0
     turn, face = round(best[1] / 90) % 4, closer(rgb, quad_of_face(best[0]), detector)
     if face is None or face.score < least or not usable(face, width, height):
         return faces, 0
-    face = turned(face, turn, width, height)
-    others = found(np.ascontiguousarray(np.rot90(rgb, turn))) if turn else faces
+    face, others = turned(face, turn, width, height), faces
+    if turn:
+        upright = np.ascontiguousarray(np.rot90(rgb, turn))
+        others = [other for other in detector.detect(upright) if usable(other, *upright.shape[1::-1])]
     if best[1] in QUARTERS and any(_same(other, face) for other in others):
         return others, turn
     return [face, *(other for other in others if not _same(other, face))], turn
 
 
 def closer(rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector) -> Face | None:
-    """The face that a glance at a quad shows upright."""
-    seen = detector.glance(crop(rgb, square, CLOSER))
-    return _placed(largest(seen), square, CLOSER) if seen and _stands(largest(seen)) else None
+    """The face that glances of several sizes at a quad show upright; None where one shows none, or hardly.
+
+    What only looks like a face does so in few sizes.
+    """
+    face = None
+    for side in CLOSER:
+        seen = detector.glance(crop(rgb, square, side))
+        if not seen or not _stands(face := largest(seen)) or face.score < detector.score - HARDLY:
+            return None
+        face = _placed(face, square, side)
+    return face
+
+
+def steady_points(
+    rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector, sides: Sequence[int]
+) -> NDArray[np.float64] | None:
+    """The five points [5, 2] of the face in a quad, in its sides: the mean of glances, of so many pixels and mirrored.
+
+    Each glance alone is off by some degrees, to either side. None where no glance shows a face.
+    """
+    seen = []
+    for side in sides:
+        view = crop(rgb, square, side)
+        if faces := detector.glance(view, MARGIN):
+            seen.append(largest(faces).points / side)
+        if faces := detector.glance(np.ascontiguousarray(view[:, ::-1]), MARGIN):
+            seen.append((largest(faces).points / side * (-1, 1) + (1, 0))[[1, 0, 2, 4, 3]])
+    return np.mean(seen, 0, np.float64) if seen else None
 
 
 def turned(face: Face, turn: int, width: int, height: int) -> Face:
@@ -81,51 +102,79 @@ def turned(face: Face, turn: int, width: int, height: int) -> Face:
     return face
 
 
-def _surest(
-    detector: FaceDetector, quarters: Iterable[View], eighths: Callable[[], Iterable[View]]
-) -> tuple[Face, int] | None:
-    """The surest face in views, in the image, and the degrees by which its view is turned; None where there is none.
-
-    Eighths are looked at where no quarter turn shows one surely.
-    """
-    best: tuple[Face, int] | None = None
-    for views in (lambda: quarters, eighths):
-        for degrees, view, placed in views():
-            for face in filter(_stands, detector.glance(view)[:1]):
-                if best is None or face.score > best[0].score + (MARGIN if best[1] == 0 else 0):
-                    best = placed(face), degrees
-        if best and best[0].score >= detector.settled:
+def _apart(traces: Iterable[Face], spot: Face | None, usable: Callable[[Face], bool]) -> list[Face]:
+    """The first TRACES usable faces of which none lies where another does, or where `spot` does."""
+    apart: list[Face] = []
+    for trace in traces:
+        if not any(_same(other, trace) for other in (*apart, *filter(None, [spot]))) and usable(trace):
+            apart.append(trace)
+        if len(apart) == TRACES:
             break
-    return best
+    return apart
 
 
-def _squares(
-    rgb: NDArray[np.uint8], centre: NDArray[np.float64], side: float, size: int, directions: Sequence[int]
-) -> Iterator[View]:
-    """A square of the image, seen in some directions."""
-    wide = round(size * np.sqrt(2)) + 2  # what is inside the square in any direction
-    around = _square(centre, side * wide / size, 0)
-    low, high = np.floor(around.min(0)).clip(0).astype(int), np.ceil(around.max(0)).astype(int)
-    small = crop(rgb[low[1] : high[1], low[0] : high[0]], around - low, wide)  # only this piece is resized
-    for degrees in directions:
-        view = crop(small, _square(np.array([wide, wide]) / 2, size, degrees), size)
-        yield degrees, view, partial(_placed, square=_square(centre, side, degrees), size=size)
-
-
-def _turns(rgb: NDArray[np.uint8], known: bool) -> Iterator[View]:
-    """A small copy of the image in quarter turns; not as it is, if that is `known`."""
+def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDetector) -> Found | None:
+    """The surest face that glances at `traces`, and at the whole image in quarter turns, show upright."""
+    best: Found | None = None
+    for trace in traces:
+        best = _at(rgb, trace, detector, best, eighths=trace.score >= LIKELY)
+        if best and best[0].score >= detector.settled:
+            return best
     height, width = rgb.shape[:2]
     shrink = min(1.0, WHOLE / max(height, width))
     size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    scale = np.float32(width / size[0])
 
     def placed(face: Face, turn: int) -> Face:
-        face = turned(face, -turn % 4, *(size if turn % 2 == 0 else size[::-1]))
-        x, y, w, h = (value * width / size[0] for value in face.box)
-        return replace(face, box=(x, y, w, h), points=face.points * np.float32(width / size[0]))
+        face = turned(face, 4 - turn, *(size if turn == 2 else size[::-1]))
+        x, y, w, h = (float(value * scale) for value in face.box)
+        return replace(face, box=(x, y, w, h), points=face.points * scale)
 
-    for turn in range(known, 4):
-        yield 90 * turn, np.ascontiguousarray(np.rot90(small, turn)), partial(placed, turn=turn)
+    for turn in (1, 2, 3):
+        seen = detector.glance(np.ascontiguousarray(np.rot90(small, turn)))
+        best = _surer(best, seen, 90 * turn, partial(placed, turn=turn))
+    return best
+
+
+def _at(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector, best: Found | None, eighths: bool) -> Found | None:
+    """The surest of `best` and of the faces that glances at a place show upright.
+
+    Where no quarter turn shows one surely, eighths are looked at: with `eighths`, or when any shows a face at all.
+    """
+    x, y, w, h = place.box
+    centre, side = np.array([x + w / 2, y + h / 2]), AROUND * max(w, h)
+    around = _around(rgb, centre, side)
+    for directions in (QUARTERS, EIGHTHS):
+        for degrees in directions:
+            seen = detector.glance(_view(around, degrees))
+            best = _surer(best, seen, degrees, partial(_placed, square=_square(centre, side, degrees), size=VIEW))
+            eighths = eighths or bool(seen)
+        if not eighths or (best and best[0].score >= detector.settled):
+            break
+    return best
+
+
+def _surer(best: Found | None, seen: Sequence[Face], degrees: int, placed: Callable[[Face], Face]) -> Found | None:
+    """`best`, or the first face of a view where that stands and is surer; `placed` finds its place in the image."""
+    least = -1.0 if best is None else best[0].score + (0 if best[1] else AHEAD)
+    return (placed(seen[0]), degrees) if seen and _stands(seen[0]) and seen[0].score > least else best
+
+
+def _around(rgb: NDArray[np.uint8], centre: NDArray[np.float64], side: float) -> NDArray[np.uint8]:
+    """A square of the image in the size of a view, with ROOM around it."""
+    wide = VIEW + 2 * ROOM
+    square = _square(centre, side * wide / VIEW, 0)
+    edge = np.array(rgb.shape[1::-1])
+    low, high = np.floor(square.min(0)).clip(0, edge - 1).astype(int), np.ceil(square.max(0)).clip(1).astype(int)
+    return crop(rgb[low[1] : high[1], low[0] : high[0]], square - low, wide)  # only this piece is resized
+
+
+def _view(around: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
+    """What `_around` gave, without its room, turned counterclockwise."""
+    if degrees in QUARTERS:
+        return np.ascontiguousarray(np.rot90(around[ROOM:-ROOM, ROOM:-ROOM], degrees // 90))
+    return crop(around, _square(np.full(2, len(around) / 2), VIEW, degrees), VIEW)
 
 
 def _square(centre: NDArray[np.float64], side: float, degrees: float) -> NDArray[np.float64]:

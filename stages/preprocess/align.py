@@ -26,8 +26,8 @@ ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a 
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
-LOOKS, SETTLED = 3, 5.0  # most looks in the square; one that turns it by fewer degrees is the last
-LEANS = 20.0  # degrees from which on there are more looks than one
+LEANS = 20.0  # degrees from which on there are more looks in the square than one,
+SMALL = (96, 128)  # at views of so many pixels as well as at its own
 TURNED = 30.0  # degrees of turning that are noted
 
 
@@ -65,8 +65,8 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
             "no_face": no_face,
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
-        version=4,
-        news="turned and leaning faces stand upright; colour profiles and odd depths count",
+        version=5,
+        news="turned and leaning faces stand upright more exactly; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
     )
@@ -151,24 +151,26 @@ def _from_left(faces: list["Face"]) -> list["Face"]:
 def _refined(
     rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int
 ) -> NDArray[np.float64]:
-    """The quad after another look at the face in its square, or up to LOOKS at one that leans.
+    """The quad after another look at the face in its square, and after several where the face leans.
 
     Detectors move the points of a turned or small face towards an upright one: each look comes closer.
     """
-    from models.faces.alignment import crop, quad_of_face, tilt
+    from models.faces.alignment import crop, quad_of, quad_of_face, tilt
     from models.faces.detector import largest
+    from models.faces.upright import steady_points
 
-    for _ in range(LOOKS):
-        again = detector.detect(crop(rgb, quad, size))
-        if not again:
-            break
-        inner = quad_of_face(largest(again)) / size
-        if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
-            break
-        quad = quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
-        if abs(tilt(inner)) < SETTLED or abs(tilt(quad)) < LEANS:
-            break
+    if again := detector.detect(crop(rgb, quad, size)):
+        quad = _within(quad, quad_of_face(largest(again)) / size)
+    if abs(tilt(quad)) >= LEANS and (points := steady_points(rgb, quad, detector, (*SMALL, size))) is not None:
+        quad = _within(quad, quad_of(points))
     return quad
+
+
+def _within(quad: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A quad that is given in sides of another one; the latter where it is that of another face."""
+    if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
+        return quad
+    return quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
 
 
 def _unturned(quad: NDArray[np.float64], turn: int, width: int, height: int) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import pytest
 from models.faces import alignment
 from models.faces.detector import Face, FaceDetector, NoDetector, YuNet, largest
 from models.faces.retinaface import RetinaFace
+from models.faces.upright import steady_points
 from pipeline import images, profile, weights
 from pipeline.runner.spec import Item
 from stages.preprocess import align
@@ -67,6 +68,12 @@ def test_any_angle_is_undone(detector: FaceDetector, degrees: int) -> None:
     assert abs((lean - upright + degrees + 180) % 360 - 180) < 10
 
 
+def test_a_leaning_face_that_is_seen_only_faintly_is_found() -> None:
+    yunet, rgb = YuNet(weights.path("yunet")), images.decode((weights.path("paintings") / "438754.jpg").read_bytes())
+    assert yunet.detect(rgb) == []
+    assert abs(alignment.tilt(aligned(rgb, yunet).quad) - 42) < 6  # Duccio's Madonna bows her head
+
+
 @pytest.mark.parametrize("name", ["turned090.jpg", "turned180.jpg", "turned045.jpg"])
 def test_the_turned_files(detector: FaceDetector, name: str) -> None:
     if not (SHARED / name).exists():
@@ -75,6 +82,19 @@ def test_the_turned_files(detector: FaceDetector, name: str) -> None:
     assert isinstance(row, dict) and "degrees" in row["note"], row
     found = alignment.quad_of_face(largest(detector.detect(images.decode(row["image"]))))
     assert abs(alignment.tilt(found)) < 10
+
+
+def test_the_mean_of_glances_is_nearer_than_each(detector: FaceDetector) -> None:
+    rgb = astronaut()
+    square = aligned(rgb, detector).quad
+    off = square[0] + (
+        np.array([[0.07, -0.05], [-0.05, 0.93], [0.93, 1.05], [1.05, 0.07]]) @ (square[[3, 1]] - square[0])
+    )
+    points = steady_points(rgb, off, detector, (96, 128, 256))
+    assert points is not None
+    back = off[0] + alignment.quad_of(points) @ (off[[3, 1]] - off[0])
+    assert np.abs(back - square).max() < 0.04 * np.hypot(*(square[3] - square[0]))
+    assert steady_points(np.zeros_like(rgb), off, detector, (96, 128)) is None
 
 
 def test_upright_images_are_cut_as_before_and_a_turned_aligned_square_only_turned(detector: FaceDetector) -> None:
