@@ -28,7 +28,9 @@ class RetinaFace:
     Larger images are resized to a longer side of `longest` px. Raises: ValueError naming tensors that do not fit.
     """
 
-    upright, settled = 0.995, 0.99
+    # Measured with MobileNet 0.25 on 57 photos, art and paintings: of faces that lie, but are seen as if they stood,
+    # the surest scores 0.9964; of glances in a wrong direction 0.9923. ResNet-50 was never measured.
+    upright, settled = 0.997, 0.995
 
     def __init__(
         self, tensors: Mapping[str, Tensor], score: float = 0.9, device: str = "cpu", longest: int = 1280

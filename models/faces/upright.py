@@ -28,8 +28,8 @@ ROOM = 15  # pixels around a view: what lies in the corners of one that is turne
 TRACES = 2  # most places that may have a face, looked at where none is found
 LIKELY = 0.3  # the score from which on such a place may have a face that leans by an eighth
 NEAR = 0.05  # by how much the score of a turned glance may be lower than that of the look which it questions
-HARDLY = 0.1  # by how much that of a face found so may be lower than what the detector takes for a face
 AHEAD = 0.03  # by how much it must be higher than that of the view as it is
+HARDLY = 0.1  # by how much that of a face found so may be lower than what the detector takes for a face
 
 
 def upright_faces(rgb: NDArray[np.uint8], detector: FaceDetector, usable: Usable) -> tuple[list[Face], int]:
@@ -66,13 +66,13 @@ def closer(rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDe
 
     What only looks like a face does so in few sizes.
     """
-    face = None
+    found = None
     for side in CLOSER:
         seen = detector.glance(crop(rgb, square, side))
         if not seen or not _stands(face := largest(seen)) or face.score < detector.score - HARDLY:
             return None
-        face = _placed(face, square, side)
-    return face
+        found = _placed(face, square, side)
+    return found
 
 
 def steady_points(
