@@ -49,11 +49,13 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
     Raises: UserError when the file is not a complete safetensors file.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a plain file")
         with safe_open(path, "pt") as f:
             meta = json.loads((f.metadata() or {}).get("meta", "{}"))
             names = [name for name in f.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): f.get_tensor(name) for name in names}, meta
-    except (SafetensorError, OSError, ValueError) as e:
+    except (SafetensorError, OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
 
 

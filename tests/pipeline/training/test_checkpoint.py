@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
@@ -38,7 +39,7 @@ def test_views_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
     assert torch.equal(loaded["b"], base.T) and torch.equal(loaded["c"], base[0])
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "missing"])
+@pytest.mark.parametrize("damage", ["cut", "text", "missing", "pipe", "deep"])
 def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "x.safetensors"
     checkpoint.save(path, {"a": torch.zeros(99)}, {})
@@ -46,8 +47,12 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
         path.write_bytes(path.read_bytes()[:200])
     elif damage == "text":
         path.write_text("not a checkpoint")
+    elif damage == "deep":
+        save_file({"a": torch.zeros(9)}, path, {"meta": "[" * 100_000})
     else:
         path.unlink()
+    if damage == "pipe":
+        os.mkfifo(path)
     with pytest.raises(UserError, match=r"x\.safetensors: not a readable checkpoint"):
         checkpoint.load(path)
 
