@@ -1,10 +1,11 @@
-"""The Haar transform, by which MobileStyleGAN doubles its sides, and the checkerboard that deltas leave there."""
+"""The inverse Haar transform, by which MobileStyleGAN doubles its sides, and the weave that it leaves in images."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 8  # coefficients: side of the squares over which the diagonal detail is averaged
+PERIOD = 4  # pixels after which the weave repeats: it comes from the last two transforms
+FRAME = 2  # outermost pixels, which the padding of convolutions spoils
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -18,23 +19,19 @@ def inverse_haar(x: Tensor) -> Tensor:
     return F.pixel_shuffle(quads.reshape(n, 4 * c, h, w), 2)
 
 
-def haar(x: Tensor) -> Tensor:
-    """Apply one Haar level: [N, C, 2H, 2W] -> [N, 4C, H, W], the inverse of `inverse_haar`."""
-    n, c, h, w = x.shape
-    tl, tr, bl, br = F.pixel_unshuffle(x, 2).reshape(n, c, 4, h // 2, w // 2).unbind(2)
-    low = (tl + tr + bl + br) / 2
-    detail = torch.stack([(tl + tr - bl - br) / 2, (tl - tr + bl - br) / 2, (tl - tr - bl + br) / 2], dim=2)
-    return torch.cat([low, detail.reshape(n, 3 * c, h // 2, w // 2)], dim=1)
+def without_weave(image: Tensor) -> Tensor:
+    """An image [N, C, H, W] without what it repeats every 4 pixels, and without its frame; sides are multiples of 16.
 
-
-def without_checkerboard(image: Tensor) -> Tensor:
-    """An image [N, C, 2H, 2W] without the mean of its diagonal detail over squares of 16 pixels.
-
-    That mean is a checkerboard of single pixels, which photographs and paintings do not have. Deltas move the mean of
-    each channel of a wavelet image, this detail's too, and so add one.
+    The details of a wavelet image have means near 0 in photographs and paintings. A generator's own, and above all
+    those with deltas, do not: they show as stripes and checkerboards of 2 and 4 pixels, a weave over all that is flat.
+    The weave is the local mean of the detail at each of the 4 x 4 places, less the mean of these.
     """
-    detail = haar(image)
-    c, (h, w) = image.shape[1], detail.shape[-2:]
-    both = detail[:, c + 2 :: 3]
-    mean = F.interpolate(F.avg_pool2d(both, min(BLOCK, h, w)), (h, w), mode="bilinear") / 2
-    return image - F.pixel_shuffle(torch.stack([mean, -mean, -mean, mean], 2).flatten(1, 2), 2)
+    image = F.pad(image[..., FRAME:-FRAME, FRAME:-FRAME], (FRAME,) * 4, mode="reflect")
+    places = _smooth(F.pixel_unshuffle(image - _smooth(image), PERIOD)).unflatten(1, (image.shape[1], PERIOD**2))
+    weave = places - places.mean(2, keepdim=True)
+    return image - F.pixel_shuffle(weave.flatten(1, 2), PERIOD)
+
+
+def _smooth(x: Tensor) -> Tensor:
+    """The means of squares of 4 x 4, and what lies between these."""
+    return F.interpolate(F.avg_pool2d(x, PERIOD), x.shape[-2:], mode="bilinear")

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from models.generators.haar import without_checkerboard
+from models.generators.haar import without_weave
 from models.generators.region_weights import RegionWeights
 
 
@@ -56,8 +56,8 @@ class Generator(Protocol):
 
 
 def finished(generator: Generator, image: Tensor) -> Tensor:
-    """The image [N, 3, S, S] of a generator with deltas, without the checkerboard that these leave in wavelets."""
-    return without_checkerboard(image) if generator.wavelet else image
+    """The image [N, 3, S, S] of a generator with deltas, without the weave that these leave in wavelets."""
+    return without_weave(image) if generator.wavelet else image
 
 
 def moved(kernel: Tensor, delta: Tensor) -> Tensor:

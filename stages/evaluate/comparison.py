@@ -106,7 +106,8 @@ def recipe_of(ctx: Context, name: str, method: Method, strength: float) -> dict[
     checkpoint = ctx.run / "checkpoint.safetensors"
     if method.trained and checkpoint.exists():
         digests["checkpoint"] = hashing.sha256(checkpoint)
-    return {"method": name, "weights": digests, "note": method.note, "strength": strength}
+    version = {"version": method.version} if method.version else {}
+    return {"method": name, "weights": digests, "note": method.note, "strength": strength} | version
 
 
 @dataclass(frozen=True)

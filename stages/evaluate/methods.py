@@ -38,7 +38,8 @@ class Method:
     `open` gives a function of content and style, which returns an image. It also takes `strength` 0..1 if the method
     `interpolates`, and `on_step(done, total)` if it `optimises` each pair. `weights` of a run names what it reads; an
     `optional` method that cannot be opened is told in the table. A `trained` one also reads the run's checkpoint.
-    `training` is how `train-baseline` calls a method that it can train.
+    `training` is how `train-baseline` calls a method that it can train. `version` rises when the
+    same weights come to give other images.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Method:
     trained: bool = False
     training: str = ""
     note: str = ""
+    version: int = 0
 
     def description(self, ctx: Context) -> dict[str, Any]:
         """What the table says of it, besides numbers."""
@@ -181,11 +183,11 @@ METHODS: Mapping[str, Method] = {
     ),
     "hypernst": Method(
         "HyperNST (ours)", lambda ctx: Stylist(ctx).stylize, hypernst_weights,
-        interpolates=True, edits=True, optional=False, trained=True,
+        interpolates=True, edits=True, optional=False, trained=True, version=2,
     ),
     "refined": Method(
         "HyperNST, refined (ours)", refined, lambda ctx: [*hypernst_weights(ctx), "lpips-vgg"], optimises=True,
-        edits=True, trained=True, note=f"{REFINEMENT_STEPS} steps for each pair",
+        edits=True, trained=True, note=f"{REFINEMENT_STEPS} steps for each pair", version=2,
     ),
 }  # fmt: skip
 QUICK = ("unstylised", "adain", "hypernst")
