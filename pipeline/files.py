@@ -41,7 +41,7 @@ _WRITING = _ANY | {
     errno.EPERM: _CLOSED,
     errno.EROFS: "the file system is read-only; choose another folder, or have it mounted for writing",
     errno.ENOTDIR: "a part of its path is no folder; choose another folder",
-    errno.EEXIST: "a file is where its folder should be, or a link that leads nowhere; move it, or choose another folder",
+    errno.EEXIST: "a file is where its folder should be, or a link to nothing; move it, or choose another folder",
     errno.EISDIR: "a folder is where the file should be; move that folder, or choose another name",
     errno.ENOENT: "its folder has gone; look at the disk, then run again",
 }

@@ -44,7 +44,7 @@ def test_a_real_cause_is_told_by_what_writes(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for path, words in {
-        tmp_path / "file" / "x": "a file is where its folder should be, or a link that leads nowhere",
+        tmp_path / "file" / "x": "a file is where its folder should be, or a link to nothing",
         tmp_path / "folder": "a folder is where the file should be",
         tmp_path / ("n" * 300): "too long",
     }.items():
