@@ -121,9 +121,11 @@ def session(cache: Path) -> Iterator[tuple[Path, str]]:
     It holds the portraits of one session, and is emptied at its start and end.
 
     The token outlives the process, so that a page goes on when its server was killed and is started again.
-    Raises: UserError when another studio runs on the folder.
+    Raises: UserError when another studio runs on the folder, or when it is a link.
     """
     folder = cache / ours.STUDIO
+    if folder.is_symlink():
+        raise UserError(f"{folder}: is a link, which the studio does not follow; remove it, then run again")
     files.make_folder(folder)
     folder.chmod(0o700)
     with lock(folder, "studio"):
@@ -142,12 +144,9 @@ def _empty(folder: Path) -> None:
 
 def _token(path: Path) -> str:
     """The token in a file, which is made where there is none."""
-    try:
-        told = json.loads(path.read_bytes())["session"]
-        if isinstance(told, str) and len(told) >= 32:
-            return told
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    told = files.read_json(path).get("session")
+    if isinstance(told, str) and len(told) >= 32:
+        return told
     token = secrets.token_urlsafe(32)
     files.write_atomic(path, json.dumps({"session": token}).encode())
     path.chmod(0o600)

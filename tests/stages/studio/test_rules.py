@@ -211,6 +211,13 @@ def test_nothing_of_a_session_stays(browser: Browser, tmp_path: Path) -> None:
     assert not left.parent.exists()
     with serve.session(tmp_path) as (_, again):
         assert again == token and len(token) >= 32
+    other, theirs = tmp_path / "cache of others", tmp_path / "mine"
+    other.mkdir()
+    theirs.mkdir(mode=0o755)
+    (other / ours.STUDIO).symlink_to(theirs)
+    with pytest.raises(UserError, match="is a link, which the studio does not follow"), serve.session(other):
+        pass
+    assert list(theirs.iterdir()) == [] and stat.S_IMODE(theirs.stat().st_mode) == 0o755
 
 
 def test_nothing_of_a_portraits_exif_data_comes_out(browser: Browser) -> None:
