@@ -95,7 +95,6 @@ class Server:
         async def life(app: Starlette) -> AsyncIterator[None]:
             self.events.start()
             yield
-            self.close()
 
         routes = [
             Route("/", self.page),

@@ -64,18 +64,17 @@ def run(
     with session(ctx.cache) as (folder, token), _listen(host, port) as listening, weights.no_fetching():
         entry, kept_in = Pass(listening.getsockname()[1], host, token), ctx.cache if keep else folder
         cached = ctx.file("style", "images").parent
-        with closing(Server(Studio(replace(ctx, cache=kept_in)), entry, tuple(styles), cached)) as server:
-            serving = uvicorn.Server(uvicorn.Config(server.app(), **UVICORN))
-            with _ended_by_signals(serving):
-                server.warm()
-                if host not in NAMES:
-                    say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")
-                print(f"studio: {entry.link}", flush=True)
-                entry.renewed = lambda link: print(f"studio: for another browser: {link}", flush=True)
-                if show:
-                    threading.Timer(0.5, webbrowser.open, [entry.link]).start()
-                serving.run(sockets=[listening])
-                server.close()  # still deaf to signals, so that what is computed ends at its next pause
+        server = Server(Studio(replace(ctx, cache=kept_in)), entry, tuple(styles), cached)
+        serving = uvicorn.Server(uvicorn.Config(server.app(), **UVICORN))
+        with _ended_by_signals(serving), closing(server):
+            server.warm()
+            if host not in NAMES:
+                say(f"studio: everyone who reaches {host} and has the link can use it, and see the portraits in it")
+            print(f"studio: {entry.link}", flush=True)
+            entry.renewed = lambda link: print(f"studio: for another browser: {link}", flush=True)
+            if show:
+                threading.Timer(0.5, webbrowser.open, [entry.link]).start()
+            serving.run(sockets=[listening])
     return 0
 
 

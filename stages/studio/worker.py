@@ -131,14 +131,14 @@ class Worker:
             return any(job.rank < rank for job in self._waiting)
 
     def stop(self) -> None:
-        """Cancel everything, and wait for the thread: it ends at its next pause."""
+        """Cancel everything, and wait for the thread: it ends at its next pause, unless a file or device hangs."""
         with self._changed:
             self._stopped = True
             waiting, self._waiting = self._waiting, []
             self._changed.notify()
         for job in waiting:
             self._end(job, "cancelled", Cancelled())
-        self._thread.join()
+        self._thread.join(timeout=30)
 
     def _spent(self) -> float:
         job, since = self._running[-1]
