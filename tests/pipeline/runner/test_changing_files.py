@@ -19,8 +19,8 @@ def test_a_run_walks_once_takes_changes_of_what_it_read_and_leaves_new_files_to_
 ) -> None:
     ctx = context(tmp_path)
     walks: list[Path] = []
-    walk = scan.walk
-    monkeypatch.setattr(scan, "walk", lambda folder, *rest: walks.append(folder) or walk(folder, *rest))
+    walk = scan._walk
+    monkeypatch.setattr(scan, "_walk", lambda folder, *rest: walks.append(folder) or walk(folder, *rest))
     assert run(READ, ctx).computed == 10 and len(walks) == 1
     after: dict[str, str | None] = {}
 
