@@ -12,11 +12,9 @@ from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
 from pipeline.reports import colours, pages, sheets
-from stages.apply.look import whole
-from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
-from stages.evaluate import comparison, overview
-from stages.evaluate.methods import METHODS, REFINEMENT_STEPS, hindrance
+from stages.evaluate import comparison, methods, overview
+from stages.evaluate.methods import METHODS, hindrance
 from stages.loaders import hypernetwork
 from stages.portraits.portrait import Portrait, cached, in_region
 
@@ -56,7 +54,7 @@ def _stylize(
 ) -> list[list[np.ndarray]]:
     """One row per face: the face in COLUMNS, in each style, in each mix of styles, and in the refined styles."""
     stylist = Stylist(ctx)
-    refine = Refinement(ctx, stylist) if refined else None
+    refine = methods.refined(ctx, stylist) if refined else None
     targets = [*styles, *(_mixed([styles[i] for i in mix]) for mix in mixes)]
     progress = Progress("gallery", len(faces) * (len(targets) + len(refined)))
     rows = []
@@ -66,9 +64,8 @@ def _stylize(
             row.append(stylist.stylize(face, target))
             progress.add(1)
         if refine:
-            looks = [whole(styles[i]) for i in refined]
-            row += [images.to_arrays(refine(face, look, REFINEMENT_STEPS).image)[0] for look in looks]
-            progress.add(len(looks))
+            row += [refine(face, styles[i]) for i in refined]
+            progress.add(len(refined))
         rows.append(row)
     progress.close()
     return rows

@@ -143,11 +143,13 @@ def hypernst_weights(ctx: Context) -> list[str]:
     ]
 
 
-def refined(ctx: Context) -> Apply:
-    """HyperNST with some steps of refinement for each pair."""
-    refine = Refinement(ctx, Stylist(ctx))
+def refined(ctx: Context, stylist: Stylist | None = None) -> Apply:
+    """HyperNST with some steps of refinement for each pair, by a stylist that is there or a new one."""
+    refine = Refinement(ctx, stylist or Stylist(ctx))
 
-    def apply(content: Portrait, style: Portrait, on_step: Callable[[int, int], None]) -> np.ndarray:
+    def apply(
+        content: Portrait, style: Portrait, on_step: Callable[[int, int], None] = lambda done, total: None
+    ) -> np.ndarray:
         refined = refine(content, whole(style), REFINEMENT_STEPS, lambda step, _: on_step(step, REFINEMENT_STEPS))
         return images.to_arrays(refined.image)[0]
 

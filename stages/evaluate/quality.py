@@ -31,7 +31,7 @@ from stages.apply.look import whole
 from stages.apply.refine import Refinement
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, control, gallery, parsing, retrieval
-from stages.evaluate.methods import METHODS, QUICK, Method
+from stages.evaluate.methods import METHODS, QUICK, REFINEMENT_STEPS, Method
 from stages.evaluate.metrics import Metrics, sifid_titles
 from stages.loaders import style_encoder
 from stages.portraits.portrait import Portrait, cached
@@ -39,7 +39,7 @@ from stages.preprocess import chain
 
 WARM_UP, TIMED = 2, 10
 TRIPLES, WALKS, SHOWN = 50, 20, 8  # measured of each; rows of a sheet
-REFINED, REFINEMENT_STEPS = 20, 10  # pairs
+REFINED = 20  # pairs
 CONTROL_TITLES = ("content", "style A", "style B", "own codes", "all A", "all B", "hair A, face B", "hair B, face A")
 
 

@@ -155,5 +155,8 @@ function mixed(/** @type {Mix} */ mix, /** @type {string} */ style, /** @type {b
   return /** @type {Mix} */ ([...normalised(others).map(([id, weight]) => [id, weight * (1 - share)]), [style, share]]);
 }
 
+/** Whether a portrait can be shown, be it a draft. */
+export const isThere = (/** @type {any} */ told) => ["draft", "ready"].includes(told.state);
+
 /** Whether the server is still reading a portrait: a better one follows. */
 export const isReading = (/** @type {any} */ told) => ["waiting", "reading", "draft"].includes(told?.state);

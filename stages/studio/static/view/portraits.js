@@ -1,7 +1,7 @@
 // @ts-check
 /** Portraits: files that are opened or dropped, several faces or none, and the list of those open. */
 
-import { isReading } from "../app.js";
+import { isReading, isThere } from "../app.js";
 import * as api from "../core/api.js";
 import { byId, el, tell } from "../core/dom.js";
 import { blank } from "../core/store.js";
@@ -94,9 +94,9 @@ export class Portraits extends EventTarget {
         await api.chooseFace(id, { centre: true });
       } else if (told.state === "failed") {
         throw new api.Fault(told.error, told.way_out);
-      } else if (["draft", "ready"].includes(told.state) && chosen.face && told.portrait.face !== chosen.face) {
+      } else if (isThere(told) && chosen.face && told.portrait.face !== chosen.face) {
         await api.chooseFace(id, { index: chosen.face });
-      } else if (["draft", "ready"].includes(told.state)) {
+      } else if (isThere(told)) {
         this.take(told);
         return true;
       }

@@ -1,6 +1,7 @@
 // @ts-check
 /** The screen without a portrait: one place to drop one, faces to try, those that are open; and how far reading is. */
 
+import { isThere } from "../app.js";
 import * as api from "../core/api.js";
 import { byId, el, icon, tell } from "../core/dom.js";
 
@@ -38,7 +39,7 @@ export class Start {
         face(`Try generated face ${place + 1}`, api.sampleImage(name), () => this.sample(name).catch(tell)),
       ),
       open
-        .filter((/** @type {any} */ told) => ["draft", "ready"].includes(told.state))
+        .filter(isThere)
         .map((/** @type {any} */ told) =>
           face(`Go on with ${told.name}`, `/api/portraits/${told.id}/image`, () => this.resume(told)),
         ),
