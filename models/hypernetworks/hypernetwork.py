@@ -6,6 +6,7 @@ stylisation can train late heads while the deltas of early ones stay exactly the
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,38 @@ class ContentEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features [N, 256, 16, 16] of x [N, 6, 256, 256]."""
         return self.project(self.body(x))
+
+
+class CodeSpace(nn.Module):
+    """Centres style codes and scales their deviation to that of evenly spread unit codes, all components alike.
+
+    Codes of portraits share most of what they hold, and the heads would see little else. Fresh it changes nothing, and
+    so it does in networks whose weights know no such statistics.
+    """
+
+    mean: Tensor
+    gain: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(CODE_SIZE))
+        self.register_buffer("gain", torch.ones(()))
+
+    def measure(self, codes: Tensor) -> None:
+        """Take the statistics of codes [N, 256]; of equal ones only the mean."""
+        self.mean.copy_(codes.mean(0))
+        deviation = (codes - self.mean).square().mean().sqrt()
+        if deviation > 1e-6:
+            self.gain.copy_(CODE_SIZE**-0.5 / deviation)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes [..., 256] in the same shape."""
+        return (codes - self.mean) * self.gain
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        for name, fresh in (("mean", torch.zeros(CODE_SIZE)), ("gain", torch.ones(()))):
+            state_dict.setdefault(prefix + name, fresh)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class MaskEncoder(nn.Module):
@@ -136,7 +169,7 @@ class HyperNetwork(nn.Module):
         self.region_deltas = region_deltas
         self.checkpointing, self.table = checkpointing, list(table)
         self.content = ContentEncoder(width)
-        self.mask = MaskEncoder()
+        self.space, self.mask = CodeSpace(), MaskEncoder()
         self.heads = nn.ModuleList(DeltaHead(entry, rank) for entry in table)
 
     def forward(self, x: Tensor, y_hat: Tensor, codes: Tensor, region: Tensor) -> list[Tensor]:
@@ -151,7 +184,10 @@ class HyperNetwork(nn.Module):
         return [d.unflatten(0, (-1, regions)) for d in deltas] if self.region_deltas else deltas
 
     def of_region(self, content: Tensor, code: Tensor) -> list[Tensor]:
-        """With `region_deltas`: one region's deltas [N, out, in] from E_c's features and its code [N, 256] alone."""
+        """With `region_deltas`: one region's deltas [N, out, in] from E_c's features and its code [N, 256] alone.
+
+        The code is as `conditions` gives it.
+        """
         return self._deltas(content, *_everywhere(code))
 
     def _deltas(self, content: Tensor, conditions: Tensor, tiled: Tensor) -> list[Tensor]:
@@ -167,10 +203,11 @@ class HyperNetwork(nn.Module):
         return [self._run(head, features, codes) for head in self.heads]
 
     def conditions(self, codes: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-        """The style inputs of heads and E_mask: codes [M, 4, 256] and arranged codes [M, 256, 16, 16].
+        """The style inputs of heads and E_mask: codes [M, 4, 256] and arranged codes [M, 256, 16, 16], centred.
 
         With `region_deltas` a sample becomes one per region, with that region's code everywhere.
         """
+        codes = self.space(codes)
         if not self.condition_on_regions:
             codes = codes[:, REGION_COUNT:].expand_as(codes)
         if not self.region_deltas:

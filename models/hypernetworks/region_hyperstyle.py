@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models import state_dicts
 from models.generators.interface import LayerEntry
-from models.hypernetworks.hypernetwork import HyperNetwork, MaskEncoder
+from models.hypernetworks.hypernetwork import CodeSpace, HyperNetwork, MaskEncoder
 from models.hypernetworks.hyperstyle import HyperStyle, OwnHead, Trunk, shares, without_aliases
 from models.regions import CODE_SIZE, REGION_COUNT
 
@@ -27,9 +27,9 @@ class RegionHyperStyle(HyperNetwork):
     """HyperStyle with a head for every row of a generator's table and E_mask beside its trunk.
 
     `project` projects the trunk's features to 256 channels; else they are fused with E_mask's, as HyperStyle's files
-    need. Untrained heads give zero deltas. Batch norm always uses its running statistics and training never changes
-    them, as batches are small and a frozen layer must not change: `measure` sets them. The matrices that early heads
-    share belong to no head: stylisation does not train them.
+    need. Untrained heads give zero deltas. The trunk is normalised by running statistics, as batches are small:
+    `measure` sets them, and while the trunk learns they follow (`BatchRenorm`). The matrices that early heads share
+    belong to no head: stylisation does not train them.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RegionHyperStyle(HyperNetwork):
         self.region_deltas = region_deltas
         self.checkpointing, self.table = checkpointing, list(table)
         self.net = HyperStyle(table, range(len(table)))
-        self.mask = MaskEncoder()
+        self.space, self.mask = CodeSpace(), MaskEncoder()
         self.project = nn.Conv2d(FEATURES, FEATURES - STYLE, 1) if project else None
         self.fusion = None if project else nn.Conv2d(FEATURES + STYLE, FEATURES, 1)
         for head in self.heads:

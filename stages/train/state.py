@@ -1,13 +1,13 @@
 """The state of the hypernetwork's training: networks, optimisers, step and phase; how it is built and started."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
@@ -15,6 +15,7 @@ from models.generators import interface
 from models.generators.interface import Generator
 from models.hypernetworks.hypernetwork import HyperNetwork, side_by_side
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
+from models.losses.objectives import Batch
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.profile import Train
@@ -27,7 +28,7 @@ from stages.loaders import discriminators as discriminator_loaders
 from stages.loaders import hypernetwork as hypernetworks
 from stages.train import data
 
-MEASURED, CHUNK = 64, 8  # images that a trunk's normalisation is measured on, and at once
+MEASURED, CHUNK = 64, 8  # images of a collection that a fresh network is measured on, and at once
 FUSED = ("cpu", "cuda")  # devices whose Adam takes all parameters at once
 PHASES = ("reconstruct", "stylize")
 # settings that do not change what is learnt; a change of any other one is reported
@@ -81,6 +82,10 @@ class State(state.State):
         """The number of steps that the run has taken in its phase."""
         return self.step - int(self.extra["phase_start"])
 
+    def averaged(self, share: float) -> float:
+        """The share of the average that a step keeps: `share`, or less in the first steps of a fresh network."""
+        return min(share, (1 + self.step) / (10 + self.step)) if self.extra["fresh"] else share
+
     @property
     def skipped(self) -> int:
         """The number of steps that were not finite and changed nothing."""
@@ -130,7 +135,7 @@ def build(
         recipe={"seed": ctx.profile.seed} | dict(made or {}),
         settings={f"train.{name}": value for name, value in asdict(settings).items() if name not in SILENT}
         | dict(data or {}),
-        extra={"phase": PHASES[0], "phase_start": 0, "skipped": 0},
+        extra={"phase": PHASES[0], "phase_start": 0, "skipped": 0, "fresh": False},
     )
 
 
@@ -144,7 +149,8 @@ def start(
 ) -> State:
     """`state` with the run's checkpoint if there is one, else the shipped or random weights; the same in all processes.
 
-    A new run starts in `phase`. Without it, it starts in stylisation if its weights are trained on styles.
+    A new run starts in `phase`. Without it, it starts in stylisation if its weights are trained on styles. If they are
+    not, what the networks see is measured on the shards first: images for a new trunk, and style codes.
     Raises: UserError when the checkpoint is another profile's.
     """
     if not state.resume():
@@ -152,6 +158,9 @@ def start(
             state.phase = hypernetworks.start(ctx, state.hyper)
         else:
             start_trunk(ctx, generator, state.hyper)
+        if state.phase == PHASES[0]:
+            state.extra["fresh"] = True
+            measure_codes(ctx, state.hyper)
         state.phase = phase or state.phase
         state.ema.load_state_dict(state.hyper.state_dict())
     for module in state.nets.values():
@@ -161,7 +170,7 @@ def start(
 
 @torch.no_grad()
 def start_trunk(ctx: Context, generator: Generator, hyper: HyperNetwork) -> None:
-    """Start HyperStyle's trunk from the profile's ResNet34, and measure its normalisation on the first contents.
+    """Start HyperStyle's trunk from the profile's ResNet34, and measure its normalisation on the first images.
 
     With the statistics of a new network what differs between images would be lost in it. Other networks have none.
     """
@@ -169,15 +178,23 @@ def start_trunk(ctx: Context, generator: Generator, hyper: HyperNetwork) -> None
         return
     name = hypernetworks.start_trunk(ctx, hyper)
     say(f"train: the trunk starts from {name or 'random weights'}; its normalisation is measured")
-    samples = Samples(ctx.training_shards, "content", "train")
+    collections = ("content", "style") if ctx.profile.train.reconstruct_styles else ("content",)
+    hyper.measure(side_by_side(batch.image, generator(batch.latent).clamp(-1, 1)) for batch in _first(ctx, collections))
 
-    def pairs(numbers: range) -> Tensor:
-        rows = collate((samples.fields(i) for i in numbers), len(numbers))
-        batch = data.to_batch(rows, ctx.device)
-        return side_by_side(batch.image, generator(batch.latent).clamp(-1, 1))
 
-    chosen = range(min(MEASURED, len(samples)))
-    hyper.measure(pairs(chosen[first : first + CHUNK]) for first in chosen[::CHUNK])
+@torch.no_grad()
+def measure_codes(ctx: Context, hyper: HyperNetwork) -> None:
+    """Centre and scale a fresh network's codes by those of the first images of both collections."""
+    hyper.space.measure(torch.cat([batch.codes.flatten(0, 1) for batch in _first(ctx, ("content", "style"))]))
+
+
+def _first(ctx: Context, collections: Sequence[str]) -> Iterator[Batch]:
+    """The first training samples of each collection, in batches."""
+    for name in collections:
+        samples = Samples(ctx.training_shards, name, "train")
+        chosen = range(min(MEASURED, len(samples)))
+        for part in (chosen[first : first + CHUNK] for first in chosen[::CHUNK]):
+            yield data.to_batch(collate((samples.fields(i) for i in part), len(part)), ctx.device)
 
 
 def enter_phase(state: State, settings: Train) -> int:

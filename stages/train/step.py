@@ -114,7 +114,7 @@ class Step:
             with torch.no_grad():
                 averaged: list[Tensor] = [*state.ema.parameters()]
                 current: list[Tensor] = [*state.hyper.parameters()]
-                torch._foreach_lerp_(averaged, current, 1 - self.settings.ema)
+                torch._foreach_lerp_(averaged, current, 1 - state.averaged(self.settings.ema))
         elif all(map(math.isfinite, terms.values())):
             terms["gradient"] = math.nan
         return terms

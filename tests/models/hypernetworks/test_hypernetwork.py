@@ -61,6 +61,29 @@ def test_arranging_is_tiling_the_whole_map_then_averaging(seed: int, side: int, 
     assert torch.allclose(arrange(own, region), F.adaptive_avg_pool2d(tiled, CELLS), atol=1e-5)
 
 
+def test_measured_codes_differ_as_evenly_spread_ones_do_and_old_weights_know_none(awake: HyperNetwork) -> None:
+    """Codes of which 98 % is common are read as if it were not there; unmeasured ones stay the same to the bit."""
+    rng = torch.Generator().manual_seed(5)
+    near = F.normalize(codes(3)[:, :1] + 0.14 / 16 * torch.randn(60, 4, CODE_SIZE, generator=rng), dim=-1)
+    x, y, _, region = inputs(2, 2)
+    net = HyperNetwork(TABLE, width=8, rank=2)
+    net.load_state_dict({name: t for name, t in state(awake).items() if not name.startswith("space.")})
+
+    def gap(given: Tensor) -> float:
+        with torch.no_grad():
+            return float(net(x[:1].expand_as(x), y[:1].expand_as(y), given, region)[0].diff(dim=0).abs().mean())
+
+    assert torch.equal(net.conditions(near[:2], region)[0], near[:2])
+    spread, before = gap(codes(4, 2)), gap(near[:2])
+    net.space.measure(near.flatten(0, 1))
+    assert before < 0.2 * spread and gap(near[:2]) > 0.5 * spread
+    other = HyperNetwork(TABLE, width=8, rank=2)
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other.space(near), net.space(near)) and not torch.equal(net.space(near), near)
+    net.space.measure(near[:1, 0])
+    assert not net.space(near[0, 0]).any()  # a single code
+
+
 @pytest.mark.parametrize("rank", [0, 1, 6])
 @pytest.mark.parametrize("entry", TABLE[:2], ids=lambda e: e.name)
 def test_a_head_starts_at_zero_deltas_and_can_learn(entry: LayerEntry, rank: int) -> None:

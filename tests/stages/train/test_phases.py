@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
 from models.generators.interface import Generator
+from models.hypernetworks import hyperstyle
 from models.hypernetworks.hypernetwork import HyperNetwork
 from models.hypernetworks.hyperstyle import HyperStyle
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
@@ -80,6 +82,26 @@ def test_moments_of_what_stylisation_freezes_are_not_kept(base: Path) -> None:
     assert len(moments[1]) == 3 * trained < len(moments[0])  # step, and two moments
 
 
+def test_a_fresh_run_measures_its_codes_and_its_average_keeps_up(base: Path) -> None:
+    """With a share of 0.999 an average over two steps would still be its start; that of given weights moves so."""
+    settings = {"ema": 0.999, "stylization_steps": 0}
+    ctx = small_run.context(base, "fresh", **settings)
+    out = ctx.run / "out.safetensors"
+    train.run(ctx, shipped=False, export=out)
+    found = checkpoint.load(ctx.run / "checkpoint.safetensors")[0]
+    name = "heads.13.out.weight"  # starts at zero
+    now, average = found[f"hyper.{name}"], found[f"ema.{name}"]
+    assert float((average - now).norm()) < 0.3 * float(now.norm())
+    codes = [Samples(ctx.shards, side, "train")[i]["codes"] for side in ("content", "style") for i in range(3)]
+    torch.testing.assert_close(found["ema.space.mean"], torch.from_numpy(np.concatenate(codes)).mean(0))
+    given = small_run.context(base, "given", weights=str(out), **settings)
+    train.run(given, phase="reconstruct", steps=1)
+    found = checkpoint.load(given.run / "checkpoint.safetensors")[0]
+    start = checkpoint.load(out)[0][name].float()
+    now, average = found[f"hyper.{name}"], found[f"ema.{name}"]
+    torch.testing.assert_close(average - start, 0.001 * (now - start), rtol=0.1, atol=1e-8)
+
+
 def moved_by_codes(
     hyper: HyperNetwork, net: Generator, base: Path, render: Callable[..., torch.Tensor]
 ) -> tuple[float, float]:
@@ -141,3 +163,19 @@ def test_a_new_trunk_in_hyperstyles_form_is_measured_on_the_contents(base: Path)
     start_trunk(ctx, net, hyper)
     norm = hyper.net.bn1
     assert float(norm.running_var.std()) > 0 and bool(norm.running_mean.any()) and not norm.training
+
+
+def test_the_trunks_statistics_follow_in_reconstruction_alone(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the average go with them, and what stylisation freezes stays."""
+    monkeypatch.setattr(hyperstyle, "BLOCKS", ((64, 1, 1), (128, 1, 2), (256, 1, 2), (512, 1, 2)))
+    monkeypatch.setattr(generators, "generator", small_run.stylegan2)
+    settings = {"heads": "hyperstyle", "region_deltas": False, "refinement_iterations": 1, "ema": 0.0}
+    ctx = small_run.context(base, "trunk", **settings, batch=1, reconstruction_steps=2, stylization_steps=1)
+    found = []
+    for steps in (1, 2, 3):
+        train.run(ctx, shipped=False, steps=steps)
+        tensors = checkpoint.load(ctx.run / "checkpoint.safetensors")[0]
+        found.append({n: t for n, t in tensors.items() if n.endswith(("running_mean", "running_var"))})
+    one, two, three = found
+    assert all(not torch.equal(one[n], two[n]) and torch.equal(two[n], three[n]) for n in one if n[:5] == "hyper")
+    assert all(torch.equal(t, two[n.replace("ema.", "hyper.", 1)]) for n, t in two.items() if n[:3] == "ema")
