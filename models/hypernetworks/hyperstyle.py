@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from models import state_dicts
 from models.generators.interface import LayerEntry
 from models.generators.stylegan2 import layer_table
+from models.hypernetworks.batch_renorm import BatchRenorm
 from models.stylegan_ops import EqualLinear
 
 SHARED_UNTIL = 64  # px; layers of higher resolution have heads of their own
@@ -27,11 +28,11 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), BatchRenorm(outputs)
+        self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), BatchRenorm(outputs)
         self.downsample: nn.Module | None = None
         if stride > 1 or inputs != outputs:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), BatchRenorm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [N, in, H, W]."""
@@ -44,7 +45,7 @@ class Trunk(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.relu = nn.Conv2d(6, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
+        self.conv1, self.bn1, self.relu = nn.Conv2d(6, 64, 7, 2, 3, bias=False), BatchRenorm(64), nn.PReLU(64)
         blocks, inputs = [], 64
         for width, count, stride in BLOCKS:
             for i in range(count):

@@ -16,6 +16,7 @@ from models.generators.interface import Generator
 from models.generators.latent_renderer import narrow_type
 from models.generators.region_renderer import renderer, rows_of
 from models.hypernetworks import hypernetwork
+from models.hypernetworks.batch_renorm import BatchRenorm
 from models.losses import region_patches
 from models.losses.narrow_region_style import NarrowRegionStyleLoss
 from models.losses.objectives import Batch, LossWeights, Reconstruction, Stylization
@@ -64,6 +65,7 @@ class Step:
         self._precision = precision.autocast(ctx.device, "train", s.precision)
         self.state, self.generator, self.process_group = state, generator, process_group
         self.seed, self.device = ctx.profile.seed, ctx.device
+        self.norms = [module for module in state.hyper.modules() if isinstance(module, BatchRenorm)]
         generator.checkpointing = state.image_discriminator.checkpointing = s.checkpointing
         factors = LossWeights(s.lambda1, s.lambda2, s.lpips, s.identity, s.style, s.content)
 
@@ -91,6 +93,8 @@ class Step:
         A step whose losses or gradients are not finite changes nothing; its terms then hold a NaN.
         """
         state, share = self.state, micro_batches(self.settings)
+        for norm in self.norms:
+            norm.seen()  # of a step that was only measured
         for optimiser in (state.optimiser, state.discriminator_optimiser):
             optimiser.zero_grad(set_to_none=True)
         sums = dict.fromkeys(TERMS, 0.0)
@@ -111,13 +115,23 @@ class Step:
         if all(map(math.isfinite, (*terms.values(), *norms))):
             for optimiser, _, _ in trained:
                 optimiser.step()
+            self._normalise()
             with torch.no_grad():
-                averaged: list[Tensor] = [*state.ema.parameters()]
-                current: list[Tensor] = [*state.hyper.parameters()]
+                averaged, current = (
+                    [t for t in (*net.parameters(), *net.buffers()) if t.is_floating_point()]
+                    for net in (state.ema, state.hyper)
+                )
                 torch._foreach_lerp_(averaged, current, 1 - state.averaged(self.settings.ema))
         elif all(map(math.isfinite, terms.values())):
             terms["gradient"] = math.nan
         return terms
+
+    def _normalise(self) -> None:
+        """Move the statistics of the normalisation towards what all processes have learnt from in this step."""
+        found = [(norm, seen) for norm in self.norms if (seen := norm.seen()) is not None]
+        self.process_group.all_reduce_([seen for _, seen in found])
+        for norm, seen in found:
+            norm.follow(seen / self.process_group.world_size)
 
     def _gather(self, terms: Iterable[str]) -> list[tuple[torch.optim.Optimizer, list[nn.Parameter], float]]:
         """Sum the gradients of all processes. Returns what this step trains, and the limits of its gradients' norms."""
