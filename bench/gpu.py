@@ -2,9 +2,9 @@
 
 The tests of tests/cuda (parity, one step of each phase and each training, every stage, the studio), then at full size
 with drawn weights the seconds of a step and the peak memory of every profile at batch 1, 4 and 16, and the micro-batch
-that a run would choose; then with the weights that are here the seconds of an image, an evaluation of 2 x 2 samples,
-what a hand at the studio waits for, and a step of each other method's training. A part that fails is reported and the
-next one follows.
+that a run would choose; then with the weights that are here the seconds of an image, `eval` and `quality` on 2 x 2
+samples, what a hand at the studio waits for, and a step of each other method's training. A part that fails is reported
+and the next one follows.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,12 +32,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import hypernst  # noqa: E402
-from pipeline import device, profile  # noqa: E402
+from models.parsing.portrait import PortraitParser  # noqa: E402
+from pipeline import device, images, profile, weights  # noqa: E402
 from pipeline.context import COLLECTIONS, Context  # noqa: E402
 from pipeline.runner.run import run_stage  # noqa: E402
 from stages.baselines.run import TRAININGS  # noqa: E402
 from stages.baselines.training import Training  # noqa: E402
-from stages.evaluate import comparison  # noqa: E402
+from stages.evaluate import comparison, quality  # noqa: E402
 from stages.loaders import generator as generators  # noqa: E402
 from stages.preprocess import chain, samples  # noqa: E402
 from stages.train import memory  # noqa: E402
@@ -120,7 +122,7 @@ def _seconds(work: Callable[[], object], times: int = STEPS) -> float:
 
 
 def results() -> str:
-    """Seconds of an image, and the table of an evaluation of 2 x 2 samples, with the portable weights."""
+    """Seconds of an image, the table of an evaluation of 2 x 2 samples and their quality, with the portable weights."""
     with tempfile.TemporaryDirectory() as place:
         base = Path(place)
         chosen = profile.load("portable")
@@ -137,7 +139,26 @@ def results() -> str:
             comparison.run(ctx, everything=True)
         report = json.loads((comparison.folder(ctx) / "results.json").read_text())
         seconds = report["methods"]["hypernst"]["seconds_per_image"]
-        return f"An image takes {seconds:.3f} s.\n\n{(comparison.folder(ctx) / 'table.md').read_text()}"
+        table = (comparison.folder(ctx) / "table.md").read_text()
+        return f"An image takes {seconds:.3f} s.\n\n{table}\n```\n{_quality(ctx, base / 'portraits')}```"
+
+
+def _quality(ctx: Context, folder: Path) -> str:
+    """The figures of `hypernst quality` on two contents and styles; the region maps to be found are those of a CPU."""
+    chosen = {name: sorted(getattr(ctx, name).iterdir())[:2] for name in COLLECTIONS}
+    for name, files in (chosen | {"nonportrait": chosen["style"], "seg": []}).items():
+        (folder / name).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, folder / name)
+    parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights))
+    for i, file in enumerate(chosen["content"]):
+        photo = images.encode(images.decode(file.read_bytes(), 256), ".jpg")
+        (folder / "seg" / f"{i}.jpg").write_bytes(photo)
+        regions = parser.parse(images.to_tensor(images.decode(photo)))[0].numpy()
+        cv2.imwrite(str(folder / "seg" / f"{i}.png"), regions)
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()):
+        quality.run(dataclasses.replace(ctx, limit=None), portraits=folder)
+    return said.getvalue()
 
 
 def uses() -> str:

@@ -54,6 +54,20 @@ def test_other_profiles_hold_only_what_differs(name: str) -> None:
     assert same == []
 
 
+@pytest.mark.parametrize("name", ["paper256", "paper1024"])
+def test_the_papers_profiles_train_as_the_paper_does(name: str) -> None:
+    """Three iterations, layers from 13 on, both collections; HyperStyle's losses; a day's steps, not a week's."""
+    p = profile.load(name)
+    s = p.train
+    assert (s.refinement_iterations, s.losses_at, s.start_layer, s.reconstruct_styles) == (3, "each", 13, True)
+    assert (s.lambda1, s.lambda2, s.lpips, s.patches, s.patch, s.region_deltas) == (1, 2, 0.8, 3, 32, False)
+    assert (s.identity, s.identity_weights) == (0.1, "arcface-irse50")
+    assert s.warm_up > 0 and s.discriminators_first > 0
+    assert s.project_content != s.weights.startswith("hyperstyle")  # its heads read 512 content channels
+    assert s.batch * (s.reconstruction_steps + s.stylization_steps) <= 500_000 and s.micro_batch == 0
+    assert (p.eval.contents, p.eval.styles) == (100, 100)
+
+
 def test_a_profile_extends_another_by_name_or_by_path_beside_it(tmp_path: Path) -> None:
     write(tmp_path, 'extends = "tiny"\nname = "first"\n[train]\nbatch = 6\n', "first.toml")
     second = profile.load(write(tmp_path, 'extends = "first.toml"\nname = "second"\n[train]\nmicro_batch = 3\n'))
