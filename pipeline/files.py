@@ -217,15 +217,15 @@ class LineLog:
         self._file.close()
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of a plain file.
+def read_plain(path: Path, most: int = -1) -> bytes:
+    """The content of a plain file, or its first `most` bytes.
 
     Raises: OSError when the system refuses; UserError when it is a pipe or a device, which could keep us waiting.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise UserError(f"{path}: is not a plain file; nothing was changed: remove it, then run again")
-        return file.read()
+        return file.read(most)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

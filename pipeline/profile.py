@@ -4,14 +4,17 @@
 """
 
 import dataclasses
+import errno
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pipeline.errors import UserError
+from pipeline.files import read_error, read_plain
 
 FOLDER = Path(__file__).resolve().parent.parent / "profiles"
+LARGEST = 1e15  # numbers are smaller; larger ones are no sizes and fit no file
 DEPTH = 8  # longest chain of profiles that extend one another
 RENAMED = {
     "inverter.passes": "inverter.iterations",
@@ -239,14 +242,18 @@ def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[
     elif extending is not None:
         path = extending.parent / path
     try:
-        return path, tomllib.loads(path.read_text())
+        return path, tomllib.loads(read_plain(path).decode("utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError):
         names = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         where = f"{extending}: extends " if extending else ""
         raise UserError(
             f"{where}no profile {str(name_or_path)!r}: expected a .toml file or one of {names}", 2
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as e:
+    except UserError:
+        raise UserError(f"{path}: is not a plain file; expected a .toml file", 2) from None
+    except OSError as e:
+        raise UserError(str(read_error(e.errno or errno.EIO, path)), 2) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise UserError(f"{path}: not a TOML file ({e}); correct it", 2) from e
 
 
@@ -284,6 +291,8 @@ def _checked(kind: Any, value: Any, key: str, path: Path) -> Any:
         fits = type(value) in (get_args(kind) or (kind,))
         for limit in limits:
             fits, allowed = fits and limit.least <= value <= limit.most, f"{allowed}, {limit}"
+        if fits and type(value) in (int, float) and abs(value) >= LARGEST:
+            fits, allowed = False, f"{allowed}, below {LARGEST:.0g}"
     if not fits:
         raise UserError(f"{path}: {key!r} is {value!r}; expected {allowed}", 2)
     return value

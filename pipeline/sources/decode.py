@@ -214,11 +214,14 @@ def _unpacked(image: Image.Image, convert: Callable[[Image.Image], Any]) -> NDAr
 def _white(image: Image.Image, depth: int) -> tuple[float, str]:
     """The value of white in a grey image of many levels, and a note. Raises: UnusableError when it cannot be told."""
     # by rows, as Pillow has no extrema of all of these modes
-    ends = [(0.0, 0.0)]
+    ends, known = [(0.0, 0.0)], False
     width, height = image.size
     for y in range(0, height, step := max(1, ROWS // width)):
-        values = np.nan_to_num(np.asarray(image.crop((0, y, width, min(y + step, height))), np.float32))
+        stored = np.asarray(image.crop((0, y, width, min(y + step, height))), np.float32)
+        known, values = known or bool(np.isfinite(stored).any()), np.nan_to_num(stored)
         ends.append((float(values.min()), float(values.max())))
+    if not known:
+        raise UnusableError(f"none of its grey values is a number; {kinds.WAY_OUT}")
     low, top = min(low for low, _ in ends), max(high for _, high in ends)
     if image.mode == "F" and top <= 2 and low >= -1:  # a little beyond white and black is what resampling leaves
         return 1.0, ""

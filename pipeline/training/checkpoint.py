@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.files import replacing
+from pipeline.files import read_error, replacing
 
 
 def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -46,16 +46,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str]) -> 
 def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save` wrote: the meta, and the tensors whose names begin with `prefix`, which is removed.
 
-    Raises: UserError when the file is not a complete safetensors file.
+    Raises: UserError when the file is not a complete safetensors file, or the system does not let it be read.
     """
     try:
         if path.exists() and not path.is_file():
             raise ValueError("not a plain file")
+        path.open("rb").close()  # the library does not tell what the system says
         with safe_open(path, "pt") as f:
             meta = json.loads((f.metadata() or {}).get("meta", "{}"))
             names = [name for name in f.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name.removeprefix(prefix): f.get_tensor(name) for name in names}, meta
     except (SafetensorError, OSError, ValueError, RecursionError) as e:
+        if isinstance(e, OSError) and e.errno and e.errno != errno.ENOENT:
+            raise read_error(e.errno, path) from e
         raise UserError(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
 
 

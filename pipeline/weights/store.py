@@ -184,9 +184,12 @@ def _opened(name: str, framework: str = "numpy") -> Iterator[Any]:
 
     place = path(name)
     try:
+        files.read_plain(place, 0)  # the library does not tell what the system says, and waits for a pipe
         with safe_open(place, framework=framework) as file:
             yield file
     except (SafetensorError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise files.read_error(error.errno, place) from error
         raise UserError(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
 
 

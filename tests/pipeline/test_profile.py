@@ -1,6 +1,7 @@
 """Profiles: what a file may hold, what it extends, and the message when it is wrong."""
 
 import dataclasses
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_a_profile_extends_another_by_name_or_by_path_beside_it(tmp_path: Path) 
         ("[train]\nbatch = true", "'train.batch' is True; expected int, 1 or more"),
         ("[train]\nema = 1.5", "'train.ema' is 1.5; expected float, 0 to 1"),
         ("[train]\nema = nan", "'train.ema' is nan; expected float, 0 to 1"),
+        ("[train]\nlearning_rate = inf", "'train.learning_rate' is inf; expected float, 0 or more, below 1e+15"),
+        ("seed = 99999999999999999999", "'seed' is 99999999999999999999; expected int, 0 or more, below 1e+15"),
         ("[train]\nheads = 'big'", "'train.heads' is 'big'; expected 'channel' or 'separable' or 'hyperstyle'"),
         ("[train]\nstart_layer = 1.5", "'train.start_layer' is 1.5; expected int or str"),
         ("[parser]\nhair = 'hair'", "'parser.hair' is 'hair'; expected a list of names"),
@@ -103,6 +106,15 @@ def test_a_profile_extends_another_by_name_or_by_path_beside_it(tmp_path: Path) 
 )
 def test_what_is_wrong_is_reported_with_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
     assert message in refused(write(tmp_path, f"name = 'mine'\n{text}" if text.isprintable() or "\n" in text else text))
+
+
+def test_a_profile_is_read_as_editors_write_it_and_only_from_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    path.write_bytes(b"\xef\xbb\xbf" + "name = 'Zoë'\r\nextends = 'tiny'\r\n".encode())
+    assert profile.load(path).name == "Zoë"
+    path.unlink()
+    os.mkfifo(path)
+    assert "is not a plain file" in refused(path)
 
 
 def test_a_profile_needs_a_name_of_its_own(tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ def test_a_dark_image_of_16_bits_that_says_so_stays_dark() -> None:
         (encoded(Image.fromarray((RAMP * 2e9).astype(np.int32)), "TIFF"), "of which white is not known; save it as"),
         (encoded(Image.fromarray((RAMP * 7).astype(np.float32)), "TIFF"), "grey values from 0 to 7, of which white is"),
         (encoded(Image.fromarray((RAMP - 9).astype(np.float32)), "TIFF"), "of which white is not known"),
+        (encoded(Image.fromarray(np.full_like(RAMP, np.nan, np.float32)), "TIFF"), "none of its grey values is"),
         (png(np.dstack([samples(4095), samples(0) + 65535]), 4), "12-bit values in 16-bit samples (unknown raw mode"),
         (encoded(patch(SKIN), "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "a raw photo, which is not developed here"),
         (b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 258, 3, 1, 24) + bytes(99), "a TIFF of an unusual layout"),

@@ -1,6 +1,7 @@
 """Training state is restored exactly; a write that fails or is killed keeps the old file."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline import weights
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 
@@ -55,6 +57,20 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
         os.mkfifo(path)
     with pytest.raises(UserError, match=r"x\.safetensors: not a readable checkpoint"):
         checkpoint.load(path)
+
+
+def test_what_may_not_be_read_just_now_is_not_called_damaged(tmp_path: Path) -> None:
+    """To delete a sound checkpoint would be bad advice."""
+    path = tmp_path / "x.safetensors"
+    checkpoint.save(path, {"a": torch.zeros(9)}, {})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        for read in (checkpoint.load, lambda path: weights.tensors(str(path))):
+            with pytest.raises(UserError, match=r"may not open any more files.*it is left as it is"):
+                read(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_failed_write_keeps_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
