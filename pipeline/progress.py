@@ -33,11 +33,7 @@ class Progress:
             self._printed = now
             rate = self.done / (now - self._start)
             seconds = (self.total - self.done) / rate
-            print(
-                f"{self.name}: {self.done}/{self.total}, {rate:.3g}/s, {seconds:.0f} s left, {self.rejected} rejected",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{self.name}: {self.done}/{self.total}, {rate:.3g}/s, {seconds:.0f} s left, {self.rejected} rejected")
 
     def close(self) -> None:
         """End the bar and leave it on the screen."""
@@ -46,8 +42,13 @@ class Progress:
 
 
 def say(message: str) -> None:
-    """Print one line for the user, above any bar."""
-    tqdm.write(printable(message), file=sys.stderr)
+    """Print one line for the user, above any bar; where it has no room, the work goes on without."""
+    try:
+        tqdm.write(printable(message), file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def at_pauses(work: Callable[[], None]) -> None:

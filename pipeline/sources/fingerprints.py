@@ -13,6 +13,7 @@ from pipeline.sources import archives
 from pipeline.sources.archives import Member
 from pipeline.sources.reader import UNREADABLE, Reader, Source, stamp_of
 
+DIGEST = 16  # bytes of a digest
 FOLDED = 8  # the log is folded into the file once it has more than one entry for so many of the file's
 
 
@@ -34,7 +35,7 @@ class Fingerprints:
             saved = read_json(path) if path else {}
             self._former = dict(saved["files"])
             if saved["folder"] == self._folder:
-                self._files, self._archives = dict(saved["files"]), saved["archives"]
+                self._files, self._archives = dict(saved["files"]), dict(saved["archives"])
         except (ValueError, KeyError, TypeError):
             pass  # without saved digests all files are read
         self._log = path.with_suffix(".jsonl") if path else None
@@ -49,12 +50,17 @@ class Fingerprints:
 
     def get(self, source: Source) -> bytes | None:
         """The saved digest, or None when the file looks changed since."""
-        *state, content = self._files.get(source.key, ("",))
-        return bytes.fromhex(content) if state == [source.size, *source.stamp] else None
+        try:
+            *state, content = self._files[source.key]
+            known = bytes.fromhex(content) if state == [source.size, *source.stamp] else b""
+        except (KeyError, TypeError, ValueError):  # a damaged note is none
+            return None
+        return known if len(known) == DIGEST else None
 
     def sizes(self, keys: Iterable[str]) -> set[int | None]:
         """The sizes that the files of these keys had, in any folder; None among them for one that is not known."""
-        return {int(self._former[key][0]) if key in self._former else None for key in keys}
+        noted = (self._former.get(key) for key in keys)
+        return {told[0] if isinstance(told, list) and told and type(told[0]) is int else None for told in noted}
 
     def put(self, source: Source, data: bytes) -> bytes:
         """Store and return the digest of `data`, the bytes of `source`."""
@@ -80,12 +86,17 @@ class Fingerprints:
     def archive(self, file: str, state: os.stat_result) -> list[Member]:
         """The members of an archive, listed again if it looks changed. Raises: as `archives.listing`."""
         now = [state.st_size, *stamp_of(state)]
-        *saved, members = self._archives.get(file, ([],))
-        if saved != now:
-            members = archives.listing(file)
-            self._archives[file] = [*now, members]
-            self._changed = True
-        return [Member(*member) for member in members]
+        try:
+            *saved, members = self._archives[file]
+            known = [Member(*member) for member in members] if saved == now else None
+            if known is not None and all(tuple(map(type, m)) == (str, int, int, str, bool) for m in known):
+                return known
+        except (KeyError, TypeError, ValueError):
+            pass  # a damaged note is none
+        listed = archives.listing(file)
+        self._archives[file] = [*now, listed]
+        self._changed = True
+        return listed
 
     def note(self) -> None:
         """Append what is new to a log beside the file, so that a killed run loses none of it."""

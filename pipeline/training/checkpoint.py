@@ -55,6 +55,8 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
         with safe_open(path, "pt") as f:
             meta = json.loads((f.metadata() or {}).get("meta", "{}"))
             names = [name for name in f.keys() if name.startswith(prefix)]  # noqa: SIM118
+            if not isinstance(meta, dict):
+                raise ValueError("its notes are damaged")
             return {name.removeprefix(prefix): f.get_tensor(name) for name in names}, meta
     except (SafetensorError, OSError, ValueError, RecursionError) as e:
         if isinstance(e, OSError) and e.errno and e.errno != errno.ENOENT:

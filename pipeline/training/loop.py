@@ -246,8 +246,13 @@ def memory() -> float:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log.jsonl; lines that were cut are left out."""
-    return [row for row in read_lines(folder / "log.jsonl") if "step" in row]
+    """The rows of a run's log.jsonl; lines that were cut or have no step are left out."""
+    return steps(folder / "log.jsonl")
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines that tell of a step."""
+    return [row for row in read_lines(path) if type(row.get("step")) is int]
 
 
 def _trim(path: Path, step: int) -> None:

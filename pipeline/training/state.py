@@ -44,10 +44,12 @@ class State:
         if not self.path.exists():
             return False
         tensors, meta = checkpoint.load(self.path)
-        if not {"recipe", "step", "seconds"} <= meta.keys():
+        parts = {"recipe": dict, "settings": dict, "extra": dict, "step": int, "seconds": int | float}
+        meta = {"settings": {}, "extra": {}} | meta
+        if not all(isinstance(meta.get(name), kind) for name, kind in parts.items()):
             raise UserError(f"{self.path}: not the checkpoint of a training; move it elsewhere, or {WAY_OUT}", 2)
         refuse_difference(self.path, meta["recipe"], self.recipe)
-        settings = differences(meta.get("settings", {}), self.settings)
+        settings = differences(meta["settings"], self.settings)
         self.changed = tuple(f"{name} was {old!r}, is {new!r}" for name, old, new in settings)
         for prefix, net in self.nets.items():
             tensors_of_net = {n.removeprefix(f"{prefix}."): t for n, t in tensors.items() if n.startswith(f"{prefix}.")}
@@ -59,7 +61,7 @@ class State:
                 raise UserError(text, 2) from error
         for prefix, optimiser in self.optimisers.items():
             checkpoint.restore_optimiser(optimiser, tensors, prefix)
-        self.extra |= meta.get("extra", {})
+        self.extra |= meta["extra"]
         self.step, self.seconds = meta["step"], meta["seconds"]
         return True
 

@@ -60,7 +60,10 @@ class Record:
         """A line on what was not read again; "" when everything was."""
         if not self._trusted:
             return ""
-        size, first = sum(told["bytes"] for told in self._trusted), min(told["checked"] for told in self._trusted)
+        size, first = (
+            sum(told["bytes"] for told in self._trusted),
+            min(str(told.get("checked")) for told in self._trusted),
+        )
         return (
             f"{self._cache}: {len(self._trusted)} files, {size / 1e6:,.0f} MB, look unchanged since they were found "
             f"sound (the first on {first[:10]}); `hypernst verify --all` reads them again"

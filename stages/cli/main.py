@@ -1,5 +1,6 @@
 """The command `hypernst`: its groups, errors in one line, exit statuses."""
 
+import errno
 import os
 import sys
 from typing import Any
@@ -17,6 +18,7 @@ SECTIONS = {
     "Find styles": styles.COMMANDS,
     "Look after": tools.COMMANDS,
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # where the output goes, as no file is named
 
 
 class _Group(click.Group):
@@ -46,6 +48,9 @@ class _Group(click.Group):
                 click.echo(f"hypernst: {error}", err=True)
                 ctx.exit(error.status)
             text = printable(" ".join(str(error).split()))
+            if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # files have their own words
+                click.echo(f"hypernst: the output cannot be written: {error.strerror}", err=True)
+                ctx.exit(1)
             way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
             ctx.exit(1)
@@ -66,10 +71,23 @@ for _commands in SECTIONS.values():
         cli.add_command(_command)
 
 
+def _open_streams() -> None:
+    """Open what a caller has closed of the three streams: else the next file would take its number, and our words."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            while os.open(os.devnull, os.O_RDWR) < number:
+                pass
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - open to the end
+
+
 def main() -> None:
     """Entry point of the console command `hypernst`."""
     from pipeline.device import keep_freed_memory
 
+    _open_streams()
     keep_freed_memory()
     try:
         cli(prog_name="hypernst")

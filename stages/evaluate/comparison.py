@@ -26,6 +26,7 @@ from stages.evaluate.metrics import METRICS, Metrics, metric_weights, sifid_titl
 from stages.portraits.portrait import Portrait, cached, held_out, shuffled
 
 VERSION = 4
+PAIR = {"content", "style", "seconds"}  # what each line of a log tells besides its figures
 
 
 def run(
@@ -221,7 +222,8 @@ def measure(
             draw(file, apply(faces[0], styles[0], strength=s))
 
     with lock(out, "eval"), contextlib.ExitStack() as stack:
-        done = {(name, p["content"], p["style"]): p for name, log in logs.items() for p in files.read_lines(log)}
+        pairs = ((name, pair) for name, log in logs.items() for pair in files.read_lines(log) if pair.keys() >= PAIR)
+        done = {(name, str(pair["content"]), str(pair["style"])): pair for name, pair in pairs}
         earlier = set(done)
         lines = {name: stack.enter_context(files.LineLog(log)) for name, log in logs.items()}
         for cell in cells(

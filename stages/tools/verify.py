@@ -127,12 +127,12 @@ def check_rejects(folder: Path) -> Iterator[Problem]:
     except UserError as fault:
         say(str(fault))
         return
-    listed = {(row.get("stage"), row.get("key"), row.get("reason")) for row in rows}
+    listed = {tuple(str(row.get(name)) for name in ("stage", "key", "reason")) for row in rows}
     for path in sorted(folder.glob("*.h5")):
         with contextlib.suppress(UserError), Cache(path) as cache:  # what cannot be read is told elsewhere
             stage = cache.provenance.get("stage")
             rejects = [entry for volume in cache.volumes() for entry in volume.reject_entries().items()]
-            lost = [key for key, entry in rejects if (stage, key, printable(entry.reason)) not in listed]
+            lost = [key for key, entry in rejects if (str(stage), key, printable(entry.reason)) not in listed]
             if lost:
                 yield Problem(path, "rejects.jsonl does not list what it rejected", lost, fatal=False)
 

@@ -54,8 +54,7 @@ def compare(runs: Sequence[Path], output: Path) -> Path:
 
 def validation(run: Path) -> Rows:
     """The measures of a run's grids in order of their steps. Where a step was measured twice, the later ones count."""
-    rows = files.read_lines(run / "validation.jsonl")
-    return [row for _, row in sorted({row["step"]: row for row in rows if "step" in row}.items())]
+    return [row for _, row in sorted({row["step"]: row for row in loop.steps(run / "validation.jsonl")}.items())]
 
 
 def _curves(runs: Sequence[Path], profile: str = "") -> dict[str, Any]:

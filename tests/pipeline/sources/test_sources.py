@@ -1,7 +1,9 @@
 """Keys are stable, unique and fit the pattern for any file name; folders are walked completely, loops included."""
 
+import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,30 @@ def test_digests_of_added_files_go_to_a_log_until_it_is_long(tmp_path: Path) -> 
     moved = Fingerprints(notes, tmp_path / "elsewhere")
     assert moved.sizes(["n3", "n100", "n200"]) == {3, 100, None} and not any(map(moved.get, scan(place)))
     assert add(101) == whole != add(102) and not log.exists()
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 5, [], {}, ["x"], [1, 2, 3, 4, "zz"], [1, 2, 3, 4, 5], [1, 2, 3, 4, "ab"], [1, 2, 3, 4, [[5] * 5]]]
+)
+def test_damaged_digests_and_lists_of_members_are_none(tmp_path: Path, odd: object) -> None:
+    """Notes of the right shape but for what is in them."""
+    notes, place = tmp_path / "notes.json", tmp_path / "in"
+    place.mkdir()
+    (place / "a.jpg").write_bytes(b"a")
+    with zipfile.ZipFile(place / "b.zip", "w") as archive:
+        archive.writestr("c.jpg", b"c")
+    known = Fingerprints(notes, place)
+    sound = [known.read(source, Reader()) for source in scan(place, known)]
+    known.save()
+    saved = json.loads(notes.read_text())
+    for part in ("files", "archives"):
+        kept = saved[part]
+        ends = [odd, *([[*kept[name][:-1], odd[-1]] for name in kept] if isinstance(odd, list) and odd else [])]
+        for end in ends:
+            notes.write_text(json.dumps(saved | {part: dict.fromkeys(kept, end)}))
+            again = Fingerprints(notes, place)
+            again.sizes(kept)
+            assert [again.read(source, Reader()) for source in scan(place, again)] == sound
 
 
 def test_of_equal_files_the_first_is_kept_whatever_is_read_first(tmp_path: Path) -> None:

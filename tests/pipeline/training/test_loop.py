@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.locks import lock
-from pipeline.training.loop import Loop
+from pipeline.training.loop import Loop, rows
 
 
 @pytest.mark.parametrize(("times", "saved"), [(1, [1]), (2, [])])
@@ -25,6 +25,12 @@ def test_ctrl_c_once_saves_and_twice_ends_at_once(
     assert "train: stops and saves after this step; Ctrl-C again stops at once\n" in capfd.readouterr().err
     with lock(tmp_path, "train"):
         pass
+
+
+def test_lines_without_a_step_are_left_out(tmp_path: Path) -> None:
+    told = '{"step": 1, "l2": NaN}\n{"step": "2"}\n{"step": null}\n{"step": [3]}\n{"l2": 4}\n{"step": 5}\n'
+    (tmp_path / "log.jsonl").write_text(told)
+    assert [row["step"] for row in rows(tmp_path)] == [1, 5]
 
 
 def test_a_board_that_cannot_be_written_leaves_the_folder_free(tmp_path: Path) -> None:

@@ -43,5 +43,8 @@ def test_each_difference_is_refused_or_said_in_one_line(tmp_path: Path, capsys: 
 def test_a_file_that_is_no_checkpoint_of_a_training_is_told(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     checkpoint.save(path, {"net.weight": torch.zeros(1)}, {"what": "weights for a profile"})
-    with pytest.raises(UserError, match="not the checkpoint of a training"):
-        state(path, {}, {}).resume()
+    sound = {"recipe": {}, "step": 1, "seconds": 1.0}
+    for name, odd in (("recipe", []), ("step", "1"), ("seconds", None), ("extra", 3), ("settings", [1]), ("what", 0)):
+        checkpoint.save(path, {"net.weight": torch.zeros(1)}, sound | {name: odd} if name != "what" else {name: odd})
+        with pytest.raises(UserError, match="not the checkpoint of a training"):
+            state(path, {}, {}).resume()

@@ -187,7 +187,7 @@ class TestRepair:
         path = made.cache / "content/rejects.jsonl"
         before, listed = snapshot(made), path.read_text()
         assert '"twin"' in listed and verify.run(made) == 0
-        for lost in ("", listed[:20], listed.replace("twin", "other")):
+        for lost in ("", listed[:20], listed.replace("twin", "other"), listed.replace('"twin"', '[{"twin": NaN}]')):
             path.write_text(lost)
             told = self.repaired(made, before, capsys)
             assert "content/images.h5: rejects.jsonl does not list what it rejected: twin\n" in told
