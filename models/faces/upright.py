@@ -5,6 +5,7 @@ degrees, tell: the surest one has the face upright (measured by `bench/faces/tur
 the places that it took for faces most nearly are looked at, and the whole image.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ VIEW, WHOLE = 64, 192  # pixels of the longer sides of glances at a place and at
 CLOSER = (128, 192)  # pixels of the sides of the glances that a face found so must pass
 ROOM = 15  # pixels around a view: what lies in the corners of one that is turned by an eighth
 TRACES = 2  # most places that may have a face, looked at where none is found
-LIKELY = 0.3  # the score from which on such a place may have a face that leans by an eighth
+LIKELY = 0.3  # the score from which on such a place is looked at
 NEAR = 0.05  # by how much the score of a turned glance may be lower than that of the look which it questions
 AHEAD = 0.03  # by how much it must be higher than that of the view as it is
 HARDLY = 0.1  # by how much that of a face found so may be lower than what the detector takes for a face
@@ -43,8 +44,10 @@ def upright_faces(rgb: NDArray[np.uint8], detector: FaceDetector, usable: Usable
     spot = largest(faces) if faces else None
     if spot and _stands(spot) and spot.score >= detector.upright:
         return faces, 0
+    if spot is None and found and _is_upright(rgb, found[0], detector):
+        return [], 0
     least = spot.score - NEAR if spot else 0.0
-    best = _at(rgb, spot, detector, None, eighths=True) if spot else None
+    best = _at(rgb, spot, detector, None) if spot else None
     if best is None or (best[1] and best[0].score < least):
         best = _anywhere(rgb, _apart(traces, spot, lambda face: usable(face, width, height)), detector)
     if best is None or best[1] == 0 or best[0].score < least:
@@ -103,9 +106,9 @@ def turned(face: Face, turn: int, width: int, height: int) -> Face:
 
 
 def _apart(traces: Iterable[Face], spot: Face | None, usable: Callable[[Face], bool]) -> list[Face]:
-    """The first TRACES usable faces of which none lies where another does, or where `spot` does."""
+    """The first TRACES likely and usable faces of which none lies where another does, or where `spot` does."""
     apart: list[Face] = []
-    for trace in traces:
+    for trace in itertools.takewhile(lambda trace: trace.score >= LIKELY, traces):
         if not any(_same(other, trace) for other in (*apart, *filter(None, [spot]))) and usable(trace):
             apart.append(trace)
         if len(apart) == TRACES:
@@ -117,7 +120,7 @@ def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDete
     """The surest face that glances at `traces`, and at the whole image in quarter turns, show upright."""
     best: Found | None = None
     for trace in traces:
-        best = _at(rgb, trace, detector, best, eighths=trace.score >= LIKELY)
+        best = _at(rgb, trace, detector, best)
         if best and best[0].score >= detector.settled:
             return best
     height, width = rgb.shape[:2]
@@ -137,22 +140,25 @@ def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDete
     return best
 
 
-def _at(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector, best: Found | None, eighths: bool) -> Found | None:
+def _at(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector, best: Found | None) -> Found | None:
     """The surest of `best` and of the faces that glances at a place show upright.
 
-    Where no quarter turn shows one surely, eighths are looked at: with `eighths`, or when any shows a face at all.
+    Where no quarter turn shows one surely, eighths are looked at.
     """
-    x, y, w, h = place.box
-    centre, side = np.array([x + w / 2, y + h / 2]), AROUND * max(w, h)
-    around = _around(rgb, centre, side)
+    around, centre, side = _around(rgb, place)
     for directions in (QUARTERS, EIGHTHS):
         for degrees in directions:
             seen = detector.glance(_view(around, degrees))
             best = _surer(best, seen, degrees, partial(_placed, square=_square(centre, side, degrees), size=VIEW))
-            eighths = eighths or bool(seen)
-        if not eighths or (best and best[0].score >= detector.settled):
+        if best and best[0].score >= detector.settled:
             break
     return best
+
+
+def _is_upright(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector) -> bool:
+    """Whether a glance at a face, which may be too small to use, surely shows it upright."""
+    seen = detector.glance(_view(_around(rgb, place)[0], 0))
+    return bool(seen) and _stands(seen[0]) and seen[0].score >= detector.settled
 
 
 def _surer(best: Found | None, seen: Sequence[Face], degrees: int, placed: Callable[[Face], Face]) -> Found | None:
@@ -161,13 +167,16 @@ def _surer(best: Found | None, seen: Sequence[Face], degrees: int, placed: Calla
     return (placed(seen[0]), degrees) if seen and _stands(seen[0]) and seen[0].score > least else best
 
 
-def _around(rgb: NDArray[np.uint8], centre: NDArray[np.float64], side: float) -> NDArray[np.uint8]:
-    """A square of the image in the size of a view, with ROOM around it."""
+def _around(rgb: NDArray[np.uint8], place: Face) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:
+    """What a glance at a face shows, in the size of a view with ROOM around it; the centre and side of the view."""
+    x, y, w, h = place.box
+    centre, side = np.array([x + w / 2, y + h / 2]), AROUND * max(w, h)
     wide = VIEW + 2 * ROOM
     square = _square(centre, side * wide / VIEW, 0)
     edge = np.array(rgb.shape[1::-1])
     low, high = np.floor(square.min(0)).clip(0, edge - 1).astype(int), np.ceil(square.max(0)).clip(1).astype(int)
-    return crop(rgb[low[1] : high[1], low[0] : high[0]], square - low, wide)  # only this piece is resized
+    piece = rgb[low[1] : high[1], low[0] : high[0]]  # only this is resized
+    return crop(piece, square - low, wide), centre, side
 
 
 def _view(around: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:

@@ -12,6 +12,15 @@ def change(provenance: dict[str, Any], stage: StageSpec) -> str:
     return "" if _nameless(former) == _nameless(recipe) else difference(former, recipe)
 
 
+def differs_in_fallback(provenance: dict[str, Any], stage: StageSpec) -> bool:
+    """Whether the recipe of a file is that of the stage but for the parameter of its fallback."""
+    params = provenance.get("params")
+    if stage.fallback is None or not isinstance(params, dict):
+        return False
+    same = {**params, stage.fallback.param: stage.params[stage.fallback.param]}
+    return same != params and not change({**provenance, "params": same}, stage)
+
+
 def _nameless(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with the content of weights in place of their names."""
     weights = recipe["weights"]

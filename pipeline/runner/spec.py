@@ -36,6 +36,18 @@ class Item:
         return self.data[name]
 
 
+@dataclass(frozen=True)
+class Fallback:
+    """A parameter that decides only what becomes of inputs in which the stage finds nothing.
+
+    These are the rows whose `column` is 0, and the rejects whose reason begins with `reason`.
+    """
+
+    param: str
+    column: str
+    reason: str
+
+
 Worker = Callable[[Sequence[Item]], Sequence[Row | Reject]]
 
 
@@ -48,7 +60,8 @@ class StageSpec:
     `producers` names the command that fills each parent; error messages show it.
     With `numbered`, its inputs are the numbers below that, in nine digits as keys, and it reads no images.
     `params` (plain JSON values), `weights` (name -> sha256) and `version` decide the result: a change in any of them
-    makes the rows stale. Raise `version` when the code of the stage changes the result; `news` says what it changes.
+    makes the rows stale, one in the parameter of `fallback` only those that it decides. Raise `version` when the code
+    of the stage changes the result; `news` says what it changes.
     `open(ctx)` is called only when there is work. It loads weights and returns the worker. The worker maps a batch of
     items to as many rows or rejects, in the same order. A row must not depend on the other items in the batch.
     `batch` is the number of items per call of the worker; it does not change the result.
@@ -64,6 +77,7 @@ class StageSpec:
     weights: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
     news: str = ""
+    fallback: Fallback | None = None
     batch: int = 8
     numbered: int = 0
 

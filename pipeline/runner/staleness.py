@@ -24,8 +24,8 @@ from pipeline.caches.schema import Entry, Layout
 from pipeline.caches.volume import Head, Volume
 from pipeline.context import Context
 from pipeline.runner.inputs import Inputs, look_again, of_stage
-from pipeline.runner.recipe import change
-from pipeline.runner.spec import StageSpec
+from pipeline.runner.recipe import change, differs_in_fallback
+from pipeline.runner.spec import Fallback, StageSpec
 from pipeline.sources.reader import UNREADABLE, reading_order
 
 
@@ -43,6 +43,13 @@ class _File:
         """All rows and rejects."""
         with Volume(self.path) as volume:
             return volume.entries(self.number)
+
+    def decided(self, fallback: Fallback) -> set[str]:
+        """The keys of the rows and rejects that the parameter of a fallback decides."""
+        with Volume(self.path) as volume:
+            values = volume.block(fallback.column, 0, len(volume))
+            rows = {key.decode() for key in volume.key_array()[values == 0].tolist()}
+        return rows | {key for key, entry in self.head.rejects.items() if entry.reason.startswith(fallback.reason)}
 
 
 class _Whole(NamedTuple):
@@ -145,12 +152,16 @@ def _compare(
     """The plan that follows from files of rows and inputs."""
     digests = inputs.input_digests
     changes = [change(file.provenance, stage) for file in files]
+    decided: dict[int, set[str]] = {}
+    for file in files:
+        if stage.fallback and differs_in_fallback(file.provenance, stage):
+            decided[file.number] = file.decided(stage.fallback)
     entries: dict[str, Entry] = {}
     causes: dict[str, str] = {}  # a later file replaces what an earlier one says about a key
     others: dict[str, Entry] = {}  # made by this recipe, but not of what their keys stand for now
     for file in (file for file in files if file not in whole.files):
         for key, entry in file.entries.items():
-            cause = changes[file.number]
+            cause = changes[file.number] if key in decided.get(file.number, (key,)) else ""
             if not cause and digests.get(key) != entry.inputs:
                 cause = _input_cause(stage, key, entry, inputs)
                 others[key] = entry

@@ -14,7 +14,7 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.profile import Align, NoFace
 from pipeline.runner.run import run_stage
-from pipeline.runner.spec import Item, Reject, StageSpec, Worker
+from pipeline.runner.spec import Fallback, Item, Reject, StageSpec, Worker
 from stages.loaders.face_detector import open_detector
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 # A style image need not be a portrait: without a face its whole-image code is used, so it is kept.
 NO_FACE = {"content": "", "style": "keep"}  # "": as the profile says
+NOTHING = "no face found"  # how the reason of a reject begins that `no_face` decides
 ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a square image is taken as it is
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
 LEANS = 20.0  # degrees from which on there are more looks in the square than one,
-SMALL = (96, 128)  # at views of so many pixels as well as at its own
+VIEWS = (96, 128, 256)  # at views of so many pixels
 TURNED = 30.0  # degrees of turning that are noted
 
 
@@ -65,7 +66,8 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
             "no_face": no_face,
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
-        version=5,
+        fallback=Fallback("no_face", "score", NOTHING),
+        version=6,
         news="turned and leaning faces stand upright more exactly; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
@@ -161,7 +163,7 @@ def _refined(
 
     if again := detector.detect(crop(rgb, quad, size)):
         quad = _within(quad, quad_of_face(largest(again)) / size)
-    if abs(tilt(quad)) >= LEANS and (points := steady_points(rgb, quad, detector, (*SMALL, size))) is not None:
+    if abs(tilt(quad)) >= LEANS and (points := steady_points(rgb, quad, detector, VIEWS)) is not None:
         quad = _within(quad, quad_of(points))
     return quad
 
@@ -201,7 +203,7 @@ def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool, whic
     except ValueError as error:
         return Reject(str(error))
     if aligned is None:
-        small = f"no face found (of at least {MIN_QUAD} px, mostly inside the picture)"
+        small = f"{NOTHING} (of at least {MIN_QUAD} px, mostly inside the picture)"
         return Reject(f"{small}; --no-face keep takes the central square")
     if (times := decode.reduction(item["source"])) > 1:
         notes.append(f"read at 1/{round(times)} of its size")

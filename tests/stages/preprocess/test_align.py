@@ -86,7 +86,9 @@ def test_which_of_several_faces_is_counted_from_the_left(astronaut: np.ndarray) 
 
 
 @pytest.mark.weights
-def test_a_folder_of_good_and_bad_pictures(tmp_path: Path, astronaut: np.ndarray) -> None:
+def test_a_folder_of_good_and_bad_pictures(
+    tmp_path: Path, astronaut: np.ndarray, capsys: pytest.CaptureFixture
+) -> None:
     ctx = Context(
         profile=profile.load("portable"), cache=tmp_path / "cache", content=tmp_path / "c", style=tmp_path / "s"
     )
@@ -113,8 +115,13 @@ def test_a_folder_of_good_and_bad_pictures(tmp_path: Path, astronaut: np.ndarray
         and "truncated" in reasons["cut"]
     )
     assert align.run(dataclasses.replace(ctx, max_rejects=2)) == 3
-    assert align.run(ctx, no_face="keep") == 0
-    assert "grey" in reader.keys(ctx.file("content", "images"))
+    kept = {"good", "two"}
+    for no_face, grey, rejected in (("keep", {"grey"}, 3), ("reject", set(), 4)):  # decides what has no face alone
+        capsys.readouterr()
+        assert align.run(ctx, no_face=no_face) == 0
+        assert f" {rejected} rejected (1 computed now)" in capsys.readouterr().err
+        assert set(reader.keys(ctx.file("content", "images"))) == kept | grey
+        assert align.run(ctx, no_face=no_face) == 0 and capsys.readouterr().err.count("(0 computed now)") == 2
 
 
 def test_quads_of_samples_are_square() -> None:
