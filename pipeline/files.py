@@ -31,7 +31,8 @@ _ANY = {
     errno.ENAMETOOLONG: "its name is too long for this file system; choose shorter names of files and folders",
 }
 _DENIED = "may not be read by this user; have its owner or mode changed, or run as its owner"
-_READING = _ANY | {errno.EACCES: _DENIED, errno.EPERM: _DENIED}
+_FOLDER = "is a folder, where a file is expected; move it elsewhere, then run again"
+_READING = _ANY | {errno.EACCES: _DENIED, errno.EPERM: _DENIED, errno.EISDIR: _FOLDER}
 _CLOSED = "this user may not write there; have the folder's owner or mode changed, or choose another folder"
 _WRITING = _ANY | {
     errno.ENOSPC: "no space left on the device; free some space, or choose another folder",

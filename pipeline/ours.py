@@ -23,10 +23,12 @@ PORTRAITS = "portraits"  # the folder of single portraits, each of them a small 
 STUDIO, SESSION = "studio", "session.json"  # the folder of the page's own portraits, and what its pages are known by
 PORTRAIT = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}")
 HOLDS = (".parts", ".volumes")  # folders beside a cache file, with files of rows
-NOTES = ("rejects.jsonl", ".sources.json", ".sources.jsonl")  # beside a collection's caches
+# Beside a collection's caches: how each of them begins, if anything is in it.
+NOTES = {"rejects.jsonl": b'{"key": ', ".sources.json": b'{"archives": ', ".sources.jsonl": b'{"folder": '}
 VERIFIED = ".verified.json"  # which files `verify` found sound
 INDEX, SAMPLES, LOCK = "index.json", "samples.json", ".lock"
 SHARD = re.compile(rf"(?:{'|'.join(COLLECTIONS)})-(?:train|test)-\d{{6,}}\.tar")
+FIRST = re.compile(rb"[0-9a-z_-]+\.jpg\0")  # the name of a shard's first member
 PART = re.compile(r"\d{6,}\.h5")  # a part or a volume
 HDF5, HEAD = b"\x89HDF\r\n\x1a\n", 4096  # the mark of HDF5; a cache's provenance starts within its first bytes
 # What an evaluation, a gallery and a training leave in a folder: files that are there then, and the images beside them.
@@ -66,6 +68,12 @@ def is_cache_name(relative: Path) -> bool:
 def is_shard_name(name: str) -> bool:
     """Whether the packing of shards would give a tar this name."""
     return SHARD.fullmatch(name) is not None
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a tar begins as our shards do: with the image of a sample."""
+    head = _head(path)
+    return head[257:262] == b"ustar" and FIRST.match(head) is not None
 
 
 def is_index(path: Path) -> bool:
@@ -143,14 +151,15 @@ def _collection(collection: Path) -> Iterator[Path]:
         for path in _inside(place):
             meant = path.relative_to(collection).with_name(_meant(path))
             cache = is_cache_name(meant) and (temporary_of(path.name) or _is_cache(path))
-            if cache or str(meant) in NOTES:
+            if cache or (str(meant) in NOTES and (temporary_of(path.name) or _is_note(path, NOTES[str(meant)]))):
                 yield path
 
 
 def _shards(base: Path) -> Iterator[Path]:
     for path in _inside(base / "shards"):
         name = _meant(path)
-        if is_shard_name(name) or (name == INDEX and (temporary_of(path.name) or _head(path).startswith(INDEX_MARK))):
+        mine = (is_shard_name(name) and is_shard(path)) or (name == INDEX and is_index(path))
+        if mine or ((is_shard_name(name) or name == INDEX) and temporary_of(path.name)):
             yield path
 
 
@@ -182,6 +191,11 @@ def _meant(path: Path) -> str:
 def _is_cache(path: Path) -> bool:
     head = _head(path)
     return head.startswith(HDF5) and b"provenance" in head
+
+
+def _is_note(path: Path, mark: bytes) -> bool:
+    head = _head(path).lstrip(b"\n")
+    return head.startswith(mark) or (not head and path.is_file() and path.stat().st_size == 0)
 
 
 def _head(path: Path) -> bytes:

@@ -52,11 +52,13 @@ def write(
         while remaining:
             name = f"{collection}-{split}-{numbers[f'{collection}-{split}']:06d}.tar"
             numbers[f"{collection}-{split}"] += 1
+            if os.path.lexists(folder / name) and not ours.is_shard(folder / name):
+                move_aside(folder / name)
             with replacing(folder / name) as temporary, temporary.open("wb") as f:
                 shards.append(_fill(f, Shard(name, collection, split, 0, 0, "", [], [], []), remaining, max_bytes))
     named = {shard.name for shard in shards}
     for old in folder.glob("*.tar"):
-        if old.name not in named and ours.is_shard_name(old.name):
+        if old.name not in named and ours.is_shard_name(old.name) and ours.is_shard(old):
             old.unlink()
     index = {"schema": SCHEMA, "provenance": provenance, "members": MEMBERS, "shards": [asdict(s) for s in shards]}
     write_atomic(folder / "index.json", json.dumps(index, sort_keys=True).encode())

@@ -61,7 +61,9 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any
     except (SafetensorError, OSError, ValueError, RecursionError) as e:
         if isinstance(e, OSError) and e.errno and e.errno != errno.ENOENT:
             raise read_error(e.errno, path) from e
-        raise UserError(f"{path}: not a readable checkpoint ({e}); delete it to start again") from e
+        raise UserError(
+            f"{path}: not a readable checkpoint ({e}); to start that training again, move it elsewhere"
+        ) from e
 
 
 def meta(path: Path) -> dict[str, Any]:

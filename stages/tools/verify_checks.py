@@ -200,9 +200,8 @@ def check_shards(folder: Path, record: Record | None = None) -> Iterator[Problem
             yield problem
         elif state:
             record.add(path, known[path].sha256, state)
-    strays = {path for path in folder.glob("*.tar") if ours.is_shard_name(path.name)} - {
-        folder / s.name for s in listed
-    }
+    found = (path for path in folder.glob("*.tar") if ours.is_shard_name(path.name) and ours.is_shard(path))
+    strays = set(found) - known.keys()
     yield from (Problem(stray, "not in index.json") for stray in sorted(strays))
 
 

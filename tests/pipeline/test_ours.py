@@ -91,6 +91,10 @@ def test_names_of_ours_without_our_mark_stay(tmp_path: Path) -> None:
         "samples/samples.json",
         "quality/.lock",
         "studio/session.json",
+        "shards/content-train-000000.tar",
+        "content/rejects.jsonl",
+        "style/.sources.json",
+        "style/.sources.jsonl",
     )
     mine = written(tmp_path, names)
     mine |= written(tmp_path, ("content/latents.h5",), ours.HDF5 + b"another program's")

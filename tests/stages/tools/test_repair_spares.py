@@ -166,9 +166,12 @@ def test_a_folder_that_may_not_be_read_is_not_empty(ctx: Context, monkeypatch: p
         verify.run(ctx, repair=True)
 
 
-def test_packing_moves_an_index_of_others_aside(ctx: Context) -> None:
+def test_packing_moves_an_index_and_shards_of_others_aside(ctx: Context) -> None:
     (ctx.shards / "index.json").write_text('{"mine": 1}')
-    (ctx.shards / "mine.tar").write_bytes(b"mine")
+    names = ("mine.tar", "style-test-000042.tar", next(ctx.shards.glob("content-*.tar")).name)
+    for name in names:
+        (ctx.shards / name).write_bytes(b"mine")
     shards.run(ctx)
+    assert [(ctx.shards / name).read_bytes() for name in (*names[:2], f"{names[2]}.bad")] == [b"mine"] * 3
     assert (ctx.shards / "index.json.bad").read_text() == '{"mine": 1}'
     assert (ctx.shards / "mine.tar").read_bytes() == b"mine" and verify.run(ctx) == 0
