@@ -133,13 +133,25 @@ class RegionHyperStyle(HyperNetwork):
         return found if self.project is None else self.project(found)
 
     def deltas(self, features: Tensor, codes: Tensor) -> list[Tensor]:
-        """Deltas [M, 512, 512, 3, 3] of shared heads, [M, out, in, 1, 1] of others."""
+        """Deltas [M, 512, 512, 3, 3] of shared heads, [M, out, in, 1, 1] of others.
+
+        The shared matrices, of 137 million numbers, are read once for all heads, and so are their gradients written.
+        """
         joined = features if self.fusion is None else self.fusion(features)
         flat = codes.flatten(1) * CODE_SIZE**0.5  # codes have unit length
-        return [self._run(partial(self._delta, i), joined, flat) for i in range(len(self.table))]
+        found = [self._run(partial(self._head, i), joined, flat) for i in range(len(self.table))]
+        shared = [i for i, entry in enumerate(self.table) if shares(entry)]
+        if shared and self.net.shared_weight_hypernet is not None:
+            vectors = torch.cat([found[i] for i in shared])
+            deltas = self._run(self.net.shared_weight_hypernet, vectors)
+            for i, part in zip(shared, deltas.chunk(len(shared)), strict=True):
+                found[i] = part
+        return found
 
-    def _delta(self, index: int, joined: Tensor, codes: Tensor) -> Tensor:
-        return self.net.delta(index, joined + self.heads[index].style(codes)[:, :, None, None])
+    def _head(self, index: int, joined: Tensor, codes: Tensor) -> Tensor:
+        """What a head makes of the features: its deltas, or the vector that the shared matrices turn into them."""
+        head = self.heads[index]
+        return head(joined + head.style(codes)[:, :, None, None])
 
 
 def _silence(head: OwnHead) -> None:

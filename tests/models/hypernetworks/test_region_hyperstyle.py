@@ -199,3 +199,16 @@ def test_region_deltas_are_those_of_the_regions_own_code() -> None:
     for a, b, entry in zip(before, after, TABLE, strict=True):
         assert a.shape[:4] == (2, 3, *entry.shape[:2])
         assert [bool((a[:, r] != b[:, r]).any()) for r in range(3)] == [False, True, False]
+
+
+@torch.no_grad()
+def test_heads_that_share_their_matrices_expand_together_as_each_would_alone() -> None:
+    torch.manual_seed(0)
+    table = layer_table(256)[2:5]
+    net = RegionHyperStyle(table, project=True)
+    nn.init.normal_(net.net.shared_weight_hypernet.w1, 0, 0.1)
+    features, codes = torch.randn(2, 512, 16, 16), inputs(2)[2]
+    for i, deltas in enumerate(net.deltas(features, codes)):
+        alone = net.net.delta(i, features)
+        assert deltas.shape == alone.shape and bool(deltas.any()) == (table[i].kind != "to_img")
+        torch.testing.assert_close(deltas, alone, rtol=1e-4, atol=1e-6)
