@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -65,11 +65,14 @@ def make_folder(path: Path) -> None:
         fsync(folder.parent)
 
 
-def check_place(path: Path) -> None:
-    """Raises: UserError(2) when a folder is where the file `path` should be, or a file where one of its folders should.
+def check_place(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """For commands that compute for a while before they write.
 
-    For commands that compute for a while before they write.
+    Raises: UserError(2) when a folder is where the file `path` should be, a file where one of its folders should, or
+    when it is one of the `inputs`.
     """
+    if path.is_file() and any(place.is_file() and path.samefile(place) for place in inputs):
+        raise UserError(f"{path}: is a file that is read, and would be lost; choose another name for what is made", 2)
     there = next((place for place in path.parents if place.exists()), path.parent)
     if path.is_dir() or not there.is_dir():
         what = "a folder is" if path.is_dir() else f"{there} is a file"

@@ -1,6 +1,6 @@
 """Pictures in a row as a strip, a film, or a folder of files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,11 +13,14 @@ from pipeline.files import check_place, replacing, write_atomic
 RATE = 16  # frames of a film per second
 
 
-def check(output: Path) -> None:
-    """Raises: UserError(2) when `write` could not write this: no .png, .webm or .gif, and no folder's name or place."""
+def check(output: Path, inputs: Iterable[Path] = ()) -> None:
+    """Raises: UserError(2) when `write` could not write this: no .png, .webm or .gif, and no folder's name or place.
+
+    Nor may it be one of the `inputs`.
+    """
     if output.suffix.lower() not in ("", ".png", ".webm", ".gif"):
         raise UserError(f"{output}: expected a strip .png, a film .webm or .gif, or a folder's name without a dot", 2)
-    check_place(output if output.suffix else output / "0000.png")
+    check_place(output if output.suffix else output / "0000.png", inputs)
 
 
 def write(

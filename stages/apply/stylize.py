@@ -83,7 +83,7 @@ def run(
     unlike_recipe = (refine, edits, size, None if mix == "mean" else mix)
     _check_options(output, style, weight, strength, (hair, face, background), recipe, unlike_recipe)
     many = output.suffix.lower() not in images.SUFFIXES or output.is_dir()
-    check_place(output / SHEET if many else output)
+    check_place(output / SHEET if many else output, filter(None, (*content, *style, hair, face, background, recipe)))
     studio = Studio(ctx, progress=told)
     asked = recipes.read(recipe) if recipe else None
     how = How(studio.steps(refine), edits or {}, size, with_recipe)
@@ -122,7 +122,7 @@ def interpolate(
     `styles` are images, or folders or archives of them, in order of key.
     Raises: UserError as `Studio.interpolate`; (2) when the output is none of these.
     """
-    films.check(output)
+    films.check(output, (content, *styles))
     studio, reader = Studio(ctx, progress=told), Reader()
     sources = _sources(styles, None)
     found = studio.interpolate(content, [_read(studio, reader, s, style=True) for s in sources], frames, refine)

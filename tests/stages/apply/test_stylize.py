@@ -168,3 +168,11 @@ def test_wrong_use_is_told_in_one_line(folder: Path) -> None:
         done = call(*words.split())
         assert done.exit_code == 2 and told in done.stderr, (words, done.output)
         assert not any(line.startswith("Traceback") for line in done.stderr.splitlines())
+    Path("linked.png").symlink_to("b.png")
+    before = [Path(name).read_bytes() for name in ("me.png", "a.png", "b.png")]
+    for own in ("me.png", "./a.png", "linked.png"):
+        done = call("--content=me.png", "--style=a.png", "--hair=b.png", "-o", own)
+        assert done.exit_code == 2 and "is a file that is read, and would be lost" in done.stderr
+    walk = ["interpolate", "--content=me.png", "--style=a.png", "--style=b.png", "--profile=tiny", "-o", "a.png"]
+    assert "would be lost" in CliRunner().invoke(main.cli, walk).stderr
+    assert [Path(name).read_bytes() for name in ("me.png", "a.png", "b.png")] == before
