@@ -121,6 +121,8 @@ def parse_index(data: bytes, where: str) -> tuple[dict[str, Any], list[Shard]]:
             )
         shards = [Shard(**s) for s in index["shards"]]
         wrong = next(filter(None, map(_wrong, shards)), "")
+        if not wrong and len({shard.name for shard in shards}) < len(shards):
+            wrong = "a shard is listed twice"
         provenance = dict(index["provenance"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError) as e:
         raise UserError(f"{where}/index.json: not an index of shards ({e}); run `hypernst shards` again") from e

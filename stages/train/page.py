@@ -18,6 +18,7 @@ from stages.evaluate import overview
 
 GRIDS = "grids"
 NO_CURVES = {"step", "time", "phase"}
+LARGEST = 1e300  # larger values and those that are no numbers have no place in a chart
 SPEED = ("seconds", "wait")  # of a step: all of it, and until its data was there
 GRID = re.compile(r"step-(\d+)\.png")
 
@@ -112,7 +113,7 @@ def _series(rows: Rows) -> Series:
     series: Series = {}
     for row in rows:
         for name, value in row.items():
-            if name not in NO_CURVES and isinstance(value, float | int):
+            if name not in NO_CURVES and isinstance(value, float | int) and abs(value) < LARGEST:
                 series.setdefault(name, []).append((row["step"], float(value)))
     return series
 
