@@ -72,7 +72,7 @@ class Inverter:
 
     weights: str = "inverter"
     iterations: Positive = 2
-    steps: Count = 18
+    steps: Count = 22
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,13 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Render:
+    """What is done to what the networks draw."""
+
+    palette: bool = True
+
+
+@dataclass(frozen=True)
 class Editing:
     """Semantic editing: the weights that hold directions of the generator's W."""
 
@@ -164,10 +171,7 @@ class Editing:
 
 @dataclass(frozen=True)
 class Eval:
-    """The evaluation grid: how many contents and styles it has at most, and the network of SIFID.
-
-    `budget` is how many pairs the methods take that optimise each.
-    """
+    """The grid's contents and styles at most, the pairs for methods that optimise each (`budget`), SIFID's network."""
 
     contents: Positive = 4
     styles: Positive = 4
@@ -202,6 +206,7 @@ class Profile:
     aladin: Aladin = field(default_factory=Aladin)
     shards: Shards = field(default_factory=Shards)
     train: Train = field(default_factory=Train)
+    render: Render = field(default_factory=Render)
     editing: Editing = field(default_factory=Editing)
     eval: Eval = field(default_factory=Eval)
     baselines: Baselines = field(default_factory=Baselines)
@@ -246,9 +251,8 @@ def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[
     except (FileNotFoundError, IsADirectoryError):
         names = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         where = f"{extending}: extends " if extending else ""
-        raise UserError(
-            f"{where}no profile {str(name_or_path)!r}: expected a .toml file or one of {names}", 2
-        ) from None
+        said = f"{where}no profile {str(name_or_path)!r}: expected a .toml file or one of {names}"
+        raise UserError(said, 2) from None
     except UserError:
         raise UserError(f"{path}: is not a plain file; expected a .toml file", 2) from None
     except OSError as e:
@@ -259,14 +263,12 @@ def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[
 
 def _changed(section: Any, table: dict[str, Any], prefix: str, path: Path) -> Any:
     """The dataclass `section` with the values of `table`; `prefix` is the name of the section with a dot."""
-    fields = {f.name: f.type for f in dataclasses.fields(section)}
-    values = {}
+    fields, values = {f.name: f.type for f in dataclasses.fields(section)}, dict[str, Any]()
     for key, value in table.items():
         name = prefix + key
         if key not in fields:
-            way_out = (
-                f"it is called {RENAMED[name]!r} now" if name in RENAMED else f"expected one of {', '.join(fields)}"
-            )
+            known = f"expected one of {', '.join(fields)}"
+            way_out = f"it is called {RENAMED[name]!r} now" if name in RENAMED else known
             raise UserError(f"{path}: unknown key {name!r}; {way_out}", 2)
         if dataclasses.is_dataclass(fields[key]):
             if not isinstance(value, dict):

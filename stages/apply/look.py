@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from models.hypernetworks.hypernetwork import mix_codes
 from models.regions import REGION_COUNT, REGIONS
 from pipeline.errors import UserError
-from stages.portraits.portrait import Portrait, identity
+from stages.portraits.portrait import Portrait, Target, identity
 
 MOST_STYLES = 8  # in one look
 ROUNDS, NEAR = 50, 1e-3  # of a robust mix: rounds, and the distance from which on a style is as near as can be
@@ -52,6 +52,24 @@ class Look:
         strengths = torch.tensor([[part.strength] for part in parts])
         own, wanted = torch.from_numpy(content.codes).float(), torch.from_numpy(np.stack(styles)).float()
         return mix_codes(own, wanted, strengths).numpy()
+
+    def palette(self, content: Portrait) -> np.ndarray | None:
+        """The palette [4, 4] that the picture is to have, mixed as codes are; None where an image is not known."""
+        own = (content.base or content).palette
+        palettes = [style.palette for style in self.styles]
+        if own is None or any(palette is None for palette in palettes):
+            return None
+        wanted = own.copy()
+        for index in range(REGION_COUNT + 1):
+            part = self.parts[min(index, REGION_COUNT - 1)]
+            if part.styles:
+                mixed = sum(weight * style.palette[index] for style, weight in part.styles if style.palette is not None)
+                wanted[index] = (1 - part.strength) * own[index] + part.strength * mixed
+        return wanted
+
+    def target(self, content: Portrait) -> Target:
+        """What the picture of the portrait is to have of the styles."""
+        return Target(self.codes(content), self.palette(content))
 
     def own(self) -> "Look":
         """The look at strength 0: the portrait's own style."""

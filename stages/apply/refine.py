@@ -69,6 +69,7 @@ class Refinement:
         """
         s, p = self.stylist, self.stylist.prepare(content)
         deltas = s.predict(content, look.codes(content))
+        colours = look.palette(content)
         theirs, present = self._targets(content, look)
         shape = self._statistics(content)[1]
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
@@ -76,7 +77,7 @@ class Refinement:
         optimiser = torch.optim.Adam(moving, lr=RATE, betas=MOMENTA, fused=True)
         best: tuple[float, int, Refined] | None = None
         for step in range(steps + 1):
-            y = interface.finished(s.generator, draw([*deltas[: self.start], *moving]))
+            y = s.coloured(p, interface.finished(s.generator, draw([*deltas[: self.start], *moving])), colours)
             ours, ours_shape = self.term.features(y)
             loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
                 ours_shape, shape

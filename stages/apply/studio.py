@@ -165,19 +165,19 @@ class Studio:
     ) -> Image.Image:
         """The portrait as `look` says, after `refine` steps of refinement; `size` as in `stylize`."""
         with self._lock:
-            size = large.checked(self.ctx, size)
-            stylist, content = self.stylist(), self._content(content)
-            if size:
-                if self._large is None:
-                    self._large = large.LargeRenderer(self.ctx, stylist.generator)
-                refined = self._refined(content, look, refine, on_step).deltas if refine else None
-                self.progress("render", 0, 1)
-                deltas = refined or stylist.predict(content, look.codes(content))
-                return Image.fromarray(images.to_arrays(self._large(stylist.prepare(content), deltas))[0])
-            if not refine:
-                self.progress("render", 0, 1)
-                return Image.fromarray(stylist.render(content, look.codes(content)))
-            return Image.fromarray(images.to_arrays(self._refined(content, look, refine, on_step).image)[0])
+            size, stylist, content = large.checked(self.ctx, size), self.stylist(), self._content(content)
+            refined = self._refined(content, look, refine, on_step) if refine else None
+            if refined and not size:
+                return Image.fromarray(images.to_arrays(refined.image)[0])
+            self.progress("render", 0, 1)
+            if not size:
+                return Image.fromarray(stylist.render(content, look.target(content)))
+            if self._large is None:
+                self._large = large.LargeRenderer(self.ctx, stylist.generator)
+            prepared = stylist.prepare(content)
+            deltas = refined.deltas if refined else stylist.predict(content, look.codes(content))
+            y = stylist.coloured(prepared, self._large(prepared, deltas), look.palette(content))
+            return Image.fromarray(images.to_arrays(y)[0])
 
     def _refined(self, content: Portrait, look: Look, steps: int, on_step: OnStep | None = None) -> Refined:
         if self._refinement is None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.generators import palette
 from models.generators.interface import Generator, finished
 from models.generators.region_weights import RegionWeights
 from models.hypernetworks import hypernetwork
@@ -17,7 +18,7 @@ from stages.apply.look import whole
 from stages.apply.memory import Memory
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
-from stages.portraits.portrait import Portrait, identity
+from stages.portraits.portrait import Portrait, Target, identity
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Stylist:
         self.generator = generator or generators.generator(ctx)
         self.hyper = hyper or hypernetworks.trained_hypernetwork(ctx, self.generator.layer_table())
         self.device, self.refinement_iterations = ctx.device, ctx.profile.train.refinement_iterations
+        self.palette = ctx.profile.render.palette
 
     def prepare(self, content: Portrait) -> Prepared:
         """The portrait as tensors, its inversion and E_c's features."""
@@ -102,24 +104,30 @@ class Stylist:
         return self.memory.get(key, lambda: self.hyper.of_region(content.features, code))
 
     @torch.no_grad()
-    def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
-        """y(c, s): the content rendered with codes [4, 256], RGB u8 [256, 256, 3] (Eq. 2)."""
-        return self.draw(content, self.predict(content, codes))
+    def render(self, content: Portrait, target: Target) -> np.ndarray:
+        """y(c, s): the content rendered with a style's codes (Eq. 2) and palette, RGB u8 [256, 256, 3]."""
+        return self.draw(content, self.predict(content, target.codes), target.palette)
 
     @torch.no_grad()
-    def draw(self, content: Portrait, deltas: Sequence[Tensor]) -> np.ndarray:
-        """The content with deltas [1, ...], one per kernel, RGB u8 [256, 256, 3]."""
+    def draw(self, content: Portrait, deltas: Sequence[Tensor], colours: np.ndarray | None) -> np.ndarray:
+        """The content with deltas [1, ...], one per kernel, and a palette [4, 4], RGB u8 [256, 256, 3]."""
         prepared = self.prepare(content)
         y = self.generator(prepared.latent, [*deltas], prepared.where)
-        return images.to_arrays(finished(self.generator, y))[0]
+        return images.to_arrays(self.coloured(prepared, finished(self.generator, y), colours))[0]
+
+    def coloured(self, content: Prepared, image: Tensor, colours: np.ndarray | None) -> Tensor:
+        """An image [1, 3, S, S] with a palette [4, 4], where the profile wants that and there is one."""
+        if colours is None or not self.palette:
+            return image
+        return palette.match(image, content.where or RegionWeights(content.region), self._tensor(colours))
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         """The content in the style; `strength` 0 keeps the content's own codes, 1 takes the style's."""
-        return self.render(content, self.codes(content, style, strength))
+        return self.render(content, self.target(content, style, strength))
 
-    def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
-        """The codes [4, 256] between the content's own (strength 0) and the style's (1)."""
-        return whole(style, strength).codes(content)
+    def target(self, content: Portrait, style: Portrait, strength: float) -> Target:
+        """The codes and the palette between the content's own (strength 0) and the style's (1)."""
+        return whole(style, strength).target(content)
 
     def invert(self, content: Portrait) -> np.ndarray:
         """The frozen generator's image of the content's latent, RGB u8 [256, 256, 3]."""

@@ -13,7 +13,7 @@ from pipeline.context import Context
 from pipeline.progress import pause
 from stages.apply.look import Look
 from stages.apply.stylist import Stylist
-from stages.portraits.portrait import Portrait
+from stages.portraits.portrait import Portrait, Target
 
 MOST_FRAMES = 1000
 KEYS = 8  # pictures of a leg, between which the walk is measured
@@ -36,6 +36,7 @@ class Walk:
     ) -> None:
         self.ctx, self.stylist, self.content, self.ends = ctx, stylist, content, ends
         self.codes = [torch.from_numpy(look.codes(content)) for look in looks]
+        self.palettes = [look.palette(content) for look in looks]
 
     @torch.no_grad()
     def render(self, place: float) -> np.ndarray:
@@ -43,12 +44,14 @@ class Walk:
         pause()
         leg = min(int(place), len(self.codes) - 2)
         part = place - leg
+        one, other = self.palettes[leg : leg + 2]
+        palette = None if one is None or other is None else one + np.float32(part) * (other - one)
         if self.ends is None:
             start, end = self.codes[leg : leg + 2]
             codes = mix_codes(start, end, part) if 0 < part < 1 else end if part else start  # styles are met to the bit
-            return self.stylist.render(self.content, codes.numpy())
+            return self.stylist.render(self.content, Target(codes.numpy(), palette))
         deltas = [torch.lerp(a, b, part) for a, b in zip(self.ends[leg], self.ends[leg + 1], strict=True)]
-        return self.stylist.draw(self.content, deltas)
+        return self.stylist.draw(self.content, deltas, palette)
 
     @torch.no_grad()
     def even(self, frames: int) -> list[float]:

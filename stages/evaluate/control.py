@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from models.regions import REGIONS
 from pipeline.progress import Progress
-from stages.portraits.portrait import Portrait, in_region
+from stages.portraits.portrait import Portrait, Target, in_region
 
 Image = NDArray[np.uint8]
-Render = Callable[[Portrait, np.ndarray], Image]
+Render = Callable[[Portrait, Target], Image]
 Score = Callable[[Image, Portrait, Portrait], Mapping[str, float]]  # of an image between content and style
 HAIR, FACE = REGIONS.index("hair"), REGIONS.index("face")
 ENOUGH = 500  # pixels that a region needs for its mean colour
@@ -58,11 +58,11 @@ def regions(render: Render, triples: Sequence[Triple]) -> tuple[dict[str, tuple[
     progress = Progress("region control", len(triples), "triple")
     for t in triples:
         plain, only_a, only_b, ab, ba = (
-            render(t.content, codes)
-            for codes in (
-                t.content.codes,
-                t.a.codes,
-                t.b.codes,
+            render(t.content, target)
+            for target in (
+                t.content.target,
+                t.a.target,
+                t.b.target,
                 _hair_and_face(t.content, t.a, t.b),
                 _hair_and_face(t.content, t.b, t.a),
             )
@@ -85,13 +85,13 @@ def regions(render: Render, triples: Sequence[Triple]) -> tuple[dict[str, tuple[
 
 def walk(
     render: Render,
-    mix: Callable[[Portrait, Portrait, float], np.ndarray],
+    mix: Callable[[Portrait, Portrait, float], Target],
     pairs: Sequence[tuple[Portrait, Portrait]],
     score: Score,
 ) -> tuple[dict[str, tuple[float, int]], list[list[Image]]]:
     """Spearman's correlation of strength with each score, averaged over `pairs`, and a row of images per pair.
 
-    `mix` gives the codes at a strength. A score that falls with the strength has a correlation near -1.
+    `mix` gives the target at a strength. A score that falls with the strength has a correlation near -1.
     """
     correlations: dict[str, list[float]] = {}
     rows = []
@@ -120,8 +120,8 @@ def colour(image: Image, region: np.ndarray, index: int) -> np.ndarray:
     return image[region == index].mean(0)
 
 
-def _hair_and_face(content: Portrait, hair: Portrait, face: Portrait) -> np.ndarray:
-    return in_region(in_region(content, HAIR, hair), FACE, face).codes
+def _hair_and_face(content: Portrait, hair: Portrait, face: Portrait) -> Target:
+    return in_region(in_region(content, HAIR, hair), FACE, face).target
 
 
 def _has_both(portrait: Portrait) -> bool:

@@ -59,7 +59,7 @@ def _stylize(
     progress = Progress("gallery", len(faces) * (len(targets) + len(refined)))
     rows = []
     for face in faces:
-        row = [face.image, regions_of(face), stylist.invert(face), stylist.render(face, face.codes)]
+        row = [face.image, regions_of(face), stylist.invert(face), stylist.render(face, face.target)]
         for target in targets:
             row.append(stylist.stylize(face, target))
             progress.add(1)
@@ -111,7 +111,7 @@ def _refined(ctx: Context, mixes: Sequence[Mix]) -> Sequence[int]:
 
 
 def _mixed(styles: Sequence[Portrait]) -> Portrait:
-    """The codes of three styles: the first one's hair, the second one's face, the third one's background."""
+    """What three styles give: the first one's hair, the second one's face, the third one's background."""
     mixed = styles[1]
     for region, style in enumerate(styles):
         mixed = in_region(mixed, region, style)

@@ -103,7 +103,7 @@ def renderings(stylist: Stylist, metrics: Metrics, person: FaceEmbedding, faces:
     """What inversion and reconstruction keep of each face: mean LPIPS-alex, median cosine of the face embedding."""
     for lpips_name, identity_name, render in (
         ("inverter_lpips_alex", "identity_inversion", stylist.invert),
-        ("reconstruction_lpips_alex", "identity_reconstruction", lambda f: stylist.render(f, f.codes)),
+        ("reconstruction_lpips_alex", "identity_reconstruction", lambda f: stylist.render(f, f.target)),
     ):
         pairs = [(render(face), face.image) for face in faces]
         figure(lpips_name, mean(metrics.lpips(*pair) for pair in pairs), len(pairs))
@@ -126,7 +126,7 @@ def compare(
     compared: dict[str, Method] = {name: METHODS[name] for name in QUICK}
     compared["hypernst"] = dataclasses.replace(METHODS["hypernst"], open=lambda _: stylist.stylize)
     scores: dict[str, list[float]] = {}
-    rows = [[f.image, gallery.regions_of(f), stylist.invert(f), stylist.render(f, f.codes)] for f in faces]
+    rows = [[f.image, gallery.regions_of(f), stylist.invert(f), stylist.render(f, f.target)] for f in faces]
     own = [person(f.image) for f in faces]
     for cell in comparison.cells(ctx, metrics, compared, faces, styles):
         if cell.method == "hypernst":
@@ -188,7 +188,7 @@ def steer(
             "lpips_alex": metrics.lpips(image, content.image),
         }
 
-    walked, strips = control.walk(stylist.render, stylist.codes, pairs, score)
+    walked, strips = control.walk(stylist.render, stylist.target, pairs, score)
     for name, (value, n) in walked.items():
         figure(f"interpolation_{name}", value, n, sifid_title(ctx, name))
     if strip:

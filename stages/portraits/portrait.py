@@ -8,7 +8,8 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,16 @@ class Origin:
     no_face: str | None = None
 
 
+class Target(NamedTuple):
+    """What a picture is to have of its styles: codes [4, 256] and a palette [4, 4], of hair, face, background and all.
+
+    A row of a palette is mean red, green and blue in [-1, 1], and the contrast. None: no image of the style is known.
+    """
+
+    codes: np.ndarray
+    palette: np.ndarray | None
+
+
 @dataclass(frozen=True)
 class Portrait:
     """An aligned image u8 [256, 256, 3] with region u8 [256, 256], latent [num_ws, 512], codes [4, 256], valid [3].
@@ -52,11 +63,31 @@ class Portrait:
     origin: Origin | None = None
     base: "Portrait | None" = None
     edits: tuple[tuple[str, float], ...] = ()
+    colours: np.ndarray | None = None  # the palette, where it is not that of the image
+
+    @property
+    def target(self) -> Target:
+        """What a picture in this style is to have of it."""
+        return Target(self.codes, self.palette)
+
+    @cached_property
+    def palette(self) -> np.ndarray | None:
+        """The image's palette f32 [4, 4]. That of a region without a code is the whole image's."""
+        if self.colours is not None or not self.image.size:
+            return self.colours
+        pixels = self.image.astype(np.float32) / 127.5 - 1
+        everything = pixels.reshape(-1, 3)
+        places = np.arange(len(pixels)) * len(self.region) // len(pixels)  # a map may have another size
+        region = self.region[np.ix_(places, places)]
+        inside = [pixels[(region == label) & valid] for label, valid in enumerate(self.valid)]
+        rows = [*(row if len(row) else everything for row in inside), everything]
+        return np.array([[*row.mean(0), np.sqrt(row.var(0).mean())] for row in rows], np.float32)
 
 
 def identity(portrait: Portrait) -> bytes:
     """A digest of what a portrait holds: portraits of the same one look the same in every style."""
-    parts = (portrait.image, portrait.region, portrait.latent, portrait.codes)
+    parts = [portrait.image, portrait.region, portrait.latent, portrait.codes]
+    parts += [] if portrait.colours is None else [portrait.colours]
     of_base = [identity(portrait.base)] if portrait.base else []
     return hashing.digest(*(np.ascontiguousarray(part).tobytes() for part in parts), *of_base)
 
@@ -75,10 +106,13 @@ def codes_of(row: Mapping[str, Any]) -> np.ndarray:
 
 
 def in_region(target: Portrait, region: int, other: Portrait) -> Portrait:
-    """`target` with the region's code of `other`, or with its whole-image code where `other` lacks the region."""
-    codes = target.codes.copy()
+    """`target` with the region's code and palette of `other`, or with its whole image's where it lacks the region."""
+    codes, colours = target.codes.copy(), target.palette
     codes[region] = other.codes[region]
-    return dataclasses.replace(target, codes=codes)
+    if colours is not None and other.palette is not None:
+        colours = colours.copy()
+        colours[region] = other.palette[region]
+    return dataclasses.replace(target, codes=codes, colours=colours)
 
 
 def held_out(ctx: Context, keys: Sequence[str]) -> list[str]:

@@ -40,7 +40,8 @@ THUMB = 160  # the shorter side of a thumbnail, in pixels
 class Style:
     """A style's picture, by what it is found and where it lies.
 
-    Codes [4, 256] of regions and the whole, and which regions are valid [3], are known once it was `read`, or shipped.
+    Codes [4, 256] of regions and the whole, which regions are valid [3], and the palette [4, 4] are known once it was
+    `read`, or shipped.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Style:
     read: bool = False
     codes: np.ndarray | None = None
     valid: np.ndarray | None = None
+    palette: np.ndarray | None = None
     thumb: bytes = b""
 
     def told(self, likeness: float | None = None) -> dict[str, Any]:
@@ -99,7 +101,7 @@ class Styles:
     def read(self, style: Style) -> Portrait:
         """The style as it is rendered; only in the worker's thread."""
         read = self.studio.read(style.load(), style=True, name=style.title)
-        style.codes, style.valid, style.read = read.codes, read.valid, True
+        style.codes, style.valid, style.palette, style.read = read.codes, read.valid, read.palette, True
         return read
 
     def quick(self, style: Style) -> Portrait:
@@ -109,7 +111,7 @@ class Styles:
         nothing = np.zeros((0, 0), np.uint8)
         origin = Origin(style.title, style.sha256)
         codes, none = style.codes.astype(np.float32), np.zeros((0, 512), np.float32)
-        return Portrait(style.title, nothing, nothing, none, codes, style.valid, origin)
+        return Portrait(style.title, nothing, nothing, none, codes, style.valid, origin, colours=style.palette)
 
     def find(self, text: str) -> list[Style]:
         """The styles with every word of a text in their title."""
@@ -187,10 +189,11 @@ class Styles:
             return
         shipped, made = library.shipped(), []
         current = shipped.is_current(self.studio.ctx)
-        for painting, codes, valid in zip(shipped.paintings, shipped.codes, shipped.valid, strict=True):
+        rows = zip(shipped.codes, shipped.valid, shipped.palettes.astype(np.float32), strict=True)
+        for painting, known in zip(shipped.paintings, rows, strict=True):
             style = Style(painting.sha256[:32], painting.sha256, plain(painting.title), painting.read)
             if current:
-                style.codes, style.valid = codes, valid
+                style.codes, style.valid, style.palette = known
             made.append(style)
         self.all = self.all | {style.id: style for style in made}
 

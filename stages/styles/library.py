@@ -44,14 +44,15 @@ class Painting:
 
 @dataclass(frozen=True)
 class Library:
-    """Paintings and their codes f16 [N, 4, 256] of hair, face, background and the whole image; valid bool [N, 3].
+    """Paintings, their codes f16 [N, 4, 256] and palettes f16 [N, 4, 4] of hair, face, background and the whole image.
 
-    `recipe` stands for the stages and weights that made them.
+    `valid` bool [N, 3] says which regions they have. `recipe` stands for the stages and weights that made them.
     """
 
     recipe: str
     paintings: Sequence[Painting]
     codes: np.ndarray
+    palettes: np.ndarray
     valid: np.ndarray
 
     def write(self, output: Path) -> None:
@@ -59,7 +60,7 @@ class Library:
         from safetensors.numpy import save
 
         about = {"name": CODES, "recipe": self.recipe, "paintings": [vars(painting) for painting in self.paintings]}
-        arrays = {"codes": self.codes, "valid": self.valid.astype(np.uint8)}
+        arrays = {"codes": self.codes, "palettes": self.palettes, "valid": self.valid.astype(np.uint8)}
         write_atomic(output, save(arrays, {"about": json.dumps(about)}))
 
     def is_current(self, ctx: Context) -> bool:
@@ -79,7 +80,7 @@ def shipped() -> Library:
     """The library that ships with the program. Raises: UserError when its file is not there."""
     about, stored = weights.about(CODES), weights.arrays(CODES)
     paintings = [Painting(**told) for told in about["paintings"]]
-    return Library(about["recipe"], paintings, stored["codes"], stored["valid"].astype(bool))
+    return Library(about["recipe"], paintings, stored["codes"], stored["palettes"], stored["valid"].astype(bool))
 
 
 def recipe(ctx: Context) -> str:
@@ -100,19 +101,20 @@ def compute(ctx: Context, output: Path = OUTPUT) -> int:
         read.append(embed(reader, file, title))
         progress.add(1)
     progress.close()
-    paintings, codes, valid = zip(*read, strict=True)
-    Library(recipe(ctx), paintings, np.stack(codes), np.stack(valid)).write(output)
+    paintings, codes, palettes, valid = zip(*read, strict=True)
+    Library(recipe(ctx), paintings, np.stack(codes), np.stack(palettes), np.stack(valid)).write(output)
     say(f"styles codes: {len(paintings)} paintings in {output}")
     return 0
 
 
-def embed(reader: PortraitReader, file: str, title: str) -> tuple[Painting, np.ndarray, np.ndarray]:
-    """A painting, its codes f16 [4, 256] and which regions it has, bool [3]."""
+def embed(reader: PortraitReader, file: str, title: str) -> tuple[Painting, np.ndarray, np.ndarray, np.ndarray]:
+    """A painting, its codes f16 [4, 256], its palette f16 [4, 4] and which regions it has, bool [3]."""
     data = (weights.path(PICTURES) / file).read_bytes()
     style = reader(data, file, "style")
     key = f"{slug(title)}-{Path(file).stem}"
     painting = Painting(key, title, file, hashlib.sha256(data).hexdigest(), digest(data).hex())
-    return painting, style.codes.astype(np.float16), style.valid
+    palette = np.asarray(style.palette, np.float16)
+    return painting, style.codes.astype(np.float16), palette, style.valid
 
 
 def _titles() -> dict[str, str]:

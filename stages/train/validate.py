@@ -40,11 +40,11 @@ class Grid:
         }
         rows = []
         for content in self.contents:
-            reconstruction = self.stylist.render(content, content.codes)
+            reconstruction = self.stylist.render(content, content.target)
             figures["reconstruction_lpips_alex"].append(self.metrics.lpips(reconstruction, content.image))
             row = [content.image, gallery.regions_of(content), self.stylist.invert(content), reconstruction]
             for style, target in zip(self.styles, self.targets, strict=True):
-                row.append(self.stylist.render(content, style.codes))
+                row.append(self.stylist.render(content, style.target))
                 figures["lpips_alex"].append(self.metrics.lpips(row[-1], content.image))
                 found = self.metrics.summary(row[-1])
                 for channels in (192, 64):

@@ -214,6 +214,6 @@ def test_thirty_steps_of_each_phase_learn(size: int, tmp_path: Path, monkeypatch
         Samples(ctx.shards, name, "train")[i] for name, i in (("content", 0), ("style", 0), ("style", 1))
     )
     stylist = Stylist(ctx)
-    one, two = (stylist.render(from_sample(content), other["codes"]).astype(float) for other in others)
+    one, two = (stylist.render(from_sample(content), from_sample(other).target).astype(float) for other in others)
     print(f"paper{size}: loss {first:.3f} to {last:.3f}; two styles differ by {np.abs(one - two).mean():.2f} of 255")
     assert last < first and np.abs(one - two).mean() > 0.2

@@ -29,7 +29,7 @@ __all__ = ["generator"]
 
 def portrait(seed: int) -> Portrait:
     rng = np.random.default_rng(seed)
-    image = np.kron(rng.integers(0, 256, (16, 16, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    image = np.kron(rng.integers(80, 176, (16, 16, 3)), np.ones((16, 16, 1))).astype(np.uint8)
     region = np.full((256, 256), 2, np.uint8)
     region[:90], region[90:200, 70:190] = 0, 1
     codes = rng.standard_normal((4, 256)).astype(np.float32) / 16
@@ -64,19 +64,22 @@ def loss(term: RegionStyleLoss, y: torch.Tensor, content: Portrait, style: Portr
 def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refinement) -> None:
     content, style = portrait(1), portrait(2)
     plain, few, more = (refinement(content, whole(style), steps).image for steps in (0, 2, 5))
-    s = refinement.stylist
+    s, p = refinement.stylist, refinement.stylist.prepare(content)
     latent = torch.from_numpy(content.latent)[None]
     with torch.no_grad():
-        forward = finished(s.generator, s.generator(latent, None)).clamp(-1, 1)  # a new hypernetwork predicts no deltas
+        forward = finished(s.generator, s.generator(latent, None))  # a new hypernetwork predicts no deltas
+        forward = s.coloured(p, forward, style.palette).clamp(-1, 1)
         assert torch.allclose(plain, forward, atol=1e-4)
+        as_drawn = dataclasses.replace(profile.load("portable"), render=profile.Render(palette=False))
+        plainly = Stylist(Context(as_drawn), s.generator, s.hyper)
+        assert plainly.coloured(p, forward, style.palette) is forward
         found = [loss(refinement.term, y, content, style) for y in (plain, few, more)]
     assert found[2] < found[1] < found[0]
     assert torch.equal(few, refinement(content, whole(style), 2).image) and not few.requires_grad
     other = refinement(content, whole(portrait(3)), 2)
     assert not torch.equal(other.image, few)  # statistics are kept for each picture, not for the last
-    p = s.prepare(content)
     again = renderer(s.generator, refinement.rows, p.latent, p.where, other.deltas, refinement.start)
-    seen = finished(s.generator, again(other.deltas)).clamp(-1, 1)
+    seen = s.coloured(p, finished(s.generator, again(other.deltas)), portrait(3).palette).clamp(-1, 1)
     assert torch.allclose(seen, other.image, atol=1e-5)  # the deltas are the image's
 
 

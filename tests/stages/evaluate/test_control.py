@@ -6,7 +6,7 @@ import pytest
 from models.regions import REGIONS
 from pipeline.reports import sheets
 from stages.evaluate import control
-from stages.portraits.portrait import Portrait
+from stages.portraits.portrait import Portrait, Target
 
 
 def portrait(seed: int, *, hair: bool = True) -> Portrait:
@@ -24,7 +24,7 @@ def portrait(seed: int, *, hair: bool = True) -> Portrait:
 
 def paint(order: tuple[int, int, int, int]) -> control.Render:
     """A renderer that gives region i the colour of code order[i]."""
-    return lambda content, codes: codes[list(order), :3].astype(np.uint8)[content.region]
+    return lambda content, target: target.codes[list(order), :3].astype(np.uint8)[content.region]
 
 
 FOUND = control.triples([portrait(1), portrait(2, hair=False)], [portrait(s) for s in range(10, 20)], 8)
@@ -58,8 +58,8 @@ def test_a_renderer_that_obeys_scores_full_and_one_that_exchanges_regions_scores
 def test_a_walk_is_monotonic_or_not() -> None:
     pairs = [(portrait(1), portrait(2)), (portrait(3), portrait(4))]
 
-    def mix(content: Portrait, style: Portrait, strength: float) -> np.ndarray:
-        return content.codes + strength * (style.codes - content.codes)
+    def mix(content: Portrait, style: Portrait, strength: float) -> Target:
+        return Target(content.codes + strength * (style.codes - content.codes), None)
 
     def score(image: np.ndarray, content: Portrait, style: Portrait) -> dict[str, float]:
         far = {"style": style.codes, "content": content.codes}

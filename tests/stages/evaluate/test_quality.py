@@ -19,7 +19,7 @@ from stages.apply.refine import Refined
 from stages.cli import main as cli
 from stages.evaluate import methods, parsing, quality, retrieval
 from stages.loaders import style_encoder
-from stages.portraits.portrait import Portrait
+from stages.portraits.portrait import Portrait, Target
 from tests.stages.evaluate.test_control import portrait
 
 FOLDERS = ("content", "style", "seg", "nonportrait")
@@ -39,14 +39,14 @@ class Painter:
     def __init__(self, ctx: Context) -> None:
         assert ctx.run == Path("runs/quality")  # where no training leaves a checkpoint
 
-    def render(self, content: Portrait, codes: np.ndarray) -> np.ndarray:
-        return codes[:3, :3].astype(np.uint8)[content.region]
+    def render(self, content: Portrait, target: Target) -> np.ndarray:
+        return target.codes[:3, :3].astype(np.uint8)[content.region]
 
-    def codes(self, content: Portrait, style: Portrait, strength: float) -> np.ndarray:
-        return content.codes + strength * (style.codes - content.codes)
+    def target(self, content: Portrait, style: Portrait, strength: float) -> Target:
+        return Target(content.codes + strength * (style.codes - content.codes), None)
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
-        return self.render(content, style.codes)
+        return self.render(content, style.target)
 
     def invert(self, content: Portrait) -> np.ndarray:
         return content.image // 2

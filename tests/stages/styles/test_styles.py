@@ -70,7 +70,8 @@ def paintings(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
     ]
     codes = np.random.default_rng(0).normal(size=(3, 4, 256)).astype(np.float16)
     valid = np.array([[True, True, True], [False, True, True], [True, True, True]])
-    Library(library.recipe(ctx), rows, codes, valid).write(tmp_path / "painting-codes.safetensors")
+    palettes = np.zeros((len(rows), 4, 4), np.float16)
+    Library(library.recipe(ctx), rows, codes, palettes, valid).write(tmp_path / "painting-codes.safetensors")
     monkeypatch.setenv("HYPERNST_WEIGHTS", str(tmp_path))
 
 
@@ -248,6 +249,7 @@ def test_the_shipped_codes_are_those_that_the_shipped_networks_give() -> None:
         pytest.skip("the paintings are not on this machine")
     reader = PortraitReader(ctx)
     for i in (0, 100):  # one without a face, one with
-        painting, codes, valid = library.embed(reader, shipped.paintings[i].file, shipped.paintings[i].title)
+        painting, codes, palette, valid = library.embed(reader, shipped.paintings[i].file, shipped.paintings[i].title)
+        assert np.array_equal(palette, shipped.palettes[i])
         assert painting == shipped.paintings[i] and (valid == shipped.valid[i]).all()
         assert np.allclose(codes.astype(np.float32), shipped.codes[i].astype(np.float32), atol=1e-3)
