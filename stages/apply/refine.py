@@ -15,6 +15,7 @@ from torch import Tensor
 from models.backbones.trunks import Trunk
 from models.generators import interface
 from models.generators.latent_renderer import narrow_type
+from models.generators.palette import Tone
 from models.generators.region_renderer import renderer, rows_of
 from models.losses.narrow_region_style import NarrowRegionStyleLoss
 from models.losses.region_style import groups_present
@@ -34,10 +35,11 @@ Statistics = list[tuple[Tensor, Tensor]]  # mean and std of each compared layer
 
 
 class Refined(NamedTuple):
-    """The image [1, 3, 256, 256] in [-1, 1] of the best deltas, and these deltas, one per kernel."""
+    """The image [1, 3, 256, 256] in [-1, 1] of the best deltas, these deltas, one per kernel, and the image's tone."""
 
     image: Tensor
     deltas: list[Tensor]
+    tone: Tone | None
 
 
 class Refinement:
@@ -69,15 +71,17 @@ class Refinement:
         """
         s, p = self.stylist, self.stylist.prepare(content)
         deltas = s.predict(content, look.codes(content))
-        colours = look.palette(content)
         theirs, present = self._targets(content, look)
         shape = self._statistics(content)[1]
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, lr=RATE, betas=MOMENTA, fused=True)
         best: tuple[float, int, Refined] | None = None
+        tone: Tone | None = None  # that of the prediction
         for step in range(steps + 1):
-            y = s.coloured(p, interface.finished(s.generator, draw([*deltas[: self.start], *moving])), colours)
+            y = interface.finished(s.generator, draw([*deltas[: self.start], *moving]))
+            tone = tone if step else s.tone(p, y.detach(), look.palette(content))
+            y = s.toned(p, y, tone)
             ours, ours_shape = self.term.features(y)
             loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
                 ours_shape, shape
@@ -85,7 +89,7 @@ class Refinement:
             now = float(loss.detach())  # the only time that a step waits for a GPU
             if best is None or now < best[0]:
                 kept = [*deltas[: self.start], *(d.detach().clone() for d in moving)]
-                best = now, step, Refined(y.detach().clamp(-1, 1), kept)
+                best = now, step, Refined(y.detach().clamp(-1, 1), kept, tone)
             ended = on_step is not None and on_step(step, best[2].image)
             if ended or step == steps or step - best[1] >= PATIENCE:
                 break

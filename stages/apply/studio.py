@@ -176,8 +176,8 @@ class Studio:
                 self._large = large.LargeRenderer(self.ctx, stylist.generator)
             prepared = stylist.prepare(content)
             deltas = refined.deltas if refined else stylist.predict(content, look.codes(content))
-            y = stylist.coloured(prepared, self._large(prepared, deltas), look.palette(content))
-            return Image.fromarray(images.to_arrays(y)[0])
+            y, tone = self._large(prepared, deltas), refined.tone if refined else look.palette(content)
+            return Image.fromarray(images.to_arrays(stylist.toned(prepared, y, tone))[0])
 
     def _refined(self, content: Portrait, look: Look, steps: int, on_step: OnStep | None = None) -> Refined:
         if self._refinement is None:
@@ -255,7 +255,7 @@ class Studio:
         with self._lock:
             if len(looks) == 1:
                 looks = [looks[0].own(), *looks]
-            ends = [self._refined(content, look, steps).deltas for look in looks] if steps else None
+            ends = [self._refined(content, look, steps) for look in looks] if steps else None
             path = Walk(self.ctx, self.stylist(), content, looks, ends)
             found = []
             for number, place in enumerate(path.even(frames)):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.generators import palette
 from models.generators.interface import Generator, finished
+from models.generators.palette import Tone
 from models.generators.region_weights import RegionWeights
 from models.hypernetworks import hypernetwork
 from models.hypernetworks.hypernetwork import HyperNetwork
@@ -109,17 +110,25 @@ class Stylist:
         return self.draw(content, self.predict(content, target.codes), target.palette)
 
     @torch.no_grad()
-    def draw(self, content: Portrait, deltas: Sequence[Tensor], colours: np.ndarray | None) -> np.ndarray:
-        """The content with deltas [1, ...], one per kernel, and a palette [4, 4], RGB u8 [256, 256, 3]."""
+    def draw(self, content: Portrait, deltas: Sequence[Tensor], tone: Tone | np.ndarray | None) -> np.ndarray:
+        """The content with deltas [1, ...], one per kernel, and a tone or a palette [4, 4]; RGB u8 [256, 256, 3]."""
         prepared = self.prepare(content)
-        y = self.generator(prepared.latent, [*deltas], prepared.where)
-        return images.to_arrays(self.coloured(prepared, finished(self.generator, y), colours))[0]
+        y = finished(self.generator, self.generator(prepared.latent, [*deltas], prepared.where))
+        return images.to_arrays(self.toned(prepared, y, tone))[0]
 
-    def coloured(self, content: Prepared, image: Tensor, colours: np.ndarray | None) -> Tensor:
-        """An image [1, 3, S, S] with a palette [4, 4], where the profile wants that and there is one."""
+    def toned(self, content: Prepared, image: Tensor, tone: Tone | np.ndarray | None) -> Tensor:
+        """An image [1, 3, S, S] in a tone, or in that which gives it a palette [4, 4]."""
+        tone = self.tone(content, image, tone) if isinstance(tone, np.ndarray) else tone
+        return image if tone is None else palette.toned(image, self._where(content), tone)
+
+    def tone(self, content: Prepared, image: Tensor, colours: np.ndarray | None) -> Tone | None:
+        """What gives an image [1, 3, S, S] a palette [4, 4], where there is one and the profile wants it."""
         if colours is None or not self.palette:
-            return image
-        return palette.match(image, content.where or RegionWeights(content.region), self._tensor(colours))
+            return None
+        return palette.tone(image, self._where(content), self._tensor(colours))
+
+    def _where(self, content: Prepared) -> RegionWeights:
+        return content.where or RegionWeights(content.region)
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         """The content in the style; `strength` 0 keeps the content's own codes, 1 takes the style's."""

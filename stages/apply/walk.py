@@ -6,12 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from models.generators.palette import Tone
 from models.hypernetworks.hypernetwork import mix_codes
 from models.metrics.lpips import LPIPS
 from pipeline import images, weights
 from pipeline.context import Context
 from pipeline.progress import pause
 from stages.apply.look import Look
+from stages.apply.refine import Refined
 from stages.apply.stylist import Stylist
 from stages.portraits.portrait import Portrait, Target
 
@@ -22,7 +24,7 @@ KEYS = 8  # pictures of a leg, between which the walk is measured
 class Walk:
     """The legs between looks: codes move on the sphere of unit codes, or, where `ends` are given, deltas on a line.
 
-    `ends` are the deltas of each look, such as refined ones. A place is a number from 0, the first look, to
+    `ends` are the looks refined, whose deltas and tones are mixed. A place is a number from 0, the first look, to
     len(looks) - 1, the last.
     """
 
@@ -32,7 +34,7 @@ class Walk:
         stylist: Stylist,
         content: Portrait,
         looks: Sequence[Look],
-        ends: Sequence[list[torch.Tensor]] | None = None,
+        ends: Sequence[Refined] | None = None,
     ) -> None:
         self.ctx, self.stylist, self.content, self.ends = ctx, stylist, content, ends
         self.codes = [torch.from_numpy(look.codes(content)) for look in looks]
@@ -44,14 +46,16 @@ class Walk:
         pause()
         leg = min(int(place), len(self.codes) - 2)
         part = place - leg
-        one, other = self.palettes[leg : leg + 2]
-        palette = None if one is None or other is None else one + np.float32(part) * (other - one)
         if self.ends is None:
+            one, other = self.palettes[leg : leg + 2]
+            palette = None if one is None or other is None else np.float32(1 - part) * one + np.float32(part) * other
             start, end = self.codes[leg : leg + 2]
             codes = mix_codes(start, end, part) if 0 < part < 1 else end if part else start  # styles are met to the bit
             return self.stylist.render(self.content, Target(codes.numpy(), palette))
-        deltas = [torch.lerp(a, b, part) for a, b in zip(self.ends[leg], self.ends[leg + 1], strict=True)]
-        return self.stylist.draw(self.content, deltas, palette)
+        first, last = self.ends[leg : leg + 2]
+        deltas = _between(first.deltas, last.deltas, part)
+        tone = Tone(*_between(first.tone, last.tone, part)) if first.tone and last.tone else None
+        return self.stylist.draw(self.content, deltas, tone)
 
     @torch.no_grad()
     def even(self, frames: int) -> list[float]:
@@ -66,3 +70,7 @@ class Walk:
         steps = [float(lpips(a, b)) for a, b in itertools.pairwise(seen)]
         travelled = np.concatenate([[0.0], np.cumsum(np.array(steps) + 1e-6)])  # what does not change still takes time
         return [float(x) for x in np.interp(np.linspace(0, travelled[-1], frames), travelled, places)]
+
+
+def _between(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor], part: float) -> list[torch.Tensor]:
+    return [torch.lerp(a, b, part) for a, b in zip(one, other, strict=True)]

@@ -38,12 +38,13 @@ def test_means_become_those_that_are_meant_and_contrast_half_of_the_way() -> Non
         wanted = palette.measure(other, inside)
         if where.region_count == 4:  # the row of pixels of no known region is the last
             wanted = torch.cat([wanted, wanted[:, :1]], 1)
-        found = palette.measure(palette.match(image, where, wanted), inside)
+        found = palette.measure(palette.toned(image, where, palette.tone(image, where, wanted)), inside)
         assert torch.allclose(found[..., :3], wanted[:, :3, :3], atol=0.04)  # edges fade
         own = palette.measure(image, inside)[..., 3]
         assert torch.allclose(found[..., 3], (own * wanted[:, :3, 3]).sqrt(), atol=0.03)
     far = torch.tensor([0.0, 0.0, 0.0, 9.0]).expand(1, 4, 4)
-    flat = palette.match(image, RegionWeights(torch.zeros_like(MAP)), far)
+    everywhere = RegionWeights(torch.zeros_like(MAP))
+    flat = palette.toned(image, everywhere, palette.tone(image, everywhere, far))
     assert palette.measure(flat, torch.ones(1, 1, 256, 256))[0, 0, 3] == pytest.approx(
         1.25 * float(palette.measure(image, torch.ones(1, 1, 256, 256))[0, 0, 3]), rel=1e-3
     )
@@ -51,7 +52,8 @@ def test_means_become_those_that_are_meant_and_contrast_half_of_the_way() -> Non
 
 def test_a_picture_with_its_own_palette_stays_as_it_is_and_a_gradient_flows() -> None:
     image, where = noise(3).requires_grad_(), RegionWeights(MAP)
-    same = palette.match(image, where, palette.measure(image, where.weights(256)).detach())
+    own = palette.measure(image, where.weights(256)).detach()
+    same = palette.toned(image, where, palette.tone(image, where, own))
     assert torch.allclose(same, image, atol=1e-4)
     same.square().mean().backward()
     assert image.grad is not None and bool(image.grad.isfinite().all())

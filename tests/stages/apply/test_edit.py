@@ -73,7 +73,7 @@ def test_the_latent_moves_and_the_deltas_stay(studio: Studio) -> None:
         deltas = stylist.deltas(stylist.prepare(me), look.codes(me))
         where = stylist.hyper.region_weights(torch.from_numpy(edited.region)[None])
         prepared = dataclasses.replace(stylist.prepare(me), region=torch.from_numpy(edited.region)[None], where=where)
-        expected = images.to_arrays(stylist.coloured(prepared, net(latent, deltas, where), look.palette(me)))[0]
+        expected = images.to_arrays(stylist.toned(prepared, net(latent, deltas, where), look.palette(me)))[0]
     assert np.array_equal(studio.render(edited, look), expected)
     assert not np.array_equal(edited.region, me.region) and not (edited.region == UNKNOWN).any()
     assert np.array_equal(studio.stylize(me, style, refine=0, edits={"age": 2, "smile": -0.5}), expected)

@@ -68,18 +68,18 @@ def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refi
     latent = torch.from_numpy(content.latent)[None]
     with torch.no_grad():
         forward = finished(s.generator, s.generator(latent, None))  # a new hypernetwork predicts no deltas
-        forward = s.coloured(p, forward, style.palette).clamp(-1, 1)
+        forward = s.toned(p, forward, style.palette).clamp(-1, 1)
         assert torch.allclose(plain, forward, atol=1e-4)
         as_drawn = dataclasses.replace(profile.load("portable"), render=profile.Render(palette=False))
         plainly = Stylist(Context(as_drawn), s.generator, s.hyper)
-        assert plainly.coloured(p, forward, style.palette) is forward
+        assert plainly.toned(p, forward, style.palette) is forward
         found = [loss(refinement.term, y, content, style) for y in (plain, few, more)]
     assert found[2] < found[1] < found[0]
     assert torch.equal(few, refinement(content, whole(style), 2).image) and not few.requires_grad
     other = refinement(content, whole(portrait(3)), 2)
     assert not torch.equal(other.image, few)  # statistics are kept for each picture, not for the last
     again = renderer(s.generator, refinement.rows, p.latent, p.where, other.deltas, refinement.start)
-    seen = s.coloured(p, finished(s.generator, again(other.deltas)), portrait(3).palette).clamp(-1, 1)
+    seen = s.toned(p, finished(s.generator, again(other.deltas)), other.tone).clamp(-1, 1)
     assert torch.allclose(seen, other.image, atol=1e-5)  # the deltas are the image's
 
 

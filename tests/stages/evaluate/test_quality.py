@@ -81,7 +81,7 @@ class Lazy:
 
     def __call__(self, content: Portrait, look: Look, steps: int) -> Refined:
         assert steps == quality.REFINEMENT_STEPS
-        return Refined(images.to_tensor(content.image), [])
+        return Refined(images.to_tensor(content.image), [], None)
 
 
 class Passport:
