@@ -214,7 +214,7 @@ def enter_phase(state: State, settings: Train) -> int:
         raise UserError(f"train.start_layer: {e}", 2) from e
     alone = settings.discriminators_first if state.phase == "stylize" else 0
     left, end = settings.reconstruction_steps + settings.stylization_steps - state.step, 1.0
-    if left < settings.cool_down:
+    if settings.cool_down and left < settings.cool_down:
         end = 0.5 - 0.5 * math.cos(math.pi * max(0, left) / settings.cool_down)
     for optimiser, rate, step in (
         (state.optimiser, settings.learning_rate, max(0, state.phase_step - alone)),
