@@ -47,8 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def half(base: Path) -> dict[str, Tensor]:
     """The state after the reconstruction phase, in run `parts`."""
-    ctx = small_run.context(base, "parts")
-    assert train.run(ctx, shipped=False, steps=2) == 0
+    assert train.run(ctx := small_run.context(base, "parts"), shipped=False, steps=2) == 0
     return state(ctx)
 
 
@@ -264,9 +263,8 @@ def test_changed_settings_are_told_and_other_networks_refused(base: Path, capsys
 
 
 def test_a_batch_that_does_not_split_is_wrong_use(base: Path) -> None:
-    ctx = small_run.context(base, "odd", batch=3, micro_batch=2)
     with pytest.raises(UserError, match=r"batch of 3 in micro-batches of 2 does not split") as fault:
-        train.run(ctx, shipped=False, steps=1)
+        train.run(small_run.context(base, "odd", batch=3, micro_batch=2), shipped=False, steps=1)
     assert fault.value.status == 2
 
 
@@ -274,12 +272,11 @@ def test_rates_rise_at_the_start_and_fall_at_the_end(base: Path) -> None:
     ctx = small_run.context(base, "warm", warm_up=4, cool_down=2, reconstruction_steps=3, stylization_steps=6)
     held = build(ctx, generators.generator(ctx))
     found = []
-    for held.step in range(11):
+    for held.step in range(10):
         enter_phase(held, ctx.profile.train)
         found.append(held.optimiser.param_groups[0]["lr"] / ctx.profile.train.learning_rate)
-    # they rise anew in stylisation, and stay at the end where more steps are asked for than the profile has
-    assert found == pytest.approx([0.25, 0.5, 0.75, 0.25, 0.5, 0.75, 1, 1, 0.5, 0, 0])
-    enter_phase(held, dataclasses.replace(ctx.profile.train, cool_down=0))
+    assert found == pytest.approx([0.25, 0.5, 0.75, 0.25, 0.5, 0.75, 1, 1, 0.5, 0])  # they rise anew in stylisation
+    enter_phase(held, dataclasses.replace(ctx.profile.train, cool_down=0))  # past the profile's last step
     assert held.optimiser.param_groups[0]["lr"] == ctx.profile.train.learning_rate
 
 
