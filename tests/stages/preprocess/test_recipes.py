@@ -51,6 +51,7 @@ DECIDES: dict[str, tuple[Any, set[str]]] = {
     "shards.max_mb": (2.0, SHARDS),
     "shards.test_fraction": (0.5, SHARDS),
     "editing.directions": (("mine.safetensors",), set()),
+    "render.palette": (False, set()),
 }
 
 
