@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+DIGEST = 16  # bytes of a digest
+
 
 def digest(*parts: bytes) -> bytes:
     """The 16-byte blake2b digest of `parts`, each with its length in front."""
@@ -12,7 +14,7 @@ def digest(*parts: bytes) -> bytes:
 
 def digest_all(parts: Iterable[bytes]) -> bytes:
     """As `digest`, for parts that need not all be in memory."""
-    h = hashlib.blake2b(digest_size=16)
+    h = hashlib.blake2b(digest_size=DIGEST)
     for part in parts:
         h.update(len(part).to_bytes(8, "little"))
         h.update(part)

@@ -11,9 +11,8 @@ import numpy as np
 
 from pipeline.caches.hdf5 import KEY
 from pipeline.caches.schema import Column, Entry
-from pipeline.hashing import digest, digest_all
+from pipeline.hashing import DIGEST, digest, digest_all
 
-DIGEST = 16  # bytes
 BLOCK = 1 << 14  # rows hashed at a time
 
 

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 
 from pipeline.caches import hdf5
-from pipeline.caches.digests import DIGEST, Index, checks, content_columns, file_digest, rejects_digest, row_digest
+from pipeline.caches.digests import Index, checks, content_columns, file_digest, rejects_digest, row_digest
 from pipeline.caches.failures import cache_error, opening_error
 from pipeline.caches.schema import TEXT, Entry, Row
-from pipeline.hashing import digest
+from pipeline.hashing import DIGEST, digest
 
 CHUNKS = 1 << 18  # bytes of the chunk cache per dataset: enough for neighbouring rows
 VARYING = 64  # values of variable length read at a time

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.files import LineLog, read_json, read_lines, write_atomic
-from pipeline.hashing import digest
+from pipeline.hashing import DIGEST, digest
 from pipeline.sources import archives
 from pipeline.sources.archives import Member
 from pipeline.sources.reader import UNREADABLE, Reader, Source, stamp_of
 
-DIGEST = 16  # bytes of a digest
 FOLDED = 8  # the log is folded into the file once it has more than one entry for so many of the file's
 
 

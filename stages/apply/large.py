@@ -30,7 +30,7 @@ class LargeRenderer:
 
     @torch.no_grad()
     def __call__(self, prepared: Prepared, deltas: Sequence[Tensor]) -> Tensor:
-        """The image [1, 3, size, size] of a portrait with deltas of the profile's generator, not coloured yet."""
+        """The image [1, 3, size, size] of a portrait with deltas of the profile's generator, not in its tone yet."""
         named = dict(zip(self.rows, deltas, strict=True))
         given = [named.get(entry.name) for entry in self.net.layer_table()]
         y = finished(self.net, self.net(prepared.latent, given, prepared.where)).clamp(-1, 1)
