@@ -76,7 +76,7 @@ def cost(files: list[Path], detector: YuNet) -> tuple[float, float]:
 
         times = []
         for _ in range(2):
-            with mock.patch.object(upright, "upright_faces", one_look), mock.patch.object(align, "LEANS", 360):
+            with mock.patch.object(upright, "upright_faces", one_look), mock.patch.object(align, "TURNED", 360):
                 times.append(timed())
             times.append(timed())
         least.append(min(times[::2]))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.faces.alignment import crop, quad_of_face, tilt
-from models.faces.detector import MARGIN, Face, FaceDetector, largest
+from models.faces.detector import Face, FaceDetector, largest
 
 Usable = Callable[[Face, int, int], bool]  # judges a face by itself and its image's width and height
 Found = tuple[Face, int]  # a face, and the degrees by which the view that shows it upright is turned counterclockwise
@@ -25,6 +25,7 @@ QUARTERS, EIGHTHS = (0, 90, 180, 270), (45, 135, 225, 315)
 AROUND = 1.6  # the side of what a glance shows, in sides of the box of the face
 VIEW, WHOLE = 64, 192  # pixels of the longer sides of glances at a place and at the whole image
 CLOSER = (128, 192)  # pixels of the sides of the glances that a face found so must pass
+SQUARE, MIDDLE = 512, (128, 480, 96, 416)  # pixels of a square's side; top, bottom, left and right of the face in it
 ROOM = 15  # pixels around a view: what lies in the corners of one that is turned by an eighth
 TRACES = 2  # most places that may have a face, looked at where none is found
 LIKELY = 0.3  # the score from which on such a place is looked at
@@ -44,8 +45,8 @@ def upright_faces(rgb: NDArray[np.uint8], detector: FaceDetector, usable: Usable
     spot = largest(faces) if faces else None
     if spot and _stands(spot) and spot.score >= detector.upright:
         return faces, 0
-    if spot is None and found and _is_upright(rgb, found[0], detector):
-        return [], 0
+    if spot is None and found and found[0].score >= detector.score:
+        return [], 0  # a face that is too small to use remains so
     least = spot.score - NEAR if spot else 0.0
     best = _at(rgb, spot, detector, None) if spot else None
     if best is None or (best[1] and best[0].score < least):
@@ -70,29 +71,23 @@ def closer(rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDe
     What only looks like a face does so in few sizes.
     """
     found = None
+    piece, inside = _piece(rgb, square)
     for side in CLOSER:
-        seen = detector.glance(crop(rgb, square, side))
+        seen = detector.glance(crop(piece, inside, side))
         if not seen or not _stands(face := largest(seen)) or face.score < detector.score - HARDLY:
             return None
         found = _placed(face, square, side)
     return found
 
 
-def steady_points(
-    rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector, sides: Sequence[int]
+def centred_points(
+    rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector
 ) -> NDArray[np.float64] | None:
-    """The five points [5, 2] of the face in a quad, in its sides: the mean of glances, of so many pixels and mirrored.
-
-    Each glance alone is off by some degrees, to either side. None where no glance shows a face.
-    """
-    seen = []
-    for side in sides:
-        view = crop(rgb, square, side)
-        if faces := detector.glance(view, MARGIN):
-            seen.append(largest(faces).points / side)
-        if faces := detector.glance(np.ascontiguousarray(view[:, ::-1]), MARGIN):
-            seen.append((largest(faces).points / side * (-1, 1) + (1, 0))[[1, 0, 2, 4, 3]])
-    return np.mean(seen, 0, np.float64) if seen else None
+    """The five points [5, 2] of the face in the middle of a quad, in its sides; None where a glance shows none."""
+    top, bottom, left, right = MIDDLE
+    view = crop(*_piece(rgb, square), SQUARE)[top:bottom, left:right]
+    seen = detector.glance(np.ascontiguousarray(view))
+    return (largest(seen).points + np.array([left, top], np.float64)) / SQUARE if seen else None
 
 
 def turned(face: Face, turn: int, width: int, height: int) -> Face:
@@ -126,7 +121,10 @@ def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDete
     height, width = rgb.shape[:2]
     shrink = min(1.0, WHOLE / max(height, width))
     size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    small = rgb
+    while max(small.shape) >= 2 * WHOLE:
+        small = cv2.pyrDown(small)  # faster than one step to the size
+    small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
     scale = np.float32(width / size[0])
 
     def placed(face: Face, turn: int) -> Face:
@@ -143,22 +141,16 @@ def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDete
 def _at(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector, best: Found | None) -> Found | None:
     """The surest of `best` and of the faces that glances at a place show upright.
 
-    Where no quarter turn shows one surely, eighths are looked at.
+    The place as it is comes first, then the other quarter turns, then eighths: the first that shows one surely ends it.
     """
     around, centre, side = _around(rgb, place)
-    for directions in (QUARTERS, EIGHTHS):
+    for directions in ((0,), QUARTERS[1:], EIGHTHS):
         for degrees in directions:
             seen = detector.glance(_view(around, degrees))
             best = _surer(best, seen, degrees, partial(_placed, square=_square(centre, side, degrees), size=VIEW))
         if best and best[0].score >= detector.settled:
             break
     return best
-
-
-def _is_upright(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector) -> bool:
-    """Whether a glance at a face, which may be too small to use, surely shows it upright."""
-    seen = detector.glance(_view(_around(rgb, place)[0], 0))
-    return bool(seen) and _stands(seen[0]) and seen[0].score >= detector.settled
 
 
 def _surer(best: Found | None, seen: Sequence[Face], degrees: int, placed: Callable[[Face], Face]) -> Found | None:
@@ -172,11 +164,14 @@ def _around(rgb: NDArray[np.uint8], place: Face) -> tuple[NDArray[np.uint8], NDA
     x, y, w, h = place.box
     centre, side = np.array([x + w / 2, y + h / 2]), AROUND * max(w, h)
     wide = VIEW + 2 * ROOM
-    square = _square(centre, side * wide / VIEW, 0)
+    return crop(*_piece(rgb, _square(centre, side * wide / VIEW, 0)), wide), centre, side
+
+
+def _piece(rgb: NDArray[np.uint8], square: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The part of an image that a square shows, so that only this is resized, and the square in it."""
     edge = np.array(rgb.shape[1::-1])
     low, high = np.floor(square.min(0)).clip(0, edge - 1).astype(int), np.ceil(square.max(0)).clip(1).astype(int)
-    piece = rgb[low[1] : high[1], low[0] : high[0]]  # only this is resized
-    return crop(piece, square - low, wide), centre, side
+    return rgb[low[1] : high[1], low[0] : high[0]], square - low
 
 
 def _view(around: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:

@@ -27,9 +27,7 @@ ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a 
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
-LEANS = 20.0  # degrees from which on there are more looks in the square than one,
-VIEWS = (96, 128, 256)  # at views of so many pixels
-TURNED = 30.0  # degrees of turning that are noted
+TURNED = 30.0  # degrees of turning from which on it is noted, and there is a third look
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
         fallback=Fallback("no_face", "score", NOTHING),
-        version=6,
+        version=7,
         news="turned and leaning faces stand upright more exactly; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
@@ -153,18 +151,19 @@ def _from_left(faces: list["Face"]) -> list["Face"]:
 def _refined(
     rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int
 ) -> NDArray[np.float64]:
-    """The quad after another look at the face in its square, and after several where the face leans.
+    """The quad after another look at the face in its square, and after a third where the face leans.
 
-    Detectors move the points of a turned or small face towards an upright one: each look comes closer.
+    Detectors move the points of a turned or small face towards an upright one, so the second look comes closer. Each is
+    off by some degrees, to either side: the mean of the last two is off by less.
     """
     from models.faces.alignment import crop, quad_of, quad_of_face, tilt
     from models.faces.detector import largest
-    from models.faces.upright import steady_points
+    from models.faces.upright import centred_points
 
     if again := detector.detect(crop(rgb, quad, size)):
         quad = _within(quad, quad_of_face(largest(again)) / size)
-    if abs(tilt(quad)) >= LEANS and (points := steady_points(rgb, quad, detector, VIEWS)) is not None:
-        quad = _within(quad, quad_of(points))
+    if abs(tilt(quad)) >= TURNED and (points := centred_points(rgb, quad, detector)) is not None:
+        quad = (quad + _within(quad, quad_of(points))) / 2
     return quad
 
 
