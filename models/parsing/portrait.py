@@ -207,9 +207,10 @@ def distillation_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross entropy plus soft Dice of logits [N, 3, H, W] against the teacher's probabilities [N, 3, H, W]: a scalar.
 
     Dice gives the three regions equal weight, however few pixels one has; otherwise thin hair would count for nothing.
+    Pixels whose probabilities are all zero are not known and count for nothing.
     """
     entropy = -(target * logits.log_softmax(1)).sum(1).mean()
-    probability = logits.softmax(1)
+    probability = logits.softmax(1) * target.sum(1, keepdim=True)
     axes = (0, 2, 3)
     overlap = 2 * (probability * target).sum(axes) + 1
     dice = 1 - overlap / (probability.square().sum(axes) + target.square().sum(axes) + 1)

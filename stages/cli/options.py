@@ -53,6 +53,9 @@ STAGES = ("content", "style", "profile", "cache", "run", "limit", "retry-rejecte
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 no_face = click.option("--no-face", type=click.Choice(["reject", "keep"]), help="What to do with faceless content.")
 data = click.option("--data", type=FOLDER, required=True, help="Folder of training images.")
+labelled = click.option(
+    "--labelled", type=FOLDER, help="Folder of NAME.jpg with NAME.png region maps to learn from too."
+)
 check = click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on.")
 steps = click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps.")
 minutes = click.option("--minutes", type=click.FloatRange(min=0), help="Stop after this many minutes.")

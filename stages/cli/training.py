@@ -155,6 +155,7 @@ def train_inverter(
 @options.steps
 @options.minutes
 @options.shipped
+@options.labelled
 @options.check
 @options.output
 def train_parser(
@@ -162,6 +163,7 @@ def train_parser(
     steps: int | None,
     minutes: float | None,
     shipped: bool | None,
+    labelled: Path | None,
     check: Path | None,
     output: Path | None,
     **settings: Any,
@@ -173,7 +175,7 @@ def train_parser(
         parser.run(
             context(settings),
             data=data,
-            **given(steps=steps, minutes=minutes, shipped=shipped, check=check, output=output),
+            **given(steps=steps, minutes=minutes, shipped=shipped, labelled=labelled, check=check, output=output),
         )
     )
 

@@ -1,16 +1,20 @@
 """Train the portrait parser: a teacher labels photos of faces, and the same faces, repainted, keep those labels.
 
 The teacher (BiSeNetV2) is right on photos and wrong on strong paintings, so it never labels a painting here. Some of
-the photos are stylised after real artworks (AdaIN), and `parser_augment` changes all of them at every use.
+the photos are stylised after real artworks (AdaIN), and `parser_augment` changes all of them at every use. Art that was
+labelled by hand can be learnt from beside them.
 """
 
 import copy
+import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +22,7 @@ from torch import Tensor
 
 from models.parsing.portrait import PortraitParser, distillation_loss
 from models.parsing.teacher import start_from
-from models.regions import MAP_SIZE
+from models.regions import MAP_SIZE, REGION_COUNT
 from pipeline import images, progress, weights
 from pipeline.context import Context
 from pipeline.device import has_bfloat16
@@ -28,14 +32,15 @@ from pipeline.training import checkpoint
 from pipeline.training.loop import SAVE_EVERY, Loop, holding
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance, refuse_difference
-from stages.evaluate.parsing import measure
+from stages.evaluate import parsing
 from stages.pretrain import parser_augment
 
 NAME = "train-parser"
 OUTPUT = Path("weights/portable/parser.safetensors")
 TEACHER = "bisenetv2-celebamask"
 BATCH = 8
-COPIES, PLAIN = 0.25, 0.5  # share of AdaIN copies, and of photos that are warped but not repainted
+LABELLED = 0.3  # share of art labelled by hand, where there is any
+COPIES, PLAIN = 0.25, 0.5  # in the rest, share of AdaIN copies, and of photos that are warped but not repainted
 RATE = 1e-4  # low: the network can already parse photos
 EMA, WARM_UP = 0.99, 50
 
@@ -45,18 +50,22 @@ class Faces:
     """Labelled photos and their stylised copies; `origins[i]` is the photo copy i shares its labels with, or -1.
 
     photos [N, 256, 256, 3], labels [N, 256, 256, 3] (all zero: not labelled yet), copies [M, 256, 256, 3]; uint8.
+    `art` are images with labels of their own, shaped as these.
     """
 
     photos: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     copies: NDArray[np.uint8]
     origins: NDArray[np.int64]
+    art: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = ()
 
     def sample(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """One pair of image and labels: a warped photo, a repainted photo, or a repainted copy where there are any."""
+        """An image and its labels: warped art or a repainted copy, where there are any, or a photo, at least warped."""
         labelled = np.flatnonzero(self.labels[:, 128, 128].any(1))
         copied = np.flatnonzero(np.isin(self.origins, labelled))
         other = self.photos[int(rng.integers(len(self.photos)))]
+        if self.art and rng.random() < LABELLED:
+            return parser_augment.draw_art(*self.art[int(rng.integers(len(self.art)))], rng)
         if len(copied) and rng.random() < COPIES:
             index = int(rng.choice(copied))
             return parser_augment.draw(self.copies[index], self.labels[self.origins[index]], other, rng)
@@ -85,22 +94,27 @@ def run(
     minutes: float | None = None,
     copies: int = 260,
     shipped: bool = True,
+    labelled: Path | None = None,
     check: Path | None = None,
     output: Path = OUTPUT,
 ) -> int:
     """Train on the faces in `data`/content, stylised after `data`/style, until `steps` or `minutes` of this call.
 
     Starts from the profile's parser, or with `shipped` False from the teacher. Prepared images, checkpoint and log lie
-    in the run folder: run it again to resume. `check` is a folder of NAME.jpg with NAME.png region maps, never
-    trained on. It is measured at the end, and the result is recorded in the weights' header.
+    in the run folder: run it again to resume. `labelled` and `check` are folders of NAME.jpg with NAME.png region maps:
+    the one is trained on too, the other never. It is measured at the end, which the weights' header records.
     """
     folder = ctx.run / NAME
     with lock(folder, NAME, nested=True):
         faces, prepared = prepare(ctx, folder / "data", data, copies)
+    if labelled is not None:
+        faces = dataclasses.replace(faces, art=read_art(labelled))
+    pairs = images.Folder(labelled, MAP_SIZE, (".jpg", ".png")).identity() if labelled else "none"
     setup = build_setup(ctx, faces, steps, shipped)
     recipe = {
         "photos": len(faces.photos),
         "copies": len(faces.copies),
+        "labelled": pairs,
         "steps": steps,
         "seed": ctx.profile.seed,
         "start": weights.sha256(ctx.profile.parser.weights if shipped else TEACHER),
@@ -117,11 +131,13 @@ def run(
         "what": "three-region portrait parser, distilled from BiSeNetV2 (CelebAMask-HQ)",
         "steps": state.step,
         "data": f"{len(faces.photos)} faces of {data.name}/content labelled by the teacher,"
-        f" {len(faces.copies)} AdaIN copies after {data.name}/style",
-        "command": f"hypernst {NAME} --data {data.name} --steps {state.step}" + ("" if shipped else " --from-scratch"),
+        f" {len(faces.copies)} AdaIN copies after {data.name}/style, {len(faces.art)} artworks labelled by hand",
+        "command": f"hypernst {NAME} --data {data.name} --steps {state.step}"
+        + ("" if shipped else " --from-scratch")
+        + (f" --labelled {labelled.name}" if labelled else ""),
     }
     if check is not None:
-        score, count = measure(setup.ema, check)
+        score, count = parsing.measure(setup.ema, check)
         progress.say(f"{NAME}: mean IoU {score:.4f} on {count} images of {check.name}")
         meta |= {"miou": round(score, 4), "checked": count}
     checkpoint.save(output, checkpoint.half(setup.ema.state_dict()), meta)
@@ -188,6 +204,15 @@ def prepare(ctx: Context, folder: Path, data: Path, copies: int) -> tuple[Faces,
     _label(ctx, faces, files)
     _stylize(ctx, faces, styles, rng)
     return faces, made
+
+
+def read_art(folder: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Images and labels [256, 256, 3] of `folder`'s .jpg files and region maps; an unknown pixel's labels are zero."""
+    art = []
+    for image, regions in parsing.labelled(folder):
+        small = cv2.resize(regions, (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_NEAREST)
+        art.append((image, np.stack([255 * (small == i) for i in range(REGION_COUNT)], 2).astype(np.uint8)))
+    return art
 
 
 def _label(ctx: Context, faces: Faces, files: images.Folder) -> None:

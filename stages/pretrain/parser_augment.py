@@ -7,11 +7,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
-Random = np.random.Generator
+from stages.pretrain.parser_headwear import FACE, Image, Labels, Random, dress, matte
 
 
 def pencil(rgb: Image, rng: Random) -> Image:
@@ -108,6 +105,44 @@ def replace_background(rgb: Image, labels: Labels, other: Image, rng: Random) ->
     return (rgb * (1 - matte) + back * matte).astype(np.uint8)
 
 
+def flat_regions(rgb: Image, labels: Labels, rng: Random) -> Image:
+    """A cartoon: hair and face, at times the background too, in one colour each, under the image's lines."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    lines = np.clip(grey / np.maximum(cv2.GaussianBlur(grey, (0, 0), rng.uniform(2, 5)), 1), 0, 1)
+    out = rgb.astype(np.float32)
+    for region in range(3 if rng.random() < 0.5 else 2):
+        bright = rng.uniform(120, 250) if region == FACE else rng.uniform(5, 60 if rng.random() < 0.6 else 240)
+        weight = matte(labels, region)[..., None]
+        out = out * (1 - weight) + bright * rng.uniform(0.7, 1.1, 3).astype(np.float32) * weight
+    out *= (np.clip(1 - rng.uniform(1, 5) * (1 - lines), 0, 1))[..., None]
+    if rng.random() < 0.5:
+        outline = cv2.morphologyEx(labels.argmax(2).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8))
+        out *= 1 - cv2.GaussianBlur((outline > 0).astype(np.float32), (0, 0), rng.uniform(0.5, 1.2))[..., None]
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def candlelight(rgb: Image, labels: Labels, rng: Random) -> Image:
+    """Light on the face alone: hair and background sink into nearly the same dark."""
+    height, width = rgb.shape[:2]
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    middle, reach = rng.normal(0.5, 0.08, 2) * (width, height), rng.uniform(0.2, 0.5) * width
+    light = np.exp(-(np.square(x - middle[0]) + np.square(y - middle[1])) / reach**2)
+    floor, dark = rng.uniform(0.05, 0.5), rng.uniform(5, 50) * rng.uniform(0.6, 1.1, 3)
+    sunk = rng.uniform(0, 0.8) * (1 - matte(labels, FACE)[..., None])
+    lit = rgb * (floor + (1 - floor) * light)[..., None]
+    return np.clip(lit * (1 - sunk) + dark * sunk, 0, 255).astype(np.uint8)
+
+
+def frame(rgb: Image, labels: Labels, rng: Random) -> tuple[Image, Labels]:
+    """An oval or rectangular mount around the portrait, in one colour; it is background."""
+    height, width = rgb.shape[:2]
+    y, x = np.abs(np.mgrid[0:height, 0:width] / np.float32(height) * 2 - 1)
+    power = 2 if rng.random() < 0.5 else 20
+    inner = (x / rng.uniform(0.8, 1.0)) ** power + (y / rng.uniform(0.85, 1.05)) ** power < 1
+    out = np.where(inner[..., None], rgb, rng.uniform(0, 255, 3).astype(np.uint8))
+    return out, np.where(inner[..., None], labels, np.array([0, 0, 255], np.uint8))
+
+
 def colour(rgb: Image, rng: Random) -> Image:
     """Changes of tone in the whole image: grey, sepia, saturation, gamma, contrast, channel order, negative, noise."""
     image = rgb.astype(np.float32) / 255
@@ -124,7 +159,7 @@ def colour(rgb: Image, rng: Random) -> Image:
     if rng.random() < 0.03:
         image = 1 - image
     image = np.clip(image, 0, 1) ** rng.uniform(0.6, 1.6)
-    image = (image - 0.5) * rng.uniform(0.6, 1.4) + 0.5 + rng.uniform(-0.15, 0.15, 3).astype(np.float32) * rng.random()
+    image = (image - 0.5) * rng.uniform(0.4, 1.4) + 0.5 + rng.uniform(-0.15, 0.15, 3).astype(np.float32) * rng.random()
     if rng.random() < 0.25:
         grain = rng.normal(0, rng.uniform(0.01, 0.08), grey.shape).astype(np.float32)
         if rng.random() < 0.5:
@@ -138,7 +173,7 @@ def colour(rgb: Image, rng: Random) -> Image:
 
 
 def bend(rgb: Image, labels: Labels, rng: Random) -> tuple[Image, Labels]:
-    """Flip, rotate, scale, shift and locally warp image and labels together: caricatures are warped faces."""
+    """Flip, rotate, scale, shear, tilt, shift and warp image and labels together: caricatures are warped faces."""
     height, width = rgb.shape[:2]
     turn = np.deg2rad(rng.normal(0, 8) if rng.random() < 0.8 else rng.uniform(-30, 30))
     scale = float(np.exp(rng.uniform(-0.25, 0.3)))
@@ -147,6 +182,9 @@ def bend(rgb: Image, labels: Labels, rng: Random) -> tuple[Image, Labels]:
     x, y = x - width / 2, y - height / 2
     if rng.random() < 0.5:
         x = -x
+    x, y = x + rng.normal(0, 0.08) * y, y + rng.normal(0, 0.04) * x
+    depth = np.maximum(1 + (rng.normal(0, 0.12) * x + rng.normal(0, 0.08) * y) / width, 0.5)
+    x, y = x / depth, y / depth
     stretch = float(np.exp(rng.normal(0, 0.07)))
     u = (np.cos(turn) * x - np.sin(turn) * y) / scale * stretch + width / 2 + shift[0]
     v = (np.sin(turn) * x + np.cos(turn) * y) / scale / stretch + height / 2 + shift[1]
@@ -164,15 +202,27 @@ def draw_plain(rgb: Image, labels: Labels, other: Image, rng: Random) -> tuple[I
     return bend(rgb, labels, rng)
 
 
+def draw_art(rgb: Image, labels: Labels, rng: Random) -> tuple[Image, Labels]:
+    """Art with labels of its own: warped, and in other colours at times."""
+    rgb, labels = bend(rgb, labels, rng)
+    return (colour(rgb, rng) if rng.random() < 0.5 else rgb), labels
+
+
 def draw(rgb: Image, labels: Labels, other: Image, rng: Random) -> tuple[Image, Labels]:
     """One training pair of image and labels; a corner of `other` may become the background."""
-    rgb, labels = bend(rgb, labels, rng)
     if rng.random() < 0.15:
         rgb = replace_background(rgb, labels, other, rng)
     if rng.random() < 0.35:
-        rgb = recolour_regions(rgb, labels, rng)
+        rgb = (recolour_regions if rng.random() < 0.7 else flat_regions)(rgb, labels, rng)
+    if rng.random() < 0.4:  # after the regions' colours, or headwear would take the background's
+        rgb, labels = dress(rgb, labels, other, rng)
+    rgb, labels = bend(rgb, labels, rng)
     if rng.random() < 0.4:
         rgb = REPAINTS[int(rng.integers(len(REPAINTS)))](rgb, rng)
+    if rng.random() < 0.15:
+        rgb = candlelight(rgb, labels, rng)
     if rng.random() < 0.6:
         rgb = colour(rgb, rng)
+    if rng.random() < 0.05:
+        rgb, labels = frame(rgb, labels, rng)
     return rgb, labels

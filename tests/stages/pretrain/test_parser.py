@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.regions import UNKNOWN
 from pipeline import images, profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
 from stages.pretrain import parser
+from stages.pretrain.parser_headwear import FACE, HAIR
 from tests.support import pretrainings
 from tests.support.pretrainings import kill_at
 
@@ -74,3 +76,31 @@ def test_other_settings_do_not_resume(data: Path, tmp_path: Path) -> None:
         parser.run(ctx, data=data, steps=1, copies=0, output=output)
     other = dataclasses.replace(ctx, run=tmp_path / "other")
     assert parser.run(other, data=data, steps=2, minutes=0, copies=0, output=output) == 0
+    with pytest.raises(UserError, match=r"was started with labelled none, not 2 images"):
+        parser.run(other, data=data, steps=2, copies=0, labelled=labelled(tmp_path), output=output)
+
+
+def labelled(tmp_path: Path) -> Path:
+    """A folder of one artwork and its map of 512 px: hair above, then face, the lowest row unknown."""
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    (folder / "0.jpg").write_bytes(images.encode(np.full((300, 300, 3), 90, np.uint8), ".jpg"))
+    regions = np.full((512, 512, 1), FACE, np.uint8)
+    regions[:256], regions[-2:] = HAIR, UNKNOWN
+    (folder / "0.png").write_bytes(images.encode(regions, ".png"))
+    return folder
+
+
+def test_art_labelled_by_hand_is_learnt_from(tmp_path: Path) -> None:
+    folder = labelled(tmp_path)
+    art = parser.read_art(folder)
+    ((image, labels),) = art
+    assert image.shape == labels.shape == (256, 256, 3) and (labels[-1] == 0).all()
+    assert labels[127, 0].tolist() == [255, 0, 0] and labels[128, 0].tolist() == [0, 255, 0]
+    photos, zeros = np.zeros((1, 256, 256, 3), np.uint8), np.full((1, 256, 256, 3), (0, 0, 255), np.uint8)
+    faces = parser.Faces(photos, zeros, photos[:0], np.zeros(0, np.int64), art)
+    drawn = [faces.sample(np.random.default_rng(seed))[1].argmax(2).min() for seed in range(40)]
+    assert 4 <= drawn.count(HAIR) <= 22  # 0.3 of them; the photo has background alone
+    (folder / "0.png").write_bytes(images.encode(np.full((64, 64, 1), 7, np.uint8), ".png"))
+    with pytest.raises(UserError, match=r"0.png: is no region map of 0.jpg; expected a grey PNG of 0, 1 and 2"):
+        parser.read_art(folder)
