@@ -14,6 +14,16 @@ class UserError(Exception):
         self.status = status
 
 
+MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "Insufficient memory")  # of torch and OpenCV
+NO_MEMORY = "out of memory; close other programs, or make sizes and the batch smaller"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library, or Python itself, did not get the memory that it asked for."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in str(error) for words in MEMORY)
+
+
 def printable(text: str) -> str:
     """The text with control characters written as escapes: a file's name may hold commands for the terminal."""
     if text.isprintable():

@@ -14,7 +14,6 @@ from pipeline.errors import UserError
 from pipeline.files import read_error, read_plain
 
 FOLDER = Path(__file__).resolve().parent.parent / "profiles"
-LARGEST = 1e15  # numbers are smaller; larger ones are no sizes and fit no file
 DEPTH = 8  # longest chain of profiles that extend one another
 RENAMED = {
     "inverter.passes": "inverter.iterations",
@@ -32,15 +31,17 @@ class Range:
     """The range of a number: from `least` to `most`, both included."""
 
     least: float
-    most: float = float("inf")
+    most: float
 
     def __str__(self) -> str:
-        return f"{self.least:g} or more" if self.most == float("inf") else f"{self.least:g} to {self.most:g}"
+        return f"{self.least:g} to {self.most:g}"
 
 
-Count = Annotated[int, Range(0)]
-Positive = Annotated[int, Range(1)]
-Weight = Annotated[float, Range(0)]
+Count = Annotated[int, Range(0, 1e9)]
+Positive = Annotated[int, Range(1, 1e9)]
+Times = Annotated[int, Range(1, 100)]  # of what is done again and again to one image
+Side = Annotated[int, Range(1, 8192)]  # pixels
+Weight = Annotated[float, Range(0, 1e9)]
 Share = Annotated[float, Range(0, 1)]
 NoFace = Literal["reject", "keep"]
 
@@ -50,7 +51,7 @@ class Generator:
     """The frozen image generator; `head` names the fitted output head ("" for none), `size` is in pixels."""
 
     kind: str = "mobilestylegan"
-    size: Positive = 256
+    size: Literal[32, 64, 128, 256, 512, 1024] = 256
     weights: str = "mobilestylegan"
     head: str = "head256"
 
@@ -59,8 +60,8 @@ class Generator:
 class Align:
     """Face alignment; sizes are in pixels."""
 
-    size: Positive = 256
-    source_size: Positive = 512
+    size: Side = 256
+    source_size: Side = 512
     detector: str = "yunet"
     jpeg_quality: Annotated[int, Range(1, 100)] = 95
     no_face: NoFace = "reject"
@@ -71,7 +72,7 @@ class Inverter:
     """The encoder from an image to the generator's latent, and the optimisation steps after it."""
 
     weights: str = "inverter"
-    iterations: Positive = 2
+    iterations: Times = 2
     steps: Count = 22
 
 
@@ -91,19 +92,19 @@ class Aladin:
 
     kind: str = "imagenet"
     weights: str = "aladin"
-    patch: Positive = 64
+    patch: Side = 64
     patches: Positive = 8
     coverage: Share = 0.7
     relaxed: Share = 0.5
-    input_size: Positive = 64
-    whole_size: Positive = 192
+    input_size: Annotated[int, Range(32, 1024)] = 64
+    whole_size: Annotated[int, Range(32, 1024)] = 192
 
 
 @dataclass(frozen=True)
 class Shards:
     """Packing of samples into shards."""
 
-    max_mb: Annotated[float, Range(0.001)] = 128.0
+    max_mb: Annotated[float, Range(0.001, 1e6)] = 128.0
     test_fraction: Share = 0.1
 
 
@@ -115,9 +116,9 @@ class Train:
     heads: Literal["channel", "separable", "hyperstyle"] = "separable"
     trunk: str = ""
     project_content: bool = True
-    width: Positive = 32
-    rank: Count = 4
-    refinement_iterations: Positive = 1
+    width: Annotated[int, Range(1, 4096)] = 32
+    rank: Annotated[int, Range(0, 4096)] = 4
+    refinement_iterations: Times = 1
     losses_at: Literal["each", "one"] = "one"
     start_layer: int | str = 5
     batch: Positive = 1
@@ -139,9 +140,9 @@ class Train:
     mask_loss: bool = True
     region_deltas: bool = True
     patches: Positive = 3
-    patch: Positive = 32
-    patch_discriminator_width: Annotated[float, Range(0.01)] = 0.25
-    image_discriminator_base: Positive = 2048
+    patch: Side = 32
+    patch_discriminator_width: Annotated[float, Range(0.01, 16)] = 0.25
+    image_discriminator_base: Annotated[int, Range(1, 1e6)] = 2048
     reconstruction_every: Positive = 2
     reconstruct_styles: bool = False
     flips: bool = False
@@ -183,14 +184,14 @@ class Eval:
 class Baselines:
     """The training of the methods to compare with; `batch` 0 is the published size."""
 
-    crop: Positive = 128
+    crop: Side = 128
     batch: Count = 2
     steps: Positive = 3000
     warm_up: Count = 100
     decoder: str = "adain-decoder"
     transformer: str = ""
     precision: Literal["float32", "bfloat16"] = "float32"
-    sae_capacity: Annotated[float, Range(0.01)] = 0.25
+    sae_capacity: Annotated[float, Range(0.01, 16)] = 0.25
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Profile:
     """All settings that decide a result, besides the images and the weights."""
 
     name: str
-    seed: Count = 0
+    seed: Annotated[int, Range(0, 1e15)] = 0
     generator: Generator = field(default_factory=Generator)
     align: Align = field(default_factory=Align)
     inverter: Inverter = field(default_factory=Inverter)
@@ -287,14 +288,13 @@ def _checked(kind: Any, value: Any, key: str, path: Path) -> Any:
         fits, allowed = isinstance(value, list) and all(isinstance(entry, str) for entry in value), "a list of names"
         value = tuple(value) if fits else value
     elif get_origin(kind) is Literal:
-        fits, allowed = value in get_args(kind), " or ".join(map(repr, get_args(kind)))
+        names = [repr(choice) for choice in get_args(kind)]
+        fits, allowed = repr(value) in names, " or ".join(names)
     else:
         value = float(value) if kind is float and type(value) is int else value
         fits = type(value) in (get_args(kind) or (kind,))
         for limit in limits:
             fits, allowed = fits and limit.least <= value <= limit.most, f"{allowed}, {limit}"
-        if fits and type(value) in (int, float) and abs(value) >= LARGEST:
-            fits, allowed = False, f"{allowed}, below {LARGEST:.0g}"
     if not fits:
         raise UserError(f"{path}: {key!r} is {value!r}; expected {allowed}", 2)
     return value

@@ -5,6 +5,7 @@ give [N, 256, 16, 16], and each row of the generator's layer table has its own h
 stylisation can train late heads while the deltas of early ones stay exactly the same.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,7 +42,9 @@ def side_by_side(x: Tensor, y_hat: Tensor) -> Tensor:
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(8, outputs), nn.LeakyReLU(0.2, inplace=True)
+        nn.Conv2d(inputs, outputs, 3, stride, 1),
+        nn.GroupNorm(math.gcd(8, outputs), outputs),
+        nn.LeakyReLU(0.2, inplace=True),
     )
 
 

@@ -7,7 +7,7 @@ from pipeline.caches.reader import Cache
 from pipeline.caches.schema import Row
 from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
-from pipeline.errors import UserError
+from pipeline.errors import NO_MEMORY, UserError, is_out_of_memory
 from pipeline.runner.inputs import Inputs, refusal
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.sources.reader import UNREADABLE, Reader
@@ -44,7 +44,8 @@ def _results(stage: StageSpec, worker: Worker, items: Sequence[Item]) -> Sequenc
         raise
     except Exception as e:
         which = f"keys {items[0].key} to {items[-1].key}" if len(items) > 1 else f"key {items[0].key}"
-        raise UserError(f"stage {stage.name}, {which}: {type(e).__name__}: {e}; --debug shows the traceback") from e
+        what = NO_MEMORY if is_out_of_memory(e) else f"{type(e).__name__}: {e}; --debug shows the traceback"
+        raise UserError(f"stage {stage.name}, {which}: {what}") from e
     if len(results) != len(items):
         raise UserError(f"stage {stage.name}: {len(results)} results for {len(items)} items; expected one per item")
     return results

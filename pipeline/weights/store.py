@@ -94,10 +94,10 @@ def path(name: str) -> Path:
     Raises: UserError when that fails: offline, an unexpected file, a full disk, weights not trained yet.
     """
     place = local(name)
+    if "/" in name and (place is None or not place.is_file()):
+        raise UserError(f"{name}: no weights file; check the path", 2)
     if place is not None:
         return place
-    if "/" in name:
-        raise UserError(f"{name}: no such weights file; check the path", 2)
     weight = find(name)
     if isinstance(weight.source, Package):
         if not _fetching:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import UserError, printable
+from pipeline.errors import NO_MEMORY, UserError, is_out_of_memory, printable
 from stages.cli import options, preprocess, results, styles, tools, training
 
 SECTIONS = {
@@ -47,6 +47,9 @@ class _Group(click.Group):
             if isinstance(error, UserError):
                 click.echo(f"hypernst: {error}", err=True)
                 ctx.exit(error.status)
+            if is_out_of_memory(error):
+                click.echo(f"hypernst: {NO_MEMORY}", err=True)
+                ctx.exit(1)
             text = printable(" ".join(str(error).split()))
             if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # files have their own words
                 click.echo(f"hypernst: the output cannot be written: {error.strerror}", err=True)

@@ -16,7 +16,7 @@ from models.losses.objectives import Batch
 from models.regions import REGION_COUNT
 from pipeline import device, files, weights
 from pipeline.context import Context
-from pipeline.errors import UserError
+from pipeline.errors import UserError, is_out_of_memory
 from pipeline.profile import Train
 from pipeline.progress import say
 from pipeline.training.distributed import ALONE, ProcessGroup
@@ -151,9 +151,8 @@ def advice(ctx: Context) -> Iterator[None]:
     """Turn an error for lack of memory into one that names the settings that would fit."""
     try:
         yield
-    except RuntimeError as e:
-        short = isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)
-        if not short:
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e):
             raise
         need = step_bytes(ctx) / GB + OVERHEAD
         raise UserError(

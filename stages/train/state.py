@@ -230,7 +230,8 @@ def enter_phase(state: State, settings: Train) -> int:
 
 def trained_from(state: State, settings: Train) -> int:
     """The first row of the layer table that the phase trains. Raises: ValueError when train.start_layer is no row."""
-    return 0 if state.phase == "reconstruct" else interface.start_row(state.hyper.table, settings.start_layer)
+    row = interface.start_row(state.hyper.table, settings.start_layer)  # said at once, not when reconstruction is over
+    return 0 if state.phase == "reconstruct" else row
 
 
 def _adam(

@@ -2,12 +2,16 @@
 
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
-from pipeline.errors import UserError, printable
+from pipeline.errors import UserError, is_out_of_memory, printable
 from stages.cli import main as cli
 from tests.pipeline.caches.test_hostile_caches import cache
 
@@ -66,3 +70,19 @@ def test_rejects_are_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "plain", "x" * 10_000])
 def test_plain_text_stays_as_it_is(text: str) -> None:
     assert printable(text) is text
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: np.empty(1 << 60, np.uint8),
+        lambda: torch.empty(1 << 60, dtype=torch.uint8),
+        lambda: torch.empty(1 << 40, 1 << 40),
+        lambda: cv2.resize(np.zeros((2, 2, 3), np.uint8), (1 << 23, 1 << 23)),
+    ],
+)
+def test_each_librarys_words_for_no_memory_are_known(ask: Callable[[], object]) -> None:
+    with pytest.raises(Exception) as caught:
+        ask()
+    assert is_out_of_memory(caught.value), caught.value
+    assert not is_out_of_memory(ValueError("no"))

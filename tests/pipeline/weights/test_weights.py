@@ -219,8 +219,9 @@ def test_damaged_and_unknown(index):
     with pytest.raises(UserError, match="expected one of toy, images") as caught:
         weights.path("tyo")
     assert caught.value.status == 2
-    with pytest.raises(UserError, match="no such weights file"):
-        weights.path("./nowhere.safetensors")
+    for name in ("./nowhere.safetensors", "/"):  # not the digest of all that there is
+        with pytest.raises(UserError, match="no weights file"):
+            weights.sha256(name)
 
 
 def test_pickles_cannot_run_code(tmp_path):

@@ -224,8 +224,8 @@ def test_steps_that_are_not_finite_change_nothing(tmp_path: Path) -> None:
     assert_same(first, tensors)
 
 
-def test_a_start_layer_outside_the_generator_is_wrong_use(base: Path) -> None:
-    ctx = small_run.context(base, "outside", start_layer=99, reconstruction_steps=0)
+def test_a_start_layer_outside_the_generator_is_wrong_use_before_reconstruction(base: Path) -> None:
+    ctx = small_run.context(base, "outside", start_layer=99)
     with pytest.raises(UserError, match=r"train\.start_layer: start layer 99") as fault:
         train.run(ctx, shipped=False, steps=1)
     assert fault.value.status == 2
