@@ -68,14 +68,14 @@ def make_folder(path: Path) -> None:
 def check_place(path: Path, inputs: Iterable[Path] = ()) -> None:
     """For commands that compute for a while before they write.
 
-    Raises: UserError(2) when a folder is where the file `path` should be, a file where one of its folders should, or
-    when it is one of the `inputs`.
+    Raises: UserError(2) when a folder or a device is where the file `path` should be, a file where one of its folders
+    should, or when it is one of the `inputs`.
     """
     if path.is_file() and any(place.is_file() and path.samefile(place) for place in inputs):
         raise UserError(f"{path}: is a file that is read, and would be lost; choose another name for what is made", 2)
     there = next((place for place in path.parents if place.exists()), path.parent)
-    if path.is_dir() or not there.is_dir():
-        what = "a folder is" if path.is_dir() else f"{there} is a file"
+    if (path.exists() and not path.is_file()) or not there.is_dir():
+        what = "a folder is" if path.is_dir() else "a device or a pipe is" if path.exists() else f"{there} is a file"
         raise UserError(f"{path}: cannot be written, {what} there; choose another name", 2)
 
 
@@ -93,6 +93,8 @@ def scratch(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         make_folder(path.parent)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: cannot be written: it is a device or a pipe; choose another name")
         yield temporary
     except OSError as error:
         if error.errno in _WRITING and _concerns(error, temporary):

@@ -39,4 +39,4 @@ def sha256(path: Path) -> str:
 
 def short_hash(text: str) -> str:
     """Twelve hex digits that stand for `text` in a file name."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]

@@ -36,7 +36,7 @@ def render(template: str, **values: Any) -> bytes:
 
     Whatever is in `values` is escaped, so that no name becomes markup; control characters are written out.
     """
-    return _environment().get_template(f"{template}.html").render(values).encode()
+    return _environment().get_template(f"{template}.html").render(values).encode(errors="backslashreplace")
 
 
 def markdown(text: str) -> Markup:

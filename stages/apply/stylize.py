@@ -277,7 +277,7 @@ def _batch(
                 made, there = made + new, there + (not new)
                 print(output)
     lines = [json.dumps({"path": path, "reason": reason}, ensure_ascii=False) for path, reason in rejects.items()]
-    write_atomic(folder / REJECTS, "".join(f"{line}\n" for line in lines).encode())
+    write_atomic(folder / REJECTS, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
     if made or there:
         write_atomic(folder / SHEET, recipes.mark(images.encode(_sheet(folder, contents, dishes)), None))
     say(f"stylize: {made} made, {there} there already, {len(rejects)} left out; made with {studio.origin()}")

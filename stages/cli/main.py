@@ -1,8 +1,10 @@
 """The command `hypernst`: its groups, errors in one line, exit statuses."""
 
 import errno
+import io
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -54,6 +56,11 @@ class _Group(click.Group):
             if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # files have their own words
                 click.echo(f"hypernst: the output cannot be written: {error.strerror}", err=True)
                 ctx.exit(1)
+            if isinstance(error, OSError) and error.errno and error.filename:
+                from pipeline.files import read_error
+
+                click.echo(f"hypernst: {read_error(error.errno, Path(os.fsdecode(error.filename)))}", err=True)
+                ctx.exit(1)
             way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
             ctx.exit(1)
@@ -84,6 +91,8 @@ def _open_streams() -> None:
                 pass
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - open to the end
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Options that commands share, the context made from them, and what a command does with its result."""
 
 import gc
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,19 +11,44 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from pipeline.errors import printable
+
 if TYPE_CHECKING:
     from pipeline.context import Context
 
 
 class _Path(click.Path):
-    """A path that is not empty: "", from a variable that is not set, would be the folder one is in."""
+    """A path that can be one: not empty, as from a variable that is not set, not "/", and allowed by the system."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(value, param, ctx) if value != "" else self.fail("the name is empty.", param, ctx)
+        if value == "":
+            self.fail("the name is empty.", param, ctx)
+        name = printable(repr(os.fspath(value)))
+        if os.path.realpath(value) == os.path.sep:
+            self.fail(f"{name} is the whole file system; name a folder in it.", param, ctx)
+        try:
+            mode = Path(value).stat().st_mode
+            if not (self.file_okay or stat.S_ISDIR(mode)):
+                self.fail(f"{name} is no folder.", param, ctx)
+        except FileNotFoundError:
+            pass  # it may be for us to make
+        except OSError as error:
+            self.fail(f"{name}: {error.strerror}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Run(_Path):
+    """A folder of a run: safetensors opens its checkpoints only by a name in UTF-8."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value).isascii() and os.fsencode(value).decode(errors="ignore") != os.fspath(value):
+            self.fail(f"{printable(repr(value))} is not UTF-8; rename it.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 FILE = _Path(path_type=Path, dir_okay=False)
 FOLDER = _Path(path_type=Path, file_okay=False)
+RUN = _Run(path_type=Path, file_okay=False)
 PLACE = _Path(path_type=Path)  # a folder or an archive
 DEBUG = "hypernst.debug"
 
@@ -40,7 +67,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "style": {"type": PLACE, "help": "Style images [default: CACHE/samples/style]."},
     "profile": {"default": "portable", "show_default": True, "help": "A name in profiles/, or a .toml file."},
     "cache": {"type": FOLDER, "default": Path("cache"), "show_default": True, "help": "Where artefacts are kept."},
-    "run": {"type": FOLDER, "help": "Folder of checkpoints, logs and results [default: runs/default]."},
+    "run": {"type": RUN, "help": "Folder of checkpoints, logs and results [default: runs/default]."},
     "limit": {"type": click.IntRange(min=1), "help": "Use only the first N images of each collection."},
     "max-rejects": {"type": click.IntRange(min=0), "help": "Exit with 3 when a stage rejects more than this."},
     "retry-rejected": {"is_flag": True, "help": "Retry inputs that were rejected before."},
@@ -139,8 +166,6 @@ def show(facts: Any, report: Callable[[Any], str], as_json: bool) -> None:
 
 def finish(result: int | str | None) -> None:
     """Print a text, or exit with a status."""
-    from pipeline.errors import printable
-
     if isinstance(result, str):
         click.echo(printable(result))
     else:

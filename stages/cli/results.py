@@ -98,7 +98,7 @@ def edits(contents: int | None, styles: int | None, output: Path | None, **setti
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.argument("runs", nargs=-1, required=True, type=options.RUN)
 @click.option("--output", "-o", type=FILE, default=Path("curves.html"), show_default=True, help="The page to write.")
 @options.debug
 def curves(runs: tuple[Path, ...], output: Path) -> None:

@@ -64,6 +64,15 @@ def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_bytes() == b"mine" and not (tmp_path / "nothing").exists()
 
 
+def test_no_file_replaces_a_device_or_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe; choose another name"):
+        files.write_atomic(tmp_path / "pipe", b"x")
+    with pytest.raises(UserError, match="a pipe is there; choose another name"):
+        files.check_place(tmp_path / "pipe")
+    assert [(path.name, path.is_fifo()) for path in tmp_path.iterdir()] == [("pipe", True)]
+
+
 @pytest.mark.parametrize("data", [None, b"", b'{"a": 1', b"[1]", b"7", b"[" * 100_000, b"\0" * 9, b"\xff{}"])
 def test_a_damaged_note_is_none(tmp_path: Path, data: bytes | None) -> None:
     if data is not None:

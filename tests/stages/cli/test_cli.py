@@ -1,5 +1,6 @@
 """The command line and the Makefile: what they call, how they fail, and that help costs nothing."""
 
+import errno
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from pipeline import profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply import stylize
-from stages.cli import main
+from stages.cli import main, options
 from stages.preprocess import align
 from tests.support import caches
 
@@ -140,6 +141,11 @@ def test_a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one(closed, text)
     [
         (UserError("no face in x.jpg", 1), 1, "hypernst: no face in x.jpg\n"),
         (UserError("no such folder", 2), 2, "hypernst: no such folder\n"),
+        (
+            PermissionError(errno.EACCES, "", "a.jpg"),
+            1,
+            "hypernst: a.jpg: may not be read by this user; have its owner",
+        ),
         (ValueError("two\nlines"), 1, "hypernst: ValueError: two lines (run it again with --debug for a traceback)\n"),
     ],
 )
@@ -148,7 +154,8 @@ def test_failures_are_one_line(monkeypatch, error, status, text):
         raise error
 
     monkeypatch.setattr(align, "run", fail)
-    assert call("align", "--device", "cpu") == (status, "", text)
+    code, out, told = call("align", "--device", "cpu")
+    assert (code, out) == (status, "") and told.startswith(text) and len(told.splitlines()) == 1
     for words in (["--debug", "align", "--device", "cpu"], ["align", "--device", "cpu", "--debug"]):
         with pytest.raises(type(error)):
             call(*words)
@@ -165,6 +172,22 @@ def test_failures_are_one_line(monkeypatch, error, status, text):
 def test_wrong_use_is_status_2(words):
     status, _, stderr = call(*words.split())
     assert status == 2 and "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("name", main.cli.commands)
+def test_a_path_that_can_be_none_is_wrong_use_of_every_option(name, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    never = {"": "empty", "/": "whole file system", "loop": "links", "n" * 300: "too long", "file/in": "a directory"}
+    for param in main.cli.commands[name].params:
+        if not isinstance(param.type, options._Path):
+            continue
+        words = never if param.type.file_okay else never | {"pipe": "no folder", "file": "no folder"}
+        for value, told in (words | ({"\udcff": "not UTF-8"} if param.type is options.RUN else {})).items():
+            given = str(tmp_path / value) if value not in ("", "/") else value
+            status, _, text = call(name, *([param.opts[0]] if param.opts[0].startswith("-") else []), given)
+            assert (status, "Traceback" in text) == (2, False) and told in text.splitlines()[-1], (param.name, text)
 
 
 def test_weights_and_doctor_report(tmp_path, monkeypatch):
