@@ -93,7 +93,7 @@ def scratch(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         make_folder(path.parent)
-        if path.exists() and not (path.is_file() or path.is_dir()):
+        if os.path.exists(path) and not (path.is_file() or path.is_dir()):  # noqa: PTH110 - as in LineLog
             raise UserError(f"{path}: cannot be written: it is a device or a pipe; choose another name")
         yield temporary
     except OSError as error:

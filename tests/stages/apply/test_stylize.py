@@ -157,8 +157,8 @@ WRONG = [
     ("me.png --style=empty -o out", "and the like; it is empty"),
     ("me.png --style= -o out.png", "Invalid value for '--style': the name is empty"),
     ("me.png --style=a.png --output=", "the name is empty"),
-    ("me.png --style=a.png -o a.png/out.png", "a.png/out.png: cannot be written, a.png is a file there"),
-    ("me.png --style=a.png -o me.png/out", "cannot be written, me.png is a file there; choose another name"),
+    ("me.png --style=a.png -o a.png/out.png", "'a.png/out.png': Not a directory"),
+    ("me.png --style=a.png -o me.png/out", "'me.png/out': Not a directory"),
 ]
 
 
