@@ -113,17 +113,22 @@ def scan(
 def _walk(folder: Path, outside: Mapping[Path, str], left: LeftOut) -> Iterator[tuple[str, str, Kind]]:
     """(file, relative path, kind) of each image and archive, and of each folder that cannot be read.
 
-    A folder that links lead to twice is visited once. `outside` maps files and folders that are not read, where they
-    lie inside `folder`, to what they are. Everything that is not taken is counted in `left`.
+    A folder that links lead to twice is visited once, one that holds `folder` itself never. `outside` maps files and
+    folders that are not read, where they lie inside `folder`, to what they are. All that is not taken is counted in
+    `left`.
     """
     visited: set[str] = set()
     unreadable: list[str] = []
     mine: set[str] = set()
     elsewhere = {os.path.realpath(path): what for path, what in outside.items()}
-    skip = len(os.path.join(folder, ""))
+    skip, start = len(os.path.join(folder, "")), os.path.realpath(folder)
     for top, folders, files in os.walk(folder, followlinks=True, onerror=lambda e: unreadable.append(e.filename)):
         real = os.path.realpath(top)
         if real in visited:
+            folders.clear()
+            continue
+        if visited and os.path.commonpath([start, real]) == real:
+            left.outside.add(f"a folder around it ({top[skip:]})")
             folders.clear()
             continue
         if real in elsewhere and visited:

@@ -54,7 +54,7 @@ class _Group(click.Group):
                 ctx.exit(1)
             text = printable(" ".join(str(error).split()))
             if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # files have their own words
-                click.echo(f"hypernst: the output cannot be written: {error.strerror}", err=True)
+                _give_up_output(error)
                 ctx.exit(1)
             if isinstance(error, OSError) and error.errno and error.filename:
                 from pipeline.files import read_error
@@ -106,11 +106,17 @@ def main() -> None:
     finally:
         try:
             sys.stdout.flush()
-        except OSError as error:  # Python would complain in its own words about what is left when it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            _give_up_output(error)
             if not isinstance(error, BrokenPipeError):
-                click.echo(f"hypernst: the output cannot be written: {error.strerror}", err=True)
                 sys.exit(1)
+
+
+def _give_up_output(error: OSError) -> None:
+    """Say why the output cannot be written. What is left of it goes nowhere: Python would complain when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        click.echo(f"hypernst: the output cannot be written: {error.strerror}", err=True)
 
 
 if __name__ == "__main__":

@@ -79,10 +79,15 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
     elif ctx.profile.train.weights:
         start(ctx, hyper)
     else:
-        raise UserError(
-            f"{path}: is missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first"
-        )
+        raise _missing(ctx)
     return hyper.requires_grad_(False).eval().to(ctx.device)
+
+
+def _missing(ctx: Context) -> UserError:
+    path = ctx.run / "checkpoint.safetensors"
+    return UserError(
+        f"{path}: is missing, and profile {ctx.profile.name} has no train.weights; run `hypernst train` first"
+    )
 
 
 def _fill(hyper: HyperNetwork, tensors: Mapping[str, Tensor]) -> None:
@@ -94,6 +99,8 @@ def _fill(hyper: HyperNetwork, tensors: Mapping[str, Tensor]) -> None:
 def sha256(ctx: Context) -> str:
     """The sha256 of the file that `trained_hypernetwork` takes. Raises: UserError when there is none."""
     path = ctx.run / "checkpoint.safetensors"
+    if not path.exists() and not ctx.profile.train.weights:
+        raise _missing(ctx)
     return weights.sha256(weights.as_name(path) if path.exists() else ctx.profile.train.weights)
 
 

@@ -17,7 +17,7 @@ from pipeline.sources import archives
 from pipeline.sources.fingerprints import Fingerprints
 from pipeline.sources.keys import KEY, KEY_LENGTH, key_of
 from pipeline.sources.reader import Reader, Source, contents
-from pipeline.sources.scan import scan
+from pipeline.sources.scan import LeftOut, scan
 
 CHARACTERS = st.characters(exclude_characters="\0", codec="utf-8")
 NAMES = st.text(CHARACTERS, min_size=1, max_size=150).map(lambda s: s + ".jpg")
@@ -43,6 +43,10 @@ def test_scan_takes_images_only_and_survives_loops(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "deep" / "loop").symlink_to(tmp_path)
     assert sorted(s.path for s in scan(tmp_path)) == ["a b.PNG", "b.jpg", "deep/er/c.webp"]
+    (tmp_path / "deep" / "er" / "up").symlink_to(tmp_path / "deep" / "..")
+    (tmp_path / "deep" / "root").symlink_to("/")  # all that there is would be read
+    scan(tmp_path / "deep", left=(left := LeftOut()))
+    assert str(left) == "not read: a folder around it (er/up), a folder around it (loop), a folder around it (root)"
 
 
 def test_an_archive_has_the_keys_of_its_folder_unpacked_and_is_listed_once(

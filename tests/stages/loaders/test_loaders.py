@@ -123,8 +123,9 @@ def test_heads_are_the_profiles_and_hyperstyle_is_a_start(ctx: Context, tmp_path
     assert all(torch.equal(loaded[n], t.half().float()) for n, t in net.state_dict().items())
     with pytest.raises(UserError, match=r"train.heads is 'big'; expected channel, separable or hyperstyle"):
         hypernetworks.new_hypernetwork(change(ctx, train={"heads": "big"}), table)
-    with pytest.raises(UserError, match=r"no train.weights; run `hypernst train` first"):
-        hypernetworks.trained_hypernetwork(ctx, table)
+    for ask in (lambda: hypernetworks.trained_hypernetwork(ctx, table), lambda: hypernetworks.sha256(ctx)):
+        with pytest.raises(UserError, match=r"no train.weights; run `hypernst train` first"):
+            ask()
     theirs = HyperStyle(table, (0, 1)).state_dict()
     save_file(theirs, tmp_path / "hyperstyle.safetensors")
     start = change(ctx, train={"weights": f"{tmp_path}/hyperstyle.safetensors", "project_content": False})
