@@ -3,10 +3,9 @@
 `profiles/portable.toml` explains every key. The defaults here are its values; another profile holds what differs.
 """
 
-import dataclasses
 import errno
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -161,6 +160,7 @@ class Render:
     """What is done to what the networks draw."""
 
     palette: bool = True
+    details: Share = 0.35
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class Profile:
 
     def section_dict(self, section: str) -> dict[str, Any]:
         """One section as plain values, for the `params` of a stage."""
-        return dataclasses.asdict(getattr(self, section))
+        return asdict(getattr(self, section))
 
 
 def load(name_or_path: str | Path) -> Profile:
@@ -264,20 +264,20 @@ def _read(name_or_path: str | Path, extending: Path | None) -> tuple[Path, dict[
 
 def _changed(section: Any, table: dict[str, Any], prefix: str, path: Path) -> Any:
     """The dataclass `section` with the values of `table`; `prefix` is the name of the section with a dot."""
-    fields, values = {f.name: f.type for f in dataclasses.fields(section)}, dict[str, Any]()
+    types, values = {f.name: f.type for f in fields(section)}, dict[str, Any]()
     for key, value in table.items():
         name = prefix + key
-        if key not in fields:
-            known = f"expected one of {', '.join(fields)}"
+        if key not in types:
+            known = f"expected one of {', '.join(types)}"
             way_out = f"it is called {RENAMED[name]!r} now" if name in RENAMED else known
             raise UserError(f"{path}: unknown key {name!r}; {way_out}", 2)
-        if dataclasses.is_dataclass(fields[key]):
+        if is_dataclass(types[key]):
             if not isinstance(value, dict):
                 raise UserError(f"{path}: {name!r} is {value!r}; expected a [{name}] section", 2)
             values[key] = _changed(getattr(section, key), value, f"{name}.", path)
         else:
-            values[key] = _checked(fields[key], value, name, path)
-    return dataclasses.replace(section, **values)
+            values[key] = _checked(types[key], value, name, path)
+    return replace(section, **values)
 
 
 def _checked(kind: Any, value: Any, key: str, path: Path) -> Any:

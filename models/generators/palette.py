@@ -4,8 +4,6 @@ What deltas do to the colours of a picture depends on the portrait, and one forw
 styles come out veiled, white paper yellow. So the result's palette is measured, and brought to the one that is meant.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,13 +13,6 @@ from models.generators.region_weights import RegionWeights
 FADE = 64  # positions of a side that regions are weighted at, so that two palettes fade over some 3 % of a side
 EXPONENT, LEAST, MOST = 0.5, 0.8, 1.25  # of the change of contrast: how much of it is made, and its limits
 EPSILON = 0.01
-
-
-class Tone(NamedTuple):
-    """What a picture's colours are multiplied by, [N, R, 1], and what is added to them, [N, R, 3], in each region."""
-
-    gain: Tensor
-    offset: Tensor
 
 
 def measure(image: Tensor, shares: Tensor) -> Tensor:
@@ -37,16 +28,23 @@ def measure(image: Tensor, shares: Tensor) -> Tensor:
     return torch.cat([mean, contrast[..., None]], 2)
 
 
-def tone(image: Tensor, where: RegionWeights, palette: Tensor) -> Tone:
-    """What gives the image [N, 3, S, S] the mean colours of a palette [N, R or more, 4], and contrasts nearer to it."""
+def contrast(image: Tensor, where: RegionWeights) -> Tensor:
+    """The contrast of each region of an image [N, 3, S, S]: [N, R, 1]."""
+    return measure(image, where.weights(image.shape[-1]).to(image))[..., 3:]
+
+
+def change(image: Tensor, where: RegionWeights, palette: Tensor) -> tuple[Tensor, Tensor]:
+    """What regions are multiplied by, [N, R, 1], and what is then added to them, [N, R, 3], to come to a palette.
+
+    It gives the image [N, 3, S, S] the mean colours of the palette [N, R or more, 4], and contrasts nearer to it.
+    """
     own = measure(image, where.weights(image.shape[-1]).to(image))
     wanted = palette[:, : where.region_count].to(image)
     gain = ((wanted[..., 3:] + EPSILON) / (own[..., 3:] + EPSILON)).pow(EXPONENT).clamp(LEAST, MOST)
-    return Tone(gain, wanted[..., :3] - gain * own[..., :3])
+    return gain, wanted[..., :3] - gain * own[..., :3]
 
 
-def toned(image: Tensor, where: RegionWeights, tone: Tone) -> Tensor:
-    """The image [N, 3, S, S] in that tone; one region's fades into the next one's."""
-    fade = F.interpolate(where.weights(FADE).to(image), image.shape[-2:], mode="bilinear")
-    gain, offset = (torch.einsum("nrhw,nrc->nchw", fade, x.to(image)) for x in tone)
-    return image * gain + offset
+def faded(values: Tensor, where: RegionWeights, image: Tensor) -> Tensor:
+    """Values of regions [N, R, C] at the pixels of an image, [N, C, S, S]; one region's fade into the next one's."""
+    shares = F.interpolate(where.weights(FADE).to(image), image.shape[-2:], mode="bilinear")
+    return (shares[:, :, None] * values.to(image)[..., None, None]).sum(1)

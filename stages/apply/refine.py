@@ -15,8 +15,8 @@ from torch import Tensor
 from models.backbones.trunks import Trunk
 from models.generators import interface
 from models.generators.latent_renderer import narrow_type
-from models.generators.palette import Tone
 from models.generators.region_renderer import renderer, rows_of
+from models.generators.tone import Tone
 from models.losses.narrow_region_style import NarrowRegionStyleLoss
 from models.losses.region_style import groups_present
 from models.regions import REGION_COUNT

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.generators import palette
+from models.generators import details
+from models.generators import tone as tones
+from models.generators.details import Details
 from models.generators.interface import Generator, finished
-from models.generators.palette import Tone
 from models.generators.region_weights import RegionWeights
+from models.generators.tone import Tone
 from models.hypernetworks import hypernetwork
 from models.hypernetworks.hypernetwork import HyperNetwork
 from pipeline import images
@@ -26,8 +28,9 @@ from stages.portraits.portrait import Portrait, Target, identity
 class Prepared:
     """What renderings of a portrait have in common, as tensors of one sample: it does not depend on the style.
 
-    An edited portrait shares its `key` and all but `latent`, `region` and `where` with the portrait as it was.
+    An edited portrait shares its `key`, image, inversion and features with the portrait as it was.
     `inversion` [1, 3, S, S] is the generator's image of the latent, `features` what E_c makes of image and inversion.
+    `details` are what pictures get of the photo, if the profile wants any.
     """
 
     key: bytes
@@ -37,6 +40,7 @@ class Prepared:
     where: RegionWeights | None
     inversion: Tensor
     features: Tensor
+    details: Details | None = None
 
 
 class Stylist:
@@ -56,7 +60,7 @@ class Stylist:
         self.generator = generator or generators.generator(ctx)
         self.hyper = hyper or hypernetworks.trained_hypernetwork(ctx, self.generator.layer_table())
         self.device, self.refinement_iterations = ctx.device, ctx.profile.train.refinement_iterations
-        self.palette = ctx.profile.render.palette
+        self.finish = ctx.profile.render
 
     def prepare(self, content: Portrait) -> Prepared:
         """The portrait as tensors, its inversion and E_c's features."""
@@ -73,10 +77,18 @@ class Stylist:
         region = torch.from_numpy(content.region)[None].to(self.device)
         where = self.hyper.region_weights(region)
         if content.base:
-            return replace(self.prepare(content.base), latent=latent, region=region, where=where)
+            base = self.prepare(content.base)
+            found = self._details(base.image, base.inversion, region, where)
+            found = found and details.kept(found, base.inversion, image)
+            return replace(base, latent=latent, region=region, where=where, details=found)
         inversion = self.generator(latent)
         features = self.hyper.features(hypernetwork.side_by_side(image, inversion.clamp(-1, 1)))
-        return Prepared(key, image, latent, region, where, inversion, features)
+        found = self._details(image, inversion, region, where)
+        return Prepared(key, image, latent, region, where, inversion, features, found)
+
+    def _details(self, image: Tensor, inversion: Tensor, region: Tensor, where: RegionWeights | None) -> Details | None:
+        share = self.finish.details
+        return details.details(image, inversion, where or RegionWeights(region), share) if share else None
 
     @torch.no_grad()
     def deltas(self, content: Prepared, codes: np.ndarray) -> list[Tensor]:
@@ -117,15 +129,16 @@ class Stylist:
         return images.to_arrays(self.toned(prepared, y, tone))[0]
 
     def toned(self, content: Prepared, image: Tensor, tone: Tone | np.ndarray | None) -> Tensor:
-        """An image [1, 3, S, S] in a tone, or in that which gives it a palette [4, 4]."""
-        tone = self.tone(content, image, tone) if isinstance(tone, np.ndarray) else tone
-        return image if tone is None else palette.toned(image, self._where(content), tone)
+        """An image [1, 3, S, S] in a tone, or in that which gives it a palette [4, 4] and the photo's details."""
+        tone = tone if isinstance(tone, Tone) else self.tone(content, image, tone)
+        return image if tone is None else tones.toned(image, self._where(content), tone, content.details)
 
     def tone(self, content: Prepared, image: Tensor, colours: np.ndarray | None) -> Tone | None:
-        """What gives an image [1, 3, S, S] a palette [4, 4], where there is one and the profile wants it."""
-        if colours is None or not self.palette:
+        """What gives an image [1, 3, S, S] a palette [4, 4] and the photo's details, if the profile wants them."""
+        wanted = self._tensor(colours) if colours is not None and self.finish.palette else None
+        if wanted is None and content.details is None:
             return None
-        return palette.tone(image, self._where(content), self._tensor(colours))
+        return tones.tone(image, self._where(content), wanted, content.details)
 
     def _where(self, content: Prepared) -> RegionWeights:
         return content.where or RegionWeights(content.region)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from models.generators.palette import Tone
+from models.generators.tone import Tone
 from models.hypernetworks.hypernetwork import mix_codes
 from models.metrics.lpips import LPIPS
 from pipeline import images, weights

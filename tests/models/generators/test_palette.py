@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from models.generators import palette
+from models.generators import tone as tones
 from models.generators.region_weights import RegionWeights
 from models.regions import UNKNOWN
 from stages.apply.look import Look, Part, whole
@@ -25,6 +26,10 @@ def noise(seed: int) -> torch.Tensor:
     return colours[MAP.long()].permute(0, 3, 1, 2) + 0.1 * blotches
 
 
+def with_palette(image: torch.Tensor, where: RegionWeights, wanted: torch.Tensor) -> torch.Tensor:
+    return tones.toned(image, where, tones.tone(image, where, wanted, None), None)
+
+
 def shares(region: torch.Tensor) -> torch.Tensor:
     """One for the pixels that are 20 px or more away from any other region."""
     onehot = F.one_hot(region.long(), 3).permute(0, 3, 1, 2).float()
@@ -38,13 +43,13 @@ def test_means_become_those_that_are_meant_and_contrast_half_of_the_way() -> Non
         wanted = palette.measure(other, inside)
         if where.region_count == 4:  # the row of pixels of no known region is the last
             wanted = torch.cat([wanted, wanted[:, :1]], 1)
-        found = palette.measure(palette.toned(image, where, palette.tone(image, where, wanted)), inside)
+        found = palette.measure(with_palette(image, where, wanted), inside)
         assert torch.allclose(found[..., :3], wanted[:, :3, :3], atol=0.04)  # edges fade
         own = palette.measure(image, inside)[..., 3]
         assert torch.allclose(found[..., 3], (own * wanted[:, :3, 3]).sqrt(), atol=0.03)
     far = torch.tensor([0.0, 0.0, 0.0, 9.0]).expand(1, 4, 4)
     everywhere = RegionWeights(torch.zeros_like(MAP))
-    flat = palette.toned(image, everywhere, palette.tone(image, everywhere, far))
+    flat = with_palette(image, everywhere, far)
     assert palette.measure(flat, torch.ones(1, 1, 256, 256))[0, 0, 3] == pytest.approx(
         1.25 * float(palette.measure(image, torch.ones(1, 1, 256, 256))[0, 0, 3]), rel=1e-3
     )
@@ -53,7 +58,7 @@ def test_means_become_those_that_are_meant_and_contrast_half_of_the_way() -> Non
 def test_a_picture_with_its_own_palette_stays_as_it_is_and_a_gradient_flows() -> None:
     image, where = noise(3).requires_grad_(), RegionWeights(MAP)
     own = palette.measure(image, where.weights(256)).detach()
-    same = palette.toned(image, where, palette.tone(image, where, own))
+    same = with_palette(image, where, own)
     assert torch.allclose(same, image, atol=1e-4)
     same.square().mean().backward()
     assert image.grad is not None and bool(image.grad.isfinite().all())

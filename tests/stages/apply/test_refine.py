@@ -70,9 +70,9 @@ def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refi
         forward = finished(s.generator, s.generator(latent, None))  # a new hypernetwork predicts no deltas
         forward = s.toned(p, forward, style.palette).clamp(-1, 1)
         assert torch.allclose(plain, forward, atol=1e-4)
-        as_drawn = dataclasses.replace(profile.load("portable"), render=profile.Render(palette=False))
+        as_drawn = dataclasses.replace(profile.load("portable"), render=profile.Render(palette=False, details=0.0))
         plainly = Stylist(Context(as_drawn), s.generator, s.hyper)
-        assert plainly.toned(p, forward, style.palette) is forward
+        assert plainly.toned(plainly.prepare(content), forward, style.palette) is forward
         found = [loss(refinement.term, y, content, style) for y in (plain, few, more)]
     assert found[2] < found[1] < found[0]
     assert torch.equal(few, refinement(content, whole(style), 2).image) and not few.requires_grad

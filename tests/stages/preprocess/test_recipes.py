@@ -52,6 +52,7 @@ DECIDES: dict[str, tuple[Any, set[str]]] = {
     "shards.test_fraction": (0.5, SHARDS),
     "editing.directions": (("mine.safetensors",), set()),
     "render.palette": (False, set()),
+    "render.details": (0.0, set()),
 }
 
 
