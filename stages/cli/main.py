@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ SECTIONS = {
     "Find styles": styles.COMMANDS,
     "Look after": tools.COMMANDS,
 }
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # where the output goes, as no file is named
 
 
@@ -41,6 +43,10 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # this is the end already
+            click.echo("hypernst: interrupted; what was finished is kept", err=True)
+            ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             raise  # the reader of our output has gone, such as `head`: click ends quietly
         except Exception as error:
@@ -72,7 +78,8 @@ class _Group(click.Group):
 def cli() -> None:
     """Stylise portraits with a hypernetwork, region by region.
 
-    Exit status: 0 done; 1 a stage failed; 2 wrong use or configuration; 3 more rejects than --max-rejects allows.
+    Exit status: 0 done; 1 a stage failed; 2 wrong use or configuration; 3 more rejects than --max-rejects allows;
+    130 interrupted.
     """
 
 

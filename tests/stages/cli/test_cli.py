@@ -113,29 +113,6 @@ def test_stylize_takes_another_style_for_the_face_or_another_face(stage, words, 
     assert options == {**pair, "output": Path("c.png"), **expected}
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-def test_closed_streams_take_nothing_from_files(closed, tmp_path):
-    """As of a service's: the next file would be opened under the number of what is written for people."""
-    code = (
-        "import os; from stages.cli import main; main.cli = lambda **_: print(os.open(os.devnull, 0) > 2); main.main()"
-    )
-    told = tmp_path / "told"
-    line = f"'{sys.executable}' -c '{code}' {closed} {'' if '>&- ' in closed + ' ' else f'> {told}'}"
-    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "") and (not told.exists() or told.read_text() == "True\n")
-
-
-@pytest.mark.parametrize(("closed", "text"), [(True, ""), (False, "No space left on device")])
-def test_a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one(closed, text):
-    """As of `hypernst weights | head` and `hypernst weights > /dev/full`."""
-    reading, writing = os.pipe() if closed else (os.open(os.devnull, os.O_RDONLY), os.open("/dev/full", os.O_WRONLY))
-    os.close(reading)
-    command = [sys.executable, "-m", "stages.cli.main", "weights"]
-    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
-    os.close(writing)
-    assert done.returncode == 1 and text in done.stderr and len(done.stderr.splitlines()) == bool(text), done.stderr
-
-
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
