@@ -273,6 +273,7 @@ def test_a_member_that_does_not_decode_is_refused(tmp_path: Path) -> None:
     [
         (("name",), "../evil.tar", r"shard name '\.\./evil\.tar'"),
         (("name",), "a';touch b;'.tar", "shard name"),
+        (("name",), "content-train-000001.tar", "a shard is listed twice"),
         (("keys", 0), "../k", r"key '\.\./k'"),
         (("keys",), ["k000"], "1 keys"),
         (("offsets", 1), 512, "its offsets"),

@@ -167,6 +167,16 @@ def test_a_path_that_can_be_none_is_wrong_use_of_every_option(name, tmp_path):
             assert (status, "Traceback" in text) == (2, False) and told in text.splitlines()[-1], (param.name, text)
 
 
+def test_curves_leave_out_what_is_no_number(tmp_path):
+    rows = [
+        f'{{"step": {i}, "loss": {i}, "cut": NaN, "far": 1e400, "half": {"NaN" if i % 2 else 1}}}' for i in range(4)
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join([*rows, '{"step": null}', "[1]", '{"st']))
+    assert call("curves", str(tmp_path), "-o", str(tmp_path / "curves.html"))[0] == 0
+    page = (tmp_path / "curves.html").read_text()
+    assert "loss" in page and "half" in page and not re.search(r">(cut|far)<|\bnan\b|\binf\b", page)
+
+
 def test_weights_and_doctor_report(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("HYPERNST_WEIGHTS", raising=False)
