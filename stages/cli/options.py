@@ -83,6 +83,9 @@ data = click.option("--data", type=FOLDER, required=True, help="Folder of traini
 labelled = click.option(
     "--labelled", type=FOLDER, help="Folder of NAME.jpg with NAME.png region maps to learn from too."
 )
+teacher_share = click.option(
+    "--teacher-share", type=click.FloatRange(0, 1), help="Share of the teacher's weights in the result [default: 0]."
+)
 check = click.option("--check", type=FOLDER, help="Folder to measure the result on; never trained on.")
 steps = click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps.")
 minutes = click.option("--minutes", type=click.FloatRange(min=0), help="Stop after this many minutes.")

@@ -156,6 +156,7 @@ def train_inverter(
 @options.minutes
 @options.shipped
 @options.labelled
+@options.teacher_share
 @options.check
 @options.output
 def train_parser(
@@ -164,6 +165,7 @@ def train_parser(
     minutes: float | None,
     shipped: bool | None,
     labelled: Path | None,
+    teacher_share: float | None,
     check: Path | None,
     output: Path | None,
     **settings: Any,
@@ -175,7 +177,15 @@ def train_parser(
         parser.run(
             context(settings),
             data=data,
-            **given(steps=steps, minutes=minutes, shipped=shipped, labelled=labelled, check=check, output=output),
+            **given(
+                steps=steps,
+                minutes=minutes,
+                shipped=shipped,
+                labelled=labelled,
+                teacher_share=teacher_share,
+                check=check,
+                output=output,
+            ),
         )
     )
 

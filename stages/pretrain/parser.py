@@ -95,6 +95,7 @@ def run(
     copies: int = 260,
     shipped: bool = True,
     labelled: Path | None = None,
+    teacher_share: float = 0.0,
     check: Path | None = None,
     output: Path = OUTPUT,
 ) -> int:
@@ -103,6 +104,7 @@ def run(
     Starts from the profile's parser, or with `shipped` False from the teacher. Prepared images, checkpoint and log lie
     in the run folder: run it again to resume. `labelled` and `check` are folders of NAME.jpg with NAME.png region maps:
     the one is trained on too, the other never. It is measured at the end, which the weights' header records.
+    The result is mixed with `teacher_share` of the teacher's weights, which photos gain by.
     """
     folder = ctx.run / NAME
     with lock(folder, NAME, nested=True):
@@ -127,6 +129,7 @@ def run(
     with loop, Prefetcher(lambda step: sample_batch(faces, ctx.profile.seed, step)) as prefetched:
         for step in loop:
             loop.tell(train_step(setup, prefetched[step], step, loop))
+    mix(setup.ema, teacher_share)
     meta: dict[str, Any] = {
         "what": "three-region portrait parser, distilled from BiSeNetV2 (CelebAMask-HQ)",
         "steps": state.step,
@@ -134,7 +137,8 @@ def run(
         f" {len(faces.copies)} AdaIN copies after {data.name}/style, {len(faces.art)} artworks labelled by hand",
         "command": f"hypernst {NAME} --data {data.name} --steps {state.step}"
         + ("" if shipped else " --from-scratch")
-        + (f" --labelled {labelled.name}" if labelled else ""),
+        + (f" --labelled {labelled.name}" if labelled else "")
+        + (f" --teacher-share {teacher_share}" if teacher_share else ""),
     }
     if check is not None:
         score, count = parsing.measure(setup.ema, check)
@@ -155,6 +159,14 @@ def build_setup(ctx: Context, faces: Faces, steps: int, shipped: bool) -> Setup:
     net = net.to(ctx.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = copy.deepcopy(net).requires_grad_(False).eval()
     return Setup(net, ema, torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=0.02), faces, steps)
+
+
+def mix(net: PortraitParser, share: float) -> None:
+    """Move the weights by `share` of the way back to the teacher's (Wortsman et al. 2022)."""
+    if share:
+        teacher = start_from(weights.tensors(TEACHER)).to(next(net.parameters()).device).state_dict()
+        for name, tensor in net.state_dict().items():
+            tensor.lerp_(teacher[name], share)
 
 
 def train_step(setup: Setup, batch: tuple[Tensor, Tensor], step: int, loop: Loop) -> dict[str, float]:

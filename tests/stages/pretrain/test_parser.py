@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from models.parsing.portrait import PortraitParser
+from models.parsing.teacher import start_from
 from models.regions import UNKNOWN
 from pipeline import images, profile, weights
 from pipeline.context import Context
@@ -63,6 +66,15 @@ def test_killed_it_resumes_to_the_same_weights(
     near = [np.allclose(tensors[n].float(), former[n].float(), atol=2e-3) for n in heads]
     assert heads and all(near) is shipped and meta["steps"] == STEPS
     assert str(tensors["head.2.convolution.weight"].dtype) == "torch.float16"
+
+
+@pytest.mark.weights
+def test_a_share_of_the_teacher_is_mixed_in() -> None:
+    teacher, net = start_from(weights.tensors(parser.TEACHER)), PortraitParser.load(weights.tensors("parser"))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    parser.mix(net, 0.25)
+    for name, tensor in net.state_dict().items():
+        assert torch.allclose(tensor, 0.75 * before[name] + 0.25 * teacher.state_dict()[name], atol=1e-5)
 
 
 @pytest.mark.weights
