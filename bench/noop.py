@@ -76,8 +76,10 @@ def main() -> None:
         bin = base / "venv" / "bin"
         bin.mkdir(parents=True)
         (base / "venv" / ".hypernst-ready").touch()
-        (bin / "hypernst").write_text(f'#!/bin/sh\nexec {sys.executable} -m stages.cli.main "$@"\n')
-        (bin / "hypernst").chmod(0o755)
+        (bin / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (bin / "hypernst").write_text(f"#!{sys.executable}\nfrom stages.cli.main import main\n\nmain()\n")
+        for command in bin.iterdir():
+            command.chmod(0o755)
         os.environ["PYTHONPYCACHEPREFIX"] = str(base / "compiled")
         places = [f"CACHE={ctx.cache}", f"CONTENT={ctx.content}", f"STYLE={ctx.style}", f"VENV={base / 'venv'}"]
         commands = {
