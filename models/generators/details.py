@@ -45,12 +45,12 @@ def strength(image: Tensor, where: RegionWeights, found: Details) -> Tensor:
     return ((own + palette.EPSILON) / (found.contrast + palette.EPSILON)).clamp(max=MOST)
 
 
-def added(image: Tensor, where: RegionWeights, found: Details, strength: Tensor) -> Tensor:
-    """The image [N, 3, S, S], which may be larger than the photo, with details of that strength."""
+def added(image: Tensor, found: Details, strength: Tensor) -> Tensor:
+    """The image [N, 3, S, S], which may be larger than the photo, with details of that strength [N, 1, S, S]."""
     lightness = found.lightness
     if image.shape[-1] != lightness.shape[-1]:
         lightness = F.interpolate(lightness, image.shape[-2:], mode="bicubic")
-    return image + palette.faded(strength, where, image) * lightness
+    return image + strength * lightness
 
 
 def _lightness(image: Tensor) -> Tensor:

@@ -24,13 +24,14 @@ def tone(image: Tensor, where: RegionWeights, colours: Tensor | None, found: Det
     detail = none
     if found is not None:
         detail = details.strength(image, where, found)
-        image = details.added(image, where, found, detail)
+        image = details.added(image, found, palette.faded(detail, where, image))
     gain, offset = (none + 1, none.repeat(1, 1, 3)) if colours is None else palette.change(image, where, colours)
     return Tone(detail, gain, offset)
 
 
 def toned(image: Tensor, where: RegionWeights, tone: Tone, found: Details | None) -> Tensor:
     """The image [N, 3, S, S] in that tone."""
+    detail, gain, offset = palette.faded(torch.cat(tone, 2), where, image).split((1, 1, 3), 1)
     if found is not None:
-        image = details.added(image, where, found, tone.detail)
-    return image * palette.faded(tone.gain, where, image) + palette.faded(tone.offset, where, image)
+        image = details.added(image, found, detail)
+    return image * gain + offset
