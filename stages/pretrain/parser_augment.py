@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from stages.pretrain.parser_headwear import FACE, Image, Labels, Random, dress, matte
+from stages.pretrain.parser_headwear import FACE, Image, Labels, Random, dress, enlarged_corner, matte
 
 
 def pencil(rgb: Image, rng: Random) -> Image:
@@ -98,11 +98,9 @@ def replace_background(rgb: Image, labels: Labels, other: Image, rng: Random) ->
     elif choice < 0.6:
         back = cv2.resize(rng.uniform(0, 255, (2, 2, 3)).astype(np.float32), (width, height))
     else:
-        side = int(rng.integers(height // 8, height // 3))
-        corner = other[:side, :side] if rng.random() < 0.5 else other[:side, -side:]
-        back = cv2.resize(corner, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    matte = labels[..., 2:3].astype(np.float32) / 255
-    return (rgb * (1 - matte) + back * matte).astype(np.uint8)
+        back = enlarged_corner(other, int(rng.integers(height // 8, height // 3)), (height, width), rng)
+    behind = labels[..., 2:3].astype(np.float32) / 255
+    return (rgb * (1 - behind) + back * behind).astype(np.uint8)
 
 
 def flat_regions(rgb: Image, labels: Labels, rng: Random) -> Image:

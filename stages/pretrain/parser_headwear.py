@@ -76,13 +76,17 @@ def matte(labels: Labels, region: int) -> Mask:
     return np.asarray(np.clip(labels[..., region] / np.float32(127.5) - 0.5, 0, 1), np.float32)
 
 
+def enlarged_corner(other: Image, side: int, shape: tuple[int, int], rng: Random) -> NDArray[np.float32]:
+    """An upper corner of an image, of `side` pixels, enlarged to [H, W, 3]."""
+    corner = other[:side, :side] if rng.random() < 0.5 else other[:side, -side:]
+    return np.asarray(cv2.resize(corner, shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
+
+
 def cloth(shape: tuple[int, int], other: Image, rng: Random) -> NDArray[np.float32]:
     """Folded cloth [H, W, 3], in one colour or patterned by a corner of `other`."""
     height, width = shape
     if rng.random() < 0.3:
-        side = int(rng.integers(height // 6, height // 2))
-        corner = other[:side, :side] if rng.random() < 0.5 else other[:side, -side:]
-        base = cv2.resize(corner, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+        base = enlarged_corner(other, int(rng.integers(height // 6, height // 2)), shape, rng)
     else:
         level = rng.uniform(8, 60) if rng.random() < 0.4 else rng.uniform(40, 245)
         base = np.full((height, width, 3), level * rng.uniform(0.55, 1.15, 3), np.float32)
