@@ -12,6 +12,7 @@ from pipeline import weights
 from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from pipeline.training.state import advance
+from stages.baselines import starts
 from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, precision_of, rate, see
 
 
@@ -30,7 +31,7 @@ class SANet:
         if start:
             transformer = sanet.Transformer.load(weights.tensors(start), self.KIND.FIXED)
         elif ctx.profile.baselines.decoder:
-            start_as_swap(transformer)
+            starts.swap(transformer)
         self.model = self.KIND(encoder(), new_decoder(ctx), transformer).to(ctx.device)
         self.nets: dict[str, nn.Module] = {"transformer": self.model.transformer, "decoder": self.model.decoder}
         for net in self.nets.values():
@@ -64,24 +65,6 @@ class SANet:
             f"{self.NAME}-{part}": dict(self.model.get_submodule(part).state_dict())
             for part in ("decoder", "transformer")
         }
-
-
-def start_as_swap(transformer: sanet.Transformer) -> None:
-    """Let it give, at each position, the mean of relu4_1 and of the style's relu4_1 that is most alike.
-
-    At relu5_1 it starts with the difference of both, so that an image in itself is only decoded.
-    """
-    for attention, sign in ((transformer.sanet4_1, 1.0), (transformer.sanet5_1, -1.0)):
-        for conv in (attention.f, attention.g, attention.h, attention.out_conv):
-            _scaled_identity(conv, sign if conv is attention.out_conv else 1.0)
-    _scaled_identity(transformer.merge_conv, 0.5)
-
-
-@torch.no_grad()
-def _scaled_identity(conv: nn.Conv2d, scale: float) -> None:
-    nn.init.dirac_(conv.weight)
-    conv.weight.mul_(scale)
-    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
 
 class ContraAST(SANet):

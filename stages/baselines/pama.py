@@ -10,13 +10,27 @@ from models.losses.feature_statistics import Seen, Terms
 from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from pipeline.training.state import advance
-from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, precision_of, rate, rise, see
+from stages.baselines import starts
+from stages.baselines.training import (
+    Pairs,
+    Told,
+    adam,
+    encoder,
+    new_decoder,
+    numbers,
+    precision_of,
+    rate,
+    rise,
+    see,
+    to_device,
+)
 
+STARTING = 16  # contents, and styles, that an alignment's start knows features by
 HELD = 10_000  # steps for which the rate stays, as published
 
 
 class PAMA:
-    """Alignments and decoder learn."""
+    """Alignments and decoder learn. Beside a decoder that can read features the alignments start as style swaps."""
 
     BATCH, MULTIPLE, LEAST = 8, 8, 24
 
@@ -24,11 +38,21 @@ class PAMA:
         self.encoder, self.warm_up = encoder().to(ctx.device), ctx.profile.baselines.warm_up
         self.precision = precision_of(ctx)
         alignments = [network.Alignment() for _ in pama.STAGES]
+        if ctx.profile.baselines.decoder:
+            features = self.features(ctx)
+            for align in alignments:
+                starts.align(align, features)
         self.model = network.PAMA(encoder(4), alignments, new_decoder(ctx)).to(ctx.device)
         self.nets: dict[str, nn.Module] = {"alignments": self.model.alignments, "decoder": self.model.decoder}
         for net in self.nets.values():
             net.requires_grad_(True)
         self.optimisers: dict[str, torch.optim.Optimizer] = {"adam": adam(*self.nets.values())}
+
+    @torch.no_grad()
+    def features(self, ctx: Context) -> Tensor:
+        """relu4_1 [N, 512, h, w] of some of the images that are trained on."""
+        pairs = Pairs(ctx, ctx.profile.baselines.crop, STARTING)[0]
+        return torch.cat([self.encoder.taps(unit(x))[3] for x in to_device(pairs, ctx.device)]).cpu()
 
     def drawn(self, features: Tensor) -> Seen:
         """The images of features, not clamped, and their taps."""

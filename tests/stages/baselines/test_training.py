@@ -12,7 +12,7 @@ from pipeline import weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
-from stages.baselines import attention, run, sae
+from stages.baselines import attention, pama, run, sae
 from stages.evaluate import overview
 from stages.evaluate.methods import METHODS, trained_folder
 from stages.portraits.portrait import Portrait
@@ -142,6 +142,21 @@ def test_the_attention_starts_as_a_style_swap(tmp_path: Path) -> None:
     content, style = (net.encode(torch.nn.functional.interpolate(x, scale_factor=8)) for x in small)
     torch.testing.assert_close(net.transformer(content, content), content[0], atol=1e-2, rtol=1e-2)
     assert float((net.transformer(content, style) - content[0]).abs().mean()) > 0.1
+
+
+@pytest.mark.weights
+@torch.no_grad()
+def test_alignments_start_as_style_swaps(tmp_path: Path) -> None:
+    """A picture in itself keeps its features; in another it takes that one's, whose mean and contrast it comes near."""
+    ctx = context(tmp_path, "start", crop=128, batch=1)
+    small_run.write_shards(ctx, side=128)
+    training = run.PAMA(ctx)
+    content, style = training.features(ctx)[[0, pama.STARTING]].split(1)
+    for align in training.model.alignments:
+        own, other = (align(content, x).mean((2, 3)) for x in (content, style))
+        ours, theirs = content.mean((2, 3)), style.mean((2, 3))
+        assert float((own - ours).norm()) < 0.3 * float((theirs - ours).norm())
+        assert float((other - theirs).norm()) < float((own - theirs).norm())
 
 
 @pytest.mark.weights
