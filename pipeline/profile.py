@@ -72,7 +72,7 @@ class Inverter:
 
     weights: str = "inverter"
     iterations: Times = 2
-    steps: Count = 22
+    steps: Annotated[int, Range(0, 10_000)] = 22
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Aladin:
     kind: str = "imagenet"
     weights: str = "aladin"
     patch: Side = 64
-    patches: Positive = 8
+    patches: Times = 8
     coverage: Share = 0.7
     relaxed: Share = 0.5
     input_size: Annotated[int, Range(32, 1024)] = 64
@@ -115,13 +115,13 @@ class Train:
     heads: Literal["channel", "separable", "hyperstyle"] = "separable"
     trunk: str = ""
     project_content: bool = True
-    width: Annotated[int, Range(1, 4096)] = 32
-    rank: Annotated[int, Range(0, 4096)] = 4
+    width: Annotated[int, Range(1, 1024)] = 32
+    rank: Annotated[int, Range(0, 512)] = 4
     refinement_iterations: Times = 1
     losses_at: Literal["each", "one"] = "one"
     start_layer: int | str = 5
-    batch: Positive = 1
-    micro_batch: Count = 1
+    batch: Annotated[int, Range(1, 1024)] = 1
+    micro_batch: Annotated[int, Range(0, 1024)] = 1
     reconstruction_steps: Count = 900
     stylization_steps: Count = 5900
     learning_rate: Weight = 3e-4
@@ -138,10 +138,10 @@ class Train:
     mask_condition: bool = True
     mask_loss: bool = True
     region_deltas: bool = True
-    patches: Positive = 3
-    patch: Side = 32
-    patch_discriminator_width: Annotated[float, Range(0.01, 16)] = 0.25
-    image_discriminator_base: Annotated[int, Range(1, 1e6)] = 2048
+    patches: Times = 3
+    patch: Literal[8, 16, 32, 64, 128, 256, 512, 1024] = 32
+    patch_discriminator_width: Annotated[float, Range(0.01, 4)] = 0.25
+    image_discriminator_base: Annotated[int, Range(1, 131_072)] = 2048
     reconstruction_every: Positive = 2
     reconstruct_styles: bool = False
     flips: bool = False
@@ -185,13 +185,13 @@ class Baselines:
     """The training of the methods to compare with; `batch` 0 is the published size."""
 
     crop: Side = 128
-    batch: Count = 2
+    batch: Annotated[int, Range(0, 1024)] = 2
     steps: Positive = 3000
     warm_up: Count = 100
     decoder: str = "adain-decoder"
     transformer: str = ""
     precision: Literal["float32", "bfloat16"] = "float32"
-    sae_capacity: Annotated[float, Range(0.01, 16)] = 0.25
+    sae_capacity: Annotated[float, Range(0.02, 2)] = 0.25
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class ImageDiscriminator(nn.Module):
             raise ValueError(f"image discriminator size must be a power of two, at least 8, got {size}")
         self.size, self.stddev, self.checkpointing = size, stddev, False
         sides = [size >> i for i in range(int(math.log2(size)) - 1)]
-        channels = [min(top, base // side) for side in sides] if channels is None else channels
+        channels = [max(1, min(top, base // side)) for side in sides] if channels is None else channels
         self.convs = nn.Sequential(ConvLayer(3, channels[0], 1), *(Residual(a, b) for a, b in pairwise(channels)))
         self.final_conv = ConvLayer(channels[-1] + int(stddev), channels[-1], 3)
         self.final_linear = nn.Sequential(

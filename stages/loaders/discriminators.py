@@ -19,8 +19,13 @@ def image_discriminator(ctx: Context) -> ImageDiscriminator:
 
 
 def patch_discriminator(ctx: Context) -> PatchDiscriminator:
-    """Judges patches of the profile's size. Raises: UserError(2) when the profile's weights judge another size."""
-    settings = ctx.profile.train
+    """Judges patches of the profile's size.
+
+    Raises: UserError(2) when that is more than an image's, or the profile's weights judge another size.
+    """
+    settings, size = ctx.profile.train, ctx.profile.generator.size
+    if settings.patch > size:
+        raise UserError(f"train.patch is {settings.patch} px; expected {size} px, the generator's size, or less", 2)
     if not settings.patch_discriminator:
         return PatchDiscriminator(size=settings.patch, width=settings.patch_discriminator_width)
     net = load(settings.patch_discriminator, PatchDiscriminator.load)

@@ -19,7 +19,7 @@ from stages.loaders import generator as generators
 from stages.loaders import origins
 from stages.preprocess import compatibility
 from stages.train import data, flips, memory, page, validate
-from stages.train.state import State, build, enter_phase, start
+from stages.train.state import State, build, enter_phase, start, step_of
 from stages.train.step import Step, schedule
 
 
@@ -63,6 +63,8 @@ def _train(
     content, style = (Samples(ctx.training_shards, name, "train") for name in ("content", "style"))
     compatibility.refuse_others(ctx, content.provenance, content.folder)
     generator = generators.generator(ctx)
+    if step_of(ctx) < total:
+        memory.forecast(ctx)  # before networks are built for which there is no room
     samples = {name: value for name, value in content.provenance.items() if name in ("encoder", "latents")}
     made = origins.generator(ctx) | samples
     data_set = {"content": content.identity(), "style": style.identity()}
