@@ -2,11 +2,14 @@
 
 import unicodedata
 
+STOPPED = 128  # and a signal's number: the exit status of what it ends, as shells have it
+
 
 class UserError(Exception):
     """A failure in one line: what happened, where, what was expected, and the way out.
 
-    `status` becomes the exit status: 1 a stage failed, 2 wrong use or configuration, 3 too many rejects.
+    `status` becomes the exit status: 1 a stage failed, 2 wrong use or configuration, 3 too many rejects, from
+    STOPPED on a signal.
     """
 
     def __init__(self, message: str, status: int = 1) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from pipeline import device
 from pipeline.context import Context
-from pipeline.errors import UserError
+from pipeline.errors import STOPPED, UserError
 from pipeline.files import LineLog, read_lines, write_atomic
 from pipeline.locks import lock
 from pipeline.progress import EVERY, say
@@ -37,6 +37,7 @@ from pipeline.training.writer import Writer
 SAVE_EVERY: int | None = None  # steps; None: by time alone
 SAVE_MINUTES = 15.0
 SKIPS = 100  # a run stops after this many steps in a row that are not finite
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Loop:
@@ -46,8 +47,8 @@ class Loop:
     the folder is released it calls `wait()`, for what is still being written. Pass the losses of each step to `tell`.
     `images` is the number of images per step. `spent` is the number of seconds of earlier calls. `changed` are the
     differences from these, a line each, which are said at the start.
-    Raises: UserError when another run holds the folder, when a signal stopped the run (after saving), or when SKIPS
-        steps in a row were not finite.
+    Raises: UserError when another run holds the folder, when a signal stopped the run (after saving; its status is that
+        of the signal), or when SKIPS steps in a row were not finite.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Loop:
             process_group,
         )
         self._save, self._every, self._spent, self._wait = save, save_every, spent, wait
-        self._minutes, self._asked, self._in_a_row = minutes, False, 0
+        self._minutes, self._asked, self._in_a_row = minutes, 0, 0
         self._changed = changed
 
     @classmethod
@@ -118,8 +119,10 @@ class Loop:
                         disable=not sys.stderr.isatty(),
                     )
                 )
-            for name in (signal.SIGINT, signal.SIGTERM):
-                opened.callback(signal.signal, name, signal.signal(name, self._ask))
+            for number in STOPS:
+                if (former := signal.getsignal(number)) is not signal.SIG_IGN:  # as by nohup
+                    opened.callback(signal.signal, number, former)
+                    signal.signal(number, self._ask)
             self._open = opened.pop_all()
         self._first = self.step
         return self
@@ -132,7 +135,8 @@ class Loop:
                 self.save()
         if kind is None and self._asked:
             raise UserError(
-                f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to resume"
+                f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to resume",
+                STOPPED + self._asked,
             )
 
     def __iter__(self) -> Iterator[int]:
@@ -204,15 +208,16 @@ class Loop:
 
     def _over(self) -> bool:
         elapsed = (time.monotonic() - self._start) / 60
-        stop = self._asked or (self._minutes is not None and elapsed >= self._minutes)
+        stop = self._asked > 0 or (self._minutes is not None and elapsed >= self._minutes)
         over = self.process_group.any(stop)
-        self._asked = self.process_group.any(self._asked) if over else self._asked
+        if over and self.process_group.any(self._asked > 0):
+            self._asked = self._asked or signal.SIGTERM  # another process was asked
         return over
 
     def _ask(self, number: int, *_: object) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: the step is not waited for, nothing is saved
-        self._asked = True
+        self._asked = number
         if number == signal.SIGINT and self.process_group.is_main:
             # Written past Python's own streams, which a signal may have come into the midst of.
             os.write(2, f"{self.name}: stops and saves after this step; Ctrl-C again stops at once\n".encode())

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import NO_MEMORY, UserError, is_out_of_memory, printable
+from pipeline.errors import NO_MEMORY, STOPPED, UserError, is_out_of_memory, printable
 from stages.cli import options, preprocess, results, styles, tools, training
 
 SECTIONS = {
@@ -21,7 +21,6 @@ SECTIONS = {
     "Find styles": styles.COMMANDS,
     "Look after": tools.COMMANDS,
 }
-INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # where the output goes, as no file is named
 
 
@@ -46,7 +45,7 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # this is the end already
             click.echo("hypernst: interrupted; what was finished is kept", err=True)
-            ctx.exit(INTERRUPTED)
+            ctx.exit(STOPPED + signal.SIGINT)
         except BrokenPipeError:
             raise  # the reader of our output has gone, such as `head`: click ends quietly
         except Exception as error:
@@ -79,7 +78,7 @@ def cli() -> None:
     """Stylise portraits with a hypernetwork, region by region.
 
     Exit status: 0 done; 1 a stage failed; 2 wrong use or configuration; 3 more rejects than --max-rejects allows;
-    130 interrupted.
+    130 interrupted; 143 terminated.
     """
 
 

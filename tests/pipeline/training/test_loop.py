@@ -1,5 +1,6 @@
 """A training is stopped by a signal: once to save and end, twice to end at once."""
 
+import contextlib
 import signal
 from pathlib import Path
 
@@ -15,16 +16,36 @@ def test_ctrl_c_once_saves_and_twice_ends_at_once(
     tmp_path: Path, times: int, saved: list[int], capfd: pytest.CaptureFixture
 ) -> None:
     steps: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
     ends: type[BaseException] = UserError if times == 1 else KeyboardInterrupt
-    with pytest.raises(ends), Loop("train", tmp_path, 5, save=steps.append) as loop:
-        for _ in loop:
-            for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
-    assert steps == saved and signal.getsignal(signal.SIGINT) is before
+    try:
+        with pytest.raises(ends), Loop("train", tmp_path, 5, save=steps.append) as loop:
+            for _ in loop:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+        assert steps == saved and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, former)
     assert "train: stops and saves after this step; Ctrl-C again stops at once\n" in capfd.readouterr().err
     with lock(tmp_path, "train"):
         pass
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_saves_first_and_ends_nothing_under_nohup(tmp_path: Path, ignored: bool) -> None:
+    steps: list[int] = []
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with (
+            contextlib.nullcontext() if ignored else pytest.raises(UserError) as fault,
+            Loop("train", tmp_path, 3, save=steps.append) as loop,
+        ):
+            for step in loop:
+                if step == 1:
+                    signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert steps == ([3] if ignored else [2]) and (ignored or fault.value.status == 128 + signal.SIGHUP)
 
 
 def test_lines_without_a_step_are_left_out(tmp_path: Path) -> None:

@@ -207,9 +207,9 @@ def test_a_stop_is_heard_after_the_step_and_told(base: Path, monkeypatch: pytest
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(train.Step, "__call__", interrupted)
-    with pytest.raises(UserError, match=r"stopped after step 1 of 4; .*again to resume"):
+    with pytest.raises(UserError, match=r"stopped after step 1 of 4; .*again to resume") as fault:
         train.run(ctx, shipped=False)
-    assert checkpoint.load(ctx.run / "checkpoint.safetensors")[1]["step"] == 1
+    assert fault.value.status == 143 and checkpoint.load(ctx.run / "checkpoint.safetensors")[1]["step"] == 1
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
