@@ -9,7 +9,8 @@ python = $(if $(value PYTHON),$(call quoted,PYTHON),$(firstword $(shell \
 # A setting is passed on as it was written, whatever is in it: as raw text, in quotes of which only a leading ~ is left
 # out. `$` is a sign like others here, so none is handed to commands as a variable, where make would expand it.
 SETTINGS := PROFILE CONTENT STYLE CACHE RUN NO_FACE LIMIT ENGINE DEVICE PROCESSES PORTRAITS SHEET CONTROL_SHEET STRIP \
-	TABLE STEPS FILE STAGE DATA MINUTES OUT METHOD METHODS BUDGET STRENGTH VENV
+	TABLE STEPS FILE STAGE DATA MINUTES OUT METHOD METHODS BUDGET STRENGTH LABELLED \
+	TEACHER_SHARE VENV
 unexport $(SETTINGS) PYTHON
 no :=
 space := $(no) $(no)
@@ -178,12 +179,13 @@ train-baseline: $(READY) ## train METHOD=sanet, pama, contraast, artflow or sae 
 fit-head: ## fit the generator's 256 px output head (MINUTES= STEPS= limit each training)
 finetune-generator: ## teach the generator the content and style portraits of DATA=dir
 train-inverter: ## train the encoder into W+ on DATA=dir
-train-parser: ## distil the portrait parser on DATA=dir
+train-parser: ## distil the portrait parser on DATA=dir (LABELLED=dir of images with maps, TEACHER_SHARE=0..1)
 train-aladin: ## train the style code's projection head on DATA=dir
 
 $(TRAININGS): $(READY)
 	$(hypernst) $@$(profile)$(run)$(device)$(limits)$(call option,OUT,output)$(if $(filter \
-		train-aladin,$@),$(limit))$(if $(filter-out fit-head,$@),$(call option,DATA,data))
+		train-aladin,$@),$(limit))$(if $(filter-out fit-head,$@),$(call option,DATA,data))$(if $(filter \
+		train-parser,$@),$(call option,LABELLED,labelled)$(call option,TEACHER_SHARE,teacher-share))
 
 edits: $(READY) latents masks aladin-codes ## draw portraits edited along semantic directions, with and without styles
 	$(hypernst) edits$(profile)$(cache)$(run)$(device)$(call option,OUT,output)

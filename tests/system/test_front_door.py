@@ -42,7 +42,7 @@ OPTIONS = {
     "DEVICE": "--device", "CONTENT": "--content", "STYLE": "--style", "NO_FACE": "--no-face", "DATA": "--data",
     "MINUTES": "--minutes", "STEPS": "--steps", "SHEET": "--sheet", "CONTROL_SHEET": "--control-sheet",
     "STRIP": "--strip", "TABLE": "--table", "OUT": "--output", "METHODS": "--methods", "BUDGET": "--budget",
-    "STRENGTH": "--strength",
+    "STRENGTH": "--strength", "LABELLED": "--labelled", "TEACHER_SHARE": "--teacher-share",
 }  # fmt: skip
 ROWS = ("PROFILE", "CACHE", "LIMIT", "ENGINE", "DEVICE")
 ALL = (*ROWS, "RUN", "CONTENT", "STYLE")
@@ -59,7 +59,7 @@ TAKES = {
     "ablation": (*TRAINED, "LIMIT", "TABLE", "STEPS"), "tables": (*TRAINED, "LIMIT"),
     "train-baseline": (*TRAINED, "MINUTES", "STEPS"), "directions": (*TRAINED, "LIMIT", "OUT"),
     "edits": (*TRAINED, "OUT"),
-    "train-parser": ("PROFILE", "RUN", "DEVICE", "DATA", "MINUTES", "STEPS", "OUT"),
+    "train-parser": ("PROFILE", "RUN", "DEVICE", "DATA", "MINUTES", "STEPS", "OUT", "LABELLED", "TEACHER_SHARE"),
 }  # fmt: skip
 TARGETS = ("align", "latents", "masks", "aladin-codes", "shards", "samples", "train", *TAKES, "inspect", "train-aladin")
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -125,6 +125,7 @@ def test_a_command_takes_what_make_hands_to_it(door: Door, target: str) -> None:
     values |= {
         "BUDGET": "1",
         "STRENGTH": "0.5",
+        "TEACHER_SHARE": "0.3",
         "METHOD": "sanet",
         "NO_FACE": "keep",
         "PROFILE": "tiny",
