@@ -29,6 +29,7 @@ class Prepared:
     """What renderings of a portrait have in common, as tensors of one sample: it does not depend on the style.
 
     An edited portrait shares its `key`, image, inversion and features with the portrait as it was.
+    `regions` say where its regions lie, `by_region` whether deltas act there.
     `inversion` [1, 3, S, S] is the generator's image of the latent, `features` what E_c makes of image and inversion.
     `details` are what pictures get of the photo, if the profile wants any.
     """
@@ -37,10 +38,16 @@ class Prepared:
     image: Tensor
     latent: Tensor
     region: Tensor
-    where: RegionWeights | None
+    regions: RegionWeights
+    by_region: bool
     inversion: Tensor
     features: Tensor
     details: Details | None = None
+
+    @property
+    def where(self) -> RegionWeights | None:
+        """Where the deltas of each region act; None if all act everywhere."""
+        return self.regions if self.by_region else None
 
 
 class Stylist:
@@ -75,26 +82,25 @@ class Stylist:
     def _prepare(self, content: Portrait, key: bytes) -> Prepared:
         image, latent = images.to_tensor(content.image).to(self.device), self._tensor(content.latent)
         region = torch.from_numpy(content.region)[None].to(self.device)
-        where = self.hyper.region_weights(region)
+        regions = RegionWeights(region)
         if content.base:
             base = self.prepare(content.base)
-            found = self._details(base.image, base.inversion, region, where)
+            found = self._details(base.image, base.inversion, regions)
             found = found and details.kept(found, base.inversion, image)
-            return replace(base, latent=latent, region=region, where=where, details=found)
+            return replace(base, latent=latent, region=region, regions=regions, details=found)
         inversion = self.generator(latent)
         features = self.hyper.features(hypernetwork.side_by_side(image, inversion.clamp(-1, 1)))
-        found = self._details(image, inversion, region, where)
-        return Prepared(key, image, latent, region, where, inversion, features, found)
+        found = self._details(image, inversion, regions)
+        return Prepared(key, image, latent, region, regions, self.hyper.region_deltas, inversion, features, found)
 
-    def _details(self, image: Tensor, inversion: Tensor, region: Tensor, where: RegionWeights | None) -> Details | None:
-        share = self.finish.details
-        return details.details(image, inversion, where or RegionWeights(region), share) if share else None
+    def _details(self, image: Tensor, inversion: Tensor, regions: RegionWeights) -> Details | None:
+        return details.details(image, inversion, regions, self.finish.details) if self.finish.details else None
 
     @torch.no_grad()
     def deltas(self, content: Prepared, codes: np.ndarray) -> list[Tensor]:
         """The deltas [1, ...] of each kernel for codes [4, 256]; those of a region are kept by its own code."""
         s, given = content, self._tensor(codes)
-        if self.refinement_iterations > 1 or s.where is None:
+        if self.refinement_iterations > 1 or not s.by_region:
             return self.memory.get(
                 ("deltas", s.key, codes.tobytes()),
                 lambda: hypernetwork.predict(
@@ -131,17 +137,14 @@ class Stylist:
     def toned(self, content: Prepared, image: Tensor, tone: Tone | np.ndarray | None) -> Tensor:
         """An image [1, 3, S, S] in a tone, or in that which gives it a palette [4, 4] and the photo's details."""
         tone = tone if isinstance(tone, Tone) else self.tone(content, image, tone)
-        return image if tone is None else tones.toned(image, self._where(content), tone, content.details)
+        return image if tone is None else tones.toned(image, content.regions, tone, content.details)
 
     def tone(self, content: Prepared, image: Tensor, colours: np.ndarray | None) -> Tone | None:
         """What gives an image [1, 3, S, S] a palette [4, 4] and the photo's details, if the profile wants them."""
         wanted = self._tensor(colours) if colours is not None and self.finish.palette else None
         if wanted is None and content.details is None:
             return None
-        return tones.tone(image, self._where(content), wanted, content.details)
-
-    def _where(self, content: Prepared) -> RegionWeights:
-        return content.where or RegionWeights(content.region)
+        return tones.tone(image, content.regions, wanted, content.details)
 
     def stylize(self, content: Portrait, style: Portrait, strength: float = 1.0) -> np.ndarray:
         """The content in the style; `strength` 0 keeps the content's own codes, 1 takes the style's."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import hypernst
 from models.generators import mobilestylegan
 from models.generators.interface import finished
+from models.generators.region_weights import RegionWeights
 from models.regions import UNKNOWN
 from pipeline import images, profile, weights
 from pipeline.context import Context
@@ -172,7 +173,9 @@ def test_a_large_picture_has_the_colours_of_the_small_one_and_detail_of_its_own(
         render = large.LargeRenderer(studio.ctx, nets[256].to(gpu))
         assert (render.size, render.shared, render.same) == (1024, 128, False)
         nets[1024].to(gpu)
-        y = render(Prepared(b"", none, latent.to(gpu), none, None, none, none), [d.to(gpu) for d in deltas]).cpu()
+        regions = RegionWeights(torch.zeros(1, 256, 256, dtype=torch.uint8))
+        prepared = Prepared(b"", none, latent.to(gpu), none, regions, False, none, none)
+        y = render(prepared, [d.to(gpu) for d in deltas]).cpu()
         nets[256].cpu(), nets[1024].cpu()
     small = finished(nets[256], nets[256](latent, deltas)).clamp(-1, 1)
     plain = finished(nets[1024], nets[1024](latent, [*deltas[:11], *[None] * 5])).clamp(-1, 1)
