@@ -1,7 +1,8 @@
 """The details of a photo: what its inversion lacks of its lightness (beyond the paper).
 
 The generator draws no loose strand, no earring and not every wrinkle, whatever its deltas. So a share of what it left
-out is added to what it draws: only lightness, for colours are the style's, and as strong as the style's contrast.
+out is added to what it draws: only lightness, for colours are the style's, without the grain of single pixels, which is
+the style's as well, and as strong as the style's contrast.
 """
 
 from typing import NamedTuple
@@ -29,7 +30,7 @@ class Details(NamedTuple):
 def details(image: Tensor, inversion: Tensor, where: RegionWeights, share: float) -> Details:
     """Of an image and its inversion, [N, 3, S, S] each in [-1, 1], the `share` (0 to 1) of what is lacking."""
     inversion = inversion.clamp(-1, 1)
-    return Details(share * _lightness(image - inversion), palette.contrast(inversion, where))
+    return Details(share * without_grain(_lightness(image - inversion)), palette.contrast(inversion, where))
 
 
 def kept(found: Details, inversion: Tensor, edited: Tensor) -> Details:
@@ -51,6 +52,12 @@ def added(image: Tensor, found: Details, strength: Tensor) -> Tensor:
     if image.shape[-1] != lightness.shape[-1]:
         lightness = F.interpolate(lightness, image.shape[-2:], mode="bicubic")
     return image + strength * lightness
+
+
+def without_grain(lightness: Tensor) -> Tensor:
+    """Lightness [N, 1, S, S] blurred by a binomial of 3 x 3: what changes from pixel to pixel goes."""
+    kernel = torch.tensor((0.25, 0.5, 0.25)).to(lightness)
+    return F.conv2d(F.pad(lightness, [1] * 4, mode="replicate"), kernel.outer(kernel)[None, None])
 
 
 def _lightness(image: Tensor) -> Tensor:

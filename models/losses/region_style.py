@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from models.backbones.trunks import Trunk
 from models.regions import REGION_COUNT
 
-FINE = (0,)  # convolutions compared at full size
-COARSE = (1, 3, 5, 7)  # convolutions compared at half size
+FINE = (0, 1)  # convolutions compared at full size: the second sees the grain that half the size has lost
+COARSE = (3, 5, 7)  # convolutions compared at half size
 CONTENT = 5  # the convolution of the content features
 
 

@@ -27,7 +27,7 @@ from stages.apply.look import Look
 from stages.apply.stylist import Stylist
 from stages.portraits.portrait import Portrait
 
-RATE, MOMENTA = 0.01, (0.9, 0.99)
+RATE, MOMENTA = 0.014, (0.7, 0.99)  # few steps: a longer memory of the direction overshoots
 STYLE_WEIGHT = 6.0  # of the region style loss beside the content term
 PATIENCE = 6  # steps without a better loss, after which more would not help
 

@@ -1,5 +1,6 @@
-"""The details of a photo: all of its lightness comes back, no colour does, and as strong as the style's contrast."""
+"""The details of a photo: its lightness comes back but for its grain, no colour does, as strong as the contrast."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -28,7 +29,12 @@ def test_the_lightness_that_an_inversion_lacks_comes_back_and_no_colour() -> Non
     found = details.details(image, inversion, WHERE, 1.0)
     tone = tones.tone(inversion, WHERE, None, found)
     whole = tones.toned(inversion, WHERE, tone, found)
-    assert torch.allclose(lightness(whole), lightness(image), atol=1e-5)
+    strands, back = lightness(image - inversion), lightness(whole - inversion)
+    assert torch.allclose(back, details.without_grain(strands[:, None])[:, 0], atol=1e-5)
+    assert float(back[0, 128, 32]) == pytest.approx(-0.15, abs=1e-5)  # a strand a pixel wide, at half and over three
+    grain = 0.3 * ((torch.arange(256)[:, None] + torch.arange(256)) % 2 * 2.0 - 1).expand(1, 3, 256, 256)
+    rough = details.details(inversion + grain, inversion, WHERE, 1.0).lightness
+    assert float(rough[..., 1:-1, 1:-1].abs().max()) < 1e-5
     assert torch.allclose(whole[:, 0] - whole[:, 2], inversion[:, 0] - inversion[:, 2], atol=1e-5)
     half = details.details(image, inversion, WHERE, 0.5)
     assert torch.allclose(tones.toned(inversion, WHERE, tone, half), (inversion + whole) / 2, atol=1e-5)

@@ -38,3 +38,12 @@ def test_it_is_the_style_term() -> None:
         ours, slope = seen(NarrowRegionStyleLoss(trunk(), dtype))
         assert abs(ours / value - 1) < near
         assert float(torch.cosine_similarity(slope.flatten(), gradient.flatten(), 0)) > cosine
+
+
+def test_grain_of_single_pixels_is_compared_in_its_neighbourhood() -> None:
+    board = (torch.arange(256)[:, None] + torch.arange(256)) % 2 * 2.0 - 1
+    flat, region = torch.zeros(1, 3, 256, 256), torch.full((1, 256, 256), 2, dtype=torch.uint8)
+    term = RegionStyleLoss(trunk())
+    plain, grain = (term.targets(x, region) for x in (flat, flat + 0.2 * board))
+    moved = [float((a[1] - b[1]).abs().mean()) for a, b in zip(plain, grain, strict=True)]
+    assert min(moved[:2]) > 1e-2 and max(moved[2:]) < 1e-5  # nothing of it is left at half the size
