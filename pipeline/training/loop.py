@@ -133,7 +133,7 @@ class Loop:
         with self._open:
             if kind is None:
                 self.save()
-        if kind is None and self._asked:
+        if kind is None and self._asked and self.step < self.total:
             raise UserError(
                 f"{self.name}: stopped after step {self.step} of {self.total}; run the same command again to resume",
                 STOPPED + self._asked,

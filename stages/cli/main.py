@@ -116,6 +116,7 @@ def main() -> None:
             _give_up_output(error)
             if not isinstance(error, BrokenPipeError):
                 sys.exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left, Python does to end itself
 
 
 def _give_up_output(error: OSError) -> None:

@@ -43,9 +43,12 @@ def test_a_terminal_that_is_closed_saves_first_and_ends_nothing_under_nohup(tmp_
             for step in loop:
                 if step == 1:
                     signal.raise_signal(signal.SIGHUP)
+        with Loop("train", tmp_path, 3, save=steps.append, step=2) as loop:
+            for _ in loop:
+                signal.raise_signal(signal.SIGTERM)  # in the last step: nothing is left to resume
     finally:
         signal.signal(signal.SIGHUP, former)
-    assert steps == ([3] if ignored else [2]) and (ignored or fault.value.status == 128 + signal.SIGHUP)
+    assert steps == [3 if ignored else 2, 3] and (ignored or fault.value.status == 128 + signal.SIGHUP)
 
 
 def test_lines_without_a_step_are_left_out(tmp_path: Path) -> None:

@@ -35,6 +35,21 @@ def test_a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one(closed, text)
     assert done.returncode == 1 and text in done.stderr and len(done.stderr.splitlines()) == bool(text), done.stderr
 
 
+def test_an_interrupt_of_the_imports_is_told_alike():
+    code = """
+import os, signal, sys
+from hypernst.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupted:
+    def find_spec(name, *_):
+        name == "click" and os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupted)
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "hypernst: interrupted; what was finished is kept\n")
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupt_is_one_line_and_status_130(times):
     code = f"""
