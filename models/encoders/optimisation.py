@@ -14,6 +14,7 @@ from torch import Tensor, nn
 PULL = 5e-4  # towards the encoder's latent, a mean square in units of deviation
 FLOOR = 0.003  # of the largest eigenvalue: below it directions count alike
 FIRST = 0.4  # length of the first step; 0.5 would be Newton's if the average were this face's
+LONGER = 1.3  # times the later steps: what L-BFGS has not seen yet it takes for steeper than it is
 MEMORY = 20
 WORSE = 1.05  # a loss so many times the best so far sends the optimisation back
 
@@ -70,7 +71,8 @@ def optimise(latent: Tensor, deviation: Tensor, metric: Metric, loss: Callable[[
 def minimise(slope: Slope, u: Tensor, steps: int) -> Tensor:
     """L-BFGS (Nocedal 1980) without line search, from u [P]: `slope`, asked `steps` times, gives value and gradient.
 
-    Where the value has become WORSE than the best, the step is taken again at a quarter of its length.
+    Steps are LONGER than it says. Where the value has become WORSE than the best, the step is taken again at a quarter
+    of its length.
     """
     best: tuple[float, Tensor, Tensor] | None = None
     pairs: list[tuple[Tensor, Tensor]] = []
@@ -82,7 +84,7 @@ def minimise(slope: Slope, u: Tensor, steps: int) -> Tensor:
         if best is not None and float((u - best[1]) @ (gradient - best[2])) > 0:
             pairs = [*pairs, (u - best[1], gradient - best[2])][-MEMORY:]
         best = value, u, gradient
-        u = u - _direction(gradient, pairs)
+        u = u - (LONGER if pairs else 1) * _direction(gradient, pairs)
     return u
 
 

@@ -81,7 +81,7 @@ class _Separable(torch.autograd.Function):
         into = F.conv2d(
             _image(back), turned.contiguous(memory_format=torch.channels_last), padding=1, groups=back.shape[1]
         )
-        return _rows(into), (back * seen).sum(0, dtype=torch.float32), None
+        return _rows(into), (back * seen).sum(0).float(), None
 
 
 class _Up(torch.autograd.Function):
@@ -108,7 +108,7 @@ class _Up(torch.autograd.Function):
         tl, tr, bl, br = quads[:, 0, :, 0], quads[:, 0, :, 1], quads[:, 1, :, 0], quads[:, 1, :, 1]
         top, bottom, over, under = tl + tr, bl + br, tl - tr, bl - br
         into = torch.cat([top + bottom, top - bottom, over + under, over - under], 2).view(-1, 4 * c)
-        moved = (into * rows).sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        moved = (into * rows).sum(0).float() if ctx.needs_input_grad[1] else None
         return into * factors.to(grad.dtype), moved
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.encoders import e4e
 from models.encoders.face_loss import FaceLoss
-from models.encoders.optimisation import Metric, optimise
+from models.encoders.optimisation import optimise
 from models.encoders.portable import PortableEncoder
 from models.generators.interface import Generator
 from models.generators.latent_renderer import LatentRenderer, narrow_type
@@ -67,27 +67,28 @@ class PortableInversion:
                     f"{ctx.profile.inverter.weights} has no metric of W+, which inverter.steps needs; train it with "
                     "`hypernst train-inverter`, or set the steps to 0"
                 )
-            dtype = narrow_type(ctx.device)
+            dtype, self.metric = narrow_type(ctx.device), self.net.metric
             net: Any = self.generator
             self.renderer = LatentRenderer(net, dtype)
             self.loss = FaceLoss(LPIPS("vgg", weights.tensors("lpips-vgg")).to(ctx.device), dtype)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        latents = self.net(x, self.lpips.trunk, self.generator, self.passes, self.start)
-        if not self.steps or self.net.metric is None:
-            return latents
-        pairs = zip(latents.split(1), x.split(1), strict=True)
-        return torch.cat([self._optimise(self.net.metric, *pair) for pair in pairs])
+        if not self.steps:
+            return self._encode(x, self.generator)
+        return torch.cat([self._optimise(image) for image in x.split(1)])
 
-    def _optimise(self, metric: Metric, latent: Tensor, x: Tensor) -> Tensor:
+    def _encode(self, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.net(x, self.lpips.trunk, draw, self.passes, self.start)
+
+    def _optimise(self, x: Tensor) -> Tensor:
         target = self.loss.target(x)
 
         def loss(w: Tensor) -> Tensor:
             pause()
             return self.loss(self.renderer(w), target)
 
-        return optimise(latent, self.net.deviation, metric, loss, self.steps)
+        return optimise(self._encode(x, self.renderer), self.net.deviation, self.metric, loss, self.steps)
 
 
 class EncoderInversion:
