@@ -72,7 +72,7 @@ def start_row(table: Sequence[LayerEntry], start: int | str) -> int:
     """
     if isinstance(start, int):
         if not 0 <= start < len(table):
-            raise ValueError(f"start layer {start} is past the generator's {len(table)} layers")
+            raise ValueError(f"start layer {start} is none of the generator's {len(table)}; they count from 0")
         return start
     number = start.removesuffix("px")
     sides = sorted({entry.resolution for entry in table})

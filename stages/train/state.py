@@ -207,11 +207,8 @@ def enter_phase(state: State, settings: Train) -> int:
     """
     if state.phase == "reconstruct" and state.step >= settings.reconstruction_steps:
         state.phase, state.extra["phase_start"] = "stylize", state.step
-    try:
-        row = trained_from(state, settings)
-        state.hyper.train_only(None if state.phase == "reconstruct" else row)
-    except ValueError as e:
-        raise UserError(f"train.start_layer: {e}", 2) from e
+    row = trained_from(state, settings)
+    state.hyper.train_only(None if state.phase == "reconstruct" else row)
     alone = settings.discriminators_first if state.phase == "stylize" else 0
     left, end = settings.reconstruction_steps + settings.stylization_steps - state.step, 1.0
     if settings.cool_down and left < settings.cool_down:
@@ -229,8 +226,11 @@ def enter_phase(state: State, settings: Train) -> int:
 
 
 def trained_from(state: State, settings: Train) -> int:
-    """The first row of the layer table that the phase trains. Raises: ValueError when train.start_layer is no row."""
-    row = interface.start_row(state.hyper.table, settings.start_layer)  # said at once, not when reconstruction is over
+    """The first row of the layer table that the phase trains. Raises: UserError(2) when train.start_layer is no row."""
+    try:
+        row = interface.start_row(state.hyper.table, settings.start_layer)  # also while it reconstructs: said at once
+    except ValueError as e:
+        raise UserError(f"train.start_layer: {e}", 2) from e
     return 0 if state.phase == "reconstruct" else row
 
 

@@ -53,7 +53,7 @@ def test_a_phase_trains_its_heads_and_never_the_batch_norms_statistics() -> None
     assert any(p.grad is not None and p.grad.any() for p in parameters)
     assert all(torch.equal(t, net.state_dict()[n]) for n, t in statistics.items())
     assert len(net.train_only(None)) == len(list(net.parameters()))
-    with pytest.raises(ValueError, match="start layer 6 is past the generator's 6 layers"):
+    with pytest.raises(ValueError, match="start layer 6 is none of the generator's 6"):
         net.train_only(6)
 
 
