@@ -6,7 +6,7 @@ the places that it took for faces most nearly are looked at, and the whole image
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -26,6 +26,7 @@ AROUND = 1.6  # the side of what a glance shows, in sides of the box of the face
 VIEW, WHOLE = 64, 192  # pixels of the longer sides of glances at a place and at the whole image
 CLOSER = (128, 192)  # pixels of the sides of the glances that a face found so must pass
 SQUARE, MIDDLE = 512, (128, 480, 96, 416)  # pixels of a square's side; top, bottom, left and right of the face in it
+TILTS = (-10, 10)  # degrees by which a square is turned for looks whose errors cancel out
 ROOM = 15  # pixels around a view: what lies in the corners of one that is turned by an eighth
 TRACES = 2  # most places that may have a face, looked at where none is found
 LIKELY = 0.3  # the score from which on such a place is looked at
@@ -53,14 +54,20 @@ def upright_faces(rgb: NDArray[np.uint8], detector: FaceDetector, usable: Usable
         best = _anywhere(rgb, _apart(traces, spot, lambda face: usable(face, width, height)), detector)
     if best is None or best[1] == 0 or best[0].score < least:
         return faces, 0
-    turn, face = round(best[1] / 90) % 4, closer(rgb, quad_of_face(best[0]), detector)
+    degrees, square = best[1], quad_of_face(best[0])
+    face = closer(rgb, square, detector)
+    if face and face.score < detector.settled:  # a face that leans may look as if it stood upside down
+        other = closer(rgb, np.roll(square, 2, 0), detector)
+        if other and other.score > face.score:
+            degrees, face = degrees + 180, other
     if face is None or face.score < least or not usable(face, width, height):
         return faces, 0
+    turn = round(degrees / 90) % 4
     face, others = turned(face, turn, width, height), faces
     if turn:
         upright = np.ascontiguousarray(np.rot90(rgb, turn))
         others = [other for other in detector.detect(upright) if usable(other, *upright.shape[1::-1])]
-    if best[1] in QUARTERS and any(_same(other, face) for other in others):
+    if degrees % 90 == 0 and any(_same(other, face) for other in others):
         return others, turn
     return [face, *(other for other in others if not _same(other, face))], turn
 
@@ -68,26 +75,46 @@ def upright_faces(rgb: NDArray[np.uint8], detector: FaceDetector, usable: Usable
 def closer(rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector) -> Face | None:
     """The face that glances of several sizes at a quad show upright; None where one shows none, or hardly.
 
-    What only looks like a face does so in few sizes.
+    What only looks like a face does so in few sizes. Its score is their mean.
     """
-    found = None
+    found, scores = None, []
     piece, inside = _piece(rgb, square)
     for side in CLOSER:
         seen = detector.glance(crop(piece, inside, side))
         if not seen or not _stands(face := largest(seen)) or face.score < detector.score - HARDLY:
             return None
         found = _placed(face, square, side)
-    return found
+        scores.append(face.score)
+    return found and replace(found, score=float(np.mean(scores)))
+
+
+def looks_around(
+    rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Quads that are turned a little to both sides of one, each with the points of a look at it, as `centred_points`.
+
+    A detector moves points towards upright ones, and to one side: over these looks that cancels out.
+    """
+    side = float(np.hypot(*(square[3] - square[0])))
+    for degrees in TILTS:
+        view = _square(square.mean(0), side, tilt(square) + degrees)
+        for points in centred_points(rgb, view, detector):
+            yield view, points
 
 
 def centred_points(
     rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector
-) -> NDArray[np.float64] | None:
-    """The five points [5, 2] of the face in the middle of a quad, in its sides; None where a glance shows none."""
+) -> list[NDArray[np.float64]]:
+    """The five points [5, 2] of the face in the middle of a quad, in its sides: as it is, and mirrored."""
     top, bottom, left, right = MIDDLE
     view = crop(*_piece(rgb, square), SQUARE)[top:bottom, left:right]
-    seen = detector.glance(np.ascontiguousarray(view))
-    return (largest(seen).points + np.array([left, top], np.float64)) / SQUARE if seen else None
+    found = []
+    for mirrored in (False, True):
+        if seen := detector.glance(np.ascontiguousarray(view[:, ::-1] if mirrored else view)):
+            points = largest(seen).points.astype(np.float64)
+            points = (np.array([right - left, 0]) + points * (-1, 1))[[1, 0, 2, 4, 3]] if mirrored else points
+            found.append((points + np.array([left, top])) / SQUARE)
+    return found
 
 
 def turned(face: Face, turn: int, width: int, height: int) -> Face:

@@ -27,7 +27,7 @@ ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a 
 MIN_COVERAGE = 0.4
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
-TURNED = 30.0  # degrees of turning from which on it is noted, and there is a third look
+TURNED = 30.0  # degrees of turning from which on it is noted, and there are more looks
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,19 @@ def _from_left(faces: list["Face"]) -> list["Face"]:
 def _refined(
     rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int
 ) -> NDArray[np.float64]:
-    """The quad after another look at the face in its square, and after a third where the face leans.
+    """The quad after another look at the face in its square; where the face leans, the mean of ten more.
 
-    Detectors move the points of a turned or small face towards an upright one, so the second look comes closer. Each is
-    off by some degrees, to either side: the mean of the last two is off by less.
+    Detectors move the points of a turned or small face towards an upright one, so the second look comes closer.
     """
     from models.faces.alignment import crop, quad_of, quad_of_face, tilt
     from models.faces.detector import largest
-    from models.faces.upright import centred_points
+    from models.faces.upright import looks_around
 
     if again := detector.detect(crop(rgb, quad, size)):
         quad = _within(quad, quad_of_face(largest(again)) / size)
-    if abs(tilt(quad)) >= TURNED and (points := centred_points(rgb, quad, detector)) is not None:
-        quad = (quad + _within(quad, quad_of(points))) / 2
+    if abs(tilt(quad)) >= TURNED:
+        found = [(view, _within(view, quad_of(points))) for view, points in looks_around(rgb, quad, detector)]
+        quad = np.mean([inner for view, inner in found if inner is not view] or [quad], 0)
     return quad
 
 
