@@ -33,6 +33,7 @@ from pipeline.training.board import Board
 from pipeline.training.loop import Loop
 from pipeline.training.state import State
 from pipeline.verification.rows import check_rows
+from stages.train import page
 from stages.weights_import import importer
 from stages.weights_import.identify import Part
 from tests.support import small_run
@@ -127,16 +128,16 @@ def board(folder: Path) -> None:
 
 
 def training(folder: Path) -> None:
-    """A training's loop: its log, its curves and its checkpoint."""
+    """A training's loop: its log, its curves, its checkpoint, and a page of it."""
     net = torch.nn.Linear(128, 128)
-    with torch.no_grad():
-        net.weight.fill_(1.0)
-        net.bias.fill_(0.0)
+    torch.nn.init.ones_(net.weight)
+    torch.nn.init.zeros_(net.bias)
     state = State(folder / "run" / "checkpoint.safetensors", {"net": net}, {})
     state.resume()
     with Loop.of("train", state, 200, save_every=3) as loop:
         for step in loop:
             loop.tell({"loss": step})
+    page.compare([folder / "run"], folder / "curves.html")
 
 
 def imported(folder: Path) -> None:
