@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import state_dicts
 from models.regions import MAP_SIZE, REGION_COUNT, UNKNOWN
 
 WORKING_SIZE = 448
@@ -169,12 +170,8 @@ class PortraitParser(nn.Module):
         Raises: ValueError when the tensors do not fit.
         """
         parser = cls()
-        try:
-            parser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        except RuntimeError as error:
-            raise ValueError(
-                f"parser weights do not fit PortraitParser: {str(error).splitlines()[1].strip()}"
-            ) from error
+        state_dicts.check(state_dicts.shapes(parser), tensors, "a portrait parser")
+        parser.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         return parser.eval()
 
 

@@ -25,6 +25,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply.look import Look
 from stages.apply.stylist import Stylist
+from stages.loaders import hypernetwork as hypernetworks
 from stages.portraits.portrait import Portrait
 
 RATE, MOMENTA = 0.014, (0.7, 0.99)  # few steps: a longer memory of the direction overshoots
@@ -59,7 +60,7 @@ class Refinement:
         dtype = narrow_type(ctx.device)
         self.rows = rows_of(stylist.generator, dtype)
         self.term = NarrowRegionStyleLoss(Trunk("vgg16", weights.tensors("lpips-vgg")), dtype).to(ctx.device)
-        self.start = max(1, interface.start_row(stylist.generator.layer_table(), ctx.profile.train.start_layer))
+        self.start = max(1, hypernetworks.start_row(ctx.profile.train, stylist.generator.layer_table()))
 
     def __call__(
         self, content: Portrait, look: Look, steps: int, on_step: Callable[[int, Tensor], bool | None] | None = None

@@ -8,12 +8,12 @@ from models.baselines.vgg19 import unit
 from models.discriminators.multiscale import MultiscaleDiscriminator
 from models.losses import contraast, feature_statistics
 from models.losses.feature_statistics import Seen, Terms
-from pipeline import weights
 from pipeline.context import Context
 from pipeline.training.distributed import ALONE
 from pipeline.training.state import advance
 from stages.baselines import starts
 from stages.baselines.training import Told, adam, encoder, new_decoder, numbers, precision_of, rate, see
+from stages.loaders.load import load
 
 
 class SANet:
@@ -29,7 +29,7 @@ class SANet:
         self.warm_up, self.precision = ctx.profile.baselines.warm_up, precision_of(ctx)
         start, transformer = ctx.profile.baselines.transformer, sanet.Transformer(self.KIND.FIXED)
         if start:
-            transformer = sanet.Transformer.load(weights.tensors(start), self.KIND.FIXED)
+            transformer = load(start, lambda tensors: sanet.Transformer.load(tensors, self.KIND.FIXED))
         elif ctx.profile.baselines.decoder:
             starts.swap(transformer)
         self.model = self.KIND(encoder(), new_decoder(ctx), transformer).to(ctx.device)

@@ -14,6 +14,7 @@ from pipeline import images, weights
 from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.shards.indexed import Samples
+from stages.loaders.load import load
 from stages.train.precision import autocast
 
 RATE, DECAY = 1e-4, 5e-5
@@ -113,7 +114,7 @@ def encoder(depth: int = 5) -> Encoder:
 def new_decoder(ctx: Context) -> Decoder:
     """A decoder to be trained, from the weights that the profile names."""
     name = ctx.profile.baselines.decoder
-    return (Decoder.load(weights.tensors(name)) if name else Decoder()).requires_grad_(True)
+    return (load(name, Decoder.load) if name else Decoder()).requires_grad_(True)
 
 
 def see(net: Encoder, image: Tensor, precision: Precision) -> Seen:

@@ -34,6 +34,7 @@ from stages.evaluate import comparison, control, gallery, parsing, retrieval
 from stages.evaluate.methods import METHODS, QUICK, REFINEMENT_STEPS, Method
 from stages.evaluate.metrics import Metrics, sifid_titles
 from stages.loaders import style_encoder
+from stages.loaders.load import load
 from stages.portraits.portrait import Portrait, cached
 from stages.preprocess import chain
 
@@ -60,7 +61,7 @@ def run(
     for path in filter(None, (sheet, control_sheet, strip)):
         if path.suffix.lower() not in images.SUFFIXES:
             raise UserError(f"{path}: expected an image's name, ending in {', '.join(images.SUFFIXES)}", 2)
-    parser = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).to(ctx.device)
+    parser = load(ctx.profile.parser.weights, PortraitParser.load).to(ctx.device)
     figure("parser_miou", *parsing.measure(parser, portraits / "seg"))
     works = _files(portraits / "style") + _files(portraits / "nonportrait")
     encoder = style_encoder.network(ctx)

@@ -34,7 +34,7 @@ def blank(ctx: Context) -> Generator:
 def _mobilestylegan(ctx: Context, full: bool) -> Generator:
     settings = ctx.profile.generator
     head = None if full else weights.tensors(settings.head)
-    return MobileStyleGAN.load(weights.tensors(settings.weights), head).to(ctx.device)
+    return load(settings.weights, lambda tensors: MobileStyleGAN.load(tensors, head)).to(ctx.device)
 
 
 def _stylegan2(ctx: Context, full: bool) -> Generator:

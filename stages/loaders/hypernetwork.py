@@ -7,12 +7,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from models import state_dicts
+from models.generators import interface
 from models.generators.interface import LayerEntry
 from models.hypernetworks.hypernetwork import HyperNetwork
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from pipeline import weights
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.profile import Train
 from pipeline.training import checkpoint, state
 from stages.loaders import origins
 from stages.loaders.load import load
@@ -32,6 +35,14 @@ def new_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetwork:
     if s.heads not in ranks:
         raise UserError(f"train.heads is {s.heads!r}; expected channel, separable or hyperstyle", 2)
     return HyperNetwork(table, width=s.width, rank=ranks[s.heads], **shared)
+
+
+def start_row(settings: Train, table: Sequence[LayerEntry]) -> int:
+    """The row of the layer table that stylisation trains from. Raises: UserError(2) when train.start_layer is none."""
+    try:
+        return interface.start_row(table, settings.start_layer)
+    except ValueError as e:
+        raise UserError(f"train.start_layer: {e}", 2) from e
 
 
 def start_trunk(ctx: Context, hyper: HyperNetwork) -> str:
@@ -69,13 +80,15 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
         hyper = new_hypernetwork(ctx, table)
     if path.exists():
         tensors, meta = checkpoint.load(path, "ema.")
+        way_out = "name the --profile that it was trained with, or another --run"
         for name, old, new in state.differences(meta.get("recipe", {}), origins.generator(ctx)):
             raise UserError(
-                f"{path}: was trained with {name} {old}, profile {ctx.profile.name} has {new}; name the --profile that "
-                "it was trained with, or another --run",
-                2,
+                f"{path}: was trained with {name} {old}, profile {ctx.profile.name} has {new}; {way_out}", 2
             )
-        _fill(hyper, tensors)
+        try:
+            _fill(hyper, tensors)
+        except ValueError as e:
+            raise UserError(f"{path}: {e}, {ctx.profile.name}; {way_out}", 2) from e
     elif ctx.profile.train.weights:
         start(ctx, hyper)
     else:
@@ -93,6 +106,7 @@ def _missing(ctx: Context) -> UserError:
 def _fill(hyper: HyperNetwork, tensors: Mapping[str, Tensor]) -> None:
     """Load all tensors; on the meta device, where there is no memory to copy them to, they become the parameters."""
     state = {name: tensor.float() for name, tensor in tensors.items()}
+    state_dicts.check(state_dicts.shapes(hyper), state, "a hypernetwork of this profile's shape")
     hyper.load_state_dict(state, assign=next(hyper.parameters()).is_meta)
 
 

@@ -56,7 +56,7 @@ class PortableInversion:
 
     def __init__(self, ctx: Context) -> None:
         self.generator = generator(ctx)
-        self.net = PortableEncoder.load(weights.tensors(ctx.profile.inverter.weights)).to(ctx.device)
+        self.net = load(ctx.profile.inverter.weights, PortableEncoder.load).to(ctx.device)
         self.lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
         self.passes, self.steps = ctx.profile.inverter.iterations, ctx.profile.inverter.steps
         with torch.no_grad():

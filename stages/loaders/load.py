@@ -38,6 +38,7 @@ def load(name: str, loader: Callable[[dict[str, Tensor]], Loaded]) -> Loaded:
     """A network from registered weights. Raises: UserError when they do not fit it; it names the weights."""
     try:
         return loader(weights.tensors(name))
-    except (ValueError, RuntimeError) as error:
-        problem = " ".join(str(error).split())[:500]
+    except (KeyError, ValueError, RuntimeError) as error:
+        missing = isinstance(error, KeyError)
+        problem = f"no tensor {error} is in it" if missing else " ".join(str(error).split())[:500]
         raise UserError(f"{name}: {problem}; name other weights in the profile") from error

@@ -20,7 +20,7 @@ from pipeline.training import checkpoint
 from pipeline.training.distributed import ALONE
 from pipeline.training.loop import SAVE_EVERY, Loop, holding
 from pipeline.training.state import State, advance
-from stages.loaders.load import of_kind
+from stages.loaders.load import load, of_kind
 
 NAME = "fit-head"
 OUTPUT = Path("weights/portable/head256.safetensors")
@@ -46,11 +46,8 @@ def run(
     Starts from the profile's head, or with `shipped` False from an untrained one; run again to resume. The PSNR (dB,
     peak 2) is that of HELD_OUT faces. A face takes 8.5 MB of memory.
     """
-    generator = (
-        of_kind(ctx, {"mobilestylegan": MobileStyleGAN}, NAME)
-        .load(weights.tensors(ctx.profile.generator.weights))
-        .to(ctx.device)
-    )
+    kind = of_kind(ctx, {"mobilestylegan": MobileStyleGAN}, NAME)
+    generator = load(ctx.profile.generator.weights, kind.load).to(ctx.device)
     pairs = []
     progress = Progress(f"{NAME}: faces", images + HELD_OUT, "face")
     for seed in range(images + HELD_OUT):

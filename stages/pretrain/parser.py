@@ -33,6 +33,7 @@ from pipeline.training.loop import SAVE_EVERY, Loop, holding
 from pipeline.training.prefetch import Prefetcher
 from pipeline.training.state import State, advance, refuse_difference
 from stages.evaluate import parsing
+from stages.loaders.load import load
 from stages.pretrain import parser_augment
 
 NAME = "train-parser"
@@ -153,7 +154,7 @@ def build_setup(ctx: Context, faces: Faces, steps: int, shipped: bool) -> Setup:
     """The networks of a run: from the profile's parser, or with `shipped` False from the teacher."""
     torch.manual_seed(ctx.profile.seed)
     if shipped:
-        net = PortraitParser.load(weights.tensors(ctx.profile.parser.weights)).train().requires_grad_(True)
+        net = load(ctx.profile.parser.weights, PortraitParser.load).train().requires_grad_(True)
     else:
         net = start_from(weights.tensors(TEACHER))
     net = net.to(ctx.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -11,13 +11,11 @@ from torch import nn
 
 from models.discriminators.image import ImageDiscriminator
 from models.discriminators.patch import PatchDiscriminator
-from models.generators import interface
 from models.generators.interface import Generator
 from models.hypernetworks.hypernetwork import HyperNetwork, side_by_side
 from models.hypernetworks.region_hyperstyle import RegionHyperStyle
 from models.losses.objectives import Batch
 from pipeline.context import Context
-from pipeline.errors import UserError
 from pipeline.profile import Train
 from pipeline.progress import say
 from pipeline.shards.batches import collate
@@ -227,10 +225,7 @@ def enter_phase(state: State, settings: Train) -> int:
 
 def trained_from(state: State, settings: Train) -> int:
     """The first row of the layer table that the phase trains. Raises: UserError(2) when train.start_layer is no row."""
-    try:
-        row = interface.start_row(state.hyper.table, settings.start_layer)  # also while it reconstructs: said at once
-    except ValueError as e:
-        raise UserError(f"train.start_layer: {e}", 2) from e
+    row = hypernetworks.start_row(settings, state.hyper.table)  # said at once, not when reconstruction is over
     return 0 if state.phase == "reconstruct" else row
 
 

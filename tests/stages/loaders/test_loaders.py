@@ -1,6 +1,7 @@
 """The profile's networks: every profile's choice loads, pairs that do not belong together are refused, by name."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from pipeline import profile, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.training import checkpoint
+from stages.baselines import training
+from stages.baselines.attention import SANet
+from stages.loaders import discriminators, face_parser
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.loaders import inversion as inversions
@@ -50,6 +54,29 @@ def ctx(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Conte
 def change(ctx: Context, **sections: dict[str, object]) -> Context:
     changed = {name: dataclasses.replace(getattr(ctx.profile, name), **values) for name, values in sections.items()}
     return dataclasses.replace(ctx, profile=dataclasses.replace(ctx.profile, **changed))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("section", "key", "build"),
+    [
+        ("generator", "weights", generators.generator),
+        ("inverter", "weights", inversions.PortableInversion),
+        ("parser", "weights", face_parser.open_parser),
+        ("train", "weights", lambda ctx: hypernetworks.trained_hypernetwork(ctx, generators.blank(ctx).layer_table())),
+        ("train", "image_discriminator", discriminators.image_discriminator),
+        ("train", "patch_discriminator", discriminators.patch_discriminator),
+        ("baselines", "decoder", training.new_decoder),
+        ("baselines", "transformer", SANet),
+    ],
+)
+def test_weights_of_another_network_are_told_by_name(
+    section: str, key: str, build: Callable[[Context], object], tmp_path: Path
+) -> None:
+    ctx = Context(profile.load("portable"), cache=tmp_path / "cache", run=tmp_path / "run")
+    with pytest.raises(UserError, match=r"lpips-alex: .*(missing|no .* tensor|no tensor|among)") as fault:
+        build(change(ctx, **{section: {key: "lpips-alex"}}))
+    assert "state_dict" not in str(fault.value)
 
 
 @pytest.mark.parametrize("name", ["portable", "paper256", "paper1024"])
