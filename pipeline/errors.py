@@ -1,6 +1,9 @@
-"""The exception whose message users see, and how text of unknown origin is made safe to print."""
+"""The exception whose message users see, how text of unknown origin is made safe to print, and who takes interrupts."""
 
+import signal
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 STOPPED = 128  # and a signal's number: the exit status of what it ends, as shells have it
 
@@ -25,6 +28,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a library, or Python itself, did not get the memory that it asked for."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(words in str(error) for words in MEMORY)
+
+
+@contextmanager
+def interrupts_for_us() -> Iterator[None]:
+    """Processes started meanwhile do not hear the Ctrl-C that a terminal sends to all; this one does, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield  # Windows
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def printable(text: str) -> str:

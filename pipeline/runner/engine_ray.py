@@ -14,7 +14,7 @@ from pipeline.caches import writer as parts
 from pipeline.caches.digests import Index
 from pipeline.caches.writer import PendingRows
 from pipeline.context import Context
-from pipeline.errors import UserError
+from pipeline.errors import UserError, interrupts_for_us
 from pipeline.progress import Progress
 from pipeline.runner import compute as shared
 from pipeline.runner import staleness as planning
@@ -69,7 +69,8 @@ def compute(stage: StageSpec, collection: str, ctx: Context, plan: Plan, progres
     """
     ray = _ray()
     if not ray.is_initialized():
-        ray.init(logging_level="warning", log_to_driver=False)
+        with interrupts_for_us():
+            ray.init(logging_level="warning", log_to_driver=False)
     gpu = ctx.device.startswith("cuda")
     ctx = _absolute(ctx)
     num_workers = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 0)))

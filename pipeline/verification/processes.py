@@ -2,14 +2,14 @@
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, interrupts_for_us
 
 T = TypeVar("T")
 MANY_BYTES = 1 << 28  # below this a process costs more than it saves
@@ -26,11 +26,9 @@ def over_processes(check: Callable[[Path], T], files: Sequence[Path]) -> Iterato
         return
     started = []
     try:
-        former = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which they inherit: Ctrl-C is for this process
-        try:
+        resource_tracker.ensure_running()  # before, as its start lets interrupts through
+        with interrupts_for_us():
             started = [_start(check, files[number::count]) for number in range(count)]
-        finally:
-            signal.signal(signal.SIGINT, former)
         for number, file in enumerate(files):
             try:
                 result, error = started[number % count][1].recv()
