@@ -33,7 +33,7 @@ def test_more_optimisation_makes_content_stale_and_leaves_styles_as_they_are(ctx
     assert before["style"] == after["style"] and before["style"]["params"]["inverter"]["steps"] == 0
 
 
-@pytest.mark.parametrize("collection, steps", [("content", 20), ("style", 0)])
+@pytest.mark.parametrize("collection, steps", [("content", 22), ("style", 0)])
 def test_a_stage_and_a_single_picture_optimise_alike(
     ctx: Context, monkeypatch: pytest.MonkeyPatch, collection: str, steps: int
 ) -> None:
