@@ -58,7 +58,7 @@ def run(
     report = files.read_json(out / "results.json")
     measured = report.get("stamp") == stamp
     if not measured:
-        logs = {name: out / f"pairs-{name}-{stamp_of(common | recipe)}.jsonl" for name, recipe in recipes.items()}
+        logs = {n: out / f"pairs-{n}-{stamp_of(seen(common, able[n]) | recipe)}.jsonl" for n, recipe in recipes.items()}
         pairs, failed = measure(ctx, able, faces, styles, logs, budget, strength)
         done = [name for name in able if name not in failed]
         results = {name: _mean([p for p in pairs if p["method"] == name]) for name in done}
@@ -80,9 +80,18 @@ def stamp_of(recipe: Mapping[str, Any]) -> str:
     return hashing.short_hash(json.dumps(recipe, sort_keys=True))
 
 
+def seen(common: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """What of `describe` decides a method's numbers: one that reads images alone has them whatever else changes."""
+    images = {name: value for name, value in common["pictures"].items() if name != "digest"}
+    return dict(common) if not method.plain else {**common, "pictures": images, "profile": None}
+
+
 def describe(ctx: Context, faces: list[Portrait], styles: list[Portrait]) -> dict[str, Any]:
     """All that decides the numbers of every method: metrics and their weights, the images, the profile."""
-    digest = hashing.short_hash("".join(_digest(p) for p in (*faces, *styles)))
+    digests = {
+        name: hashing.short_hash("".join(_digest(p, whole) for p in (*faces, *styles)))
+        for name, whole in (("images", False), ("digest", True))
+    }
     settings = dataclasses.asdict(ctx.profile)
     for section in ("name", "eval", "baselines", "editing"):  # metrics, images and weights say what matters of them
         del settings[section]
@@ -96,7 +105,7 @@ def describe(ctx: Context, faces: list[Portrait], styles: list[Portrait]) -> dic
             "size": ctx.profile.align.size,
             "seconds": f"core forward on {ctx.device}, inputs cached, median after one warm-up (none if it optimises)",
         },
-        "pictures": {"contents": [p.key for p in faces], "styles": [p.key for p in styles], "digest": digest},
+        "pictures": {"contents": [p.key for p in faces], "styles": [p.key for p in styles]} | digests,
         "profile": settings,
     }
 
@@ -261,8 +270,8 @@ def _portraits(ctx: Context, collection: str, everything: bool) -> list[Portrait
     return found
 
 
-def _digest(portrait: Portrait) -> str:
-    parts = (portrait.image, portrait.region, portrait.latent, portrait.codes)
+def _digest(portrait: Portrait, whole: bool) -> str:
+    parts = (portrait.image, portrait.region, portrait.latent, portrait.codes) if whole else (portrait.image,)
     return portrait.key + hashing.short_hash("".join(np.ascontiguousarray(p).tobytes().hex() for p in parts))
 
 

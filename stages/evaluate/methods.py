@@ -38,8 +38,8 @@ class Method:
     `open` gives a function of content and style, which returns an image. It also takes `strength` 0..1 if the method
     `interpolates`, and `on_step(done, total)` if it `optimises` each pair. `weights` of a run names what it reads; an
     `optional` method that cannot be opened is told in the table. A `trained` one also reads the run's checkpoint.
-    `training` is how `train-baseline` calls a method that it can train. `version` rises when the
-    same weights come to give other images.
+    `training` is how `train-baseline` calls a method that it can train. A `plain` one reads the images alone, not
+    latents, maps, codes or profile. `version` rises when the same weights come to give other images.
     """
 
     title: str
@@ -52,6 +52,7 @@ class Method:
     trained: bool = False
     training: str = ""
     note: str = ""
+    plain: bool = False
     version: int = 0
 
     def description(self, ctx: Context) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def baseline(
 
         return apply
 
-    return Method(title, open_, chosen, interpolates, optimises=optimises, training=training, note=note)
+    return Method(title, open_, chosen, interpolates, optimises=optimises, training=training, note=note, plain=True)
 
 
 def trained_folder(ctx: Context, method: str) -> Path:
@@ -157,7 +158,9 @@ def refined(ctx: Context, stylist: Stylist | None = None) -> Apply:
 
 
 METHODS: Mapping[str, Method] = {
-    "unstylised": Method("Content, unstylised", lambda ctx: lambda content, style: content.image, optional=False),
+    "unstylised": Method(
+        "Content, unstylised", lambda ctx: lambda content, style: content.image, optional=False, plain=True,
+    ),
     "adain": baseline("AdaIN", AdaIN, "adain-vgg19", "adain-decoder"),
     "sae": baseline("Swapping Autoencoder", SAE.load, "sae", training="sae"),
     "gatys": baseline(

@@ -15,7 +15,7 @@ from pipeline.context import COLLECTIONS, Context
 from pipeline.errors import UserError
 from pipeline.shards import writer
 from pipeline.shards.writer import split_of
-from stages.evaluate import comparison, metrics, statistics
+from stages.evaluate import comparison, metrics
 from stages.evaluate.methods import METHODS, Apply, Method, baseline
 from stages.portraits.portrait import Portrait, held_out
 from tests.support.weights_import import own_cache
@@ -156,28 +156,6 @@ class Level:
         return dict.fromkeys(metrics.METRICS, float(image.mean()))
 
 
-def test_intervals_cover_the_mean_and_pairing_narrows_differences() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(100):
-        low, high = statistics.intervals(rng.normal(3, 1, (50, 1)), seed)
-        covered += int(low[0] <= 3 <= high[0])
-    assert 85 <= covered <= 100
-    hard = rng.normal(0, 10, 200)  # how hard a pair is, for both methods
-    pairs = [
-        {"method": name, "content": i, "style": "s", "x": float(value)}
-        for name, shift in (("a", 0.0), ("b", 0.5))
-        for i, value in enumerate(hard + shift + rng.normal(0, 0.1, 200))
-    ]
-    found = statistics.describe(pairs, ["a", "b"], ["x"], 0)
-    gap, back = found["differences"]["b"]["a"]["x"], found["differences"]["a"]["b"]["x"]
-    assert gap["mean"] == pytest.approx(0.5, abs=0.03) and gap["mean"] == pytest.approx(-back["mean"])
-    assert gap["interval"][0] > 0.45 and gap["interval"][1] - gap["interval"][0] < 0.1
-    low, high = found["intervals"]["a"]["x"]
-    assert high - low > 1 and low <= hard.mean() <= high
-    assert found == statistics.describe(pairs, ["a", "b"], ["x"], 0)
-
-
 @pytest.fixture
 def level(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> Context:
     """`ctx` with a grid of 3 x 3, where every measure is the mean level of the result."""
@@ -226,6 +204,34 @@ def test_optimising_methods_take_a_budget_that_can_grow(level: Context, capsys: 
     gap = np.mean([levels[s] - levels[c] for c, s in first])
     assert found["differences"]["slow"]["unstylised"]["lpips_alex"]["mean"] == pytest.approx(gap, abs=1e-4)
     capsys.readouterr()
+
+
+def test_other_latents_and_settings_measure_only_what_reads_them(
+    level: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def method(name: str) -> Callable[[Context], Apply]:
+        return lambda ctx: lambda content, style: made.append(name) or style.image  # type: ignore[func-returns-value]
+
+    methods = {"images": Method("a", method("images"), plain=True), "all": Method("b", method("all"))}
+
+    def again(ctx: Context = level) -> set[str]:
+        made.clear()
+        assert comparison.run(ctx, methods=methods) == 0
+        return set(made)
+
+    assert again() == {"images", "all"} and again() == set()
+    render = dataclasses.replace(level.profile.render, details=0.9)
+    assert again(dataclasses.replace(level, profile=dataclasses.replace(level.profile, render=render))) == {"all"}
+    for field, expected in (("latent", {"all"}), ("image", {"images", "all"})):
+        cached = comparison.cached
+
+        def changed(*args: Any, field: str = field, cached: Any = cached) -> Iterator[Portrait]:
+            return (dataclasses.replace(p, **{field: getattr(p, field) + 1}) for p in cached(*args))
+
+        monkeypatch.setattr(comparison, "cached", changed)
+        assert again() == expected
 
 
 def test_what_cannot_run_is_told_and_never_a_number(
