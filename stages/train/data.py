@@ -36,21 +36,23 @@ def micro_batches(settings: Train) -> int:
     return max(1, settings.batch // settings.micro_batch)
 
 
+def refuse_uneven(settings: Train, process_group: ProcessGroup) -> None:
+    """Raises: UserError(2) when a step's samples cannot be split evenly into micro-batches and over processes."""
+    size, processes = settings.micro_batch or 1, process_group.world_size
+    if settings.batch % size or settings.batch // size % processes:
+        raise UserError(
+            f"train: a batch of {settings.batch} in micro-batches of {size} does not split evenly over {processes} "
+            "process(es); change train.batch or train.micro_batch",
+            2,
+        )
+
+
 def pairs(
     ctx: Context, content: Samples, style: Samples, step: int, process_group: ProcessGroup
 ) -> Iterator[list[Pair]]:
-    """This process's pairs, step by step without end, from step `step` of the run on. Both collections are shuffled.
-
-    Raises: UserError(2) when the micro-batches cannot be split evenly.
-    """
+    """This process's pairs, step by step without end, from step `step` of the run on. Both collections are shuffled."""
     settings = ctx.profile.train
     every = micro_batches(settings)
-    if settings.batch % settings.micro_batch or every % process_group.world_size:
-        raise UserError(
-            f"train: a batch of {settings.batch} in micro-batches of {settings.micro_batch} does not split "
-            f"evenly over {process_group.world_size} process(es); change train.batch or train.micro_batch",
-            2,
-        )
     share = every // process_group.world_size
     loaders = [
         _Share(

@@ -63,6 +63,7 @@ def _train(
     content, style = (Samples(ctx.training_shards, name, "train") for name in ("content", "style"))
     compatibility.refuse_others(ctx, content.provenance, content.folder)
     generator = generators.generator(ctx)
+    data.refuse_uneven(settings, process_group)
     if step_of(ctx) < total:
         memory.forecast(ctx)  # before networks are built for which there is no room
     samples = {name: value for name, value in content.provenance.items() if name in ("encoder", "latents")}

@@ -262,10 +262,10 @@ def test_changed_settings_are_told_and_other_networks_refused(base: Path, capsys
     assert fault.value.status == 2
 
 
-def test_a_batch_that_does_not_split_is_wrong_use(base: Path) -> None:
-    with pytest.raises(UserError, match=r"batch of 3 in micro-batches of 2 does not split") as fault:
-        train.run(small_run.context(base, "odd", batch=3, micro_batch=2), shipped=False, steps=1)
-    assert fault.value.status == 2
+@pytest.mark.parametrize(("batch", "size"), [(3, 2), (1, 1024)])
+def test_a_batch_that_does_not_split_is_wrong_use(base: Path, batch: int, size: int) -> None:
+    with pytest.raises(UserError, match=f"batch of {batch} in micro-batches of {size} does not split"):
+        train.run(small_run.context(base, "odd", batch=batch, micro_batch=size), shipped=False, steps=1)
 
 
 def test_rates_rise_at_the_start_and_fall_at_the_end(base: Path) -> None:
