@@ -190,7 +190,9 @@ def _opened(name: str, framework: str = "numpy") -> Iterator[Any]:
     except (SafetensorError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise files.read_error(error.errno, place) from error
-        raise UserError(f"{place}: is not a readable safetensors file ({error}); remove it and try again") from error
+        ours = place.suffix == ".safetensors"
+        way_out = "remove it and try again" if ours else "weights of this kind do another work; name others"
+        raise UserError(f"{place}: is not a readable safetensors file ({error}); {way_out}") from error
 
 
 def kind(name: str) -> str:
