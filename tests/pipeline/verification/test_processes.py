@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, interrupts_for_us
 from pipeline.verification import processes
 
 ROOT = Path(processes.__file__).parents[2]
@@ -61,3 +61,15 @@ def test_no_process_outlives_the_one_that_is_stopped(number: int) -> None:
         process.send_signal(number)
     _, told = process.communicate(timeout=30)  # until all that hold the pipes have ended
     assert told == b""
+
+
+def test_an_interrupt_while_processes_start_is_heard_by_this_one_alone_and_later() -> None:
+    former, told = signal.signal(signal.SIGINT, signal.default_int_handler), ""
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts_for_us():
+            os.kill(os.getpid(), signal.SIGINT)
+            told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert told == "True\n"
