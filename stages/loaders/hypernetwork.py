@@ -106,8 +106,11 @@ def _missing(ctx: Context) -> UserError:
 def _fill(hyper: HyperNetwork, tensors: Mapping[str, Tensor]) -> None:
     """Load all tensors; on the meta device, where there is no memory to copy them to, they become the parameters."""
     state = {name: tensor.float() for name, tensor in tensors.items()}
-    state_dicts.check(state_dicts.shapes(hyper), state, "a hypernetwork of this profile's shape")
-    hyper.load_state_dict(state, assign=next(hyper.parameters()).is_meta)
+    try:
+        hyper.load_state_dict(state, assign=next(hyper.parameters()).is_meta)
+    except RuntimeError:  # not before: what an older file lacks has a default in some modules
+        state_dicts.check(state_dicts.shapes(hyper), state, "a hypernetwork of this profile's shape")
+        raise
 
 
 def sha256(ctx: Context) -> str:
