@@ -39,9 +39,7 @@ class PAMA:
         self.precision = precision_of(ctx)
         alignments = [network.Alignment() for _ in pama.STAGES]
         if ctx.profile.baselines.decoder:
-            features = self.features(ctx)
-            for align in alignments:
-                starts.align(align, features)
+            starts.align(alignments, self.features(ctx))
         self.model = network.PAMA(encoder(4), alignments, new_decoder(ctx)).to(ctx.device)
         self.nets: dict[str, nn.Module] = {"alignments": self.model.alignments, "decoder": self.model.decoder}
         for net in self.nets.values():

@@ -3,6 +3,8 @@
 A style swap (Chen and Schmidt 2016) gives each position the style's features that are most alike there.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ CENTRE, KEPT = 3.0, 1.0  # of ReLU6's range; and the logit of the content's shar
 LEAST = 0.1  # standard deviation that a principal component is taken to have
 
 
+@torch.no_grad()
 def swap(transformer: Transformer) -> None:
     """Let it give, at each position, the mean of relu4_1 and of the style's relu4_1 that is most alike.
 
@@ -27,26 +30,26 @@ def swap(transformer: Transformer) -> None:
 
 
 @torch.no_grad()
-def align(alignment: Alignment, features: Tensor) -> None:
-    """Let it mix content features with the style's that are most alike, three parts to one.
+def align(alignments: Iterable[Alignment], features: Tensor) -> None:
+    """Let each mix content features with the style's that are most alike, about three parts to one.
 
     The attention has room for half of the channels: it gets the principal components of relu4_1 `features`
     [N, 512, h, w] of any images.
     """
-    _scaled_identity(alignment.conv_in, SHRUNK)
-    _scaled_identity(alignment.conv_out, 1.0)
     mean, deviations, axes = _principal(features, INNER)
-    queries, keys = alignment.attn.f, alignment.attn.g
-    for conv in (queries, keys):
-        _linear(conv, SHARPNESS * axes, torch.zeros(INNER))
     inwards, outwards = axes / deviations[:, None], (axes * deviations[:, None]).T
-    _linear(alignment.attn.h, inwards / SHRUNK, CENTRE - inwards @ mean)
-    _linear(alignment.attn.out_conv, SHRUNK * outwards, SHRUNK * (mean - CENTRE * outwards.sum(1)))
-    fuse = alignment.fuse
-    for conv in (fuse.proj2, fuse.proj3):
-        _scaled_identity(conv, 1 / SHRUNK)
-    for conv in (fuse.fuse1x, fuse.fuse3x, fuse.fuse5x):
-        nn.init.constant_(conv.bias, KEPT)  # type: ignore[arg-type]
+    for alignment in alignments:
+        attn, fuse = alignment.attn, alignment.fuse
+        _scaled_identity(alignment.conv_in, SHRUNK)
+        _scaled_identity(alignment.conv_out, 1.0)
+        for conv in (attn.f, attn.g):
+            _linear(conv, SHARPNESS * axes, torch.zeros(INNER))
+        _linear(attn.h, inwards / SHRUNK, CENTRE - inwards @ mean)
+        _linear(attn.out_conv, SHRUNK * outwards, SHRUNK * (mean - CENTRE * outwards.sum(1)))
+        for conv in (fuse.proj2, fuse.proj3):
+            _scaled_identity(conv, 1 / SHRUNK)
+        for conv in (fuse.fuse1x, fuse.fuse3x, fuse.fuse5x):
+            nn.init.constant_(conv.bias, KEPT)  # type: ignore[arg-type]
 
 
 def _principal(features: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,7 +69,6 @@ def _linear(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
     conv.bias.copy_(bias)  # type: ignore[union-attr]
 
 
-@torch.no_grad()
 def _scaled_identity(conv: nn.Conv2d, scale: float) -> None:
     nn.init.dirac_(conv.weight)
     conv.weight.mul_(scale)

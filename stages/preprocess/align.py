@@ -151,7 +151,7 @@ def _from_left(faces: list["Face"]) -> list["Face"]:
 def _refined(
     rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int
 ) -> NDArray[np.float64]:
-    """The quad after another look at the face in its square; where the face leans, the mean of ten more.
+    """The quad after another look at the face in its square; where the face leans, the mean of four more.
 
     Detectors move the points of a turned or small face towards an upright one, so the second look comes closer.
     """

@@ -225,9 +225,8 @@ def test_steps_that_are_not_finite_change_nothing(tmp_path: Path) -> None:
 
 
 def test_a_start_layer_outside_the_generator_is_wrong_use_before_reconstruction(base: Path) -> None:
-    ctx = small_run.context(base, "outside", start_layer=99)
     with pytest.raises(UserError, match=r"train\.start_layer: start layer 99") as fault:
-        train.run(ctx, shipped=False, steps=1)
+        train.run(small_run.context(base, "outside", start_layer=99), shipped=False, steps=1)
     assert fault.value.status == 2
 
 
@@ -264,8 +263,9 @@ def test_changed_settings_are_told_and_other_networks_refused(base: Path, capsys
 
 @pytest.mark.parametrize(("batch", "size"), [(3, 2), (1, 1024)])
 def test_a_batch_that_does_not_split_is_wrong_use(base: Path, batch: int, size: int) -> None:
-    with pytest.raises(UserError, match=f"batch of {batch} in micro-batches of {size} does not split"):
+    with pytest.raises(UserError, match=f"batch of {batch} in micro-batches of {size} does not split") as fault:
         train.run(small_run.context(base, "odd", batch=batch, micro_batch=size), shipped=False, steps=1)
+    assert fault.value.status == 2
 
 
 def test_rates_rise_at_the_start_and_fall_at_the_end(base: Path) -> None:
