@@ -33,11 +33,11 @@ def one_look(rgb: np.ndarray, detector: YuNet, usable: Callable[..., bool]) -> t
 
 
 def at_45(rgb: np.ndarray) -> np.ndarray:
-    """The image turned by 45 degrees counterclockwise about its middle, all of it inside."""
+    """The image turned by 45 degrees counterclockwise about its middle, all of it inside, the corners black."""
     side = round(1.42 * max(rgb.shape[:2]))
     turn = cv2.getRotationMatrix2D((rgb.shape[1] / 2, rgb.shape[0] / 2), 45, 1.0)
     turn[:, 2] += (side - rgb.shape[1]) / 2, (side - rgb.shape[0]) / 2
-    return cv2.warpAffine(rgb, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(rgb, turn, (side, side))
 
 
 def accuracy(files: list[Path], detector: YuNet) -> tuple[str, str]:
@@ -54,7 +54,7 @@ def accuracy(files: list[Path], detector: YuNet) -> tuple[str, str]:
             right += other is not None and off(tilt(other.quad) - tilt(first.quad) + 90 * quarter) < 15
         other = align.align_picture(at_45(rgb), detector, SETTINGS, keep=False)
         leaning.append(180.0 if other is None else off(tilt(other.quad) - tilt(first.quad) + 45))
-    worst = " ".join(f"{value:.0f}" for value in np.quantile(leaning, (0.5, 0.9, 1.0)))
+    worst = " ".join(f"{value:.1f}" for value in np.quantile(leaning, (0.5, 0.9, 1.0)))
     return f"{right} of {turned}", f"{sum(value < 15 for value in leaning)} of {len(leaning)} ({worst})"
 
 

@@ -26,7 +26,7 @@ AROUND = 1.6  # the side of what a glance shows, in sides of the box of the face
 VIEW, WHOLE = 64, 192  # pixels of the longer sides of glances at a place and at the whole image
 CLOSER = (128, 192)  # pixels of the sides of the glances that a face found so must pass
 SQUARE, MIDDLE = 512, (128, 480, 96, 416)  # pixels of a square's side; top, bottom, left and right of the face in it
-TILTS = (-10, 10)  # degrees by which a square is turned for looks whose errors cancel out
+TILTS = (-5, 5)  # degrees by which a square is turned for looks whose errors cancel out
 ROOM = 15  # pixels around a view: what lies in the corners of one that is turned by an eighth
 TRACES = 2  # most places that may have a face, looked at where none is found
 LIKELY = 0.3  # the score from which on such a place is looked at
@@ -93,28 +93,24 @@ def looks_around(
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Quads that are turned a little to both sides of one, each with the points of a look at it, as `centred_points`.
 
-    A detector moves points towards upright ones, and to one side: over these looks that cancels out.
+    A detector moves points towards upright ones: over these looks that cancels out. It also moves them to one side.
+    That stays, as an upright face is moved alike.
     """
     side = float(np.hypot(*(square[3] - square[0])))
     for degrees in TILTS:
         view = _square(square.mean(0), side, tilt(square) + degrees)
-        for points in centred_points(rgb, view, detector):
+        if (points := centred_points(rgb, view, detector)) is not None:
             yield view, points
 
 
 def centred_points(
     rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector
-) -> list[NDArray[np.float64]]:
-    """The five points [5, 2] of the face in the middle of a quad, in its sides: as it is, and mirrored."""
+) -> NDArray[np.float64] | None:
+    """The five points [5, 2] of the face in the middle of a quad, in its sides; None where a glance shows none."""
     top, bottom, left, right = MIDDLE
     view = crop(*_piece(rgb, square), SQUARE)[top:bottom, left:right]
-    found = []
-    for mirrored in (False, True):
-        if seen := detector.glance(np.ascontiguousarray(view[:, ::-1] if mirrored else view)):
-            points = largest(seen).points.astype(np.float64)
-            points = (np.array([right - left, 0]) + points * (-1, 1))[[1, 0, 2, 4, 3]] if mirrored else points
-            found.append((points + np.array([left, top])) / SQUARE)
-    return found
+    seen = detector.glance(np.ascontiguousarray(view))
+    return (largest(seen).points + np.array([left, top], np.float64)) / SQUARE if seen else None
 
 
 def turned(face: Face, turn: int, width: int, height: int) -> Face:

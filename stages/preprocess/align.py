@@ -65,7 +65,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
         fallback=Fallback("no_face", "score", NOTHING),
-        version=7,
+        version=8,
         news="turned and leaning faces stand upright more exactly; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
@@ -105,7 +105,8 @@ def align_picture(
 ) -> Aligned | None:
     """The square of the largest face in RGB [H, W, 3] u8. Without a face the central square with `keep`, else None.
 
-    A face that lies on its side or upside down, or leans by any angle, comes out upright.
+    A face that lies on its side or upside down, or leans by any angle, comes out upright. Where it leans because its
+    whole photo was turned, and that shows, the square is that of the photo set straight.
     Raises: ValueError when there is no face of the number `which`, counted from the left of the upright image, from 1.
     """
     from models.faces.alignment import centre_quad, crop, quad_of_face, tilt
@@ -125,7 +126,9 @@ def align_picture(
             raise ValueError(f"{len(faces)} faces, so there is no face {which}, counted from the left")
         face = _from_left(faces)[which - 1]
         notes = [f"{len(faces)} faces: face {which} from the left kept"]
-    quad = _refined(turned, quad_of_face(face), detector, settings.source_size)
+    quad = _looked_again(turned, quad_of_face(face), detector, settings.source_size)
+    if turn or abs(tilt(quad)) >= TURNED:
+        quad = _leaning(turned, quad, detector, settings)
     if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
         # cutting an aligned square again would only blur it and move it by the error of the detector
         quad = whole
@@ -148,29 +151,51 @@ def _from_left(faces: list["Face"]) -> list["Face"]:
     return sorted(faces, key=lambda face: face.box[0] + face.box[2] / 2)
 
 
-def _refined(
+def _looked_again(
     rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", size: int
 ) -> NDArray[np.float64]:
-    """The quad after another look at the face in its square; where the face leans, the mean of four more.
+    """The quad after another look at the face in its square.
 
     Detectors move the points of a turned or small face towards an upright one, so the second look comes closer.
     """
-    from models.faces.alignment import crop, quad_of, quad_of_face, tilt
+    from models.faces.alignment import crop, quad_of_face
     from models.faces.detector import largest
+
+    again = detector.detect(crop(rgb, quad, size))
+    return _within(quad, quad_of_face(largest(again)) / size) if again else quad
+
+
+def _leaning(
+    rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", settings: Align
+) -> NDArray[np.float64]:
+    """The quad of a face that lies or leans: that of its photo set straight, where one shows.
+
+    Else it is the mean of more looks, if it leans.
+    """
+    from models.faces.alignment import quad_of, tilt
+    from models.faces.filled import inside, photo_in, straight
     from models.faces.upright import looks_around
 
-    if again := detector.detect(crop(rgb, quad, size)):
-        quad = _within(quad, quad_of_face(largest(again)) / size)
-    if abs(tilt(quad)) >= TURNED:
-        found = [(view, _within(view, quad_of(points))) for view, points in looks_around(rgb, quad, detector)]
-        quad = np.mean([inner for view, inner in found if inner is not view] or [quad], 0)
-    return quad
+    if (photo := photo_in(rgb)) is not None:
+        upright = straight(rgb, photo)
+        if inner := align_picture(upright, detector, settings, keep=False):
+            exact = _in_sides_of(inside(photo), inner.quad / upright.shape[1::-1])
+            if np.abs(exact.mean(0) - quad.mean(0)).max() < NEARBY * np.hypot(*(quad[3] - quad[0])):
+                return exact
+    if abs(tilt(quad)) < TURNED:
+        return quad
+    found = [(view, _within(view, quad_of(points))) for view, points in looks_around(rgb, quad, detector)]
+    return np.mean([inner for view, inner in found if inner is not view] or [quad], 0)
 
 
 def _within(quad: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:
     """A quad that is given in sides of another one; the latter where it is that of another face."""
     if np.abs(inner.mean(0) - 0.5).max() >= NEARBY or not 0.5 < np.hypot(*(inner[3] - inner[0])) < 2:
         return quad
+    return _in_sides_of(quad, inner)
+
+
+def _in_sides_of(quad: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:
     return quad[0] + inner[:, :1] * (quad[3] - quad[0]) + inner[:, 1:] * (quad[1] - quad[0])
 
 
