@@ -32,6 +32,7 @@ _ANY = {
 }
 _DENIED = "may not be read by this user; have its owner or mode changed, or run as its owner"
 _FOLDER = "is a folder, where a file is expected; move it elsewhere, then run again"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # what only writing meets, though a copy names its source
 _READING = _ANY | {errno.EACCES: _DENIED, errno.EPERM: _DENIED, errno.EISDIR: _FOLDER}
 _CLOSED = "this user may not write there; have the folder's owner or mode changed, or choose another folder"
 _WRITING = _ANY | {
@@ -107,7 +108,7 @@ def scratch(path: Path) -> Iterator[Path]:
 
 def _concerns(error: OSError, temporary: Path) -> bool:
     """Whether an error is about `temporary`, what is in it or its folders, and not about another file that was read."""
-    if not isinstance(error.filename, str):
+    if not isinstance(error.filename, str) or error.errno in FULL:
         return True
     path = Path(error.filename)
     return temporary in (path, *path.parents) or path in temporary.parents or path.name.startswith(".mode.")

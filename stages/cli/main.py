@@ -62,9 +62,11 @@ class _Group(click.Group):
                 _give_up_output(error)
                 ctx.exit(1)
             if isinstance(error, OSError) and error.errno and error.filename:
-                from pipeline.files import read_error
+                from pipeline import files
 
-                click.echo(f"hypernst: {read_error(error.errno, Path(os.fsdecode(error.filename)))}", err=True)
+                read, path = error.errno not in files.FULL, Path(os.fsdecode(error.filename2 or error.filename))
+                told = files.read_error(error.errno, path) if read else files.disk_error(error, path)
+                click.echo(f"hypernst: {told}", err=True)
                 ctx.exit(1)
             way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)

@@ -24,7 +24,7 @@ from pipeline.caches.schema import Column, Layout
 from pipeline.caches.volume import Volume
 from pipeline.context import Context
 from pipeline.errors import UserError
-from pipeline.files import LineLog, new_array, read_lines, write_atomic
+from pipeline.files import LineLog, new_array, read_lines, replacing, write_atomic
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.shards import writer as shards
@@ -144,32 +144,30 @@ def imported(folder: Path) -> None:
     importer._write(Part("toy", {"a": torch.arange(60_000.0)}), folder / "weights" / "toy.safetensors", {})
 
 
-def picture(folder: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+def pictures(folder: Path) -> None:
+    """One that is drawn, and files copied from elsewhere, as samples are."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     write_atomic(folder / "out" / "x.png", images.encode(pixels))
+    with replacing(folder / "samples") as made:
+        made.mkdir()
+        for i in range(10):
+            shutil.copyfile(__file__, made / f"{i}.jpg")
 
 
 def array(folder: Path) -> None:
     new_array(folder / "cache" / "photos.npy", np.float16, (200, 800), fill=3)
 
 
+UNPREPARED = (part, shard, log, board, training, imported, pictures, array)
 POINTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
-    "part": (lambda _: None, part),
     "merge": (parts, merge),
     "volumes": (grown, grow),
     "stage": (sources, stage),
-    "shard": (lambda _: None, shard),
     "checkpoint": (
         lambda folder: checkpoint.save(folder / "x.safetensors", {"a": torch.zeros(9)}, {}),
         lambda folder: checkpoint.save(folder / "x.safetensors", {"a": torch.arange(60_000.0)}, {}),
     ),
-    "log": (lambda _: None, log),
-    "board": (lambda _: None, board),
-    "training": (lambda _: None, training),
-    "imported weights": (lambda _: None, imported),
-    "picture": (lambda _: None, picture),
-    "mapped array": (lambda _: None, array),
-}  # fmt: skip
+} | {write.__name__: (lambda _: None, write) for write in UNPREPARED}
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -178,9 +176,8 @@ def content(folder: Path) -> dict[str, bytes]:
     for path in (path for path in sorted(folder.rglob("*")) if path.is_file() and "tfevents" not in path.name):
         if path.name not in ("log.jsonl", ".sources.json", ".sources.jsonl", ".lock"):
             told = checkpoint.load(path) if path.name == "checkpoint.safetensors" else None
-            found[str(path.relative_to(folder))] = (
-                repr((told[0], told[1]["step"])).encode() if told else path.read_bytes()
-            )
+            data = repr((told[0], told[1]["step"])).encode() if told else path.read_bytes()
+            found[str(path.relative_to(folder))] = data
     return found
 
 
@@ -263,8 +260,7 @@ def alone() -> tuple[str, ...]:
 def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path: Path) -> None:
     if not alone():
         pytest.skip("a tmpfs cannot be mounted here: neither as root nor in a user namespace")
-    code = f"from tests.system.test_full_disk import child; child({str(tmp_path)!r})"
-    command = [*alone(), sys.executable, "-c", code]
+    command = [*alone(), sys.executable, "-c", f"from {__name__} import child; child({str(tmp_path)!r})"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not any(word in done.stderr for word in ("Traceback", "HDF5", "Exception")), done.stderr[-3000:]
@@ -295,6 +291,6 @@ def test_a_file_that_may_not_grow_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
-    assert len(done.stdout.splitlines()) == 6, done.stdout
-    assert all("larger than a file may be there; raise the limit (`ulimit -f`)" in x for x in done.stdout.splitlines())
+    told = done.stdout.splitlines()
+    assert len(told) == 6 and all("larger than a file may be there; raise the limit (`ulimit -f`)" in x for x in told)
     assert not [*tmp_path.rglob("*.tmp")] and len(reader.keys(tmp_path / "images.h5")) == 60

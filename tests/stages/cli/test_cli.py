@@ -123,6 +123,7 @@ def test_stylize_takes_another_style_for_the_face_or_another_face(stage, words, 
             1,
             "hypernst: a.jpg: may not be read by this user; have its owner",
         ),
+        (OSError(errno.ENOSPC, "", "a.jpg", None, "b.jpg"), 1, "hypernst: b.jpg: cannot be written: no space left"),
         (ValueError("two\nlines"), 1, "hypernst: ValueError: two lines (run it again with --debug for a traceback)\n"),
     ],
 )
