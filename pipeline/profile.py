@@ -72,7 +72,7 @@ class Inverter:
 
     weights: str = "inverter"
     iterations: Times = 2
-    steps: Annotated[int, Range(0, 10_000)] = 22
+    steps: Annotated[int, Range(0, 10_000)] = 19
 
 
 @dataclass(frozen=True)

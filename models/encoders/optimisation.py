@@ -1,7 +1,7 @@
 """Hybrid inversion (Zhu et al. 2020): from an encoder's latent down by L-BFGS in the loss's own metric.
 
 A step of the same length in W+ changes a face beyond recognition in one direction and invisibly in another. `Metric`
-holds the average of J^T J over generated faces, J the derivative of all that the loss compares by the latent (the
+holds the average of J^T J over many faces, J the derivative of all that the loss compares by the latent (the
 matrix of Gauss and Newton), and optimisation takes place in coordinates in which that average is the identity.
 """
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PULL = 5e-4  # towards the encoder's latent, a mean square in units of deviation
-FLOOR = 0.003  # of the largest eigenvalue: below it directions count alike
+FLOOR = 0.002  # of the largest eigenvalue: below it directions count alike
 FIRST = 0.4  # length of the first step; 0.5 would be Newton's if the average were this face's
 LONGER = 1.3  # times the later steps: what L-BFGS has not seen yet it takes for steeper than it is
 MEMORY = 20

@@ -28,7 +28,8 @@ from stages.apply.stylist import Stylist
 from stages.loaders import hypernetwork as hypernetworks
 from stages.portraits.portrait import Portrait
 
-RATE, MOMENTA = 0.014, (0.7, 0.99)  # few steps: a longer memory of the direction overshoots
+RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # first and from step RISE on: early directions change fast
+RISE = 10
 STYLE_WEIGHT = 6.0  # of the region style loss beside the content term
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
@@ -76,7 +77,7 @@ class Refinement:
         shape = self._statistics(content)[1]
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
-        optimiser = torch.optim.Adam(moving, lr=RATE, betas=MOMENTA, fused=True)
+        optimiser = torch.optim.Adam(moving, fused=True)
         best: tuple[float, int, Refined] | None = None
         tone: Tone | None = None  # that of the prediction
         for step in range(steps + 1):
@@ -96,6 +97,9 @@ class Refinement:
                 break
             optimiser.zero_grad()
             loss.backward()
+            risen = min(1.0, step / RISE)
+            rate, momentum = (a + risen * (b - a) for a, b in (RATE, MOMENTUM))
+            optimiser.param_groups[0] |= {"lr": rate, "betas": (momentum, STEADY)}
             optimiser.step()
         assert best is not None
         return best[2]

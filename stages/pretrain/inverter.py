@@ -1,13 +1,14 @@
 """Train the inverter that belongs to the profile's kind of generator; for MobileStyleGAN that is the portable one.
 
 Faces generated have known latents, real photos only have to look right. First the linear path is solved on generated
-faces, and the metric of W+ for the optimisation that follows the encoder is measured on some. Then each step takes
+faces, and the metric of W+ for the optimisation that follows the encoder is measured at some of them and at as many
+photos, inverted by that path. Then each step takes
 generated faces (latent loss, in units of W's deviation) and real images (L2 + LPIPS-alex of the generated image,
 ArcFace's distance if the profile weighs it); a pull of the W+ layers towards one another keeps latents editable (e4e's
 delta loss, its Eqs. 5-8).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -46,7 +47,8 @@ LPIPS_WEIGHT, LATENT_WEIGHT, OFFSET_WEIGHT = 0.8, 0.5, 0.02
 RATE, WARM_UP = 5e-4, 50
 DRAWN, REAL = 2, 4  # faces a step
 RIDGES = (0.03, 0.1, 0.3, 0.7, 1.5)
-PROBED = 20  # faces drawn for the linear path for each that the metric is measured at
+PROBED = 20  # faces drawn for the linear path for each that the metric is measured at; then as many photos
+PASSES = 2  # of the encoder, for the photos' latents
 READ_SPANS = (*SPANS[:-1], latent_metric.READ - sum(SPANS[:-1]))  # without the num_ws that the 256 px cut ignores
 MAPPED = 20_000  # z behind the mean and the deviation of W
 
@@ -83,14 +85,14 @@ def portable(
     images: int = 8000,
     output: Path = OUTPUT,
 ) -> int:
-    """Solve linear path and metric on `images` generated faces, then train to `steps` in all or `minutes` of this call.
+    """Solve linear path and metric on `images` generated faces and the photos, then train to `steps` in all or `minutes`.
 
     0 minutes saves these two alone. Checkpoint and log lie in the run folder; saves `output`.
     """
     folder, refine = ctx.run / NAME, minutes != 0
     photos = pictures.Folder(data, 256)
     with init_distributed(ctx) as (process_group, ctx), lock_run(folder, process_group, NAME):
-        setup = build_setup(ctx, steps, refine, max(1, images // PROBED))
+        setup = build_setup(ctx, steps, refine, sum(probed(images, photos)))
         recipe = origins.generator(ctx) | origins.identity(ctx)
         recipe |= {"images": images, "steps": steps, "seed": ctx.profile.seed}
         state = State(
@@ -101,10 +103,10 @@ def portable(
             {"data": photos.identity()},
         )
         if not refine:
-            solve(setup, images)
+            solve(setup, images, photos)
         elif not state.resume() and process_group.is_main:
             with lock(folder, NAME, nested=True):
-                solve(setup, images)
+                solve(setup, images, photos)
                 state.save(0)
         process_group.broadcast_(setup.net)
         loop = Loop.of(
@@ -131,14 +133,14 @@ def portable(
 KINDS: dict[str, Callable[..., int]] = {"mobilestylegan": portable, "stylegan2": train_e4e.run}
 
 
-def build_setup(ctx: Context, steps: int, refine: bool, probed: int) -> Setup:
+def build_setup(ctx: Context, steps: int, refine: bool, probes: int) -> Setup:
     torch.manual_seed(ctx.profile.seed)
     generator: Any = networks.generator(ctx)
     generator.checkpointing = ctx.profile.train.checkpointing
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
     z = torch.randn(MAPPED, 512, generator=torch.Generator().manual_seed(0))
     mapped = generator.map(z.to(ctx.device))
-    net = PortableEncoder(mapped.mean(0), mapped.std(0), refine=refine, metric=latent_metric.blank(probed)).to(
+    net = PortableEncoder(mapped.mean(0), mapped.std(0), refine=refine, metric=latent_metric.blank(probes)).to(
         ctx.device
     )
     with torch.no_grad():
@@ -195,12 +197,32 @@ def train_step(setup: Setup, batch: dict[int, np.ndarray | None], step: int, loo
     return dict(zip(sums, loop.process_group.sum(sums.values()), strict=True))
 
 
-def solve(setup: Setup, faces: int) -> None:
-    """Solve the linear path on `faces` generated faces, and measure the metric at every PROBED-th of so many."""
+def probed(faces: int, photos: pictures.Folder) -> tuple[int, int]:
+    """How many of so many drawn faces, and how many photos, the metric is measured at."""
+    drawn = max(1, faces // PROBED)
+    return drawn, min(drawn, len(photos))
+
+
+def solve(setup: Setup, faces: int, photos: pictures.Folder) -> None:
+    """Solve the linear path on `faces` generated faces, and measure the metric at some of them and at photos."""
     solve_path(setup, faces)
-    metric = latent_metric.measure(setup.generator, setup.net.mean, setup.net.deviation, max(1, faces // PROBED))
-    if setup.net.metric is not None:
-        setup.net.metric.load_state_dict(metric.state_dict())
+    net = setup.net
+    metric = latent_metric.measure(setup.generator, net.deviation, _latents(setup, faces, photos))
+    if net.metric is not None:
+        net.metric.load_state_dict(metric.state_dict())
+
+
+@torch.no_grad()
+def _latents(setup: Setup, faces: int, photos: pictures.Folder) -> Iterator[Tensor]:
+    """Latents [1, 18, 512] to measure the metric at: of drawn faces, then of photos, half of those moved off W."""
+    net, (drawn, some) = setup.net, probed(faces, photos)
+    for i in range(drawn):
+        yield latent_metric.draw(setup.generator, net.mean, net.deviation, np.random.default_rng([2, i]))
+    for i, which in enumerate(np.random.default_rng(0).permutation(len(photos))[:some]):
+        rng = np.random.default_rng([3, i])
+        x = pictures.to_tensor(photos[int(which)]).to(net.mean.device)
+        latent = net.passes(x, setup.lpips.trunk, setup.generator, PASSES, setup.mean_face)[-1]
+        yield latent_metric.moved(latent, net.deviation, rng) if rng.random() < 0.5 else latent
 
 
 @torch.no_grad()
