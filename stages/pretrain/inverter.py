@@ -85,14 +85,14 @@ def portable(
     images: int = 8000,
     output: Path = OUTPUT,
 ) -> int:
-    """Solve linear path and metric on `images` generated faces and the photos, then train to `steps` in all or `minutes`.
+    """Solve linear path and metric on `images` drawn faces and photos, then train to `steps` or `minutes` of this call.
 
     0 minutes saves these two alone. Checkpoint and log lie in the run folder; saves `output`.
     """
     folder, refine = ctx.run / NAME, minutes != 0
     photos = pictures.Folder(data, 256)
     with init_distributed(ctx) as (process_group, ctx), lock_run(folder, process_group, NAME):
-        setup = build_setup(ctx, steps, refine, sum(probed(images, photos)))
+        setup = build_setup(ctx, steps, refine, max(1, images // PROBED))
         recipe = origins.generator(ctx) | origins.identity(ctx)
         recipe |= {"images": images, "steps": steps, "seed": ctx.profile.seed}
         state = State(
@@ -133,14 +133,14 @@ def portable(
 KINDS: dict[str, Callable[..., int]] = {"mobilestylegan": portable, "stylegan2": train_e4e.run}
 
 
-def build_setup(ctx: Context, steps: int, refine: bool, probes: int) -> Setup:
+def build_setup(ctx: Context, steps: int, refine: bool, probed: int) -> Setup:
     torch.manual_seed(ctx.profile.seed)
     generator: Any = networks.generator(ctx)
     generator.checkpointing = ctx.profile.train.checkpointing
     lpips = LPIPS("alex", weights.tensors("lpips-alex")).to(ctx.device)
     z = torch.randn(MAPPED, 512, generator=torch.Generator().manual_seed(0))
     mapped = generator.map(z.to(ctx.device))
-    net = PortableEncoder(mapped.mean(0), mapped.std(0), refine=refine, metric=latent_metric.blank(probes)).to(
+    net = PortableEncoder(mapped.mean(0), mapped.std(0), refine=refine, metric=latent_metric.blank(probed)).to(
         ctx.device
     )
     with torch.no_grad():
@@ -197,28 +197,23 @@ def train_step(setup: Setup, batch: dict[int, np.ndarray | None], step: int, loo
     return dict(zip(sums, loop.process_group.sum(sums.values()), strict=True))
 
 
-def probed(faces: int, photos: pictures.Folder) -> tuple[int, int]:
-    """How many of so many drawn faces, and how many photos, the metric is measured at."""
-    drawn = max(1, faces // PROBED)
-    return drawn, min(drawn, len(photos))
-
-
 def solve(setup: Setup, faces: int, photos: pictures.Folder) -> None:
     """Solve the linear path on `faces` generated faces, and measure the metric at some of them and at photos."""
     solve_path(setup, faces)
     net = setup.net
-    metric = latent_metric.measure(setup.generator, net.deviation, _latents(setup, faces, photos))
     if net.metric is not None:
+        latents = _latents(setup, max(1, faces // PROBED), photos)
+        metric = latent_metric.measure(setup.generator, net.deviation, latents, len(net.metric.values))
         net.metric.load_state_dict(metric.state_dict())
 
 
 @torch.no_grad()
-def _latents(setup: Setup, faces: int, photos: pictures.Folder) -> Iterator[Tensor]:
-    """Latents [1, 18, 512] to measure the metric at: of drawn faces, then of photos, half of those moved off W."""
-    net, (drawn, some) = setup.net, probed(faces, photos)
+def _latents(setup: Setup, drawn: int, photos: pictures.Folder) -> Iterator[Tensor]:
+    """Latents [1, 18, 512] to measure the metric at: of drawn faces, then of at most as many photos, half off W."""
+    net = setup.net
     for i in range(drawn):
         yield latent_metric.draw(setup.generator, net.mean, net.deviation, np.random.default_rng([2, i]))
-    for i, which in enumerate(np.random.default_rng(0).permutation(len(photos))[:some]):
+    for i, which in enumerate(np.random.default_rng(0).permutation(len(photos))[:drawn]):
         rng = np.random.default_rng([3, i])
         x = pictures.to_tensor(photos[int(which)]).to(net.mean.device)
         latent = net.passes(x, setup.lpips.trunk, setup.generator, PASSES, setup.mean_face)[-1]

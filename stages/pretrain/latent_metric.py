@@ -1,4 +1,4 @@
-"""The metric of W+: how much each direction changes what an inversion's loss compares, over faces drawn and inverted."""
+"""The metric of W+: how much each direction changes what an inversion's loss compares, over many faces."""
 
 from collections.abc import Iterable
 
@@ -18,14 +18,14 @@ PROBES = 3  # a face
 READ = w_layer_of("head.to_img") + 1  # num_ws that the 256 px cut reads
 
 
-def blank(faces: int) -> Metric:
-    """Room for what `measure` finds at so many faces."""
-    rank = min(RANK, PROBES * faces)
+def blank(drawn: int) -> Metric:
+    """Room for what `measure` finds at so many drawn faces, and photos beside them."""
+    rank = min(RANK, PROBES * drawn)
     return Metric(torch.zeros(rank), torch.zeros(rank, READ * 512))
 
 
-def measure(generator: MobileStyleGAN, deviation: Tensor, latents: Iterable[Tensor]) -> Metric:
-    """The metric of W+ in units of `deviation` [512], from PROBES random probes of the face of each latent [1, 18, 512]."""
+def measure(generator: MobileStyleGAN, deviation: Tensor, latents: Iterable[Tensor], rank: int) -> Metric:
+    """The metric of W+ in units of `deviation` [512], by PROBES random probes of each latent [1, 18, 512]."""
     dtype = narrow_type(deviation.device)
     loss = FaceLoss(LPIPS("vgg", weights.tensors("lpips-vgg")).to(deviation.device), dtype)
     renderer, found = LatentRenderer(generator, dtype), []
@@ -39,7 +39,7 @@ def measure(generator: MobileStyleGAN, deviation: Tensor, latents: Iterable[Tens
             found.append((gradient * deviation)[0, :READ].flatten())
         if (i + 1) % 50 == 0:
             progress.say(f"latent metric: probed {i + 1} faces")
-    return Metric.solve(torch.stack(found), min(RANK, len(found)))
+    return Metric.solve(torch.stack(found), rank)
 
 
 def draw(generator: MobileStyleGAN, mean: Tensor, deviation: Tensor, rng: np.random.Generator) -> Tensor:
