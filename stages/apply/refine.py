@@ -28,8 +28,9 @@ from stages.apply.stylist import Stylist
 from stages.loaders import hypernetwork as hypernetworks
 from stages.portraits.portrait import Portrait
 
-RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # first and from step RISE on: early directions change fast
-RISE = 10
+RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # at first and after CHANGE steps: directions turn fast early
+DETAILS = 0.4  # share of the prediction's photo details that is left after CHANGE steps, which draw what they showed
+CHANGE = 10
 STYLE_WEIGHT = 6.0  # of the region style loss beside the content term
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
@@ -79,10 +80,12 @@ class Refinement:
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, fused=True)
         best: tuple[float, int, Refined] | None = None
-        tone: Tone | None = None  # that of the prediction
+        first: Tone | None = None  # the tone of the prediction
         for step in range(steps + 1):
             y = interface.finished(s.generator, draw([*deltas[: self.start], *moving]))
-            tone = tone if step else s.tone(p, y.detach(), look.palette(content))
+            changed = min(1.0, step / CHANGE)
+            first = first if step else s.tone(p, y.detach(), look.palette(content))
+            tone = first and first._replace(detail=first.detail * (1 - changed * (1 - DETAILS)))
             y = s.toned(p, y, tone)
             ours, ours_shape = self.term.features(y)
             loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
@@ -97,8 +100,7 @@ class Refinement:
                 break
             optimiser.zero_grad()
             loss.backward()
-            risen = min(1.0, step / RISE)
-            rate, momentum = (a + risen * (b - a) for a, b in (RATE, MOMENTUM))
+            rate, momentum = (a + changed * (b - a) for a, b in (RATE, MOMENTUM))
             optimiser.param_groups[0] |= {"lr": rate, "betas": (momentum, STEADY)}
             optimiser.step()
         assert best is not None
