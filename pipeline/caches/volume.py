@@ -81,7 +81,19 @@ class Volume:
 
     def key_array(self) -> np.ndarray:
         """All keys as an array S88 [N]."""
-        return self._read("key")
+        return self._keys("key")
+
+    def _keys(self, name: str, part: slice = slice(None)) -> np.ndarray:
+        """Keys that can be decoded. Raises: UserError when one is no text."""
+        keys = np.ascontiguousarray(self._read(name, part))
+        try:
+            if keys.dtype.kind != "S":
+                raise ValueError("its values are no text")
+            if keys.nbytes and keys.view(np.uint8).max() >= 128:
+                _strings(keys)
+        except ValueError as error:
+            raise cache_error(self.path, error, name) from error
+        return keys
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -104,7 +116,7 @@ class Volume:
         """Key -> Entry of the rows start..stop."""
         part = slice(start, stop)
         rows = zip(
-            _strings(self._read("key", part)),
+            _strings(self._keys("key", part)),
             range(start, stop),
             _digests(self._read("inputs", part)),
             _digests(self._read("digest", part)),
@@ -148,7 +160,7 @@ class Volume:
         """Key -> Entry of the rejects. Raises: UserError when they do not have the digest that was stored."""
         rejects = [
             *zip(
-                _strings(self._read("rejects/key")), self.reasons(), _digests(self._read("rejects/inputs")), strict=True
+                _strings(self._keys("rejects/key")), self.reasons(), _digests(self._read("rejects/inputs")), strict=True
             )
         ]
         if self.h5.attrs.get("rejects") not in (None, rejects_digest(rejects).encode()):

@@ -8,6 +8,7 @@ The messages here become reasons of rejects, and these enter digests: another wo
 # Paths are plain strings, as in `scan`.
 # ruff: noqa: PTH116
 
+import errno
 import gzip
 import io
 import os
@@ -67,7 +68,7 @@ def listing(path: str) -> list[Member]:
     except BadArchiveError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, OSError) and error.errno not in (None, 0, errno.EINVAL):  # of a seek to nowhere
             raise
         raise BadArchiveError(f"damaged or cut archive ({_brief(error)}); pack it again") from None
     names = set()

@@ -11,7 +11,7 @@ import tarfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ def encoded(kind: str, **options: object) -> bytes:
     return out.getvalue()
 
 
-def run(seeds: range, once: Callable[[random.Random], None]) -> None:
+def run(seeds: Iterable[int], once: Callable[[random.Random], None]) -> None:
     """Do it with each seed; whatever gets out is told with its seed, and so is what takes long."""
     for seed in seeds:
         start = time.process_time()
@@ -130,7 +130,7 @@ def test_archives(rounds: int, tmp_path: Path) -> None:
             assert str(error) and "\n" not in str(error)
         reader.close()
 
-    run(range(6 * rounds), once)
+    run((4534, *range(6 * rounds)), once)  # the first one is told to seek nowhere
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -254,4 +254,4 @@ def test_caches(rounds: int, tmp_path: Path) -> None:
             except UserError as fault:
                 assert "\n" not in str(fault)
 
-    run(range(2 * rounds), once)
+    run((4437, *range(2 * rounds)), once)  # a key of the first one is no text
