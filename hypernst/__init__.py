@@ -4,13 +4,15 @@
 `UserError` with one line that says what to do.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from pipeline.errors import UserError
-
+TYPE_CHECKING = False  # as typing's: nothing is imported here, as an interrupt is not in our hands before `main`
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
+
+    from pipeline.errors import UserError
     from pipeline.profile import Profile
     from stages.apply.studio import Studio
 
@@ -18,14 +20,14 @@ __all__ = ["Studio", "UserError", "load"]
 
 
 def load(
-    profile: "str | Path | Profile" = "portable",
+    profile: str | Path | Profile = "portable",
     *,
     cache: str | Path | None = "cache",
     run: str | Path = "runs/default",
     device: str = "auto",
     memory: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> "Studio":
+) -> Studio:
     """A studio that renders with a profile: a name, a .toml file, or a `Profile`; its networks are loaded when needed.
 
     Portraits are kept in the folder `cache`; None keeps them in memory alone. `run` is the folder of a training, whose
@@ -34,9 +36,12 @@ def load(
     keeps memory that it frees, which saves a fifth of the time.
     Raises: UserError (2) when the profile, the device or the memory is wrong.
     """
+    from pathlib import Path
+
     from pipeline import device as devices
     from pipeline import profile as profiles
     from pipeline.context import Context
+    from pipeline.errors import UserError
     from stages.apply.studio import Studio
 
     if not isinstance(profile, str | Path | profiles.Profile):
@@ -55,4 +60,8 @@ def __getattr__(name: str) -> Any:
         from stages.apply.studio import Studio
 
         return Studio
+    if name == "UserError":
+        from pipeline.errors import UserError
+
+        return UserError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

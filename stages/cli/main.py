@@ -37,15 +37,19 @@ class _Group(click.Group):
                 rows = [((command.name or "").ljust(width), command.get_short_help_str(80)) for command in commands]
                 formatter.write_dl(rows)
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except KeyboardInterrupt:
+            raise _interrupted() from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # this is the end already
-            click.echo("hypernst: interrupted; what was finished is kept", err=True)
-            ctx.exit(STOPPED + signal.SIGINT)
+            raise _interrupted() from None
         except BrokenPipeError:
             raise  # the reader of our output has gone, such as `head`: click ends quietly
         except Exception as error:
@@ -71,6 +75,12 @@ class _Group(click.Group):
             way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
             ctx.exit(1)
+
+
+def _interrupted() -> click.exceptions.Exit:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this is the end already
+    click.echo("hypernst: interrupted; what was finished is kept", err=True)
+    return click.exceptions.Exit(STOPPED + signal.SIGINT)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

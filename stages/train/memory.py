@@ -28,6 +28,7 @@ from stages.train.step import PENALTY_EVERY, Step
 GB = 1e9
 OVERHEAD = 0.7  # GB that a process takes before it has any tensor
 SHARE = 0.9  # of the free memory that a chosen micro-batch may take
+LARGE = 4.0  # GB from which on building the networks on a CPU, and each step, takes up to minutes
 MOMENTS = 2  # that Adam keeps for every trained parameter
 
 
@@ -129,8 +130,8 @@ def _peak(ctx: Context, state: State, generator: Generator, samples: int) -> flo
         torch.cuda.empty_cache()
 
 
-def forecast(ctx: Context) -> str:
-    """A line for the user before the first step.
+def forecast(ctx: Context, *, building: bool = False) -> str:
+    """A line for the user before the first step; or before networks are built, "" where that takes no long time.
 
     Raises: UserError(2) when the step does not fit; it names settings that do.
     """
@@ -139,6 +140,9 @@ def forecast(ctx: Context) -> str:
         raise UserError(
             f"train: a step takes about {need:.1f} GB, {ctx.device} has {free:.1f} GB; {_way_out(ctx, free)}", 2
         )
+    if building:
+        large = need >= LARGE and ctx.device == "cpu"
+        return f"train: a step takes about {need:.1f} GB: building such networks, and each step, takes minutes" * large
     s = ctx.profile.train
     return (
         f"train: a step of {s.batch} in micro-batches of {s.micro_batch} takes about {need:.1f} GB of "

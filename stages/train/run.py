@@ -64,8 +64,8 @@ def _train(
     compatibility.refuse_others(ctx, content.provenance, content.folder)
     generator = generators.generator(ctx)
     data.refuse_uneven(settings, process_group)
-    if step_of(ctx) < total:
-        memory.forecast(ctx)  # before networks are built for which there is no room
+    if step_of(ctx) < total and (warning := memory.forecast(ctx, building=True)):  # there may be no room for them
+        say(warning)
     samples = {name: value for name, value in content.provenance.items() if name in ("encoder", "latents")}
     made = origins.generator(ctx) | samples
     data_set = {"content": content.identity(), "style": style.identity()}

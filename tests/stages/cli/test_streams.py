@@ -35,14 +35,19 @@ def test_a_reader_that_has_gone_is_no_error_and_a_full_disk_is_one(closed, text)
     assert done.returncode == 1 and text in done.stderr and len(done.stderr.splitlines()) == bool(text), done.stderr
 
 
-def test_an_interrupt_of_the_imports_is_told_alike():
-    code = """
+@pytest.mark.parametrize("where", ["__init__", "__del__"])
+def test_an_interrupt_of_the_imports_is_told_alike(where):
+    """Also where Python drops what is raised."""
+    code = f"""
 import os, signal, sys
 from hypernst.__main__ import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
+class Thing:
+    def {where}(self):
+        os.kill(os.getpid(), signal.SIGINT)
 class Interrupted:
     def find_spec(name, *_):
-        name == "click" and os.kill(os.getpid(), signal.SIGINT)
+        name == "click" and Thing()
 sys.meta_path.insert(0, Interrupted)
 main()
 """
@@ -50,8 +55,9 @@ main()
     assert (done.returncode, done.stderr) == (130, "hypernst: interrupted; what was finished is kept\n")
 
 
+@pytest.mark.parametrize("words", [["align", "--device", "cpu"], ["--version"]])
 @pytest.mark.parametrize("times", [1, 2])
-def test_an_interrupt_is_one_line_and_status_130(times):
+def test_an_interrupt_is_one_line_and_status_130(times, words):
     code = f"""
 import os, signal
 from stages.cli import main
@@ -62,8 +68,8 @@ def interrupted(ctx):
         os.kill(os.getpid(), signal.SIGINT)
     finally:
         {times} == 2 and os.kill(os.getpid(), signal.SIGINT)
-align.run = interrupted
-main.cli(["align", "--device", "cpu"])
+align.run = main.click.Context.exit = interrupted  # the latter after --version and --help
+main.cli({words})
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "hypernst: interrupted; what was finished is kept\n")

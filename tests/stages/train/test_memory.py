@@ -67,6 +67,20 @@ def test_what_does_not_fit_is_told_with_settings_that_do(monkeypatch: pytest.Mon
         memory.forecast(ctx)
 
 
+@pytest.mark.parametrize("settings", [{"image_discriminator_base": 131_072}, {"heads": "hyperstyle", "width": 1024}])
+def test_absurdly_large_networks_are_told_or_refused_before_they_are_built(
+    settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = profile.load("tiny")
+    ctx = Context(dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, **settings)), device="cpu")
+    monkeypatch.setattr(memory, "available", lambda device: 1000.0)
+    assert "building such networks, and each step, takes minutes" in memory.forecast(ctx, building=True)
+    monkeypatch.setattr(memory, "available", lambda device: memory.LARGE)
+    monkeypatch.setattr(memory, "_way_out", lambda ctx, free: "take less")
+    with pytest.raises(UserError, match=r"a step takes about .*take less"):
+        memory.forecast(ctx, building=True)
+
+
 PEAKS = {1: 7.0, 2: 9.0, 4: 13.0, 8: 21.0}  # GB of a step by its samples
 
 
