@@ -23,7 +23,6 @@ class _Moments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-        weights = weights.to(rows.dtype)
         mean = (weights @ rows).to(torch.promote_types(rows.dtype, torch.float32))
         centre = mean[-1].to(rows.dtype)  # near enough to every group's mean that no digits are lost
         squares = weights @ (rows - centre).square_()
@@ -45,6 +44,8 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
     def __init__(self, trunk: Trunk, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(trunk.to(memory_format=torch.channels_last))
         self.dtype = dtype
+        self._of: Tensor | None = None  # the region map that `_weights` are of
+        self._weights: dict[tuple[int, int], Tensor] = {}
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The compared activations, and the content features [1, 256, 32, 32] in float32, instance-normalised."""
@@ -62,11 +63,19 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
 
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and deviation [1, 4, C] of each feature inside hair, face, background, and the whole image."""
-        masks = torch.stack([(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()], 1)
         found = []
         for f in features:
-            weights = F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1])).flatten(2)[0]
-            weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-3)
-            mean, variance = _Moments.apply(f.permute(0, 2, 3, 1).reshape(-1, f.shape[1]), weights)
+            rows = f.permute(0, 2, 3, 1).reshape(-1, f.shape[1])
+            mean, variance = _Moments.apply(rows, self._shares(region, (f.shape[-2], f.shape[-1])).to(rows.dtype))
             found.append((mean[None], variance.clamp(min=1e-6).sqrt()[None]))
         return found
+
+    def _shares(self, region: Tensor, size: tuple[int, int]) -> Tensor:
+        """What each place of a size counts in each group [G, P]; kept for the same map, which refinement asks again."""
+        if self._of is not region:
+            self._of, self._weights = region, {}
+        if size not in self._weights:
+            masks = [(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()]
+            weights = F.adaptive_avg_pool2d(torch.stack(masks, 1), size).flatten(2)[0]
+            self._weights[size] = weights / weights.sum(1, keepdim=True).clamp(min=1e-3)
+        return self._weights[size]

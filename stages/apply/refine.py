@@ -29,9 +29,8 @@ from stages.loaders import hypernetwork as hypernetworks
 from stages.portraits.portrait import Portrait
 
 RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # at first and after CHANGE steps: directions turn fast early
-DETAILS = 0.4  # share of the prediction's photo details that is left after CHANGE steps, which draw what they showed
 CHANGE = 10
-STYLE_WEIGHT = 6.0  # of the region style loss beside the content term
+STYLE_WEIGHT = 9.0  # of the region style loss beside the content term; training has 6 (train.style)
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and std of each compared layer
@@ -80,12 +79,10 @@ class Refinement:
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, fused=True)
         best: tuple[float, int, Refined] | None = None
-        first: Tone | None = None  # the tone of the prediction
+        tone: Tone | None = None  # that of the prediction
         for step in range(steps + 1):
             y = interface.finished(s.generator, draw([*deltas[: self.start], *moving]))
-            changed = min(1.0, step / CHANGE)
-            first = first if step else s.tone(p, y.detach(), look.palette(content))
-            tone = first and first._replace(detail=first.detail * (1 - changed * (1 - DETAILS)))
+            tone = tone if step else s.tone(p, y.detach(), look.palette(content))
             y = s.toned(p, y, tone)
             ours, ours_shape = self.term.features(y)
             loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
@@ -100,6 +97,7 @@ class Refinement:
                 break
             optimiser.zero_grad()
             loss.backward()
+            changed = min(1.0, step / CHANGE)
             rate, momentum = (a + changed * (b - a) for a, b in (RATE, MOMENTUM))
             optimiser.param_groups[0] |= {"lr": rate, "betas": (momentum, STEADY)}
             optimiser.step()
