@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.backbones.trunks import Trunk
-from models.losses.region_style import RegionStyleLoss
-from models.regions import REGION_COUNT
+from models.losses.region_style import RegionStyleLoss, group_masks
 
 
 class _Moments(torch.autograd.Function):
@@ -75,7 +74,6 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
         if self._of is not region:
             self._of, self._weights = region, {}
         if size not in self._weights:
-            masks = [(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()]
-            weights = F.adaptive_avg_pool2d(torch.stack(masks, 1), size).flatten(2)[0]
+            weights = F.adaptive_avg_pool2d(group_masks(region), size).flatten(2)[0]
             self._weights[size] = weights / weights.sum(1, keepdim=True).clamp(min=1e-3)
         return self._weights[size]

@@ -39,7 +39,7 @@ class RegionStyleLoss(nn.Module):
 
     def statistics(self, features: list[Tensor], region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and std [N, 4, C] of each feature inside hair, face, background and the whole image."""
-        masks = torch.stack([(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()], 1)
+        masks = group_masks(region)
         return [_moments(f, F.adaptive_avg_pool2d(masks, (f.shape[-2], f.shape[-1]))) for f in features]
 
     def style(
@@ -52,6 +52,11 @@ class RegionStyleLoss(nn.Module):
             each = ((mean_a - mean_b).square().mean(2) + (std_a - std_b).square().mean(2)) / unit
             terms.append((each * present).sum() / present.sum().clamp(min=1))
         return torch.stack(terms).mean()
+
+
+def group_masks(region: Tensor) -> Tensor:
+    """Where hair, face, background and the whole image lie, [N, 4, H, W] of 0 and 1, of region maps [N, H, W]."""
+    return torch.stack([(region == r).float() for r in range(REGION_COUNT)] + [torch.ones_like(region).float()], 1)
 
 
 def groups_present(content: Tensor, style: Tensor, least: float = 0.01) -> Tensor:

@@ -40,7 +40,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         | ({"seed": p.seed} if origins.inversion_is_seeded(ctx) else {}),
         weights={name: weights.sha256(name) for name in names},
         batch=4,
-        version=4 if steps else 1,  # 4: in longer steps, from the encoder in its arithmetic, in finer scales
+        version=4 if steps else 1,  # 4: the metric counts directions of less weight
         open=lambda ctx: open_worker(_settings(ctx, collection)),
     )
 

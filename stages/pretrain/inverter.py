@@ -2,10 +2,9 @@
 
 Faces generated have known latents, real photos only have to look right. First the linear path is solved on generated
 faces, and the metric of W+ for the optimisation that follows the encoder is measured at some of them and at as many
-photos, inverted by that path. Then each step takes
-generated faces (latent loss, in units of W's deviation) and real images (L2 + LPIPS-alex of the generated image,
-ArcFace's distance if the profile weighs it); a pull of the W+ layers towards one another keeps latents editable (e4e's
-delta loss, its Eqs. 5-8).
+photos, inverted by that path. Then each step takes generated faces (latent loss, in units of W's deviation) and real
+images (L2 + LPIPS-alex of the generated image, ArcFace's distance if the profile weighs it); a pull of the W+ layers
+towards one another keeps latents editable (e4e's delta loss, its Eqs. 5-8).
 """
 
 from collections.abc import Callable, Iterator

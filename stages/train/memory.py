@@ -141,8 +141,9 @@ def forecast(ctx: Context, *, building: bool = False) -> str:
             f"train: a step takes about {need:.1f} GB, {ctx.device} has {free:.1f} GB; {_way_out(ctx, free)}", 2
         )
     if building:
-        large = need >= LARGE and ctx.device == "cpu"
-        return f"train: a step takes about {need:.1f} GB: building such networks, and each step, takes minutes" * large
+        if need < LARGE or ctx.device != "cpu":
+            return ""
+        return f"train: a step takes about {need:.1f} GB: building such networks, and each step, takes minutes"
     s = ctx.profile.train
     return (
         f"train: a step of {s.batch} in micro-batches of {s.micro_batch} takes about {need:.1f} GB of "
