@@ -43,7 +43,7 @@ def main(cache: str, portraits: int = 4, styles: int = 4) -> None:
     pairs = itertools.product(cached(ctx, "content", portraits), list(cached(ctx, "style", styles)))
     for content, style in pairs:
         prepared = stylist.prepare(content)
-        deltas = stylist.predict(content, whole(style, 1.0).codes(content))
+        deltas = stylist.deltas(prepared, whole(style, 1.0).codes(content))
         small = stylist.generator(prepared.latent, deltas, prepared.where).clamp(-1, 1)
         start = time.process_time()
         judge(f"{large.size} px", large(prepared, deltas), small)

@@ -24,6 +24,7 @@ from pipeline import hashing, images, weights
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply.look import Look
+from stages.apply.memory import Memory
 from stages.apply.stylist import Stylist
 from stages.loaders import hypernetwork as hypernetworks
 from stages.portraits.portrait import Portrait
@@ -31,6 +32,7 @@ from stages.portraits.portrait import Portrait
 RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # at first and after CHANGE steps: directions turn fast early
 CHANGE = 10
 STYLE_WEIGHT = 9.0  # of the region style loss beside the content term; training has 6 (train.style)
+KEPT = 32 << 20  # bytes of images' statistics and content features: about 20 images
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and std of each compared layer
@@ -57,7 +59,7 @@ class Refinement:
                 f"{stylist.refinement_iterations} (train.refinement_iterations); refine by 0 steps",
                 2,
             )
-        self.stylist = stylist
+        self.stylist, self._kept = stylist, Memory(KEPT)
         dtype = narrow_type(ctx.device)
         self.rows = rows_of(stylist.generator, dtype)
         self.term = NarrowRegionStyleLoss(Trunk("vgg16", weights.tensors("lpips-vgg")), dtype).to(ctx.device)
@@ -72,7 +74,7 @@ class Refinement:
         what that many steps give.
         """
         s, p = self.stylist, self.stylist.prepare(content)
-        deltas = s.predict(content, look.codes(content))
+        deltas = s.deltas(p, look.codes(content))
         theirs, present = self._targets(content, look)
         shape = self._statistics(content)[1]
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
@@ -139,7 +141,7 @@ class Refinement:
     def _statistics(self, portrait: Portrait) -> tuple[Statistics, Tensor]:
         """An image's style statistics by region and content features."""
         key = "statistics", hashing.digest(portrait.image.tobytes(), portrait.region.tobytes())
-        return self.stylist.memory.get(key, lambda: self._computed(portrait))
+        return self._kept.get(key, lambda: self._computed(portrait))
 
     @torch.no_grad()
     def _computed(self, portrait: Portrait) -> tuple[Statistics, Tensor]:

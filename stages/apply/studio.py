@@ -175,7 +175,7 @@ class Studio:
             if self._large is None:
                 self._large = large.LargeRenderer(self.ctx, stylist.generator)
             prepared = stylist.prepare(content)
-            deltas = refined.deltas if refined else stylist.predict(content, look.codes(content))
+            deltas = refined.deltas if refined else stylist.deltas(prepared, look.codes(content))
             y, tone = self._large(prepared, deltas), refined.tone if refined else look.palette(content)
             return Image.fromarray(images.to_arrays(stylist.toned(prepared, y, tone))[0])
 

@@ -31,7 +31,7 @@ class Prepared:
     An edited portrait shares its `key`, image, inversion and features with the portrait as it was.
     `regions` say where its regions lie, `by_region` whether deltas act there.
     `inversion` [1, 3, S, S] is the generator's image of the latent, `features` what E_c makes of image and inversion.
-    `details` are what pictures get of the photo, if the profile wants any.
+    `details` are what pictures get of the photo, if the profile wants any. `original` is the portrait before its edits.
     """
 
     key: bytes
@@ -43,6 +43,7 @@ class Prepared:
     inversion: Tensor
     features: Tensor
     details: Details | None = None
+    original: "Prepared | None" = None
 
     @property
     def where(self) -> RegionWeights | None:
@@ -74,10 +75,6 @@ class Stylist:
         key = identity(content)
         return self.memory.get(("prepared", key), lambda: self._prepare(content, key))
 
-    def predict(self, content: Portrait, codes: np.ndarray) -> list[Tensor]:
-        """The deltas of a portrait in codes [4, 256]; an edited one has those of the portrait as it was."""
-        return self.deltas(self.prepare(content.base or content), codes)
-
     @torch.no_grad()
     def _prepare(self, content: Portrait, key: bytes) -> Prepared:
         image, latent = images.to_tensor(content.image).to(self.device), self._tensor(content.latent)
@@ -87,7 +84,7 @@ class Stylist:
             base = self.prepare(content.base)
             found = self._details(base.image, base.inversion, regions)
             found = found and details.kept(found, base.inversion, image)
-            return replace(base, latent=latent, region=region, regions=regions, details=found)
+            return replace(base, latent=latent, region=region, regions=regions, details=found, original=base)
         inversion = self.generator(latent)
         features = self.hyper.features(hypernetwork.side_by_side(image, inversion.clamp(-1, 1)))
         found = self._details(image, inversion, regions)
@@ -98,8 +95,11 @@ class Stylist:
 
     @torch.no_grad()
     def deltas(self, content: Prepared, codes: np.ndarray) -> list[Tensor]:
-        """The deltas [1, ...] of each kernel for codes [4, 256]; those of a region are kept by its own code."""
-        s, given = content, self._tensor(codes)
+        """The deltas [1, ...] of each kernel for codes [4, 256]; an edited portrait has those of the original.
+
+        Those of a region are kept by its own code.
+        """
+        s, given = content.original or content, self._tensor(codes)
         if self.refinement_iterations > 1 or not s.by_region:
             return self.memory.get(
                 ("deltas", s.key, codes.tobytes()),
@@ -125,14 +125,14 @@ class Stylist:
     @torch.no_grad()
     def render(self, content: Portrait, target: Target) -> np.ndarray:
         """y(c, s): the content rendered with a style's codes (Eq. 2) and palette, RGB u8 [256, 256, 3]."""
-        return self.draw(content, self.predict(content, target.codes), target.palette)
+        prepared = self.prepare(content)
+        return self.draw(prepared, self.deltas(prepared, target.codes), target.palette)
 
     @torch.no_grad()
-    def draw(self, content: Portrait, deltas: Sequence[Tensor], tone: Tone | np.ndarray | None) -> np.ndarray:
+    def draw(self, content: Prepared, deltas: Sequence[Tensor], tone: Tone | np.ndarray | None) -> np.ndarray:
         """The content with deltas [1, ...], one per kernel, and a tone or a palette [4, 4]; RGB u8 [256, 256, 3]."""
-        prepared = self.prepare(content)
-        y = finished(self.generator, self.generator(prepared.latent, [*deltas], prepared.where))
-        return images.to_arrays(self.toned(prepared, y, tone))[0]
+        y = finished(self.generator, self.generator(content.latent, [*deltas], content.where))
+        return images.to_arrays(self.toned(content, y, tone))[0]
 
     def toned(self, content: Prepared, image: Tensor, tone: Tone | np.ndarray | None) -> Tensor:
         """An image [1, 3, S, S] in a tone, or in that which gives it a palette [4, 4] and the photo's details."""

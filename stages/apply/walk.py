@@ -55,7 +55,7 @@ class Walk:
         first, last = self.ends[leg : leg + 2]
         deltas = _between(first.deltas, last.deltas, part)
         tone = Tone(*_between(first.tone, last.tone, part)) if first.tone and last.tone else None
-        return self.stylist.draw(self.content, deltas, tone)
+        return self.stylist.draw(self.stylist.prepare(self.content), deltas, tone)
 
     @torch.no_grad()
     def even(self, frames: int) -> list[float]:

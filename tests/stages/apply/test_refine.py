@@ -18,7 +18,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply import refine
 from stages.apply.look import Look, Part, whole
-from stages.apply.stylist import Stylist
+from stages.apply.stylist import Prepared, Stylist
 from stages.portraits.portrait import Portrait
 from tests.models.generators.test_latent_renderer import generator
 from tests.stages import fake_device
@@ -58,7 +58,8 @@ def loss(term: RegionStyleLoss, y: torch.Tensor, content: Portrait, style: Portr
     theirs = term.targets(images.to_tensor(style.image), regions[1])
     ours, shape = term.features(y)
     away = term.style(term.statistics(ours, regions[0]), theirs, groups_present(*regions))
-    return float(6 * away + (shape - term.content_features(images.to_tensor(content.image))).square().mean())
+    kept = (shape - term.content_features(images.to_tensor(content.image))).square().mean()
+    return float(refine.STYLE_WEIGHT * away + kept)
 
 
 def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refinement) -> None:
@@ -81,6 +82,28 @@ def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refi
     again = renderer(s.generator, refinement.rows, p.latent, p.where, other.deltas, refinement.start)
     seen = s.toned(p, finished(s.generator, again(other.deltas)), other.tone).clamp(-1, 1)
     assert torch.allclose(seen, other.image, atol=1e-5)  # the deltas are the image's
+
+
+def test_nothing_is_computed_twice_for_a_pair(refinement: refine.Refinement, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    computed, prepared, stylist = refinement._computed, Stylist._prepare, refinement.stylist
+
+    def count(portrait: Portrait) -> tuple[refine.Statistics, torch.Tensor]:
+        seen.append(portrait.key)
+        return computed(portrait)
+
+    def prepare(self: Stylist, content: Portrait, key: bytes) -> Prepared:
+        seen.append("prepared")
+        return prepared(self, content, key)
+
+    monkeypatch.setattr(refinement, "_computed", count)
+    monkeypatch.setattr(Stylist, "_prepare", prepare)
+    assert stylist.memory.limit == 0  # as in the evaluation
+    refinement(portrait(1), whole(portrait(2)), 1)
+    assert sorted(seen) == ["p1", "p2", "prepared"]
+    seen.clear()
+    stylist.stylize(portrait(1), portrait(2))
+    assert seen == ["prepared"]
 
 
 def test_targets_are_mixed_as_codes_are(refinement: refine.Refinement) -> None:
