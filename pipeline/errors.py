@@ -1,11 +1,37 @@
-"""The exception whose message users see, how text of unknown origin is made safe to print, and who takes interrupts."""
+"""The exception whose message users see, how text of unknown origin is made safe to print, and who hears signals."""
 
 import signal
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 STOPPED = 128  # and a signal's number: the exit status of what it ends, as shells have it
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+TWICE = 1.0  # seconds: `timeout` sends a signal to a process and to its group, of which it is
+
+
+class Stop(KeyboardInterrupt):
+    """A signal that ends the command as Ctrl-C does: what is open is closed, what is half written removed."""
+
+    last = -TWICE
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.number = number
+
+    @classmethod
+    def handle(cls, number: int, _: object = None) -> None:
+        """The handler of the signal: raises it, but not what the same sender sends twice."""
+        former, cls.last = cls.last, time.monotonic()
+        if cls.last - former > TWICE:
+            raise cls(number)
+
+
+def stopped(number: int) -> str:
+    """What a command says that this signal ended."""
+    what = "interrupted" if number == signal.SIGINT else "terminated"
+    return f"hypernst: {what}; what was finished is kept"
 
 
 class UserError(Exception):
@@ -32,14 +58,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def interrupts_for_us() -> Iterator[None]:
-    """Processes started meanwhile do not hear the Ctrl-C that a terminal sends to all; this one does, and ends them."""
+    """Processes started meanwhile do not hear what a terminal sends to all, as Ctrl-C; this one does, and ends them.
+
+    A library that meanwhile takes SIGTERM for itself, as Ray does, gives it back.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield  # Windows
         return
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit
+    handler = signal.getsignal(signal.SIGTERM)
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])  # which they inherit
     try:
         yield
     finally:
+        if signal.getsignal(signal.SIGTERM) != handler:
+            signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from pipeline import device
 from pipeline.context import Context
-from pipeline.errors import STOPPED, UserError
+from pipeline.errors import STOPPED, STOPS, UserError
 from pipeline.files import LineLog, read_lines, write_atomic
 from pipeline.locks import lock
 from pipeline.progress import EVERY, say
@@ -37,7 +37,6 @@ from pipeline.training.writer import Writer
 SAVE_EVERY: int | None = None  # steps; None: by time alone
 SAVE_MINUTES = 15.0
 SKIPS = 100  # a run stops after this many steps in a row that are not finite
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Loop:

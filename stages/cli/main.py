@@ -1,16 +1,18 @@
 """The command `hypernst`: its groups, errors in one line, exit statuses."""
 
+import atexit
+import contextlib
 import errno
 import io
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from pipeline.errors import NO_MEMORY, STOPPED, UserError, is_out_of_memory, printable
+from pipeline.errors import NO_MEMORY, STOPPED, STOPS, Stop, UserError, is_out_of_memory, printable, stopped
 from stages.cli import options, preprocess, results, styles, tools, training
 
 SECTIONS = {
@@ -40,16 +42,16 @@ class _Group(click.Group):
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         try:
             return super().make_context(*arguments, **options)
-        except KeyboardInterrupt:
-            raise _interrupted() from None
+        except KeyboardInterrupt as stop:
+            raise _stopped(stop) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
-            raise _interrupted() from None
+        except KeyboardInterrupt as stop:
+            raise _stopped(stop) from None
         except BrokenPipeError:
             raise  # the reader of our output has gone, such as `head`: click ends quietly
         except Exception as error:
@@ -77,10 +79,12 @@ class _Group(click.Group):
             ctx.exit(1)
 
 
-def _interrupted() -> click.exceptions.Exit:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this is the end already
-    click.echo("hypernst: interrupted; what was finished is kept", err=True)
-    return click.exceptions.Exit(STOPPED + signal.SIGINT)
+def _stopped(stop: KeyboardInterrupt) -> click.exceptions.Exit:
+    _end_by_signals()
+    number = stop.number if isinstance(stop, Stop) else signal.SIGINT
+    with contextlib.suppress(OSError):  # the terminal has gone
+        click.echo(stopped(number), err=True)
+    return click.exceptions.Exit(STOPPED + number)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -121,6 +125,10 @@ def main() -> None:
     keep_freed_memory()
     try:
         cli(prog_name="hypernst")
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code - STOPPED in STOPS:
+            _end_at_once(end.code)
+        raise
     finally:
         try:
             sys.stdout.flush()
@@ -128,7 +136,23 @@ def main() -> None:
             _give_up_output(error)
             if not isinstance(error, BrokenPipeError):
                 sys.exit(1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left, Python does to end itself
+        _end_by_signals()
+
+
+def _end_by_signals() -> None:
+    """From here on a signal raises nothing: what is left, Python does to end itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: os._exit(STOPPED + number))
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """End without taking Python apart: a library that was interrupted while imported may crash at that."""
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
 
 
 def _give_up_output(error: OSError) -> None:
