@@ -4,8 +4,6 @@ import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -89,10 +87,7 @@ class Exports:
     def _walk(self, wish: Wish, count: int, kind: str) -> bytes:
         portrait, look = self.rendering.cooked(wish)
         frames = self.studio.walk(portrait, [look], count, wish.recipe.refine)
-        with TemporaryDirectory() as folder:
-            place = Path(folder) / f"walk{kind}"
-            films.write(place, frames, lambda rgb: recipes.mark(images.encode(rgb), None))
-            return place.read_bytes()
+        return films.encoded(kind, frames, lambda rgb: recipes.mark(images.encode(rgb), None))
 
     def _batch(self, wish: Wish, portraits: list[Opened], job: Job) -> bytes:
         made = io.BytesIO()

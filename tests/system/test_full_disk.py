@@ -10,12 +10,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import images, profile
 from pipeline.caches import reader, volumes, writer
@@ -25,6 +27,7 @@ from pipeline.caches.volume import Volume
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.files import LineLog, new_array, read_lines, replacing, write_atomic
+from pipeline.reports import films
 from pipeline.runner.run import run_stage
 from pipeline.runner.spec import Item, Reject, StageSpec, Worker
 from pipeline.shards import writer as shards
@@ -37,6 +40,7 @@ from stages.train import page
 from stages.weights_import import importer
 from stages.weights_import.identify import Part
 from tests.support import small_run
+from tests.support.mounts import alone
 
 ROOT = Path(__file__).parents[2]
 DISK = 16 << 20  # bytes
@@ -158,7 +162,15 @@ def array(folder: Path) -> None:
     new_array(folder / "cache" / "photos.npy", np.float16, (200, 800), fill=3)
 
 
-UNPREPARED = (part, shard, log, board, training, imported, pictures, array)
+def film(folder: Path) -> None:
+    """As the studio takes it away, and as a file."""
+    noise = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), np.uint8)
+    made = functools.partial(films.encoded, ".webm", [Image.fromarray(rgb) for rgb in noise], images.encode)
+    tempfile.tempdir = str(folder)
+    write_atomic(folder / "walk.webm", made())
+
+
+UNPREPARED = (part, shard, log, board, training, imported, pictures, array, film)
 POINTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
     "merge": (parts, merge),
     "volumes": (grown, grow),
@@ -177,6 +189,8 @@ def content(folder: Path) -> dict[str, bytes]:
         if path.name not in ("log.jsonl", ".sources.json", ".sources.jsonl", ".lock"):
             told = checkpoint.load(path) if path.name == "checkpoint.safetensors" else None
             data = repr((told[0], told[1]["step"])).encode() if told else path.read_bytes()
+            if path.suffix == ".webm":  # each has a random number
+                data = b"%d frames" % films.count(path)
             found[str(path.relative_to(folder))] = data
     return found
 
@@ -241,20 +255,6 @@ def child(disk: str) -> None:
     torch.set_num_threads(1)
     volumes.ONE_FILE = 4
     print(json.dumps({name: try_point(Path(disk), name) for name in POINTS}))
-
-
-@functools.cache
-def alone() -> tuple[str, ...]:
-    """How to run a command that may mount; () where that is not to be had."""
-    for flags in ("-m", "-rm"):
-        command = ("unshare", flags)
-        with contextlib.suppress(OSError):
-            tried = subprocess.run(
-                [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
-            )
-            if tried.returncode == 0:
-                return command
-    return ()
 
 
 def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path: Path) -> None:

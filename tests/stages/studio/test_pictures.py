@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
@@ -142,6 +143,12 @@ def test_what_is_taken_away(
     (tmp_path / "walk.webm").write_bytes(film.content)
     assert film.headers["content-type"] == "video/webm"
     assert cv2.VideoCapture(str(tmp_path / "walk.webm")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        assert browser.post("/api/export", json=wish | {"kind": "png"}).status_code == 200
+        failed = browser.settled(browser.post("/api/export", json=wish | {"kind": "walk"}))
+        told = "no temporary folder (No such file or directory)", "free some space, or set TMPDIR to a folder with some"
+        assert (failed["state"], failed["error"], failed["way_out"]) == ("failed", *told)
     other = browser.opened(picture(7), "../other.png")
     batch = browser.settled(
         browser.post("/api/export", json=wish | {"kind": "batch", "portraits": [me["id"], other["id"]]})
