@@ -16,7 +16,7 @@ import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from pipeline.sources import colours, heic, jpeg, kinds
+from pipeline.sources import colours, heic, jpeg, kinds, parts
 from pipeline.sources.colours import Conversion
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
@@ -57,8 +57,8 @@ def picture(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE)
     and memory are checked before decoding; `reduction` tells how much smaller a large JPEG or HEIC becomes.
     Raises: UnusableError when the data is no image, truncated, damaged, too large or too small.
     """
-    if not data:
-        raise UnusableError("empty file")
+    if why := parts.problem(data) if data else "empty file":
+        raise UnusableError(why)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about large images and odd metadata; these are checked below
         try:
@@ -176,8 +176,9 @@ def _scale(image: Image.Image, data: bytes) -> int:
 
 def _is_of_a_phone(image: Image.Image) -> bool:
     """Whether it is a HEIC as phones write it: one image in 8 bits, its colours at half the size."""
-    told = image.info.get("bit_depth"), image.info.get("chroma"), getattr(image, "n_frames", 1)
-    return image.format == "HEIF" and image.mode == "RGB" and told == (8, 420, 1)
+    if image.format != "HEIF" or image.mode != "RGB":  # of others all frames would be looked for
+        return False
+    return (image.info.get("bit_depth"), image.info.get("chroma"), getattr(image, "n_frames", 1)) == (8, 420, 1)
 
 
 def _tile(image: Image.Image) -> int:

@@ -1,8 +1,10 @@
 """What is to be known of a JPEG beside its decoder: the memory that this needs, and whether the file has its end."""
 
+import re
 import struct
 
 START, SCAN, END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+MARKER = re.compile(b"\xff([^\x00\xd0-\xd8\xff])")  # not of restarts; what is coded has zeros after 0xff
 FILLERS = [bytes([value]) * 1024 for value in (0x00, 0x33, 0x55, 0x92, 0xAA, 0xDB, 0xFE)]  # no markers in them
 FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}  # markers of frames; the other three mark tables
 AT_ONCE = {0xC0, 0xC1, 0xC9}  # frames that can be decoded row by row, if one scan holds all of their components
@@ -31,6 +33,19 @@ def coefficients(data: bytes) -> float:
             return 0.0 if rows and body[:1] == bytes([components]) else 2 * share
         at += 2 + length
     return 2 * share
+
+
+def scans(data: bytes, most: int) -> int:
+    """The number of a JPEG's scans, each of which goes over the whole picture; counted a little beyond `most`."""
+    if data.count(SCAN) <= most:  # thumbnails included
+        return data.count(SCAN)
+    at, found = 2, 0
+    while found <= most and (marker := MARKER.search(data, at)) and marker[1] != END[1:]:
+        found += marker[1] == SCAN[1:]
+        at = marker.end()
+        if marker[1] != b"\x01":
+            at += int.from_bytes(data[at : at + 2], "big")  # what follows a scan's header holds no markers
+    return found
 
 
 def lacks_end(data: bytes) -> bool:

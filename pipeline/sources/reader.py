@@ -2,7 +2,6 @@
 
 import os
 import stat
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.hashing import digest
@@ -55,16 +54,20 @@ def too_large(size: int) -> str:
     return reason if size > limit else ""
 
 
+def _at_once(file: str, flags: int) -> int:
+    """Open a file without waiting: for the other end of a pipe, or for what a file of /proc may give later."""
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def contents(file: str) -> bytes:
     """The bytes of an image's file.
 
     Raises: OSError when it cannot be read, is no plain file, or is too large.
     """
-    place = Path(file)
-    if not stat.S_ISREG(place.stat().st_mode):
+    if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116
         raise OSError(0, "not a plain file")
-    with place.open("rb") as opened:
-        data = opened.read(archives.MAX_BYTES + 1)
+    with open(file, "rb", opener=_at_once) as opened:
+        data = opened.read(archives.MAX_BYTES + 1) or b""  # None: of the system's own files some give nothing yet
     if reason := too_large(len(data)):  # not more than one byte above the limit is read
         raise OSError(0, reason)
     return data
