@@ -160,7 +160,7 @@ class Render:
     """What is done to what the networks draw."""
 
     palette: bool = True
-    details: Share = 0.5
+    details: Share = 0.7
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from stages.portraits.portrait import Portrait
 RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # at first and after CHANGE steps: directions turn fast early
 CHANGE = 10
 STYLE_WEIGHT = 9.0  # of the region style loss beside the content term; training has 6 (train.style)
+DETAILS = 0.5  # times the photo's details of one forward pass: refinement draws much of what they add
 KEPT = 32 << 20  # bytes of images' statistics and content features: about 20 images
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
@@ -81,10 +82,11 @@ class Refinement:
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, fused=True)
         best: tuple[float, int, Refined] | None = None
-        tone: Tone | None = None  # that of the prediction
+        tone: Tone | None = None  # that of the prediction, with fewer details
         for step in range(steps + 1):
             y = interface.finished(s.generator, draw([*deltas[: self.start], *moving]))
-            tone = tone if step else s.tone(p, y.detach(), look.palette(content))
+            if step == 0 and (tone := s.tone(p, y.detach(), look.palette(content))) and steps:
+                tone = tone._replace(detail=DETAILS * tone.detail)
             y = s.toned(p, y, tone)
             ours, ours_shape = self.term.features(y)
             loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(

@@ -12,6 +12,7 @@ from pipeline.context import Context
 from pipeline.files import write_atomic
 from pipeline.progress import Progress
 from pipeline.reports import colours, pages, sheets
+from stages.apply.memory import Memory
 from stages.apply.stylist import Stylist
 from stages.evaluate import comparison, methods, overview
 from stages.evaluate.methods import METHODS, hindrance
@@ -53,7 +54,7 @@ def _stylize(
     ctx: Context, faces: Sequence[Portrait], styles: Sequence[Portrait], mixes: Sequence[Mix], refined: Sequence[int]
 ) -> list[list[np.ndarray]]:
     """One row per face: the face in COLUMNS, in each style, in each mix of styles, and in the refined styles."""
-    stylist = Stylist(ctx)
+    stylist = Stylist(ctx, memory=Memory())
     refine = methods.refined(ctx, stylist) if refined else None
     targets = [*styles, *(_mixed([styles[i] for i in mix]) for mix in mixes)]
     progress = Progress("gallery", len(faces) * (len(targets) + len(refined)))

@@ -61,14 +61,16 @@ def run(
     for path in filter(None, (sheet, control_sheet, strip)):
         if path.suffix.lower() not in images.SUFFIXES:
             raise UserError(f"{path}: expected an image's name, ending in {', '.join(images.SUFFIXES)}", 2)
-    parser = load(ctx.profile.parser.weights, PortraitParser.load).to(ctx.device)
-    figure("parser_miou", *parsing.measure(parser, portraits / "seg"))
-    works = _files(portraits / "style") + _files(portraits / "nonportrait")
+    used, name = ctx.profile, ctx.profile.name
+    if used.parser.kind != "portrait" or not used.parser.weights:
+        what = repr(used.parser.kind) if used.parser.weights else "untrained"
+        raise UserError(f'profile {name}: the parser is {what}; quality measures a trained "portrait" one', 2)
     encoder = style_encoder.network(ctx)
     if not isinstance(encoder, Aladin):
-        raise UserError(
-            f"profile {ctx.profile.name}: aladin.kind is {ctx.profile.aladin.kind!r}; quality needs a VGG16", 2
-        )
+        raise UserError(f"profile {name}: aladin.kind is {used.aladin.kind!r}; quality needs a VGG16", 2)
+    parser = load(used.parser.weights, PortraitParser.load).to(ctx.device)
+    figure("parser_miou", *parsing.measure(parser, portraits / "seg"))
+    works = _files(portraits / "style") + _files(portraits / "nonportrait")
     raw, coded = retrieval.retrieval(encoder, works)
     figure("aladin_top1", coded, len(works))
     figure("aladin_top1_raw", raw, len(works))

@@ -161,6 +161,9 @@ def test_wrong_use_is_told_before_anything_is_measured(folder: Path, monkeypatch
     ctx = Context(profile.load("portable"))
     with pytest.raises(UserError, match=r"grid.txt: expected an image's name"):
         quality.run(ctx, portraits=folder, strip=folder / "grid.txt")
+    for name, why in (("tiny", "untrained"), ("paper256", "'farl-lapa'")):
+        with pytest.raises(UserError, match=f"profile {name}: the parser is {why}; quality measures a trained"):
+            quality.run(Context(profile.load(name)), portraits=folder)
     (folder / "seg").rmdir()
     with pytest.raises(UserError, match="has no folder seg/"):
         quality.run(ctx, portraits=folder)
