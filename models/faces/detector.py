@@ -82,7 +82,7 @@ class YuNet:
     large (at least FAINT_SIZE of the image's shorter side), where false detections are rare.
     """
 
-    upright, settled = 0.925, 0.87
+    upright, settled = 0.925, 0.88
 
     def __init__(
         self, model: Path, score: float = 0.8, faint: float = 0.6, sides: Sequence[int] = (640, 320, 1280)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 SIDE = 1024  # pixels of the longer side at which the photo's edges are looked for
 LEAST = 32  # pixels there of the shorter side of a picture, and of a photo
 NEAR = 24  # levels by which what is filled may differ from the colour: compression leaves traces
-TURNED = 5.0  # degrees below which a photo in a plain frame counts as straight
+TURNED = 3.0  # degrees below which a photo in a plain frame counts as straight
 FULL = 0.7  # the least share of each edge of a photo that differs from the colour, unless
 SNUG = 0.01  # its corners are no farther from the four edges of the picture than this, in longer sides
 INSIDE = 0.02  # how far inside the edges that is looked at, in sides

@@ -8,7 +8,6 @@ the places that it took for faces most nearly are looked at, and the whole image
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import cv2
 import numpy as np
@@ -29,9 +28,10 @@ SQUARE, MIDDLE = 512, (128, 480, 96, 416)  # pixels of a square's side; top, bot
 TILTS = (-5, 5)  # degrees by which a square is turned for looks whose errors cancel out
 ROOM = 15  # pixels around a view: what lies in the corners of one that is turned by an eighth
 TRACES = 2  # most places that may have a face, looked at where none is found
-LIKELY = 0.3  # the score from which on such a place is looked at
+LIKELY, LIKELIER = 0.3, 0.6  # the score from which on such a place is looked at; where a face is found that is no use
 NEAR = 0.05  # by how much the score of a turned glance may be lower than that of the look which it questions
-AHEAD = 0.03  # by how much it must be higher than that of the view as it is
+AHEAD = 0.02  # by how much it must be higher than that of the view as it is
+APART = 0.08  # by how much the score of a glance may be lower than the best for closer ones
 HARDLY = 0.1  # by how much that of a face found so may be lower than what the detector takes for a face
 
 
@@ -46,22 +46,19 @@ def upright_faces(rgb: NDArray[np.uint8], detector: FaceDetector, usable: Usable
     spot = largest(faces) if faces else None
     if spot and _stands(spot) and spot.score >= detector.upright:
         return faces, 0
-    if spot is None and found and found[0].score >= detector.score:
+    likely = list(itertools.takewhile(lambda trace: trace.score >= LIKELY, traces))
+    likely = [trace for trace in likely if usable(trace, width, height) or _fills(trace, width, height)]
+    if spot is None and found and found[0].score >= detector.score and not (likely and likely[0].score >= LIKELIER):
         return [], 0  # a face that is too small to use remains so
     least = spot.score - NEAR if spot else 0.0
-    best = _at(rgb, spot, detector, None) if spot else None
+    best = _surest(rgb, _at(rgb, spot, detector), detector) if spot else None
     if best is None or (best[1] and best[0].score < least):
-        best = _anywhere(rgb, _apart(traces, spot, lambda face: usable(face, width, height)), detector)
+        best = _surest(rgb, _anywhere(rgb, _apart(likely, spot), detector), detector)
     if best is None or best[1] == 0 or best[0].score < least:
         return faces, 0
-    degrees, square = best[1], quad_of_face(best[0])
-    face = closer(rgb, square, detector)
-    if face and face.score < detector.settled:  # a face that leans may look as if it stood upside down
-        other = closer(rgb, np.roll(square, 2, 0), detector)
-        if other and other.score > face.score:
-            degrees, face = degrees + 180, other
-    if face is None or face.score < least or not usable(face, width, height):
-        return faces, 0
+    if not usable(best[0], width, height):  # too little of it is there: nothing, rather than a face on its side
+        return [] if best[1] in QUARTERS[1:] or best[1] in EIGHTHS[1:3] else faces, 0
+    face, degrees = best
     turn = round(degrees / 90) % 4
     face, others = turned(face, turn, width, height), faces
     if turn:
@@ -123,24 +120,24 @@ def turned(face: Face, turn: int, width: int, height: int) -> Face:
     return face
 
 
-def _apart(traces: Iterable[Face], spot: Face | None, usable: Callable[[Face], bool]) -> list[Face]:
-    """The first TRACES likely and usable faces of which none lies where another does, or where `spot` does."""
+def _apart(likely: Iterable[Face], spot: Face | None) -> list[Face]:
+    """The first TRACES likely faces of which none lies where another does, or where `spot` does."""
     apart: list[Face] = []
-    for trace in itertools.takewhile(lambda trace: trace.score >= LIKELY, traces):
-        if not any(_same(other, trace) for other in (*apart, *filter(None, [spot]))) and usable(trace):
+    for trace in likely:
+        if not any(_same(other, trace) for other in (*apart, *filter(None, [spot]))):
             apart.append(trace)
         if len(apart) == TRACES:
             break
     return apart
 
 
-def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDetector) -> Found | None:
-    """The surest face that glances at `traces`, and at the whole image in quarter turns, show upright."""
-    best: Found | None = None
+def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDetector) -> list[Found]:
+    """The faces that glances at `traces`, and at the whole image in quarter turns, show upright."""
+    found: list[Found] = []
     for trace in traces:
-        best = _at(rgb, trace, detector, best)
-        if best and best[0].score >= detector.settled:
-            return best
+        found += _at(rgb, trace, detector)
+        if any(face.score >= detector.settled for face, _ in found):
+            return found
     height, width = rgb.shape[:2]
     shrink = min(1.0, WHOLE / max(height, width))
     size = (max(round(width * shrink), 1), max(round(height * shrink), 1))
@@ -149,37 +146,49 @@ def _anywhere(rgb: NDArray[np.uint8], traces: Iterable[Face], detector: FaceDete
         small = cv2.pyrDown(small)  # faster than one step to the size
     small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
     scale = np.float32(width / size[0])
-
-    def placed(face: Face, turn: int) -> Face:
-        face = turned(face, 4 - turn, *(size if turn == 2 else size[::-1]))
-        x, y, w, h = (float(value * scale) for value in face.box)
-        return replace(face, box=(x, y, w, h), points=face.points * scale)
-
     for turn in (1, 2, 3):
-        seen = detector.glance(np.ascontiguousarray(np.rot90(small, turn)))
-        best = _surer(best, seen, 90 * turn, partial(placed, turn=turn))
-    return best
+        for face in detector.glance(np.ascontiguousarray(np.rot90(small, turn)))[:1]:
+            if _stands(face):
+                face = turned(face, 4 - turn, *(size if turn == 2 else size[::-1]))
+                x, y, w, h = (float(value * scale) for value in face.box)
+                found.append((replace(face, box=(x, y, w, h), points=face.points * scale), 90 * turn))
+    return found
 
 
-def _at(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector, best: Found | None) -> Found | None:
-    """The surest of `best` and of the faces that glances at a place show upright.
+def _at(rgb: NDArray[np.uint8], place: Face, detector: FaceDetector) -> list[Found]:
+    """The faces that glances at a place show upright: as it is and upside down, then in the other directions.
 
-    The place as it is comes first, then the other quarter turns, then eighths: the first that shows one surely ends it.
+    There are no others where the first shows one surely.
     """
     around, centre, side = _around(rgb, place)
-    for directions in ((0,), QUARTERS[1:], EIGHTHS):
+    found: list[Found] = []
+    for directions in ((0, 180), (90, 270, *EIGHTHS)):
         for degrees in directions:
             seen = detector.glance(_view(around, degrees))
-            best = _surer(best, seen, degrees, partial(_placed, square=_square(centre, side, degrees), size=VIEW))
-        if best and best[0].score >= detector.settled:
-            break
+            if seen and _stands(seen[0]):
+                found.append((_placed(seen[0], _square(centre, side, degrees), VIEW), degrees))
+        first = max(found, key=lambda one: one[0].score, default=None)
+        if first and first[1] == 0 and first[0].score >= detector.settled:
+            return [first]
+    return found
+
+
+def _surest(rgb: NDArray[np.uint8], found: Sequence[Found], detector: FaceDetector) -> Found | None:
+    """The face that closer glances show upright most surely, of those that are about as sure; None without one.
+
+    Its score is the mean of all glances. Faces that lean or lie may look nearly as if they stood upside down.
+    """
+    best: Found | None = None
+    least = max((face.score for face, _ in found), default=0.0) - APART
+    found = [one for one in found if one[0].score >= least]
+    if len(found) == 1 and found[0][1] == 0:
+        return found[0]
+    for face, degrees in found:
+        if closely := closer(rgb, quad_of_face(face), detector):
+            score = (face.score + len(CLOSER) * closely.score) / (1 + len(CLOSER))
+            if best is None or score > best[0].score + (0 if best[1] else AHEAD):
+                best = replace(closely, score=score), degrees
     return best
-
-
-def _surer(best: Found | None, seen: Sequence[Face], degrees: int, placed: Callable[[Face], Face]) -> Found | None:
-    """`best`, or the first face of a view where that stands and is surer; `placed` finds its place in the image."""
-    least = -1.0 if best is None else best[0].score + (0 if best[1] else AHEAD)
-    return (placed(seen[0]), degrees) if seen and _stands(seen[0]) and seen[0].score > least else best
 
 
 def _around(rgb: NDArray[np.uint8], place: Face) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:
@@ -220,6 +229,11 @@ def _placed(face: Face, square: NDArray[np.float64], size: int) -> Face:
     w, h = w * float(np.hypot(*across)), h * float(np.hypot(*across))
     points = square[0] + face.points[:, :1] * across + face.points[:, 1:] * down
     return Face((float(centre[0] - w / 2), float(centre[1] - h / 2), w, h), points.astype(np.float32), face.score)
+
+
+def _fills(face: Face, width: int, height: int) -> bool:
+    """Whether a face is so large that much of it may lie outside an image of this size."""
+    return max(face.box[2:]) >= min(width, height) / 2
 
 
 def _stands(face: Face) -> bool:

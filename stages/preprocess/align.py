@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 # A style image need not be a portrait: without a face its whole-image code is used, so it is kept.
 NO_FACE = {"content": "", "style": "keep"}  # "": as the profile says
 NOTHING = "no face found"  # how the reason of a reject begins that `no_face` decides
-ALREADY_ALIGNED = 0.08  # mean distance of the corners, in sides, below which a square image is taken as it is
-MIN_COVERAGE = 0.4
+# Mean distances of the corners, in sides: to the first a square image is taken as it is, to the second moved in part.
+ALREADY_ALIGNED, NEARLY_ALIGNED = 0.08, 0.14
+MIN_COVERAGE, MIN_LEANING = 0.4, 0.3  # the least share of a face's square in the picture; of one that leans or lies
 MIN_QUAD = 64  # pixels of the source across the square: a smaller face has too little detail
 NEARBY = 0.3  # sides by which another look in the square may move its centre; beyond that it is another face
 TURNED = 30.0  # degrees of turning from which on it is noted, and there are more looks
+FILLED, FITTING = 2.0, 20.0  # degrees from which on the edges of a turned photo are looked for, so and so
+AGREE = 25.0  # degrees by which these may be turned otherwise than the face
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
         fallback=Fallback("no_face", "score", NOTHING),
-        version=8,
+        version=9,
         news="turned and leaning faces stand upright more exactly; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),
@@ -127,12 +130,15 @@ def align_picture(
         face = _from_left(faces)[which - 1]
         notes = [f"{len(faces)} faces: face {which} from the left kept"]
     quad = _looked_again(turned, quad_of_face(face), detector, settings.source_size)
-    if turn or abs(tilt(quad)) >= TURNED:
+    if abs(tilt(quad)) >= FILLED:
         quad = _leaning(turned, quad, detector, settings)
-    if width == height and np.hypot(*(quad - whole).T).mean() <= ALREADY_ALIGNED * width:
-        # cutting an aligned square again would only blur it and move it by the error of the detector
-        quad = whole
-        notes.append("already aligned")
+    off = np.hypot(*(quad - whole).T).mean() / width
+    if width == height and off < NEARLY_ALIGNED:
+        # Cutting an aligned square again would only blur it and move it by the error of the detector. What is nearly
+        # one moves in part, so that no error decides.
+        part = max(off - ALREADY_ALIGNED, 0) / (NEARLY_ALIGNED - ALREADY_ALIGNED)
+        quad = whole + part * (quad - whole)
+        notes.append("nearly aligned: moved in part" if part else "already aligned")
     source = _unturned(quad, turn, width, height)
     if abs(lean := tilt(source)) > TURNED:
         notes.append(f"turned {abs(lean):.0f} degrees {'counterclockwise' if lean > 0 else 'clockwise'}")
@@ -168,15 +174,19 @@ def _looked_again(
 def _leaning(
     rgb: NDArray[np.uint8], quad: NDArray[np.float64], detector: "FaceDetector", settings: Align
 ) -> NDArray[np.float64]:
-    """The quad of a face that lies or leans: that of its photo set straight, where one shows.
+    """The quad of a face that leans: that of its photo set straight, where one shows, else the mean of more looks.
 
-    Else it is the mean of more looks, if it leans.
+    There are more looks only where it leans as no upright face does.
     """
     from models.faces.alignment import quad_of, tilt
     from models.faces.filled import inside, photo_in, straight
+    from models.faces.fitting import fitting_photo
     from models.faces.upright import looks_around
 
-    if (photo := photo_in(rgb)) is not None:
+    photo = photo_in(rgb)
+    if photo is None and abs(tilt(quad)) >= FITTING:
+        photo = fitting_photo(rgb, tilt(quad))
+    if photo is not None and abs((tilt(quad) - tilt(photo) + 45) % 90 - 45) <= AGREE:
         upright = straight(rgb, photo)
         if inner := align_picture(upright, detector, settings, keep=False):
             exact = _in_sides_of(inside(photo), inner.quad / upright.shape[1::-1])
@@ -208,10 +218,11 @@ def _unturned(quad: NDArray[np.float64], turn: int, width: int, height: int) -> 
 
 
 def _usable(face: "Face", width: int, height: int) -> bool:
-    from models.faces.alignment import coverage, quad_of_face
+    from models.faces.alignment import coverage, quad_of_face, tilt
 
     quad = quad_of_face(face)
-    return bool(np.hypot(*(quad[3] - quad[0])) >= MIN_QUAD and coverage(quad, width, height) >= MIN_COVERAGE)
+    least = MIN_COVERAGE if abs(tilt(quad)) < TURNED else MIN_LEANING
+    return bool(np.hypot(*(quad[3] - quad[0])) >= MIN_QUAD and coverage(quad, width, height) >= least)
 
 
 def _row(item: Item, detector: "FaceDetector", settings: Align, keep: bool, which: int | None = None) -> Row | Reject:
