@@ -46,7 +46,13 @@ class UserError(Exception):
         self.status = status
 
 
-MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "Insufficient memory")  # of torch and OpenCV
+# Of torch and OpenCV, and of the system that loads their libraries.
+MEMORY = (
+    "can't allocate memory",
+    "Storage size calculation overflowed",
+    "Insufficient memory",
+    "failed to map segment from shared object",
+)
 NO_MEMORY = "out of memory; close other programs, or make sizes and the batch smaller"
 
 

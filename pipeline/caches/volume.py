@@ -163,7 +163,8 @@ class Volume:
                 _strings(self._keys("rejects/key")), self.reasons(), _digests(self._read("rejects/inputs")), strict=True
             )
         ]
-        if self.h5.attrs.get("rejects") not in (None, rejects_digest(rejects).encode()):
+        stored = self.h5.attrs.get("rejects", b"")
+        if not isinstance(stored, bytes) or stored not in (b"", rejects_digest(rejects).encode()):
             raise cache_error(self.path, ValueError("not the digest it should have"), "rejects")
         return {key: Entry(number, -1, inputs, b"", reason) for key, reason, inputs in rejects}
 

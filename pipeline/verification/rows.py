@@ -101,7 +101,7 @@ def check_rows(volume: Volume, entries: dict[str, Entry]) -> Iterator[Problem]:
 def _other_labels(volume: Volume, name: str) -> dict[str, list[str]]:
     """The keys of rows whose labels were changed, under the dataset's name; {} when none was."""
     labels, stored = volume.block(name, 0, len(volume)), volume.dataset(name).attrs.get("digest", b"")
-    if labels_digest(labels).encode() == stored:
+    if isinstance(stored, bytes) and labels_digest(labels).encode() == stored:
         return {}
     keys = volume.keys()
     return {name: [key for key, label in zip(keys, labels, strict=True) if key_of(label) != key] or keys}

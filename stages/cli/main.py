@@ -63,6 +63,9 @@ class _Group(click.Group):
             if is_out_of_memory(error):
                 click.echo(f"hypernst: {NO_MEMORY}", err=True)
                 ctx.exit(1)
+            if isinstance(error, FileNotFoundError) and not _is_here():
+                click.echo("hypernst: the folder in which it runs has gone; change to another", err=True)
+                ctx.exit(1)
             text = printable(" ".join(str(error).split()))
             if isinstance(error, OSError) and error.errno in FULL and not error.filename:  # files have their own words
                 _give_up_output(error)
@@ -77,6 +80,13 @@ class _Group(click.Group):
             way_out = "run it again with --debug for a traceback"
             click.echo(f"hypernst: {type(error).__name__}: {text} ({way_out})", err=True)
             ctx.exit(1)
+
+
+def _is_here() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 def _stopped(stop: KeyboardInterrupt) -> click.exceptions.Exit:

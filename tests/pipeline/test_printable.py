@@ -86,3 +86,4 @@ def test_each_librarys_words_for_no_memory_are_known(ask: Callable[[], object]) 
         ask()
     assert is_out_of_memory(caught.value), caught.value
     assert not is_out_of_memory(ValueError("no"))
+    assert is_out_of_memory(ImportError("libtorch_cpu.so: failed to map segment from shared object"))

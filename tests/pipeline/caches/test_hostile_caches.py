@@ -160,8 +160,9 @@ def test_a_file_that_is_not_ours_is_reported_and_not_followed(name: str, tmp_pat
 
 
 @pytest.mark.parametrize(("name", "message"), [("rejects", "not the digest it should have"), ("rows", "expected text")])
-def test_a_digest_that_is_a_number_is_reported(name: str, message: str, tmp_path: Path) -> None:
-    path = cache(tmp_path / "images.h5", lambda f: f.attrs.__setitem__(name, 10**12))
+@pytest.mark.parametrize("value", [10**12, np.zeros(5)], ids=["number", "numbers"])
+def test_a_digest_that_is_a_number_is_reported(name: str, message: str, value: object, tmp_path: Path) -> None:
+    path = cache(tmp_path / "images.h5", lambda f: f.attrs.__setitem__(name, value))
     with pytest.raises(UserError, match=message), Cache(path) as opened:
         opened.rows_digest() and opened.entries()
 

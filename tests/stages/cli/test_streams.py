@@ -101,3 +101,11 @@ main()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (128 + number, SIGNALS[number]) and not [*tmp_path.iterdir()]
     assert done.stdout.endswith("at the end\n")
+
+
+def test_a_folder_that_has_gone_is_told(tmp_path):
+    line = f"mkdir gone; cd gone; rmdir ../gone; exec '{sys.executable}' -m hypernst weights list"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = ["sh", "-c", line]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode and "hypernst: the folder in which it runs has gone; change to another\n" in done.stderr
