@@ -88,26 +88,30 @@ def closer(rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDe
 def looks_around(
     rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Quads that are turned a little to both sides of one, each with the points of a look at it, as `centred_points`.
+    """Quads that are turned a little to both sides of one, each with the points of looks at it, as `centred_points`.
 
-    A detector moves points towards upright ones: over these looks that cancels out. It also moves them to one side.
-    That stays, as an upright face is moved alike.
+    A detector moves points towards upright ones, and to one side: over these looks that cancels out.
     """
     side = float(np.hypot(*(square[3] - square[0])))
     for degrees in TILTS:
         view = _square(square.mean(0), side, tilt(square) + degrees)
-        if (points := centred_points(rgb, view, detector)) is not None:
+        for points in centred_points(rgb, view, detector):
             yield view, points
 
 
 def centred_points(
     rgb: NDArray[np.uint8], square: NDArray[np.float64], detector: FaceDetector
-) -> NDArray[np.float64] | None:
-    """The five points [5, 2] of the face in the middle of a quad, in its sides; None where a glance shows none."""
+) -> list[NDArray[np.float64]]:
+    """The five points [5, 2] of the face in the middle of a quad, in its sides: as it is, and mirrored."""
     top, bottom, left, right = MIDDLE
     view = crop(*_piece(rgb, square), SQUARE)[top:bottom, left:right]
-    seen = detector.glance(np.ascontiguousarray(view))
-    return (largest(seen).points + np.array([left, top], np.float64)) / SQUARE if seen else None
+    found = []
+    for mirrored in (False, True):
+        if seen := detector.glance(np.ascontiguousarray(view[:, ::-1] if mirrored else view)):
+            points = largest(seen).points.astype(np.float64)
+            points = (np.array([right - left, 0]) + points * (-1, 1))[[1, 0, 2, 4, 3]] if mirrored else points
+            found.append((points + np.array([left, top])) / SQUARE)
+    return found
 
 
 def turned(face: Face, turn: int, width: int, height: int) -> Face:

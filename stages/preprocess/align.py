@@ -68,7 +68,7 @@ def spec(ctx: Context, collection: str = "content") -> StageSpec:
         },
         weights={} if settings.detector == "none" else {settings.detector: weights.sha256(settings.detector)},
         fallback=Fallback("no_face", "score", NOTHING),
-        version=9,
+        version=10,
         news="turned and leaning faces stand upright more exactly; colour profiles and odd depths count",
         batch=4,
         open=lambda ctx: open_worker(ctx, keep=no_face == "keep"),

@@ -242,6 +242,6 @@ def test_a_new_version_of_align_recomputes_only_what_it_changes(
     call("align"), call("masks")
     monkeypatch.setattr(align_stage, "spec", now)
     why = "turned and leaning faces stand upright more exactly; colour profiles and odd depths count"
-    assert f"2 rows stale: version 2 -> 9 ({why})" in call("explain align")
+    assert f"2 rows stale: version 2 -> 10 ({why})" in call("explain align")
     assert "(2 computed now)" in call("align")
     assert "(0 computed now)" in call("masks") and "(2 computed now)" not in call("masks")

@@ -175,11 +175,12 @@ def test_another_look_at_the_middle_of_a_square_sets_it_right(detector: FaceDete
     off = square[0] + (
         np.array([[0.07, -0.05], [-0.05, 0.93], [0.93, 1.05], [1.05, 0.07]]) @ (square[[3, 1]] - square[0])
     )
-    points = centred_points(rgb, off, detector)
-    assert points is not None
-    back = off[0] + alignment.quad_of(points) @ (off[[3, 1]] - off[0])
-    assert np.abs(back - square).max() < 0.04 * np.hypot(*(square[3] - square[0]))
-    assert centred_points(np.zeros_like(rgb), off, detector) is None
+    both = centred_points(rgb, off, detector)
+    assert len(both) == 2  # as it is, and mirrored
+    for points in both:
+        back = off[0] + alignment.quad_of(points) @ (off[[3, 1]] - off[0])
+        assert np.abs(back - square).max() < 0.04 * np.hypot(*(square[3] - square[0]))
+    assert centred_points(np.zeros_like(rgb), off, detector) == []
 
 
 def test_upright_images_are_cut_as_before_and_a_turned_aligned_square_only_turned(detector: FaceDetector) -> None:
