@@ -16,7 +16,7 @@ import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from pipeline.sources import colours, heic, jpeg, kinds, parts
+from pipeline.sources import colours, heic, jpeg, kinds
 from pipeline.sources.colours import Conversion
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
@@ -57,7 +57,7 @@ def picture(data: bytes, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE)
     and memory are checked before decoding; `reduction` tells how much smaller a large JPEG or HEIC becomes.
     Raises: UnusableError when the data is no image, truncated, damaged, too large or too small.
     """
-    if why := parts.problem(data) if data else "empty file":
+    if why := kinds.too_many_parts(data) if data else "empty file":
         raise UnusableError(why)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about large images and odd metadata; these are checked below

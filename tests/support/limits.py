@@ -1,5 +1,7 @@
 """Runs Python code in a separate process with limits of memory and time, and measures its memory."""
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -23,3 +25,17 @@ def limited(code: str, *arguments: object, seconds: float = 60) -> tuple[str, in
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip(), int(done.stderr.split()[-1]) // 1000
+
+
+@functools.cache
+def alone() -> tuple[str, ...]:
+    """How to run a command that may mount; () where that is not to be had."""
+    for flags in ("-m", "-rm"):
+        command = ("unshare", flags)
+        with contextlib.suppress(OSError):
+            tried = subprocess.run(
+                [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+            )
+            if tried.returncode == 0:
+                return command
+    return ()

@@ -40,7 +40,7 @@ from stages.train import page
 from stages.weights_import import importer
 from stages.weights_import.identify import Part
 from tests.support import small_run
-from tests.support.mounts import alone
+from tests.support.limits import alone
 
 ROOT = Path(__file__).parents[2]
 DISK = 16 << 20  # bytes

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from pipeline.sources import decode, parts, reader
+from pipeline.sources import decode, kinds, reader
 
 RAMP = Image.fromarray(np.linspace(0, 255, 96 * 96 * 3).reshape(96, 96, 3).astype(np.uint8))
 
@@ -80,9 +80,9 @@ def test_usual_pictures_have_few(kind: str) -> None:
     made = beside(kind, 0, b"", icc_profile=bytes(200_000), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0", comment=b"c")(
         0
     )
-    assert parts.problem(made) == ""
+    assert kinds.too_many_parts(made) == ""
     for length in range(0, min(len(made), 2000), 7):  # a cut one is for its decoder to tell
-        assert isinstance(parts.problem(made[:length]), str)
+        assert isinstance(kinds.too_many_parts(made[:length]), str)
 
 
 def test_the_frames_behind_the_first_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
