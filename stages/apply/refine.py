@@ -82,10 +82,12 @@ class Refinement:
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, fused=True)
         best: tuple[float, int, Refined] | None = None
-        tone: Tone | None = None  # that of the prediction, with fewer details
+        tone: Tone | None = None  # that of the prediction, then with fewer details
         for step in range(steps + 1):
             y = interface.finished(s.generator, draw([*deltas[: self.start], *moving]))
-            if step == 0 and (tone := s.tone(p, y.detach(), look.palette(content))) and steps:
+            if step == 0:
+                tone = s.tone(p, y.detach(), look.palette(content))
+            elif step == 1 and tone:
                 tone = tone._replace(detail=DETAILS * tone.detail)
             y = s.toned(p, y, tone)
             ours, ours_shape = self.term.features(y)
