@@ -14,12 +14,7 @@ UNTOLD = 0.3  # cosine of twice the angle below which the picture's sides do not
 LEAST = 16  # pixels of the shorter side of a photo
 
 STEPS = 256  # pixels of the picture's longer side at which steps are looked for
-ACROSS = (
-    -4.5,
-    -1.5,
-    1.5,
-    4.5,
-)  # pixels from an edge, outwards, whose differences are compared: a step is the middle one
+ACROSS = (-4.5, -1.5, 1.5, 4.5)  # pixels outwards from an edge whose differences are compared: a step is the middle one
 ALONG = np.linspace(0.04, 0.96, 60)  # the places of an edge that are looked at, in its length
 SEEN = 20  # places of an edge inside the picture, below which it tells nothing
 STEP = 12.0  # levels by which the differences at the edges exceed those beside them, in the mean of all four
@@ -56,7 +51,7 @@ def _stepped(rgb: NDArray[np.uint8], lean: float) -> Quad | None:
         found = {}
         for angle in _angles(middle, reach, step):
             for whole in (False, True):
-                if (quad := _whole(small, angle) if whole else _quad(small, angle)) is not None:
+                if (quad := _guessed(small, (angle, whole))) is not None:
                     found[angle, whole] = _height(small, quad)
         return found
 
@@ -66,8 +61,7 @@ def _stepped(rgb: NDArray[np.uint8], lean: float) -> Quad | None:
     if abs(angle) < TURNED or height < STEP or max(others, default=height) > height / 2:
         return None
     closely = {guess: height for guess, height in heights(angle, 0.4, 0.1).items() if guess[1] == whole}
-    angle = max(closely, key=lambda guess: closely[guess])[0]
-    quad = _whole(small, angle) if whole else _quad(small, angle)
+    quad = _guessed(small, max(closely, key=lambda guess: closely[guess]))
     return None if quad is None else quad * _scale(rgb, small)
 
 
@@ -143,6 +137,11 @@ def _shrunk(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 def _scale(rgb: NDArray[np.uint8], small: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.array(rgb.shape[1::-1]) / small.shape[1::-1]
+
+
+def _guessed(rgb: NDArray[np.uint8], guess: Guess) -> Quad | None:
+    angle, whole = guess
+    return _whole(rgb, angle) if whole else _quad(rgb, angle)
 
 
 def _quad(rgb: NDArray[np.uint8], angle: float, times: float = 1.0) -> Quad | None:
