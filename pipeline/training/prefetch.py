@@ -1,21 +1,35 @@
-"""Loads the data of the next step in a thread while the current step computes."""
+"""Makes the data of the next steps, in a thread or in processes, while the current step computes."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pipeline.shards.batches import as_is, single_thread
 
 Data = TypeVar("Data")
 
 
 class Prefetcher(Generic[Data]):
-    """`prefetcher[step]` is `make(step)`, which starts when the step before is read. Use it as a context manager."""
+    """`prefetcher[step]` is `make(step)`, which starts when the step before is read. Use it as a context manager.
 
-    def __init__(self, make: Callable[[int], Data]) -> None:
-        self._make = make
+    With `workers`, so many processes make the steps after the one that was asked for, for a GPU that would wait for
+    one thread. `make` is pickled where processes are not forked, and what it returns always is.
+    """
+
+    def __init__(self, make: Callable[[int], Data], workers: int = 0) -> None:
+        self._make, self._workers = make, workers
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._pending: dict[int, Future[Data]] = {}
+        self._ahead: Iterator[Data] | None = None
+        self._next = -1
 
     def __getitem__(self, step: int) -> Data:
+        if self._workers:
+            if self._ahead is None or step != self._next:
+                self._ahead = self._made_from(step)
+            self._next = step + 1
+            return next(self._ahead)
         current = self._pending.pop(step, None) or self._pool.submit(self._make, step)
         self._pending = {step + 1: self._pool.submit(self._make, step + 1)}
         return current.result()
@@ -25,3 +39,29 @@ class Prefetcher(Generic[Data]):
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._ahead = None  # ends the processes
+
+    def _made_from(self, step: int) -> Iterator[Data]:
+        from torch.utils.data import DataLoader
+
+        steps: Any = _Steps(self._make)
+        return iter(
+            DataLoader(
+                steps,
+                batch_size=None,
+                sampler=itertools.count(step),
+                num_workers=self._workers,
+                collate_fn=as_is,
+                worker_init_fn=single_thread,
+            )
+        )
+
+
+class _Steps(Generic[Data]):
+    """The data of each step, in the form of a dataset for DataLoader."""
+
+    def __init__(self, make: Callable[[int], Data]) -> None:
+        self._make = make
+
+    def __getitem__(self, step: int) -> Data:
+        return self._make(step)

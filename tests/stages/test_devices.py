@@ -173,8 +173,8 @@ def test_the_parsers_training_takes_bfloat16_only_where_it_is(there: bool, monke
     net, seen = torch.nn.Conv2d(3, 3, 1), []
     net.register_forward_hook(lambda *given: seen.append(given[2].dtype is torch.bfloat16))
     setup = parser.Setup(net, copy.deepcopy(net), torch.optim.SGD(net.parameters(), 0.1), [], 2)  # type: ignore[arg-type]
-    batch = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 1 / 3)
-    parser.train_step(setup, batch, 0, Loop("parser", Path(), 2, save=print))
+    black = np.zeros((1, 8, 8, 3), np.uint8)
+    parser.train_step(setup, (black, black), 0, Loop("parser", Path(), 2, save=print))
     assert seen == [there]
 
 
