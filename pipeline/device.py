@@ -1,8 +1,10 @@
 """The device of a run: checked at the start, looked up only when there is something to compute."""
 
+import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -79,11 +81,20 @@ def deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def tune() -> None:
-    """Let a GPU try which convolution is fastest for each shape: training has few shapes, many times."""
-    import torch
+@contextlib.contextmanager
+def tuned(name: str) -> Iterator[None]:
+    """Within it a GPU tries which convolution is fastest for each shape, as training has few, and multiplies in TF32."""
+    if not name.startswith("cuda"):
+        yield
+        return
+    from torch.backends import cuda, cudnn
 
-    torch.backends.cudnn.benchmark = True
+    former = cudnn.benchmark, cudnn.allow_tf32, cuda.matmul.allow_tf32
+    cudnn.benchmark = cudnn.allow_tf32 = cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, cuda.matmul.allow_tf32 = former
 
 
 def keep_freed_memory() -> None:

@@ -43,7 +43,7 @@ class _Layout:
     @classmethod
     def of(cls, region_weights: RegionWeights, side: int, device: torch.device) -> "_Layout":
         """Of the first region map of `region_weights`, for rows on `device`."""
-        shares = region_weights.weights(side)[0].flatten(1)
+        shares = region_weights.weights(side)[0].flatten(1).cpu()
         mixed = ((shares > 0).sum(0) > 1).nonzero()[:, 0]
         number = torch.zeros(shares.shape[1], dtype=torch.long)
         number[mixed] = torch.arange(len(mixed))

@@ -25,8 +25,8 @@ def region_count(region: Tensor) -> int:
 class RegionWeights:
     """The weights of the regions of maps u8 [N, H, W] at any resolution; `region_count` is their number.
 
-    They are found on the CPU: where a region lies is asked for each of each sample, and each answer would keep a GPU
-    waiting.
+    A GPU multiplies every place by every region's kernel: where a region lies would be asked for each of each sample,
+    and each answer would keep the GPU waiting.
     """
 
     def __init__(self, region: Tensor) -> None:
@@ -34,7 +34,7 @@ class RegionWeights:
             side = region.shape[-1]
             thirds = torch.arange(side, device="cpu").mul(3).floor_divide(side).to(torch.uint8)
             region = thirds.expand(*region.shape[:2], side)
-        region = region.cpu()
+        self.everywhere = region.is_cuda  # whether each region's kernel is computed at every place
         self.region_count = region_count(region)
         onehot = F.one_hot(region.long().clamp(max=REGION_COUNT), self.region_count).permute(0, 3, 1, 2).float()
         self._full = F.avg_pool2d(F.pad(onehot, [FEATHER // 2] * 4, mode="replicate"), FEATHER, 1)
@@ -47,7 +47,7 @@ class RegionWeights:
         return 5 * self._full.nbytes
 
     def weights(self, side: int) -> Tensor:
-        """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1, on the CPU."""
+        """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1."""
         if side not in self._weights:
             fits = side <= self._full.shape[-1]
             shares = (
@@ -64,10 +64,14 @@ class RegionWeights:
     def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Multiply the channels x [N, in, S, S] at each position by its regions' kernels [N, region_count, out, in].
 
-        Gives [N, out, S, S]. A region is computed only where it has a weight.
+        Gives [N, out, S, S]. Off a GPU a region is computed only where it has a weight.
         """
         n, _, side, _ = x.shape
         flat = x.flatten(2)
+        if self.everywhere:
+            shares = self.weights(side).to(x).flatten(2)
+            parts = (flat[:, None] * shares[:, :, None]).flatten(1, 2)
+            return torch.bmm(kernels.transpose(1, 2).flatten(2), parts).to(x.dtype).unflatten(2, (side, side))
         out = [torch.zeros(kernels.shape[2], side * side, dtype=x.dtype, device=x.device) for _ in range(n)]
         for sample, region, where, weight in self._groups(side, x.device):
             y = kernels[sample, region] @ flat[sample].index_select(1, where)
@@ -82,7 +86,7 @@ class RegionWeights:
     def _groups(self, side: int, device: torch.device) -> list[tuple[int, int, Tensor, Tensor]]:
         if side not in self._members:
             self._members[side] = [
-                (n, r, where.to(device), weight.to(device)) for n, r, where, weight in _members(self.weights(side))
+                (n, r, where.to(device), weight.to(device)) for n, r, where, weight in _members(self.weights(side).cpu())
             ]
         return self._members[side]
 

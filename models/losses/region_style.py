@@ -81,7 +81,8 @@ def _moments(f: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     weight = weight / weight.sum(2, keepdim=True).clamp(min=1e-3)
     flat = f.flatten(2)
     mean = torch.einsum("nrp,ncp->nrc", weight, flat)
-    # Centred before squaring: the difference of a mean square and a squared mean is mostly rounding in TF32.
-    parts = zip(weight.split(1, 1), mean.split(1, 1), strict=True)
-    variance = torch.stack([(w * (flat - m.mT).square()).sum(2) for w, m in parts], 1)
-    return mean, variance.clamp(min=1e-6).sqrt()
+    # Centred before squaring: the difference of a mean square and a squared mean is mostly rounding in TF32. The whole
+    # image's mean is near enough to every region's.
+    centre = mean[:, -1:].detach()
+    squares = torch.einsum("nrp,ncp->nrc", weight, (flat - centre.mT).square())
+    return mean, (squares - (mean - centre).square()).clamp(min=1e-6).sqrt()

@@ -6,6 +6,7 @@ several processes (torchrun) compute what one would.
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipeline import device
@@ -41,10 +42,12 @@ def run(
     """
     if deterministic:
         device.deterministic()
-    elif ctx.device.startswith("cuda"):
-        device.tune()
     # Locked before anything is loaded: a checkpoint that another run is about to replace would be the wrong start.
-    with init_distributed(ctx) as (process_group, ctx), lock_run(ctx.run, process_group):
+    with (
+        nullcontext() if deterministic else device.tuned(ctx.device),
+        init_distributed(ctx) as (process_group, ctx),
+        lock_run(ctx.run, process_group),
+    ):
         return _train(
             ctx, process_group, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
         )

@@ -47,11 +47,14 @@ def test_regions_fade_over_positions_at_every_resolution(side: int) -> None:
     assert float(share.diff().max()) < 0.45 and bool((share.diff() >= 0).all())
 
 
-@given(st.integers(0, 999), st.integers(1, 2), st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
-def test_convolving_by_place_is_the_weighted_sum_of_every_regions_answer(seed: int, n: int, labels: int) -> None:
+@given(st.integers(0, 999), st.integers(1, 2), st.integers(1, 4), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_convolving_by_place_is_the_weighted_sum_of_every_regions_answer(
+    seed: int, n: int, labels: int, everywhere: bool
+) -> None:
     torch.manual_seed(seed)
     region_weights = RegionWeights(maps(seed, n, 64, labels))
+    region_weights.everywhere = everywhere  # as on a GPU
     x = torch.randn(n, 5, 16, 16, requires_grad=True)
     kernels = torch.randn(n, region_weights.region_count, 7, 5, requires_grad=True)
     given_back = torch.randn(n, 7, 16, 16)
