@@ -4,7 +4,7 @@ The tests of tests/cuda (parity, one step of each phase and each training, every
 with drawn weights the seconds of a step and the peak memory of every profile at batch 1, 4 and 16, and the micro-batch
 that a run would choose; then with the weights that are here the seconds of an image, `eval` and `quality` on 2 x 2
 samples, what a hand at the studio waits for, and a step of each other method's training. A part that fails is reported
-and the next one follows.
+and the next one follows. `python bench/gpu.py steps studio` takes these parts alone.
 """
 
 import contextlib
@@ -192,19 +192,27 @@ def _training(kind: type[Training]) -> str:
     return f"{seconds:.3f} | {torch.cuda.max_memory_allocated() / 1e9:.1f}"
 
 
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "tests": ("tests/cuda", tests),
+    "steps": ("Steps", steps),
+    "evaluation": ("Images and evaluation", results),
+    "studio": ("The studio", uses),
+    "baselines": ("Other methods", baselines),
+}
+
+
 def main() -> None:
     """Write the report; exit with 1 if there is no GPU, or a part failed."""
     if not torch.cuda.is_available():
         raise SystemExit("make gpu-check: PyTorch finds no GPU on this machine; `hypernst doctor` says more")
+    chosen = sys.argv[1:] or list(PARTS)
+    if unknown := set(chosen) - set(PARTS):
+        raise SystemExit(f"{', '.join(sorted(unknown))}: no such part; there are {', '.join(PARTS)}")
     device.resolve("cuda")
     gpu = torch.cuda.get_device_properties(0)
     head = f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
     parts, failed = [f"# What `make gpu-check` found\n\n{head}"], False
-    measures: dict[str, Callable[[], str]] = {
-        "tests/cuda": tests, "Steps": steps, "Images and evaluation": results, "The studio": uses,
-        "Other methods": baselines,
-    }  # fmt: skip
-    for title, measure in measures.items():
+    for title, measure in (PARTS[name] for name in chosen):
         print(f"gpu-check: {title}", file=sys.stderr, flush=True)
         try:
             text = measure()

@@ -83,7 +83,7 @@ def deterministic() -> None:
 
 @contextlib.contextmanager
 def tuned(name: str) -> Iterator[None]:
-    """Within it a GPU tries which convolution is fastest for each shape, as training has few, and multiplies in TF32."""
+    """Within it a GPU tries which convolution is fastest for a shape, as training has few, and multiplies in TF32."""
     if not name.startswith("cuda"):
         yield
         return

@@ -85,9 +85,8 @@ class RegionWeights:
 
     def _groups(self, side: int, device: torch.device) -> list[tuple[int, int, Tensor, Tensor]]:
         if side not in self._members:
-            self._members[side] = [
-                (n, r, where.to(device), weight.to(device)) for n, r, where, weight in _members(self.weights(side).cpu())
-            ]
+            members = _members(self.weights(side).cpu())
+            self._members[side] = [(n, r, where.to(device), weight.to(device)) for n, r, where, weight in members]
         return self._members[side]
 
 
