@@ -19,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.shards import store
 from pipeline.training import checkpoint
+from pipeline.weights import update
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.train import page as training_page
@@ -187,9 +188,13 @@ train.run(small_run.context(Path({str(base)!r}), "killed"), shipped=False)
 
 def test_an_export_starts_a_new_run_in_the_second_phase(base: Path, whole: dict[str, Tensor]) -> None:
     ctx = small_run.context(base, "next", weights=str(base / "export.safetensors"))
-    train.run(ctx, steps=1)
+    train.run(ctx, steps=1, update=base / "update.safetensors")
     assert [row["phase"] for row in log(ctx)] == ["stylize"]
     found = state(ctx)
+    learnt = update.added(
+        checkpoint.load(base / "export.safetensors")[0], checkpoint.load(base / "update.safetensors")[0]
+    )
+    assert all(torch.allclose(learnt[name], found[f"ema.{name}"], atol=1e-4) for name in learnt)
     early = [name for name in found if name.startswith(("ema.content.", "ema.heads.0."))]
     assert early and all(torch.equal(found[name], whole[name].half().float()) for name in early)
     table = generators.generator(ctx).layer_table()
