@@ -119,21 +119,3 @@ def _allocate(first: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarr
         name: buffer[start : start + count * value.nbytes].view(value.dtype).reshape(count, *value.shape)
         for (name, value), start in zip(first.items(), [0, *ends], strict=False)
     }
-
-
-def as_is(batch: Any) -> Any:
-    """The batch unchanged; used in place of DataLoader's conversion, which would turn every value into a tensor."""
-    return batch
-
-
-def single_thread(_: int) -> None:
-    """Limit OpenCV to one thread in this worker, as the other cores have their own workers.
-
-    Ctrl-C is for the training, which saves and then ends its workers.
-    """
-    import signal
-
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)

@@ -17,10 +17,11 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.shards import index as shards
-from pipeline.shards.batches import Batches, as_is, collate, order, piece, single_thread, steps
+from pipeline.shards.batches import Batches, collate, order, piece, steps
 from pipeline.shards.index import Shard
 from pipeline.shards.sample import REPAIR, Decoded, decode, fields
 from pipeline.shards.store import Span, Store, is_url
+from pipeline.training.prefetch import as_is, single_thread
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from pipeline.shards.batches import as_is, single_thread
-
 Data = TypeVar("Data")
 
 
@@ -65,3 +63,21 @@ class _Steps(Generic[Data]):
 
     def __getitem__(self, step: int) -> Data:
         return self._make(step)
+
+
+def as_is(batch: Any) -> Any:
+    """The batch unchanged; used in place of DataLoader's conversion, which would turn every value into a tensor."""
+    return batch
+
+
+def single_thread(_: int) -> None:
+    """Limit OpenCV to one thread in this worker, as the other cores have their own workers.
+
+    Ctrl-C is for the training, which saves and then ends its workers.
+    """
+    import signal
+
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
