@@ -131,7 +131,7 @@ def run(
     state.resume()
     loop = Loop.of(NAME, state, steps, minutes=minutes, images=BATCH, save_every=SAVE_EVERY)
     make = functools.partial(sample_batch, faces, ctx.profile.seed)
-    with loop, Prefetcher(make, 0 if ctx.device == "cpu" else SAMPLERS) as prefetched:
+    with loop, Prefetcher(make, SAMPLERS if ctx.device.startswith("cuda") else 0) as prefetched:
         for step in loop:
             loop.tell(train_step(setup, prefetched[step], step, loop))
     mix(setup.ema, teacher_share)
