@@ -108,7 +108,7 @@ class Trunk(nn.Module):
             if spec.pool:
                 x = F.max_pool2d(x, spec.pool, 2)
             x = conv(x)
-            x = F.leaky_relu(x, slope) if slope else F.relu(x)
+            x = F.leaky_relu_(x, slope) if slope else F.relu_(x)
             yield x
 
     def forward(self, x: Tensor) -> list[Tensor]:

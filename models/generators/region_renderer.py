@@ -60,10 +60,17 @@ class _Layout:
         out = parts[0].new_empty(sum(g.own for g in self.groups) + len(self.mixed), parts[0].shape[1])
         total = torch.zeros(len(self.mixed), out.shape[1], device=out.device)
         for group, part in zip(self.groups, parts, strict=True):
-            out.index_copy_(0, group.where[: group.own], part[: group.own])
+            _wide(out).index_copy_(0, group.where[: group.own], _wide(part[: group.own]))
             shared = part[group.own :].float()
             total.index_add_(0, group.among, shared * group.share if weighted else shared)
-        return out.index_copy_(0, self.mixed, total.to(out.dtype))
+        _wide(out).index_copy_(0, self.mixed, _wide(total.to(out.dtype)))
+        return out
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """The same memory as fewer, wider numbers where it fits: a CPU copies rows of them in a third of the time."""
+    fits = rows.device.type == "cpu" and rows.shape[1] * rows.element_size() % 16 == 0
+    return rows.view(torch.complex128) if fits else rows
 
 
 class _Pointwise(torch.autograd.Function):
@@ -108,6 +115,25 @@ class _Pointwise(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 parts.append(own @ kernels[group.region])
         return (ctx.layout.join(parts, weighted=False) if parts else None), moved, None, None, None, None
+
+
+class _Kernels(torch.autograd.Function):
+    """The kernels [regions, out, in] of deltas [1, regions, out, in]: `kernel` [out, in] times 1 + delta, in `dtype`.
+
+    `order` is that of the kernel's outputs where it is not the deltas'.
+    """
+
+    @staticmethod
+    def forward(ctx, deltas: Tensor, kernel: Tensor, order: Tensor | None, dtype: torch.dtype) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.kernel, ctx.order = kernel, order
+        delta = deltas[0] if order is None else deltas[0].index_select(1, order)
+        return (1 + delta).mul_(kernel).to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+        into = grad * ctx.kernel
+        return (into if ctx.order is None else into.index_select(1, ctx.order.argsort()))[None], None, None, None
 
 
 class _Depthwise(torch.autograd.Function):
@@ -163,7 +189,7 @@ class RegionRenderer:
         image = self.rows.to_image
         order = _wavelet_order(len(image.weight), rows.device)
         weight = (image.weight * image.modulation(self.latent[:, w_layer_of("head.to_img")]).flatten())[order]
-        kernels = (weight * (1 + deltas[index][0][:, order])).to(self.dtype)
+        kernels = _Kernels.apply(deltas[index], weight, order, self.dtype)
         rows = _Pointwise.apply(
             rows, kernels, image.bias.flatten()[order].to(self.dtype), None, self._layout(len(rows)), True
         )
@@ -176,8 +202,7 @@ class RegionRenderer:
                 (conv.depthwise * factors).to(self.dtype).contiguous(memory_format=torch.channels_last)
             )
         seen = _Depthwise.apply(rows, self._kernels[index])
-        delta = delta[0] if conv.order is None else delta[0][:, conv.order]
-        kernels = (conv.kernel * (1 + delta)).to(self.dtype)
+        kernels = _Kernels.apply(delta, conv.kernel, conv.order, self.dtype)
         return _Pointwise.apply(seen, kernels, conv.bias, conv.noise, self._layout(len(rows)), False)
 
     def _layout(self, count: int) -> _Layout:
