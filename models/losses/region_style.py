@@ -25,9 +25,12 @@ class RegionStyleLoss(nn.Module):
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The compared activations, and the content features [N, 256, 32, 32], instance-normalised."""
-        fine = _taps(self.trunk, x, FINE)
+        return self.beside([*_taps(self.trunk, x, FINE).values()], x)
+
+    def beside(self, fine: list[Tensor], x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What `features` gives of x, whose activations at full size are there."""
         coarse = _taps(self.trunk, F.avg_pool2d(x, 2), COARSE)
-        return [*fine.values(), *coarse.values()], F.instance_norm(coarse[CONTENT])
+        return [*fine, *coarse.values()], F.instance_norm(coarse[CONTENT])
 
     def content_features(self, x: Tensor) -> Tensor:
         """The content features of `features` alone."""

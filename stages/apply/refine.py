@@ -17,7 +17,7 @@ from models.generators import interface
 from models.generators.latent_renderer import narrow_type
 from models.generators.region_renderer import renderer, rows_of
 from models.generators.tone import Tone
-from models.losses.narrow_region_style import NarrowRegionStyleLoss
+from models.losses.narrow_region_style import PHASES, NarrowRegionStyleLoss
 from models.losses.region_style import groups_present
 from models.regions import REGION_COUNT
 from pipeline import hashing, images, weights
@@ -33,6 +33,7 @@ RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # at first and after 
 CHANGE = 10
 STYLE_WEIGHT = 9.0  # of the region style loss beside the content term; training has 6 (train.style)
 DETAILS = 0.5  # times the photo's details of one forward pass: refinement draws much of what they add
+SAME = 2  # steps that see the same quarter of the finest activations: with another in each, directions turn too often
 KEPT = 32 << 20  # bytes of images' statistics and content features: about 20 images
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
@@ -69,7 +70,7 @@ class Refinement:
     def __call__(
         self, content: Portrait, look: Look, steps: int, on_step: Callable[[int, Tensor], bool | None] | None = None
     ) -> Refined:
-        """The best of the prediction and `steps` steps from it; 0: the prediction.
+        """The best of the prediction and `steps` steps from it, by what each sees whole; 0: the prediction.
 
         `on_step` gets each step's number and the best image so far [1, 3, 256, 256]; True ends the refinement, with
         what that many steps give.
@@ -77,7 +78,7 @@ class Refinement:
         s, p = self.stylist, self.stylist.prepare(content)
         deltas = s.deltas(p, look.codes(content))
         theirs, present = self._targets(content, look)
-        shape = self._statistics(content)[1]
+        shape = self._shape(content)
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = torch.optim.Adam(moving, fused=True)
@@ -90,11 +91,12 @@ class Refinement:
             elif step == 1 and tone:
                 tone = tone._replace(detail=DETAILS * tone.detail)
             y = s.toned(p, y, tone)
-            ours, ours_shape = self.term.features(y)
-            loss = STYLE_WEIGHT * self.term.style(self.term.statistics(ours, p.region), theirs, present) + F.mse_loss(
-                ours_shape, shape
-            )
-            now = float(loss.detach())  # the only time that a step waits for a GPU
+            phase = PHASES[step // SAME % len(PHASES)]
+            ours, ours_shape = self.term.features(y, phase)
+            whole, quarter = self.term.parted(self.term.statistics(ours, p.region, phase), theirs, present)
+            compared = STYLE_WEIGHT * whole + F.mse_loss(ours_shape, shape)
+            loss = compared + STYLE_WEIGHT * quarter
+            now = float(compared.detach())  # the only time that a step waits for a GPU
             if best is None or now < best[0]:
                 kept = [*deltas[: self.start], *(d.detach().clone() for d in moving)]
                 best = now, step, Refined(y.detach().clamp(-1, 1), kept, tone)
@@ -117,9 +119,7 @@ class Refinement:
         looks have no common image, so that the whole image does not count then, and a region that a style lacks is
         compared with its whole image.
         """
-        own = self._statistics(content)[0]
-        whole = REGION_COUNT
-        targets: Statistics = [(mean.clone(), std.clone()) for mean, std in own]
+        whole, aims = REGION_COUNT, []
         counts = groups_present(self._region(content), self._region(content))[0]
         for group in range(REGION_COUNT + 1):
             part = look.parts[min(group, REGION_COUNT - 1)]
@@ -128,26 +128,44 @@ class Refinement:
                 has = bool(groups_present(self._region(style), self._region(style))[0, group])
                 if look.uniform:
                     counts[group] &= has
-                sources.append((self._statistics(style)[0], group if has or look.uniform else whole, weight))
-            if not sources:
-                continue
-            for layer, pair in enumerate(targets):
-                for which in (0, 1):
-                    mixed = sum(weight * stats[layer][which][:, at] for stats, at, weight in sources)
-                    mine = pair[which][:, group]
-                    pair[which][:, group] = mixed if part.strength == 1 else mine + part.strength * (mixed - mine)
+                sources.append((self._statistics(style), group if has or look.uniform else whole, weight))
+            if not sources or part.strength != 1:
+                own = [(self._statistics(content), group, 1 - part.strength if sources else 1.0)]
+                sources = [*own, *((stats, at, part.strength * weight) for stats, at, weight in sources)]
+            aims.append(_mixed(sources))
         counts[whole] &= look.uniform
-        return targets, counts[None]
+        layers = [zip(*layer, strict=True) for layer in zip(*aims, strict=True)]
+        return [(torch.stack(means, 1), torch.stack(deviations, 1)) for means, deviations in layers], counts[None]
 
     def _region(self, portrait: Portrait) -> Tensor:
         return torch.from_numpy(portrait.region)[None].to(self.stylist.device)
 
-    def _statistics(self, portrait: Portrait) -> tuple[Statistics, Tensor]:
-        """An image's style statistics by region and content features."""
-        key = "statistics", hashing.digest(portrait.image.tobytes(), portrait.region.tobytes())
-        return self._kept.get(key, lambda: self._computed(portrait))
+    def _statistics(self, portrait: Portrait) -> Statistics:
+        """An image's style statistics by region."""
+        return self._kept.get(("statistics", _key(portrait)), lambda: self._computed(portrait))
 
     @torch.no_grad()
-    def _computed(self, portrait: Portrait) -> tuple[Statistics, Tensor]:
-        features, shape = self.term.features(images.to_tensor(portrait.image).to(self.stylist.device))
-        return self.term.statistics(features, self._region(portrait)), shape
+    def _computed(self, portrait: Portrait) -> Statistics:
+        return self.term.targets(self._image(portrait), self._region(portrait))
+
+    @torch.no_grad()
+    def _shape(self, portrait: Portrait) -> Tensor:
+        """An image's content features; at full strength no more is asked of the portrait's own."""
+        return self._kept.get(("shape", _key(portrait)), lambda: self.term.content_features(self._image(portrait)))
+
+    def _image(self, portrait: Portrait) -> Tensor:
+        return images.to_tensor(portrait.image).to(self.stylist.device)
+
+
+def _key(portrait: Portrait) -> bytes:
+    return hashing.digest(portrait.image.tobytes(), portrait.region.tobytes())
+
+
+def _mixed(sources: list[tuple[Statistics, int, float]]) -> Statistics:
+    """The mean of statistics of one group each, mean and deviation [1, C] by layer, with weights that sum to 1."""
+    layers = range(len(sources[0][0]))
+    mean, deviation = (
+        [torch.stack([weight * stats[layer][which][:, at] for stats, at, weight in sources]).sum(0) for layer in layers]
+        for which in (0, 1)
+    )
+    return [*zip(mean, deviation, strict=True)]

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.backbones.trunks import Trunk
-from models.losses.narrow_region_style import NarrowRegionStyleLoss
+from models.losses.narrow_region_style import PHASES, NarrowRegionStyleLoss
 from models.losses.region_style import RegionStyleLoss, groups_present
 
 
@@ -17,11 +17,17 @@ def trunk() -> Trunk:
     return net
 
 
-def test_it_is_the_style_term() -> None:
+def scene() -> tuple[Tensor, Tensor, Tensor]:
+    """An image, a style and where hair, face and background lie."""
     small = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     x, style = F.interpolate(small, (256, 256), mode="bilinear").split(1)
     region = torch.full((1, 256, 256), 2, dtype=torch.uint8)
     region[:, :90], region[:, 90:200, 70:190] = 0, 1
+    return x, style, region
+
+
+def test_it_is_the_style_term() -> None:
+    x, style, region = scene()
 
     def seen(term: RegionStyleLoss) -> tuple[float, Tensor]:
         y = x.clone().requires_grad_()
@@ -38,6 +44,41 @@ def test_it_is_the_style_term() -> None:
         ours, slope = seen(NarrowRegionStyleLoss(trunk(), dtype))
         assert abs(ours / value - 1) < near
         assert float(torch.cosine_similarity(slope.flatten(), gradient.flatten(), 0)) > cosine
+
+
+def test_the_quarters_of_the_finest_activations_make_up_the_whole() -> None:
+    x, style, region = scene()
+    x = x + 0.2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))  # grain: the quarters differ
+    x.requires_grad_()
+    term = NarrowRegionStyleLoss(trunk())
+    (first, whole, *others), shape = term.features(x)
+    with torch.no_grad():
+        expected = term.statistics([first, whole, *others], region)
+    judged: list[Tensor] = []
+    slope, weighed, count = torch.zeros_like(x), torch.zeros(2, 4, 64), torch.zeros(4, 1)
+    for down, right in PHASES:
+        (same, quarter, *rest), kept = term.features(x, (down, right))
+        assert all(torch.equal(a, b) for a, b in zip([same, *rest, kept], [first, *others, shape], strict=True))
+        torch.testing.assert_close(quarter, whole[..., down::2, right::2], atol=1e-5, rtol=1e-4)  # edges too
+        slope += torch.autograd.grad(quarter.square().sum(), x)[0]
+        with torch.no_grad():
+            found = term.statistics([same, quarter, *rest], region, (down, right))
+            theirs, present = term.targets(style, region), groups_present(region, region)
+        parts = term.parted(found, theirs, present)
+        torch.testing.assert_close(parts[0] + parts[1], term.style(found, theirs, present))
+        judged.append(parts[0])
+        mean, deviation = (value[0] for value in found.pop(1))
+        for pair, other in zip(found, [expected[0], *expected[2:]], strict=True):
+            assert torch.equal(torch.stack(pair), torch.stack(other))
+        places = [(region[0, down::2, right::2] == r).sum() for r in range(3)]
+        share = torch.tensor([*places, 128 * 128])[:, None]
+        weighed += share * torch.stack([mean, deviation.square() + mean.square()])
+        count += share
+    assert len({float(value) for value in judged}) == 1  # which of two steps is better does not depend on the quarter
+    mean, deviation = (value[0] for value in expected[1])
+    torch.testing.assert_close(weighed / count, torch.stack([mean, deviation.square() + mean.square()]))
+    together = torch.autograd.grad(whole.square().sum(), x)[0]
+    torch.testing.assert_close(slope, together, atol=1e-4 * float(together.abs().max()), rtol=1e-3)
 
 
 def test_grain_of_single_pixels_is_compared_in_its_neighbourhood() -> None:

@@ -87,20 +87,29 @@ def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refi
 def test_nothing_is_computed_twice_for_a_pair(refinement: refine.Refinement, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     computed, prepared, stylist = refinement._computed, Stylist._prepare, refinement.stylist
+    shaped = refinement.term.content_features
 
-    def count(portrait: Portrait) -> tuple[refine.Statistics, torch.Tensor]:
+    def count(portrait: Portrait) -> refine.Statistics:
         seen.append(portrait.key)
         return computed(portrait)
+
+    def shape(x: torch.Tensor) -> torch.Tensor:
+        seen.append("shape")
+        return shaped(x)
 
     def prepare(self: Stylist, content: Portrait, key: bytes) -> Prepared:
         seen.append("prepared")
         return prepared(self, content, key)
 
     monkeypatch.setattr(refinement, "_computed", count)
+    monkeypatch.setattr(refinement.term, "content_features", shape)
     monkeypatch.setattr(Stylist, "_prepare", prepare)
     assert stylist.memory.limit == 0  # as in the evaluation
     refinement(portrait(1), whole(portrait(2)), 1)
-    assert sorted(seen) == ["p1", "p2", "prepared"]
+    assert sorted(seen) == ["p2", "prepared", "shape"]  # at full strength the portrait's own style counts nowhere
+    seen.clear()
+    refinement(portrait(1), whole(portrait(2), 0.5), 0)
+    assert sorted(seen) == ["p1", "prepared"]
     seen.clear()
     stylist.stylize(portrait(1), portrait(2))
     assert seen == ["prepared"]
@@ -109,7 +118,7 @@ def test_nothing_is_computed_twice_for_a_pair(refinement: refine.Refinement, mon
 def test_targets_are_mixed_as_codes_are(refinement: refine.Refinement) -> None:
     content, a, b = portrait(1), portrait(2), portrait(3)
     bald = dataclasses.replace(a, region=np.where(a.region == 0, 2, a.region).astype(np.uint8))
-    own, of_a, of_b, of_bald = (refinement._statistics(p)[0] for p in (content, a, b, bald))
+    own, of_a, of_b, of_bald = (refinement._statistics(p) for p in (content, a, b, bald))
     half, counts = refinement._targets(content, whole(a, 0.5))
     assert counts.tolist() == [[True] * 4]
     for layer in range(len(own)):
