@@ -5,7 +5,7 @@ normalised content features, both cached for each image. Nothing that results ar
 LPIPS-alex, no Inception, no identity network).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +48,28 @@ class Refined(NamedTuple):
     tone: Tone | None
 
 
+class Adam:
+    """`torch.optim.Adam(fused=True)`, whose first step imports torch's compiler: a second of processor time.
+
+    The rate and the first momentum are each step's own; the second is `STEADY`.
+    """
+
+    def __init__(self, moving: list[Tensor]) -> None:
+        self.moving = moving
+        self.means, self.squares = ([torch.zeros_like(d, requires_grad=False) for d in moving] for _ in range(2))
+        self.counts = [torch.zeros((), device=d.device) for d in moving]
+
+    @torch.no_grad()
+    def step(self, slopes: Sequence[Tensor], rate: float, momentum: float) -> None:
+        """Move by the gradients of what is to become smaller."""
+        for count in self.counts:
+            count += 1
+        torch._fused_adam_(
+            self.moving, [*slopes], self.means, self.squares, [], self.counts,
+            lr=rate, beta1=momentum, beta2=STEADY, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
+        )  # fmt: skip
+
+
 class Refinement:
     """Refines what a `Stylist` predicts; deterministic, of one portrait and one look at a time.
 
@@ -81,7 +103,7 @@ class Refinement:
         shape = self._shape(content)
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
-        optimiser = torch.optim.Adam(moving, fused=True)
+        optimiser = Adam(moving)
         best: tuple[float, int, Refined] | None = None
         tone: Tone | None = None  # that of the prediction, then with fewer details
         for step in range(steps + 1):
@@ -103,12 +125,9 @@ class Refinement:
             ended = on_step is not None and on_step(step, best[2].image)
             if ended or step == steps or step - best[1] >= PATIENCE:
                 break
-            optimiser.zero_grad()
-            loss.backward()
             changed = min(1.0, step / CHANGE)
             rate, momentum = (a + changed * (b - a) for a, b in (RATE, MOMENTUM))
-            optimiser.param_groups[0] |= {"lr": rate, "betas": (momentum, STEADY)}
-            optimiser.step()
+            optimiser.step(torch.autograd.grad(loss, moving), rate, momentum)
         assert best is not None
         return best[2]
 

@@ -154,6 +154,20 @@ def test_a_gpu_takes_the_same_steps_and_is_waited_for_once_in_each(refinement: r
         assert torch.equal(found.cpu(), wanted) and waits[1] == waits[0] + 1
 
 
+def test_its_adam_is_adam() -> None:
+    rng = torch.Generator().manual_seed(3)
+    ours = [torch.randn(1, 3, 8, n, generator=rng).requires_grad_() for n in (4, 5)]
+    theirs = [d.detach().clone().requires_grad_() for d in ours]
+    adam, reference = refine.Adam(ours), torch.optim.Adam(theirs, fused=True)
+    for rate, momentum in ((0.013, 0.5), (0.02, 0.6), (0.01, 0.7)):
+        for d in theirs:
+            d.grad = torch.randn(d.shape, generator=rng)
+        adam.step([d.grad for d in theirs if d.grad is not None], rate, momentum)
+        reference.param_groups[0] |= {"lr": rate, "betas": (momentum, refine.STEADY)}
+        reference.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_it_is_for_one_forward_pass(refinement: refine.Refinement) -> None:
     refinement.stylist.refinement_iterations = 3
     with pytest.raises(UserError, match="one forward pass, profile portable makes 3"):
