@@ -65,6 +65,7 @@ def steps() -> str:
         for precision in ("float32", "bfloat16"):
             for batch in BATCHES:
                 lines.append(f"| {name} | {precision} | {batch} | {_step(name, precision, batch)} |")
+                print(lines[-1], file=sys.stderr, flush=True)  # large networks are built for a while
     chosen = ", ".join(f"{_micro_batch(name)} for {name}" for name in PROFILES[1:])
     return "\n".join([*lines, "", f"Micro-batches that a run chooses on this GPU: {chosen}."])
 
