@@ -41,7 +41,7 @@ class Weight:
     An `optional` entry is needed only by profiles that name it.
     A file from an address is imported. `kind` and `expects` say what it has to be (`stages.weights_import.identify`),
     `published` is its name there, `mb` its size, and `sha256` its hash where one is published.
-    `update` is the file beside it that holds a low-rank update of it (`pipeline.weights.update`).
+    `update` is the file beside it that holds a low-rank update of it (`pipeline.training.low_rank`).
     """
 
     name: str

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline import files, hashing, locks
 from pipeline.errors import UserError
 from pipeline.profile import FOLDER, Profile, load
-from pipeline.weights import convert, digests, download, update
+from pipeline.training import low_rank
+from pipeline.weights import convert, download
 from pipeline.weights.download import Package
 from pipeline.weights.registry import REGISTRY, Weight
 
@@ -158,10 +159,11 @@ def tensors(name: str) -> "dict[str, torch.Tensor]":
     """The weights on the CPU, by name, with their update. Raises: UserError as `path`, or when a file is damaged."""
     if not (place := update_of(name)):
         return base(name)
+    own = hashing.noted_sha256(path(name), folder())
     try:
-        if json.loads(metadata(as_name(place)).get("meta", "{}")).get("of") != digests.of(path(name), folder()):
+        if json.loads(metadata(as_name(place)).get("meta", "{}")).get("of") != own:
             raise ValueError("it is of others")
-        return update.added(base(name), base(as_name(place)))
+        return low_rank.added(base(name), base(as_name(place)))
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{place}: is no update of {path(name)} ({error}); restore both files") from error
 
@@ -238,8 +240,8 @@ def facts(name: str) -> dict[str, Any]:
 
 def sha256(name: str) -> str:
     """The sha256 of the final file (or folder) as hex digits; with an update, of its and the file's digests."""
-    own, beside = digests.of(path(name), folder()), update_of(name)
-    return hashlib.sha256(f"{own}{digests.of(beside, folder())}".encode()).hexdigest() if beside else own
+    own, beside = hashing.noted_sha256(path(name), folder()), update_of(name)
+    return hashlib.sha256(f"{own}{hashing.noted_sha256(beside, folder())}".encode()).hexdigest() if beside else own
 
 
 def cached(weight: Weight) -> Path:

@@ -15,10 +15,9 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.progress import say
 from pipeline.shards.indexed import Samples
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, low_rank
 from pipeline.training.distributed import ProcessGroup, init_distributed
 from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
-from pipeline.weights import update as low_rank
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.loaders import origins
@@ -45,7 +44,7 @@ def run(
 
     A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from random ones in the
     reconstruction phase; `phase` overrides that. `export` is the file to write the EMA weights to, in fp16,
-    `update` that for what they changed of the profile's weights (`pipeline.weights.update`).
+    `update` that for what they changed of the profile's weights (`pipeline.training.low_rank`).
     A resumed run is the same to the bit on a CPU; on a GPU only with `deterministic`, where its operations allow it.
     """
     if deterministic:

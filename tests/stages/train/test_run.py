@@ -18,8 +18,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.shards import store
-from pipeline.training import checkpoint
-from pipeline.weights import update
+from pipeline.training import checkpoint, low_rank
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.train import page as training_page
@@ -191,7 +190,7 @@ def test_an_export_starts_a_new_run_in_the_second_phase(base: Path, whole: dict[
     train.run(ctx, steps=1, update=base / "update.safetensors")
     assert [row["phase"] for row in log(ctx)] == ["stylize"]
     found = state(ctx)
-    learnt = update.added(*(checkpoint.load(base / f"{name}.safetensors")[0] for name in ("export", "update")))
+    learnt = low_rank.added(*(checkpoint.load(base / f"{name}.safetensors")[0] for name in ("export", "update")))
     assert all(torch.allclose(learnt[name], found[f"ema.{name}"], atol=1e-4) for name in learnt)
     early = [name for name in found if name.startswith(("ema.content.", "ema.heads.0."))]
     assert early and all(torch.equal(found[name], whole[name].half().float()) for name in early)

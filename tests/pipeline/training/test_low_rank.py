@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pipeline import hashing, weights
 from pipeline.errors import UserError
-from pipeline.training import checkpoint
-from pipeline.weights import update
+from pipeline.training import checkpoint, low_rank
 
 SHAPES = {"a.weight": (40, 24), "a.bias": (40,), "b.weight": (16, 8, 3, 3), "same": (5, 5)}
 
@@ -36,9 +35,9 @@ def changed(rank: int, seed: int) -> dict[str, Tensor]:
 @settings(max_examples=20, deadline=None)
 def test_a_change_of_low_rank_is_kept(seed: int, rank: int) -> None:
     before, after = network(seed), changed(rank, seed)
-    found, share = update.largest(before, after, 10_000)
+    found, share = low_rank.largest(before, after, 10_000)
     assert share > 0.9999 and "same" not in found and all(t.dtype is torch.float16 for t in found.values())
-    for name, tensor in update.added(before, found).items():
+    for name, tensor in low_rank.added(before, found).items():
         torch.testing.assert_close(tensor, after[name], rtol=0.01, atol=0.03)
 
 
@@ -46,20 +45,20 @@ def test_a_change_of_low_rank_is_kept(seed: int, rank: int) -> None:
 @settings(max_examples=20, deadline=None)
 def test_it_keeps_as_much_as_fits(seed: int, limit: int) -> None:
     before, after = network(seed), network(seed + 100)
-    found, share = update.largest(before, after, limit)
+    found, share = low_rank.largest(before, after, limit)
     assert sum(t.nbytes for t in found.values()) <= limit and 0 <= share <= 1
-    more, larger = update.largest(before, after, 2 * limit)
-    nets = update.added(before, found), update.added(before, more), before
+    more, larger = low_rank.largest(before, after, 2 * limit)
+    nets = low_rank.added(before, found), low_rank.added(before, more), before
     errors = [sum(float((after[name] - net[name]).square().sum()) for name in SHAPES) for net in nets]
     assert larger >= share and errors[1] <= errors[0] * 1.001 <= errors[2]
 
 
 def test_what_does_not_fit_is_told() -> None:
     with pytest.raises(ValueError, match=r"more than 10"):
-        update.largest(network(0), network(1), 10)
+        low_rank.largest(network(0), network(1), 10)
     for wrong in ({"c": torch.ones(2)}, {"a.bias": torch.ones(3)}, {"a.weight.up": torch.ones(40, 1)}):
         with pytest.raises(ValueError, match=r"does not fit"):
-            update.added(network(0), wrong)
+            low_rank.added(network(0), wrong)
 
 
 def test_shipped_weights_are_read_with_the_update_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +69,7 @@ def test_shipped_weights_are_read_with_the_update_beside_them(tmp_path: Path, mo
     alone = weights.sha256("hypernet")
     assert alone == hashing.sha256(place) and torch.equal(weights.tensors("hypernet")["a.weight"], before["a.weight"])
 
-    checkpoint.save(beside, update.largest(before, after, 10_000)[0], {"of": alone})
+    checkpoint.save(beside, low_rank.largest(before, after, 10_000)[0], {"of": alone})
     found = weights.tensors("hypernet")
     assert all(torch.allclose(found[name], after[name], rtol=0.01, atol=0.03) for name in SHAPES)
     assert weights.sha256("hypernet") not in (alone, hashing.sha256(beside))
