@@ -35,6 +35,7 @@ def changed(rank: int, seed: int) -> dict[str, Tensor]:
 @settings(max_examples=20, deadline=None)
 def test_a_change_of_low_rank_is_kept(seed: int, rank: int) -> None:
     before, after = network(seed), changed(rank, seed)
+    after["same"] = after["same"] * (1 + 1e-7)  # an average of equal values is rounded
     found, share = low_rank.largest(before, after, 10_000)
     assert share > 0.9999 and "same" not in found and all(t.dtype is torch.float16 for t in found.values())
     for name, tensor in low_rank.added(before, found).items():
