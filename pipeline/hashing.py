@@ -1,14 +1,8 @@
 """Hashes of files and values, by which changes are recognised."""
 
-import contextlib
 import hashlib
-import json
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
-
-from pipeline import files
-from pipeline.errors import UserError
 
 DIGEST = 16  # bytes of a digest
 
@@ -46,24 +40,3 @@ def sha256(path: Path) -> str:
 def short_hash(text: str) -> str:
     """Twelve hex digits that stand for `text` in a file name."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
-
-
-def noted_sha256(place: Path, folder: Path) -> str:
-    """`sha256`, noted in `folder`; it is computed again only when a size, time or inode changed."""
-    place = place.resolve()
-    contents = sorted(place.rglob("*")) if place.is_dir() else [place]
-    known = (item.stat() for item in contents)
-    state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in known]
-    return _noted(place, json.dumps(state), folder)
-
-
-@cache
-def _noted(place: Path, state: str, folder: Path) -> str:
-    note = folder / "digests" / f"{place.name}-{short_hash(str(place))}.json"
-    saved = files.read_json(note)
-    if saved.get("state") == state and "sha256" in saved:
-        return str(saved["sha256"])
-    found = sha256(place)
-    with contextlib.suppress(UserError, OSError):  # without the note it is computed again next time
-        files.write_atomic(note, json.dumps({"state": state, "sha256": found}).encode())
-    return found

@@ -41,7 +41,6 @@ class Weight:
     An `optional` entry is needed only by profiles that name it.
     A file from an address is imported. `kind` and `expects` say what it has to be (`stages.weights_import.identify`),
     `published` is its name there, `mb` its size, and `sha256` its hash where one is published.
-    `update` is the file beside it that holds a low-rank update of it (`pipeline.training.low_rank`).
     """
 
     name: str
@@ -58,7 +57,6 @@ class Weight:
     published: str = ""
     mb: int = 0
     sha256: str = ""
-    update: str = ""
 
     @property
     def direct(self) -> bool:
@@ -260,8 +258,7 @@ REGISTRY: dict[str, Weight] = {
         Weight("painting-codes", "style codes of the 174 paintings", "shipped",
                "MIT; titles and dates: CC0 (the Metropolitan Museum's open access)", "painting-codes.safetensors",
                optional=True),
-        Weight("hypernet", "the hypernetwork", "shipped", _OURS, "hypernet.safetensors", optional=True,
-               update="hypernet-update.safetensors"),
+        Weight("hypernet", "the hypernetwork", "shipped", _OURS, "hypernet.safetensors", optional=True),
         Weight("directions", "semantic directions in MobileStyleGAN's W: age, smile, pose, gender, glasses", "shipped",
                _OURS, "directions.safetensors", optional=True),
         *(Weight(f"portable-sanet-{part}", f"{part} of SANet, trained by this project", "shipped", _OURS,

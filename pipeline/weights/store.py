@@ -7,18 +7,17 @@ Our own weights ship in `weights/portable/`. HYPERNST_WEIGHTS names a folder who
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files, hashing, locks
 from pipeline.errors import UserError
 from pipeline.profile import FOLDER, Profile, load
-from pipeline.training import low_rank
 from pipeline.weights import convert, download
 from pipeline.weights.download import Package
 from pipeline.weights.registry import REGISTRY, Weight
@@ -156,29 +155,9 @@ def _named(profile: Profile) -> set[str]:
 
 
 def tensors(name: str) -> "dict[str, torch.Tensor]":
-    """The weights on the CPU, by name, with their update. Raises: UserError as `path`, or when a file is damaged."""
-    if not (place := update_of(name)):
-        return base(name)
-    own = hashing.noted_sha256(path(name), folder())
-    try:
-        if json.loads(metadata(as_name(place)).get("meta", "{}")).get("of") != own:
-            raise ValueError("it is of others")
-        return low_rank.added(base(name), base(as_name(place)))
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{place}: is no update of {path(name)} ({error}); restore both files") from error
-
-
-def base(name: str) -> "dict[str, torch.Tensor]":
-    """The tensors of the weights' own file, without an update."""
+    """The weights as tensors on the CPU, by name. Raises: UserError as `path`, or when the file is damaged."""
     with _opened(name, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-
-
-def update_of(name: str) -> Path | None:
-    """The file beside the weights that holds a low-rank update of them, or None where there is none."""
-    place = local(name) if "/" not in name and find(name).update else None
-    beside = place.with_name(find(name).update) if place else None
-    return beside if beside and beside.exists() else None
 
 
 def arrays(name: str) -> "dict[str, np.ndarray]":
@@ -239,9 +218,24 @@ def facts(name: str) -> dict[str, Any]:
 
 
 def sha256(name: str) -> str:
-    """The sha256 of the final file (or folder) as hex digits; with an update, of its and the file's digests."""
-    own, beside = hashing.noted_sha256(path(name), folder()), update_of(name)
-    return hashlib.sha256(f"{own}{hashing.noted_sha256(beside, folder())}".encode()).hexdigest() if beside else own
+    """The sha256 of the final file (or folder) as hex digits; hashed again only when a size, time or inode changed."""
+    place = path(name).resolve()
+    contents = sorted(place.rglob("*")) if place.is_dir() else [place]
+    known = (item.stat() for item in contents)
+    state = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in known]
+    return _digest(place, json.dumps(state))
+
+
+@cache
+def _digest(place: Path, state: str) -> str:
+    note = folder() / "digests" / f"{place.name}-{hashing.short_hash(str(place))}.json"
+    saved = files.read_json(note)
+    if saved.get("state") == state and "sha256" in saved:
+        return str(saved["sha256"])
+    digest = hashing.sha256(place)
+    with contextlib.suppress(UserError, OSError):  # without the note the file is hashed again next time
+        files.write_atomic(note, json.dumps({"state": state, "sha256": digest}).encode())
+    return digest
 
 
 def cached(weight: Weight) -> Path:

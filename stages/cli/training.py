@@ -20,7 +20,6 @@ from stages.cli.options import FILE, context, finish, given
     help="Phase that a new run starts in; reconstruction has train.reconstruction_steps steps.",
 )
 @click.option("--export", type=FILE, help="Write the averaged weights in fp16.")
-@click.option("--update", type=FILE, help="Write what they changed of train.weights, as a low-rank update of 7.4 MB.")
 @click.option("--shards", help="Folder or URL of the shards: http(s)://, s3:// and others [default: CACHE/shards].")
 @click.option("--deterministic", is_flag=True, help="Use the same bits on a GPU each time where it can; slower.")
 def train(
@@ -29,7 +28,6 @@ def train(
     shipped: bool | None,
     phase: str | None,
     export: Path | None,
-    update: Path | None,
     shards: str | None,
     deterministic: bool,
     **settings: Any,
@@ -37,7 +35,7 @@ def train(
     """Train the hypernetwork; run it again to resume."""
     from stages.train import run
 
-    chosen = given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export, update=update)
+    chosen = given(steps=steps, minutes=minutes, shipped=shipped, phase=phase, export=export)
     finish(run.run(context({**settings, "shards": shards}), **chosen, deterministic=deterministic))
 
 

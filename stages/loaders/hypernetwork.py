@@ -65,7 +65,7 @@ def start(ctx: Context, hyper: HyperNetwork) -> str:
     if isinstance(hyper, RegionHyperStyle) and any(n.startswith("refinement_blocks.") for n in weights.names(name)):
         load(name, hyper.initialise)
         return "reconstruct"
-    load(name, partial(fill, hyper))
+    load(name, partial(_fill, hyper))
     return "stylize"
 
 
@@ -86,7 +86,7 @@ def trained_hypernetwork(ctx: Context, table: Sequence[LayerEntry]) -> HyperNetw
                 f"{path}: was trained with {name} {old}, profile {ctx.profile.name} has {new}; {way_out}", 2
             )
         try:
-            fill(hyper, tensors)
+            _fill(hyper, tensors)
         except ValueError as e:
             raise UserError(f"{path}: {e}, {ctx.profile.name}; {way_out}", 2) from e
     elif ctx.profile.train.weights:
@@ -103,7 +103,7 @@ def _missing(ctx: Context) -> UserError:
     )
 
 
-def fill(hyper: HyperNetwork, tensors: Mapping[str, Tensor]) -> None:
+def _fill(hyper: HyperNetwork, tensors: Mapping[str, Tensor]) -> None:
     """Load all tensors; on the meta device, where there is no memory to copy them to, they become the parameters."""
     state = {name: tensor.float() for name, tensor in tensors.items()}
     try:

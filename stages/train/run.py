@@ -8,25 +8,20 @@ import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-from pipeline import device, hashing, weights
+from pipeline import device
 from pipeline.context import Context
-from pipeline.errors import UserError
 from pipeline.progress import say
 from pipeline.shards.indexed import Samples
-from pipeline.training import checkpoint, low_rank
+from pipeline.training import checkpoint
 from pipeline.training.distributed import ProcessGroup, init_distributed
 from pipeline.training.loop import SAVE_EVERY, Loop, lock_run
 from stages.loaders import generator as generators
-from stages.loaders import hypernetwork as hypernetworks
 from stages.loaders import origins
 from stages.preprocess import compatibility
 from stages.train import data, flips, memory, page, validate
 from stages.train.state import State, build, enter_phase, start, step_of
 from stages.train.step import Step, schedule
-
-UPDATE = 7_400_000  # bytes of an update, at most
 
 
 def run(
@@ -36,15 +31,13 @@ def run(
     shipped: bool = True,
     phase: str | None = None,
     export: Path | None = None,
-    update: Path | None = None,
     minutes: float | None = None,
     deterministic: bool = False,
 ) -> int:
     """Train in `ctx.run` until `steps` in all (default: the profile's), or `minutes` of this call are over.
 
     A new run starts from the shipped weights in the stylisation phase, or with `shipped` False from random ones in the
-    reconstruction phase; `phase` overrides that. `export` is the file to write the EMA weights to, in fp16,
-    `update` that for what they changed of the profile's weights (`pipeline.training.low_rank`).
+    reconstruction phase; `phase` overrides that. `export` is the file to write the EMA weights to, in fp16.
     A resumed run is the same to the bit on a CPU; on a GPU only with `deterministic`, where its operations allow it.
     """
     if deterministic:
@@ -55,8 +48,9 @@ def run(
         init_distributed(ctx) as (process_group, ctx),
         lock_run(ctx.run, process_group),
     ):
-        total = schedule(ctx.profile.train) if steps is None else steps
-        return _train(ctx, process_group, total, shipped, phase, (export, update), minutes)
+        return _train(
+            ctx, process_group, schedule(ctx.profile.train) if steps is None else steps, shipped, phase, export, minutes
+        )
 
 
 def _train(
@@ -65,7 +59,7 @@ def _train(
     total: int,
     shipped: bool,
     phase: str | None,
-    written: tuple[Path | None, Path | None],
+    export: Path | None,
     minutes: float | None,
 ) -> int:
     settings = ctx.profile.train
@@ -79,7 +73,7 @@ def _train(
     made = origins.generator(ctx) | samples
     data_set = {"content": content.identity(), "style": style.identity()}
     state = start(ctx, build(ctx, generator, made, data_set), generator, shipped, process_group, phase)
-    if state.step >= total and not any(written):
+    if state.step >= total and not export:
         say(f"train: {state.step} steps in {ctx.run}; there is nothing left to do")
         return 0
     with memory.advice(ctx):
@@ -117,35 +111,21 @@ def _train(
             if grid is not None and state.step % settings.validate_every == 0:
                 loop.picture("grid", grid.draw(state.step))
     if process_group.is_main:
-        _finish(ctx, state, *written, len(content), len(style))
+        _finish(ctx, state, export, len(content), len(style))
     return 0
 
 
-def _finish(ctx: Context, state: State, export: Path | None, update: Path | None, contents: int, styles: int) -> None:
-    meta = {
-        "what": f"hypernetwork for {ctx.profile.generator.kind}, {ctx.profile.generator.size} px",
-        "steps": state.step,
-        "phase": state.phase,
-        "contents": contents,
-        "styles": styles,
-        "command": "hypernst train",
-    }
+def _finish(ctx: Context, state: State, export: Path | None, contents: int, styles: int) -> None:
     if export:
+        what = f"hypernetwork for {ctx.profile.generator.kind}, {ctx.profile.generator.size} px"
+        meta = {
+            "what": what,
+            "steps": state.step,
+            "phase": state.phase,
+            "contents": contents,
+            "styles": styles,
+            "command": "hypernst train",
+        }
         checkpoint.save(export, checkpoint.half(state.ema.state_dict()), meta)
-    if update:
-        _write_update(ctx, state, update, meta)
     skipped = f", {state.skipped} skipped because they were not finite" if state.skipped else ""
     say(f"train: {state.step} steps in {ctx.run}{skipped}; {page.write(ctx)}")
-
-
-def _write_update(ctx: Context, state: State, update: Path, meta: dict[str, Any]) -> None:
-    """What the run changed of the profile's weights, without the update that these have already."""
-    name = ctx.profile.train.weights
-    if not name:
-        raise UserError(f"--update: profile {ctx.profile.name} has no train.weights that could be updated", 2)
-    before = hypernetworks.new_hypernetwork(ctx, state.hyper.table)
-    hypernetworks.fill(before, weights.base(name))
-    after = {key: tensor.cpu() for key, tensor in state.ema.state_dict().items()}
-    found, share = low_rank.largest(before.state_dict(), after, UPDATE)
-    checkpoint.save(update, found, meta | {"of": hashing.sha256(weights.path(name)), "share": round(share, 4)})
-    say(f"train: {update} keeps {share:.1%} of what was learnt")

@@ -18,7 +18,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.locks import lock
 from pipeline.shards import store
-from pipeline.training import checkpoint, low_rank
+from pipeline.training import checkpoint
 from stages.loaders import generator as generators
 from stages.loaders import hypernetwork as hypernetworks
 from stages.train import page as training_page
@@ -187,11 +187,9 @@ train.run(small_run.context(Path({str(base)!r}), "killed"), shipped=False)
 
 def test_an_export_starts_a_new_run_in_the_second_phase(base: Path, whole: dict[str, Tensor]) -> None:
     ctx = small_run.context(base, "next", weights=str(base / "export.safetensors"))
-    train.run(ctx, steps=1, update=base / "update.safetensors")
+    train.run(ctx, steps=1)
     assert [row["phase"] for row in log(ctx)] == ["stylize"]
     found = state(ctx)
-    learnt = low_rank.added(*(checkpoint.load(base / f"{name}.safetensors")[0] for name in ("export", "update")))
-    assert all(torch.allclose(learnt[name], found[f"ema.{name}"], atol=1e-4) for name in learnt)
     early = [name for name in found if name.startswith(("ema.content.", "ema.heads.0."))]
     assert early and all(torch.equal(found[name], whole[name].half().float()) for name in early)
     table = generators.generator(ctx).layer_table()
@@ -283,9 +281,11 @@ def test_rates_rise_at_the_start_and_fall_at_the_end(base: Path) -> None:
 
 
 def test_a_grid_is_drawn_measured_and_shown_on_the_page(base: Path) -> None:
-    train.run(ctx := small_run.context(base, "watched", validate_every=2), shipped=False)
+    ctx = small_run.context(base, "watched", validate_every=2)
+    train.run(ctx, shipped=False)
     sheets = sorted((ctx.run / "grids").glob("*.png"))
-    assert [p.name for p in sheets] == ["step-000002.png", "step-000004.png"] and cv2.imread(str(sheets[0])).std() > 5
+    assert [p.name for p in sheets] == ["step-000002.png", "step-000004.png"]
+    assert cv2.imread(str(sheets[0])).std() > 5
     rows = training_page.validation(ctx.run)
     assert [row["step"] for row in rows] == [2, 4] and all(row["sifid_64"] > 0 < row["lpips_alex"] for row in rows)
     page = (ctx.run / "training.html").read_text()
@@ -295,5 +295,6 @@ def test_a_grid_is_drawn_measured_and_shown_on_the_page(base: Path) -> None:
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_new_run_starts_in_the_phase_that_is_asked_for(base: Path, phase: str) -> None:
-    train.run(ctx := small_run.context(base, f"starts-in-{phase}"), shipped=False, phase=phase, steps=1)
+    ctx = small_run.context(base, f"starts-in-{phase}")
+    train.run(ctx, shipped=False, phase=phase, steps=1)
     assert [row["phase"] for row in log(ctx)] == [phase]
