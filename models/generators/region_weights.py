@@ -25,8 +25,8 @@ def region_count(region: Tensor) -> int:
 class RegionWeights:
     """The weights of the regions of maps u8 [N, H, W] at any resolution; `region_count` is their number.
 
-    A GPU multiplies every place by every region's kernel: where a region lies would be asked for each of each sample,
-    and each answer would keep the GPU waiting.
+    CUDA multiplies every place by every region's kernel: where a region lies would be asked for each of each sample,
+    and each answer would keep the GPU waiting. For other devices the places are found on the CPU.
     """
 
     def __init__(self, region: Tensor) -> None:
@@ -35,6 +35,7 @@ class RegionWeights:
             thirds = torch.arange(side, device="cpu").mul(3).floor_divide(side).to(torch.uint8)
             region = thirds.expand(*region.shape[:2], side)
         self.everywhere = region.is_cuda  # whether each region's kernel is computed at every place
+        region = region if self.everywhere else region.cpu()
         self.region_count = region_count(region)
         onehot = F.one_hot(region.long().clamp(max=REGION_COUNT), self.region_count).permute(0, 3, 1, 2).float()
         self._full = F.avg_pool2d(F.pad(onehot, [FEATHER // 2] * 4, mode="replicate"), FEATHER, 1)
@@ -47,7 +48,10 @@ class RegionWeights:
         return 5 * self._full.nbytes
 
     def weights(self, side: int) -> Tensor:
-        """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1."""
+        """Weight of each region at each position of a square: [N, region_count, side, side], with sum 1.
+
+        They are on the maps' device where that is CUDA, else on the CPU.
+        """
         if side not in self._weights:
             fits = side <= self._full.shape[-1]
             shares = (
@@ -64,7 +68,7 @@ class RegionWeights:
     def convolve(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Multiply the channels x [N, in, S, S] at each position by its regions' kernels [N, region_count, out, in].
 
-        Gives [N, out, S, S]. Off a GPU a region is computed only where it has a weight.
+        Gives [N, out, S, S]. Off CUDA a region is computed only where it has a weight.
         """
         n, _, side, _ = x.shape
         flat = x.flatten(2)
@@ -85,7 +89,7 @@ class RegionWeights:
 
     def _groups(self, side: int, device: torch.device) -> list[tuple[int, int, Tensor, Tensor]]:
         if side not in self._members:
-            members = _members(self.weights(side).cpu())
+            members = _members(self.weights(side))
             self._members[side] = [(n, r, where.to(device), weight.to(device)) for n, r, where, weight in members]
         return self._members[side]
 
