@@ -54,7 +54,7 @@ def test_generators(name: str) -> None:
     net, w, deltas = net.cuda(), w.cuda(), [d.cuda() for d in deltas]
     assert psnr(net(w, deltas), wanted) > 80
     with torch.autocast("cuda", torch.bfloat16):
-        assert psnr(net(w, deltas), wanted) > 45  # an H100 gives 48 for StyleGAN2 with drawn weights
+        assert psnr(net(w, deltas), wanted) > 50  # StyleGAN2 with drawn weights fails on an H100: 48
 
 
 @torch.no_grad()
