@@ -21,7 +21,7 @@ from pipeline.shards.batches import Batches, collate, order, piece, steps
 from pipeline.shards.index import Shard
 from pipeline.shards.sample import REPAIR, Decoded, decode, fields
 from pipeline.shards.store import Span, Store, is_url
-from pipeline.training.prefetch import as_is, single_thread
+from pipeline.training.prefetch import read_ahead
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -173,18 +173,7 @@ class Loader(Batches):
 
     def loader(self) -> "DataLoader":
         """See `Batches`."""
-        from torch.utils.data import DataLoader
-
-        batches: Any = self._batches  # a map-style dataset, but endless
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=_From(self.numbers),
-            num_workers=self._workers,
-            collate_fn=as_is,
-            pin_memory=self._pin,
-            worker_init_fn=single_thread,
-        )
+        return read_ahead(self._batches, _From(self.numbers), self._workers, pin=self._pin)
 
 
 class _From:

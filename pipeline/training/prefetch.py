@@ -1,9 +1,12 @@
 """Makes the data of the next steps, in a thread or in processes, while the current step computes."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
 
 Data = TypeVar("Data")
 
@@ -40,19 +43,22 @@ class Prefetcher(Generic[Data]):
         self._ahead = None  # ends the processes
 
     def _made_from(self, step: int) -> Iterator[Data]:
-        from torch.utils.data import DataLoader
+        return iter(read_ahead(_Steps(self._make), itertools.count(step), self._workers))
 
-        steps: Any = _Steps(self._make)
-        return iter(
-            DataLoader(
-                steps,
-                batch_size=None,
-                sampler=itertools.count(step),
-                num_workers=self._workers,
-                collate_fn=as_is,
-                worker_init_fn=single_thread,
-            )
-        )
+
+def read_ahead(items: Any, numbers: Iterable[int], workers: int, *, pin: bool = False) -> "DataLoader":
+    """Loads `items[number]` for each number, as it is, in so many processes of one thread; 0: in this one."""
+    from torch.utils.data import DataLoader
+
+    return DataLoader(
+        items,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=pin,
+        worker_init_fn=_single_thread,
+    )
 
 
 class _Steps(Generic[Data]):
@@ -65,12 +71,12 @@ class _Steps(Generic[Data]):
         return self._make(step)
 
 
-def as_is(batch: Any) -> Any:
+def _as_is(batch: Any) -> Any:
     """The batch unchanged; used in place of DataLoader's conversion, which would turn every value into a tensor."""
     return batch
 
 
-def single_thread(_: int) -> None:
+def _single_thread(_: int) -> None:
     """Limit OpenCV to one thread in this worker, as the other cores have their own workers.
 
     Ctrl-C is for the training, which saves and then ends its workers.
