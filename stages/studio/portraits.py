@@ -75,12 +75,13 @@ class Portraits:
         self._jobs: dict[str, Job] = {}
 
     def add(self, data: bytes, name: str) -> tuple[Opened, Job]:
-        """Open a file's portrait. Raises: Busy when too many are open."""
+        """Open a file's portrait; one that is open takes the new name. Raises: Busy when too many are open."""
         sha256 = hashlib.sha256(data).hexdigest()
         if (opened := self.open.get(sha256[:32])) is None:
             if len(self.open) >= MOST:
                 raise Busy(f"{MOST} portraits are open; forget one of them", 2)
             opened = Opened(sha256[:32], name, data, sha256)
+        opened.name = name
         return opened, self._import(opened)
 
     def choose(self, opened: Opened, face: int | None, no_face: NoFace | None) -> Job:

@@ -76,13 +76,18 @@ class Styles:
         worker.submit(self.filling)
 
     def add(self, data: bytes, name: str) -> tuple[Style, Job]:
-        """Put a picture on the shelf, or find it there. Raises: Busy when there are too many."""
+        """Put a picture on the shelf, or find it there; a person's own takes the new name.
+
+        Raises: Busy when there are too many.
+        """
         digest = hashlib.sha256(data).hexdigest()
         style = self.all.get(digest[:32])
         if style is None:
             if sum(other.own for other in self.all.values()) >= MOST_OWN:
                 raise Busy(f"{MOST_OWN} styles of your own are here; forget them, or name their folder by --style", 2)
             style = Style(digest[:32], digest, name, lambda: data, own=True)
+        elif style.own:
+            style.title = name
 
         def read(job: Job) -> None:
             self.thumb(style)

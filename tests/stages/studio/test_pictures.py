@@ -149,7 +149,10 @@ def test_what_is_taken_away(
         failed = browser.settled(browser.post("/api/export", json=wish | {"kind": "walk"}))
         told = "no temporary folder (No such file or directory)", "free some space, or set TMPDIR to a folder with some"
         assert (failed["state"], failed["error"], failed["way_out"]) == ("failed", *told)
+    browser.opened(picture(7), "before.png")  # as another page of this studio may have called it
     other = browser.opened(picture(7), "../other.png")
+    told = browser.post("/api/export", json=browser.wish(other, *styles) | {"kind": "recipe"})
+    assert recipes.loads(told.content).portrait["name"] == other["name"] == other["portrait"]["name"] == "..-other.png"
     batch = browser.settled(
         browser.post("/api/export", json=wish | {"kind": "batch", "portraits": [me["id"], other["id"]]})
     )

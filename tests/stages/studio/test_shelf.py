@@ -38,6 +38,7 @@ def own(browser: Browser) -> list[Told]:
 
 def test_likest_first_as_by_comparing_all(browser: Browser, own: list[Told]) -> None:
     assert own[0]["title"] == "one.png" and not own[0]["own"] and own[1]["own"]  # it was there already
+    assert browser.style(picture(5), "5.png")["title"] == "5.png"  # a person's own is called as they called it last
     shelf = browser.server.styles.all
     while any(not style.own and style.codes is None and style.title.endswith(".png") for style in shelf.values()):
         browser.style(picture(4), "four")  # the folder is read when nothing else is asked for
