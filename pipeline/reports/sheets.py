@@ -82,6 +82,8 @@ def heat(values: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST), cv2.COLOR_GRAY2RGB)
 
 
-def write(image: np.ndarray, text: str, at: tuple[int, int], scale: float, colour: tuple[int, int, int]) -> None:
+def write(
+    image: np.ndarray, text: str, at: tuple[int, int], scale: float, colour: tuple[int, int, int], font: int = FONT
+) -> None:
     """Write `text` on the image u8 [H, W, 3], in place; its lower left corner is `at` (x, y)."""
-    cv2.putText(image, text, at, FONT, scale, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, at, font, scale, colour, 1, cv2.LINE_AA)
