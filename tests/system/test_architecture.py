@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("pipeline", "models", "stages")
 ABOVE = {"pipeline": {"pipeline"}, "models": {"models"}, "stages": set(ROOMS)}  # rooms that a room's files may import
 MOST_LINES, MOST_FILES = 300, 12
+PICTURES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".webm", ".svg", ".heic", ".tif", ".tiff", ".bmp"}
 HIDDEN = {"importlib", "importlib.import_module"}  # imports that mypy, an editor and grep cannot see
 REEXPORTS = "pipeline/weights/__init__.py"  # the only __init__.py that hands on names
 ROW = re.compile(r"^\| `(\w+)/(\w+)/` \| ([^|]+)\| ([^|]*)\|$", re.MULTILINE)
@@ -92,6 +93,13 @@ def test_no_file_and_no_folder_is_large() -> None:
     counts = {str(d.relative_to(ROOT)): len(list(d.glob("*.py"))) for d in {p.parent for p in code}}
     assert {d: n for d, n in counts.items() if n > MOST_FILES} == {}
     assert [p.name for p in (ROOT / "stages").glob("*.py")] == ["__init__.py"]
+
+
+def test_every_picture_is_told_of_with_its_origin() -> None:
+    places = (ROOT / top for top in (*ROOMS, "tests", "bench", "docs", "examples", "hypernst", "profiles", "weights"))
+    there = [path for place in places for path in place.rglob("*") if path.suffix.lower() in PICTURES]
+    told = (ROOT / "CONTRIBUTING.md").read_text()
+    assert there and [str(path.relative_to(ROOT)) for path in there if path.name not in told] == []
 
 
 def test_init_files_hold_a_docstring_alone() -> None:
