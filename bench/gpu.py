@@ -32,6 +32,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import hypernst  # noqa: E402
+from models.generators.interface import Generator  # noqa: E402
 from models.parsing.portrait import PortraitParser  # noqa: E402
 from pipeline import device, images, profile, weights  # noqa: E402
 from pipeline.context import COLLECTIONS, Context  # noqa: E402
@@ -42,7 +43,7 @@ from stages.evaluate import comparison, quality  # noqa: E402
 from stages.loaders import generator as generators  # noqa: E402
 from stages.preprocess import chain, samples  # noqa: E402
 from stages.train import memory  # noqa: E402
-from stages.train.state import build, enter_phase  # noqa: E402
+from stages.train.state import State, build, enter_phase  # noqa: E402
 from stages.train.step import Step  # noqa: E402
 
 PROFILES, BATCHES, STEPS = ("portable", "paper256", "paper1024"), (1, 4, 16), 3
@@ -59,7 +60,10 @@ def tests() -> str:
 
 
 def steps() -> str:
-    """A table: seconds of a step with everything in it, and peak memory, by profile, precision and batch."""
+    """A table: seconds of a step with everything in it, and peak memory, by profile, precision and batch.
+
+    A run takes the discriminators' penalties in every 16th of these steps only.
+    """
     lines = ["| profile | precision | batch | s a step | GB at most | GB counted |", "|---|---|---|---|---|---|"]
     for name in PROFILES:
         for precision in ("float32", "bfloat16"):
@@ -80,8 +84,15 @@ def _context(name: str, **changed: object) -> Context:
 
 def _micro_batch(name: str) -> int:
     ctx = _context(name, micro_batch=0)
-    net = generators.blank(ctx).cuda()  # type: ignore[attr-defined]
-    return memory.choose_micro_batch(ctx, build(ctx, net), net).profile.train.micro_batch
+    net, state = _drawn(ctx)
+    return memory.choose_micro_batch(ctx, state, net).profile.train.micro_batch
+
+
+def _drawn(ctx: Context) -> tuple[Generator, State]:
+    """Networks of the profile's sizes, drawn on the GPU: 354 million parameters take a CPU seconds each time."""
+    with torch.device("cuda"):
+        net = generators.blank(ctx)
+        return net, build(ctx, net)
 
 
 def _step(name: str, precision: str, batch: int) -> str:
@@ -90,8 +101,7 @@ def _step(name: str, precision: str, batch: int) -> str:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
-        net = generators.blank(ctx).cuda()  # type: ignore[attr-defined]
-        state = build(ctx, net)
+        net, state = _drawn(ctx)
         enter_phase(state, settings)
         step = Step(ctx, state, net, trained=False)
         data = memory._batch(settings, chosen.generator.size, net.num_ws)
@@ -103,7 +113,8 @@ def _step(name: str, precision: str, batch: int) -> str:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
 
-        seconds = _seconds(whole)
+        with device.tuned("cuda"):  # as `train` does
+            seconds = _seconds(whole)
         peak = torch.cuda.max_memory_allocated() / 1e9
         return f"{seconds:.3f} | {peak:.1f} | {memory.step_bytes(ctx) / 1e9:.1f}"
     except torch.OutOfMemoryError:

@@ -1,12 +1,15 @@
 """Resampling and activation against the reference, against zero insertion, and through second derivatives."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.stylegan_ops import fir, leaky, upfirdn
+from models.stylegan_ops import Pair, fir, leaky, upfirdn
 from tests.support.goldens import Case
 
 
@@ -58,10 +61,33 @@ def test_upfirdn_is_zero_insertion(
         torch.testing.assert_close(upfirdn(x, kernel, up, down, pad), by_zero_insertion(x, kernel, up, down, pad))
 
 
-def test_upsampling_has_a_second_derivative() -> None:
-    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    kernel = fir(gain=4.0).double().requires_grad_()
-    assert torch.autograd.gradgradcheck(lambda a, k: upfirdn(a, k, 2, 1, (2, 1)).square(), (x, kernel))
-    gradient = torch.autograd.grad(upfirdn(x, fir(), 1, 2, (1, 1)).square().sum(), x, create_graph=True)[0]
-    gradient.square().sum().backward()
-    assert x.grad is not None and x.grad.isfinite().all() and x.grad.abs().sum() > 0
+@pytest.mark.parametrize(("up", "down", "size"), [(2, 1, (4, 4)), (1, 2, (5, 4)), ((1, 3), (2, 1), (4, 5))])
+def test_filters_have_second_derivatives(up: Pair, down: Pair, size: tuple[int, int]) -> None:
+    x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
+    kernel = fir((1.0, 3.0, 2.0)).double()
+    assert torch.autograd.gradcheck(lambda a: upfirdn(a, kernel, up, down, (2, 1)).square(), x)
+    assert torch.autograd.gradgradcheck(lambda a: upfirdn(a, kernel, up, down, (2, 1)).square(), x)
+
+
+def test_a_second_derivative_takes_no_operations_per_channel() -> None:
+    """A GPU waits for Python: a step with R1 at 256 px had 233,000 operations, three quarters of them from this."""
+
+    def operations(channels: int, up: int) -> int:
+        x = torch.randn(1, channels, 4, 4, requires_grad=True)
+        with Counting() as counting:
+            y = upfirdn(x, fir(), up, 1, (2, 1)).square().sum()
+            torch.autograd.grad(y, x, create_graph=True)[0].square().sum().backward()
+        return counting.calls
+
+    for up in (1, 2):
+        assert operations(64, up) == operations(2, up)
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operations that PyTorch is asked for."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
