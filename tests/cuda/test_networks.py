@@ -52,11 +52,11 @@ def test_generators(name: str) -> None:
     deltas = [0.001 * torch.randn(2, *row.shape[:2]) for row in net.layer_table()]
     wanted = net(w, deltas)
     with torch.autocast("cpu", torch.bfloat16):
-        narrow = psnr(net(w, deltas), wanted)  # 57; with drawn weights, in harsh images, 48
+        narrow = psnr(net(w, deltas), wanted)  # a CPU's own bfloat16: 57; with drawn weights, in harsh images, 48
     net, w, deltas = net.cuda(), w.cuda(), [d.cuda() for d in deltas]
     assert psnr(net(w, deltas), wanted) > 80
     with torch.autocast("cuda", torch.bfloat16):
-        assert psnr(net(w, deltas), wanted) > narrow - 1
+        assert psnr(net(w, deltas), wanted) > min(50, narrow - 1)
 
 
 @torch.no_grad()
