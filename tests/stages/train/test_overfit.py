@@ -36,6 +36,7 @@ def test_two_portraits_and_two_styles_are_overfitted_in_300_steps(tmp_path: Path
         train=settings,
         inverter=dataclasses.replace(base.inverter, steps=0),
         shards=dataclasses.replace(base.shards, test_fraction=0.0),
+        render=dataclasses.replace(base.render, palette=False, details=0.0),  # these would help before any training
     )
     cache = tmp_path / "cache"
     ctx = Context(
