@@ -28,7 +28,8 @@ def upfirdn(x: Tensor, kernel: Tensor, up: Pair = 1, down: Pair = 1, pad: tuple[
     """Insert up - 1 zeros after each sample, pad, convolve each channel with `kernel` [Kh, Kw], keep every down-th.
 
     x [N, C, H, W]; `up` and `down` are one number or (vertical, horizontal); `pad` is (before, after) for both axes or
-    (top, bottom, left, right), negative crops. This is a true convolution: the kernel is flipped.
+    (top, bottom, left, right), negative crops. This is a true convolution: the kernel is flipped. It is constant, and
+    gets no gradient.
     Raises: ValueError when nothing is left, or `pad` has neither 2 nor 4 numbers.
     """
     if len(pad) not in (2, 4):

@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 
 import hypernst
+from bench.pictures import cards
 from bench.pictures.paintings import painting
 from models.regions import REGIONS
 from pipeline import images
-from pipeline.reports import cards, colours, sheets
+from pipeline.reports import colours, sheets
 from pipeline.sources import decode
+from stages.studio.app import FACES
 
-FACES = sorted((Path(__file__).parents[2] / "stages" / "studio" / "faces").glob("*.jpg"))
 STYLES = (436532, 435882, 436658, 37788, 44858)
 MIX = (0, 2, 1)  # which of them hair, face and background have in the last column
 SIDE, GAP = 208, 6  # pixels of a face, and of the white between two
@@ -34,7 +35,7 @@ def main(output: str) -> None:
     mixed = {region: styles[i] for region, i in zip(REGIONS, MIX, strict=True)}
     palettes = [cards.dominant(decode.read(one.path.read_bytes())) for one in paintings]
     rows = []
-    for path in FACES:
+    for path in sorted(FACES.glob("*.jpg")):
         face = studio.read(path)
         row = [face.image, sheets.overlay(face.image, face.region)]
         row += [np.asarray(studio.stylize(face, style)) for style in (*styles, mixed)]
@@ -51,9 +52,7 @@ def main(output: str) -> None:
         ),
         cards.card(mix, "By region", ", ".join(named), (SIDE, CARD)),
     ]
-    gap = ((0, GAP), (0, GAP), (0, 0))
-    lines = [np.concatenate([np.pad(cell, gap, constant_values=255) for cell in row], 1) for row in (head, *rows)]
-    sheet = np.concatenate(lines)[:-GAP, :-GAP]
+    sheet = np.concatenate([sheets.beside(row, GAP) for row in (head, *rows)])[:-GAP, :-GAP]
     Path(output).write_bytes(images.encode(sheet, ".jpg", QUALITY, full_colour=True))
 
 

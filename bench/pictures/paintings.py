@@ -1,11 +1,11 @@
 """The paintings in whose styles README's pictures are made: by their number in the package that holds them."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import weights
+from stages.preprocess import samples
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,8 @@ class Painting:
 
 
 def painting(number: int) -> Painting:
-    """A painting by its number. Raises: StopIteration when there is none."""
+    """A painting by its number. Raises: KeyError when there is none."""
     source = weights.path("paintings")
-    listed = json.loads((source / "objects.json").read_text())["objects"]
-    entry = next(entry for entry in listed if entry["objectID"] == number)
+    entry = samples.paintings(source)[f"{number}.jpg"]
     title, artist = (re.split(r" ?[(:;]", entry[key])[0].strip() for key in ("title", "artistDisplayName"))
     return Painting(source / f"{number}.jpg", title, artist)

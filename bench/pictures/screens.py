@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from playwright.sync_api import sync_playwright
-
 import hypernst
 from bench.pictures.paintings import painting
 from pipeline import images
 from stages.preprocess import samples
 from stages.studio.styles import Styles
-from tests.browser.conftest import Desk, Served, chromium, free_port
+from tests.browser.conftest import Desk, Served, desks, free_port
 
 # What a style is called, the number of the painting that it is made by, and of the sample face that it shows.
 STUDIES = {
@@ -103,23 +101,17 @@ def save(desk: Desk, face: int, look: Callable[[Desk], None], output: Path) -> N
 
 def main(docs: str, kept: str = "") -> None:
     """Save both pictures in a folder."""
-    with tempfile.TemporaryDirectory() as made, sync_playwright() as driver:
+    looks = (("regions", "light", 0, regions), ("mix", "dark", 2, mix))
+    with tempfile.TemporaryDirectory() as made:
         styles = Path(kept or Path(made) / "studies").absolute()
         make_styles(styles)
         (Path(made) / "styles").symlink_to(styles)
-        served = Shown(Path(made), free_port())
-        served.start()
-        browser: Any = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        for name, colours, face, look in (("regions", "light", 0, regions), ("mix", "dark", 2, mix)):
-            context = browser.new_context(
-                viewport=VIEW, device_scale_factor=SCALE, color_scheme=colours, reduced_motion="reduce"
-            )
-            save(Desk(context, served.links[-1]), face, look, Path(docs) / f"studio-{name}.jpg")
-            context.close()
-            for opened in [*served.behind.portraits.open.values()]:
-                served.behind.portraits.forget(opened)
-        browser.close()
-        served.stop()
+        views = [
+            {"viewport": VIEW, "device_scale_factor": SCALE, "color_scheme": colours} for _, colours, _, _ in looks
+        ]
+        pages = desks(Shown(Path(made), free_port()), views)
+        for (name, _, face, look), desk in zip(looks, pages, strict=True):
+            save(desk, face, look, Path(docs) / f"studio-{name}.jpg")
 
 
 if __name__ == "__main__":

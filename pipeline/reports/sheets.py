@@ -35,8 +35,12 @@ def grid(
 
 
 def _strip(cells: Sequence[np.ndarray]) -> np.ndarray:
-    small = [cv2.resize(c, (CELL, CELL), interpolation=cv2.INTER_AREA) for c in cells]
-    return np.concatenate([np.pad(c, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for c in small], 1)
+    return beside([cv2.resize(c, (CELL, CELL), interpolation=cv2.INTER_AREA) for c in cells], GAP)
+
+
+def beside(images: Sequence[np.ndarray], gap: int) -> np.ndarray:
+    """Images u8 [H, W, 3] of one height side by side, `gap` white pixels to the right of and below each."""
+    return np.concatenate([np.pad(one, ((0, gap), (0, gap), (0, 0)), constant_values=255) for one in images], 1)
 
 
 def _titles(names: Sequence[str]) -> np.ndarray:

@@ -140,9 +140,8 @@ def choose_paintings(folder: Path) -> None:
     source = weights.path("paintings")
     portraits: list[tuple[int, str]] = []
     others: list[tuple[float, str]] = []
-    listed = json.loads((source / "objects.json").read_text())["objects"]
-    entries = {f"{entry['objectID']}.jpg": entry for entry in listed}
-    for name in sorted(entries.keys() & {path.name for path in source.glob("*.jpg")}):
+    entries = paintings(source)
+    for name in entries:
         rgb = decode.read((source / name).read_bytes())
         faces = detector.detect(rgb)
         if not faces:
@@ -154,6 +153,13 @@ def choose_paintings(folder: Path) -> None:
     for name in [portraits[i][1] for i in spread] + [name for _, name in sorted(others)[-OTHERS:]]:
         title = f"{entries[name]['artistDisplayName']} {entries[name]['title']}"
         shutil.copyfile(source / name, folder / f"{slug(title) or Path(name).stem}.jpg")
+
+
+def paintings(source: Path) -> dict[str, Any]:
+    """The files of the paintings in a folder and what its list tells of each, in order of the files' names."""
+    listed = json.loads((source / "objects.json").read_text())["objects"]
+    told = {f"{entry['objectID']}.jpg": entry for entry in listed}
+    return {file: told[file] for file in sorted(told.keys() & {path.name for path in source.glob("*.jpg")})}
 
 
 def slug(title: str) -> str:

@@ -20,7 +20,7 @@ from pipeline.hashing import digest, short_hash
 from pipeline.progress import Progress, say
 from stages.portraits.kept import KeptPortraits
 from stages.portraits.reader import PortraitReader
-from stages.preprocess.samples import slug
+from stages.preprocess.samples import paintings, slug
 from stages.styles.blocks import WHOLE, Block, unit
 
 CODES, PICTURES = "painting-codes", "paintings"  # names of weights
@@ -119,10 +119,7 @@ def embed(reader: PortraitReader, file: str, title: str) -> tuple[Painting, np.n
 
 def _titles() -> dict[str, str]:
     """Each painting's file and what it is called, in order of the file's name."""
-    listed = json.loads((weights.path(PICTURES) / "objects.json").read_text())["objects"]
-    there = {path.name for path in weights.path(PICTURES).glob("*.jpg")}
-    told = {f"{entry['objectID']}.jpg": _title(entry) for entry in listed}
-    return {file: told[file] for file in sorted(told.keys() & there)}
+    return {file: _title(entry) for file, entry in paintings(weights.path(PICTURES)).items()}
 
 
 def _title(entry: dict[str, str]) -> str:

@@ -6,7 +6,8 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,14 +137,21 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     made.stop()
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+@contextmanager
+def launched() -> Iterator[Any]:
+    """A running browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with launched() as started:
+        yield started
 
 
 class Desk:
@@ -253,6 +261,19 @@ class Desk:
     def strength(self, target: str = "whole") -> Any:
         """The slider of a region's strength."""
         return self.find(f'[data-key="strength-{target}"]')
+
+
+def desks(served: Served, views: Iterable[dict[str, Any]]) -> Iterator[Desk]:
+    """Serve, and open a page of the studio for each view, as Playwright's options; each finds no portrait open."""
+    served.start()
+    with launched() as browser:
+        for view in views:
+            context = browser.new_context(reduced_motion="reduce", **view)
+            yield Desk(context, served.links[-1])
+            context.close()
+            for opened in [*served.behind.portraits.open.values()]:
+                served.behind.portraits.forget(opened)
+    served.stop()
 
 
 @pytest.fixture

@@ -6,11 +6,8 @@ Light and dark, 1400 and 390 px wide; the faces and paintings are real, the netw
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from playwright.sync_api import sync_playwright
-
-from tests.browser.conftest import FACES, Desk, Served, chromium, free_port, two_faces
+from tests.browser.conftest import FACES, Desk, Served, desks, free_port, two_faces
 from tests.stages.studio.tiny_studio import picture
 
 
@@ -67,22 +64,14 @@ def take(desk: Desk, phone: bool, place: Path) -> None:
 def main(folder: Path) -> None:
     """Save all pictures in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as made, sync_playwright() as driver:
+    kinds = [(size, colours) for size in ((1400, 900), (390, 844)) for colours in ("light", "dark")]
+    with tempfile.TemporaryDirectory() as made:
         (Path(made) / "styles").mkdir()
         (Path(made) / "styles" / "squares.png").write_bytes(picture(100))
-        served = Served(Path(made), free_port())
-        served.start()
-        browser: Any = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        for width, height in ((1400, 900), (390, 844)):
-            for colours in ("light", "dark"):
-                view = {"width": width, "height": height}
-                context = browser.new_context(viewport=view, color_scheme=colours, reduced_motion="reduce")
-                take(Desk(context, served.links[-1]), width < 900, folder / f"{width}-{colours}")
-                context.close()
-                for opened in [*served.behind.portraits.open.values()]:
-                    served.behind.portraits.forget(opened)
-        browser.close()
-        served.stop()
+        views = [{"viewport": {"width": w, "height": h}, "color_scheme": colours} for (w, h), colours in kinds]
+        pages = desks(Served(Path(made), free_port()), views)
+        for ((width, _), colours), desk in zip(kinds, pages, strict=True):
+            take(desk, width < 900, folder / f"{width}-{colours}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.reports import cards
+from bench.pictures import cards
 
 
 def test_the_main_colours_of_an_image_have_their_shares() -> None:
