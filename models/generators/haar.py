@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PERIOD = 4  # pixels after which the weave repeats: it comes from the last two transforms
-FRAME = 2  # outermost pixels, which the padding of convolutions spoils
+PERIOD = 4  # pixels after which the weave repeats: it comes from the last two transforms that have deltas
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -19,19 +18,24 @@ def inverse_haar(x: Tensor) -> Tensor:
     return F.pixel_shuffle(quads.reshape(n, 4 * c, h, w), 2)
 
 
-def without_weave(image: Tensor) -> Tensor:
-    """An image [N, C, H, W] without what it repeats every 4 pixels, and without its frame; sides are multiples of 16.
+def without_weave(image: Tensor, period: int = PERIOD, limit: float | None = None) -> Tensor:
+    """An image [N, C, H, W] without what it repeats every `period` pixels; sides are multiples of 4 periods.
 
     The details of a wavelet image have means near 0 in photographs and paintings. A generator's own, and above all
     those with deltas, do not: they show as stripes and checkerboards of 2 and 4 pixels, a weave over all that is flat.
-    The weave is the local mean of the detail at each of the 4 x 4 places, less the mean of these.
+    The weave is the local mean of the detail at each place of the period, less the mean of these. Detail beyond
+    +-`limit` counts as that much, so that edges leave no echo. The outermost half period is what padding spoils, and
+    becomes the mirror image of what it frames.
     """
-    image = F.pad(image[..., FRAME:-FRAME, FRAME:-FRAME], (FRAME,) * 4, mode="reflect")
-    places = _smooth(F.pixel_unshuffle(image - _smooth(image), PERIOD)).unflatten(1, (image.shape[1], PERIOD**2))
+    frame = period // 2
+    image = F.pad(image[..., frame:-frame, frame:-frame], (frame,) * 4, mode="reflect")
+    detail = image - _smooth(image, period)
+    detail = detail if limit is None else detail.clamp(-limit, limit)
+    places = _smooth(F.pixel_unshuffle(detail, period), 4).unflatten(1, (image.shape[1], period**2))
     weave = places - places.mean(2, keepdim=True)
-    return image - F.pixel_shuffle(weave.flatten(1, 2), PERIOD)
+    return image - F.pixel_shuffle(weave.flatten(1, 2), period)
 
 
-def _smooth(x: Tensor) -> Tensor:
-    """The means of squares of 4 x 4, and what lies between these."""
-    return F.interpolate(F.avg_pool2d(x, PERIOD), x.shape[-2:], mode="bilinear")
+def _smooth(x: Tensor, side: int) -> Tensor:
+    """The means of squares of `side` pixels, and what lies between these."""
+    return F.interpolate(F.avg_pool2d(x, side), x.shape[-2:], mode="bilinear")

@@ -6,11 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.generators.haar import PERIOD, without_weave
 from models.generators.interface import Generator, finished
 from pipeline.context import Context
 from pipeline.errors import UserError
 from stages.apply.stylist import Prepared
 from stages.loaders import generator as generators
+
+WEAVE = 0.1  # of an image in [-1, 1], about the largest that the deltas' weave reaches
 
 
 class LargeRenderer:
@@ -27,6 +30,7 @@ class LargeRenderer:
         own = {entry.name for entry in self.net.layer_table()}
         self.shared = max(entry.resolution for entry in small.layer_table() if entry.name in own)
         self.same = own == set(self.rows)
+        self.period = PERIOD * self.size // small.size  # of the weave that the small picture's deltas leave
 
     @torch.no_grad()
     def __call__(self, prepared: Prepared, deltas: Sequence[Tensor]) -> Tensor:
@@ -36,6 +40,8 @@ class LargeRenderer:
         y = finished(self.net, self.net(prepared.latent, given, prepared.where)).clamp(-1, 1)
         if self.same:
             return y
+        for _ in range(2):
+            y = without_weave(y, self.period, WEAVE)
         small = finished(self.small, self.small(prepared.latent, [*deltas], prepared.where)).clamp(-1, 1)
         gap = F.adaptive_avg_pool2d(small, self.shared) - F.adaptive_avg_pool2d(y, self.shared)
         return (y + F.interpolate(gap, y.shape[-2:], mode="bicubic")).clamp(-1, 1)
