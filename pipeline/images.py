@@ -102,7 +102,7 @@ def to_tensor(rgb: np.ndarray) -> "Tensor":
     import torch  # only here: encoding and decoding do not need torch, and importing it takes seconds
 
     batch = rgb[None] if rgb.ndim == 3 else rgb
-    return torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(np.array(batch, order="C")).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def to_arrays(x: "Tensor") -> np.ndarray:

@@ -67,15 +67,15 @@ def test_only_a_weave_and_a_frame_are_taken_out(n: int, side: int, strength: flo
 @pytest.mark.weights
 def test_a_wide_weave_goes_and_edges_leave_no_echo() -> None:
     photo = images.to_tensor(images.decode(weights.path("astronaut").read_bytes(), 512))
-    weave = 0.03 * random(1, 3, 16, 16, seed=0).tile(32, 32)
+    weave = 0.015 * random(1, 3, 16, 16, seed=0).tile(32, 32)
     weave -= weave.mean((2, 3), keepdim=True)
     inside = slice(64, -64)
     change = lambda x, y: float((x - y)[..., inside, inside].square().mean().sqrt())  # noqa: E731
-    cleaned = without_weave(photo + weave, 16, 0.1)
-    assert change(cleaned, without_weave(photo, 16, 0.1)) < 0.7 * change(photo + weave, photo)
-    assert change(without_weave(photo, 16, 0.1), photo) < 0.02 < change(without_weave(photo, 16), photo)
+    cleaned = without_weave(photo + weave, 16, 0.05)
+    assert change(cleaned, without_weave(photo, 16, 0.05)) < 0.8 * change(photo + weave, photo)
+    assert change(without_weave(photo, 16, 0.05), photo) < 0.02 < change(without_weave(photo, 16), photo)
     flat = weave + random(1, 3, 1, 1, seed=1)
-    assert change(without_weave(flat, 16, 0.1), flat - weave) < 0.1 * change(weave, torch.zeros(1))
+    assert change(without_weave(flat, 16, 0.05), flat - weave) < 0.1 * change(weave, torch.zeros(1))
 
 
 @given(st.integers(1, 3), SIDES, SIDES, st.sampled_from(["full", "out", "in"]), st.integers(0, 99))
