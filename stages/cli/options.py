@@ -151,12 +151,16 @@ def given(**options: Any) -> dict[str, Any]:
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import large libraries without looking for garbage among the 100,000 objects that stay."""
+    """Import large libraries without looking for garbage among the 100,000 objects that stay.
+
+    Once a process: a later command in it would freeze, and never free, what the earlier ones left in cycles.
+    """
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():
+            gc.freeze()
         gc.enable()
 
 

@@ -1,11 +1,13 @@
 """The command line and the Makefile: what they call, how they fail, and that help costs nothing."""
 
 import errno
+import gc
 import os
 import re
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -274,3 +276,18 @@ class TestMakefile:
             (tmp_path / name).mkdir()
         self.make("clean", f"CACHE={tmp_path}")
         assert [item.name for item in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_garbage_of_one_command_is_freed_after_the_next() -> None:
+    class Network:
+        pass
+
+    for _ in range(2):
+        net = Network()
+        net.itself = net  # type: ignore[attr-defined]
+        left = weakref.ref(net)
+        del net
+        with options.quick_imports():
+            pass
+    gc.collect()
+    assert left() is None and gc.isenabled() and gc.get_freeze_count()
