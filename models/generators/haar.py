@@ -24,11 +24,10 @@ def without_weave(image: Tensor, period: int = PERIOD, limit: float | None = Non
     The details of a wavelet image have means near 0 in photographs and paintings. A generator's own, and above all
     those with deltas, do not: they show as stripes and checkerboards of 2 and 4 pixels, a weave over all that is flat.
     The weave is the local mean of the detail at each place of the period, less the mean of these. Detail beyond
-    +-`limit` counts as that much, so that edges leave no echo. The outermost half period is what padding spoils, and
+    +-`limit` counts as that much, so that edges leave no echo. The outermost period is what padding spoils, and
     becomes the mirror image of what it frames.
     """
-    frame = period // 2
-    image = F.pad(image[..., frame:-frame, frame:-frame], (frame,) * 4, mode="reflect")
+    image = F.pad(image[..., period:-period, period:-period], (period,) * 4, mode="reflect")
     detail = image - _smooth(image, period)
     detail = detail if limit is None else detail.clamp(-limit, limit)
     places = _smooth(F.pixel_unshuffle(detail, period), 4).unflatten(1, (image.shape[1], period**2))

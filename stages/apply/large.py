@@ -47,7 +47,7 @@ class LargeRenderer:
         gap = F.adaptive_avg_pool2d(small, self.shared) - F.adaptive_avg_pool2d(y, self.shared)
         y = y + F.interpolate(gap, y.shape[-2:], mode="bicubic")
         ramp = torch.arange(self.size, device=y.device)
-        inside = (torch.minimum(ramp, ramp.flip(0)) / self.period - 0.5).clamp(0, 1)
+        inside = (torch.minimum(ramp, ramp.flip(0)) / self.period - 1).clamp(0, 1)
         border = 1 - torch.minimum(inside[:, None], inside)
         return y.lerp(F.interpolate(small, y.shape[-2:], mode="bicubic"), border).clamp(-1, 1)
 
