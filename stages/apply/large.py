@@ -20,8 +20,7 @@ class LargeRenderer:
     """Renders at the generator's full size. Kernels take the deltas of the kernel that has their name.
 
     MobileStyleGAN's kernels above 128 px have none at 1024 px: at 256 px its fitted head is in their place. So what
-    128 px can show (where both part) is the small picture's, and only finer detail the large one's. The border, where
-    padding spoils that detail, is all the small one's.
+    128 px can show (where both part) is the small picture's, and only finer detail the large one's.
     """
 
     def __init__(self, ctx: Context, small: Generator) -> None:
@@ -45,11 +44,7 @@ class LargeRenderer:
             y = without_weave(y, self.period, WEAVE)
         small = finished(self.small, self.small(prepared.latent, [*deltas], prepared.where)).clamp(-1, 1)
         gap = F.adaptive_avg_pool2d(small, self.shared) - F.adaptive_avg_pool2d(y, self.shared)
-        y = y + F.interpolate(gap, y.shape[-2:], mode="bicubic")
-        ramp = torch.arange(self.size, device=y.device)
-        inside = (torch.minimum(ramp, ramp.flip(0)) / self.period - 1).clamp(0, 1)
-        border = 1 - torch.minimum(inside[:, None], inside)
-        return y.lerp(F.interpolate(small, y.shape[-2:], mode="bicubic"), border).clamp(-1, 1)
+        return (y + F.interpolate(gap, y.shape[-2:], mode="bicubic")).clamp(-1, 1)
 
 
 def checked(ctx: Context, size: int | None) -> int | None:

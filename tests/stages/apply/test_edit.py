@@ -185,7 +185,5 @@ def test_a_large_picture_has_the_colours_of_the_small_one_and_detail_of_its_own(
     gap = lambda a: float((F.adaptive_avg_pool2d(a, 64) - F.adaptive_avg_pool2d(small, 64)).abs().mean())  # noqa: E731
     assert y.shape == (1, 3, 1024, 1024) and gap(y) < 0.2 * gap(plain)
     detail = lambda a: a - F.interpolate(F.adaptive_avg_pool2d(a, 128), (1024, 1024), mode="bicubic")  # noqa: E731
-    inside = F.pad(y[..., 32:-32, 32:-32].abs() < 1, (32,) * 4)  # the border is the small picture's
+    inside = y.abs() < 1
     assert float((detail(y) - detail(plain))[inside].abs().mean()) < 0.3 * float(detail(plain)[inside].abs().mean())
-    border = F.interpolate(small, (1024, 1024), mode="bicubic")[..., :16, :]
-    assert torch.allclose(y[..., :16, :], border.clamp(-1, 1), atol=1e-4)
