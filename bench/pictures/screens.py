@@ -85,7 +85,7 @@ def mix(desk: Desk) -> None:
 
 
 def save(desk: Desk, face: int, look: Callable[[Desk], None], output: Path) -> None:
-    """Open a sample face, give it a look, have it refined, and save the page."""
+    """Open a sample face, give it a look, have it refined and drawn large, and save the page."""
     desk.find(".sample").nth(face).click()
     desk.find("#frame").wait_for()
     desk.settle()
@@ -93,7 +93,7 @@ def save(desk: Desk, face: int, look: Callable[[Desk], None], output: Path) -> N
     desk.find("#refine-at-rest").click()
     desk.page.mouse.move(VIEW["width"] / 2, VIEW["height"] - 8)
     desk.settle("refined")
-    desk.until(lambda: desk.find("#unrefine").is_enabled())
+    desk.until(lambda: desk.find("#badge").text_content().endswith(" px"))
     desk.page.wait_for_timeout(1000)
     rgb = images.decode(desk.page.screenshot())
     output.write_bytes(images.encode(rgb, ".jpg", QUALITY))

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from pipeline import images
 from pipeline.errors import UserError
-from stages.apply import edit
+from stages.apply import edit, large
 from stages.apply import recipe as recipes
 from stages.apply.look import Look
 from stages.apply.recipe import Recipe
@@ -28,6 +28,7 @@ from stages.studio.styles import Styles
 from stages.studio.worker import Job, Rank, Worker
 
 MOST_PAGES = 64
+PURPOSES = {"exact": Rank.EXACT, "keyframe": Rank.KEYFRAME, "large": Rank.REFINE}  # of pictures, and their rank
 
 
 @dataclass
@@ -41,13 +42,13 @@ class Newest:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a page asks for: a recipe for a portrait, the page and its ticket."""
+    """What a page asks for: a recipe for a portrait, the page and its ticket, and one of PURPOSES."""
 
     recipe: Recipe
     opened: Opened
     page: str
     ticket: int
-    keyframe: bool
+    purpose: str
 
 
 class Rendering:
@@ -64,7 +65,7 @@ class Rendering:
         """
         recipe = wish.recipe
         known = [self.styles.by_sha256(told["sha256"]) for told in recipe.styles.values()]
-        read = self.styles.quick if wish.keyframe and not recipe.refine else self.styles.read
+        read = self.styles.quick if wish.purpose == "keyframe" and not recipe.refine else self.styles.read
         look = self.studio.cook(recipe, [read(style) for style in known if style])
         return self.studio.edit(wish.opened.read(), recipe.edits), look
 
@@ -72,9 +73,10 @@ class Rendering:
         """POST /api/render: the picture of a recipe."""
         wish = self.wish(await body_of(request))
         newest = self._newest(wish)
-        job = Job("render", Rank.KEYFRAME if wish.keyframe else Rank.EXACT, lambda job: self._render(wish))
+        large.checked(self.studio.ctx, wish.recipe.size)
+        job = Job("render", PURPOSES[wish.purpose], lambda job: self._render(wish))
         self.worker.submit(job)
-        if not wish.keyframe:
+        if wish.purpose == "exact":
             if newest.job is not None and newest.job.state == "waiting":
                 self.worker.cancel(newest.job)
             newest.ticket, newest.job = wish.ticket, job
@@ -137,7 +139,7 @@ class Rendering:
     def _render(self, wish: Wish) -> tuple[bytes, float, int, str]:
         started = time.perf_counter()
         opened = wish.opened
-        image = self.studio.render(*self.cooked(wish), wish.recipe.refine)
+        image = self.studio.render(*self.cooked(wish), wish.recipe.refine, size=wish.recipe.size)
         return encoded(image), time.perf_counter() - started, opened.version, opened.state
 
     def wish(self, body: dict[str, Any]) -> Wish:
@@ -146,13 +148,13 @@ class Rendering:
         recipe = recipes.loads(json.dumps(body.get("recipe")))
         edit.checked(self.studio.ctx, recipe.edits)
         ticket, purpose = body.get("ticket", 0), text_in(body, "purpose", "exact")
-        if type(ticket) is not int or ticket < 0 or purpose not in ("exact", "keyframe"):
-            raise UserError("ticket is a whole number and purpose exact or keyframe; reload the page")
+        if type(ticket) is not int or ticket < 0 or purpose not in PURPOSES:
+            raise UserError(f"ticket is a whole number and purpose {' or '.join(PURPOSES)}; reload the page")
         missing = [told for told in recipe.styles.values() if self.styles.by_sha256(told["sha256"]) is None]
         if missing:
             raise MissingStyles(missing)
         opened.read()
-        return Wish(recipe, opened, text_in(body, "page", "page"), ticket, purpose == "keyframe")
+        return Wish(recipe, opened, text_in(body, "page", "page"), ticket, purpose)
 
     def _newest(self, wish: Wish) -> Newest:
         """What the page asked last. Raises: Outdated when that was newer."""
@@ -160,7 +162,7 @@ class Rendering:
         self._pages.move_to_end(wish.page)
         while len(self._pages) > MOST_PAGES:
             self._pages.popitem(last=False)
-        if wish.ticket < newest.ticket and not wish.keyframe:
+        if wish.ticket < newest.ticket and wish.purpose != "keyframe":
             raise Outdated
         return newest
 

@@ -94,8 +94,8 @@ def test_a_picture_refines_itself_until_a_hand_moves_and_is_kept_or_undone(desk:
     desk.until(lambda: desk.badge() in ("refining", "refined"))
     desk.page.keyboard.press("k")
     desk.settle("refined")
-    refined = desk.picture()
-    assert refined != exact and desk.find("#keep").is_disabled()
+    desk.until(lambda: desk.find("#badge").text_content() == "refined, 64 px")
+    assert desk.picture() != exact and desk.find("#keep").is_disabled()
     desk.page.keyboard.press("u")
     desk.settle()
     assert desk.picture() == exact

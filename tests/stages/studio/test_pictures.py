@@ -178,6 +178,11 @@ def test_edits_and_the_larger_size_are_those_of_stylize(
     saved = browser.post("/api/export", json=wish | {"kind": "png", "size": 64})
     large = studio.stylize(content, picture(1), refine=0, edits={"age": 2, "smile": -1.5}, size=64)
     assert np.array_equal(pixels(saved.content), np.asarray(large)) and large.size == (64, 64)
+    wish["recipe"]["size"] = 64
+    seen = browser.post("/api/render", json=wish | {"purpose": "large"})
+    assert np.array_equal(pixels(seen.content), np.asarray(large))
+    assert browser.post("/api/render", json=wish | {"recipe": wish["recipe"] | {"size": 48}}).status_code == 422
+    del wish["recipe"]["size"]
     (tmp_path / "large.png").write_bytes(saved.content)
     made = recipes.read(tmp_path / "large.png")
     assert made.size == 64 and made.edits == {"age": 2.0, "smile": -1.5} and not studio.differs(made)
@@ -194,7 +199,7 @@ def test_edits_and_the_larger_size_are_those_of_stylize(
         ({"portrait": 7}, "portrait is missing"),
         ({"ticket": -1}, "ticket is a whole number"),
         ({"ticket": True}, "ticket is a whole number"),
-        ({"purpose": "fun"}, "purpose exact or keyframe"),
+        ({"purpose": "fun"}, "purpose exact or keyframe or large"),
         ({"page": ["x"]}, "page is missing"),
         ({"kind": "gif"}, "kind is not known here"),
         ({"kind": "batch", "portraits": []}, "portraits are not 1 to 8 ids"),

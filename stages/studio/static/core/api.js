@@ -86,8 +86,8 @@ async function bitmap(/** @type {string} */ path) {
 
 /**
  * One picture. Of "exact" ones the newest ticket of this page wins, older ones are refused with 409; a "keyframe" waits
- * for these.
- * @param {{ recipe: any, portrait: string, ticket: number, purpose: "exact" | "keyframe" }} asked
+ * for these, a "large" one for whatever else is to do.
+ * @param {{ recipe: any, portrait: string, ticket: number, purpose: "exact" | "keyframe" | "large" }} asked
  * @param {AbortSignal} [signal]
  */
 export async function render(asked, signal) {

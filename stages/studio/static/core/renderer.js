@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * Which picture is seen: at every change one faded from pictures at hand ("preview"), then the exact one, then its
- * refinement while the hand rests. One exact request is on its way at a time; a newer wish replaces the one that waits.
+ * refinement while the hand rests, at last that at the generator's own size. One exact request is on its way at a time; a newer wish replaces the one that waits.
  */
 
 import * as api from "./api.js";
@@ -22,12 +22,14 @@ export class Renderer extends EventTarget {
   /** @type {State} */ state = "empty";
   /** @type {Doc} */ doc = blank();
   /** @type {ImageBitmap | null} */ refined = null;
+  /** @type {ImageBitmap | null} */ large = null; // the refined picture again, at the generator's own size
   step = 0;
   of = 0;
   seconds = 0;
   ticket = 0;
   era = 0; // pictures asked for in a former one are outdated
   steps = 0; // of refinement at rest
+  side = 0; // px of a large picture; 0 if there is none
   paused = false;
   /** @type {Set<string>} */ plain = new Set(); // looks whose refinement was undone
   /** @type {boolean} */ busy = false;
@@ -54,8 +56,11 @@ export class Renderer extends EventTarget {
     this.stop();
     this.doc = doc;
     this.ticket += 1;
-    if (kept && doc.refine) return this.tell("refined");
-    this.refined = null;
+    if (kept && doc.refine) {
+      this.tell("refined");
+      return this.large ? undefined : this.enlarge(doc.refine);
+    }
+    this.refined = this.large = null;
     this.step = 0;
     const known = this.exact.get(this.key());
     if (!doc.portrait) return this.tell("empty");
@@ -72,7 +77,7 @@ export class Renderer extends EventTarget {
 
   /** The exact picture of the document, when it is there. */
   get picture() {
-    return this.refined ?? this.exact.get(this.key())?.bitmap ?? null;
+    return this.large ?? this.refined ?? this.exact.get(this.key())?.bitmap ?? null;
   }
 
   key(doc = this.doc) {
@@ -90,7 +95,7 @@ export class Renderer extends EventTarget {
     this.era += 1;
     this.frames.clear();
     this.exact.clear();
-    this.refined = null;
+    this.refined = this.large = null;
   }
 
   stop() {
@@ -207,12 +212,28 @@ export class Renderer extends EventTarget {
         [this.step, this.of, this.refined] = [step, of, bitmap];
         this.tell(step < of ? "refining" : "refined");
       }
-      if (!stop.signal.aborted && this.refined) this.tell("refined");
+      if (stop.signal.aborted || !this.refined) return;
+      this.tell("refined");
+      await this.enlarge(steps, stop.signal);
     } catch (error) {
       if (!stop.signal.aborted) this.dispatchEvent(new CustomEvent("fault", { detail: error }));
     } finally {
       if (this.refinement === stop) this.refinement = null;
     }
+  }
+
+  /** Fetches the refined picture at the generator's own size. */
+  async enlarge(/** @type {number} */ steps, /** @type {AbortSignal | undefined} */ signal = undefined) {
+    const { ticket, doc } = this;
+    if (!this.side) return;
+    const recipe = { ...this.describe(doc), refine: steps, size: this.side };
+    // Without it the small one stays, nothing worse.
+    const made = await api
+      .render({ recipe, portrait: doc.portrait ?? "", ticket, purpose: "large" }, signal)
+      .catch(() => null);
+    if (!made || signal?.aborted || ticket !== this.ticket || !this.refined) return;
+    this.large = made.bitmap;
+    this.tell("refined");
   }
 
   /** Ends refinement where it is; what was reached stays. */
@@ -225,7 +246,7 @@ export class Renderer extends EventTarget {
   unrefine() {
     this.stop();
     this.plain.add(this.key());
-    this.refined = null;
+    this.refined = this.large = null;
     this.step = 0;
     this.tell(this.exact.has(this.key()) ? "exact" : "waiting");
   }

@@ -9,7 +9,7 @@ import { REGIONS, keyOf } from "../core/store.js";
 /** @typedef {import("../core/store.js").Doc} Doc */
 /** @typedef {import("../core/store.js").Target} Target */
 
-const SIDE = 768; // px of the canvas
+const SIDE = 1024; // px of the canvas
 const WORDS = {
   empty: "",
   waiting: "rendering",
@@ -134,7 +134,7 @@ export class Stage {
     this.context.clearRect(0, 0, SIDE, SIDE);
     if (renderer.state !== "empty") {
       // Without anything to fade from, the last picture stays until the next comes.
-      if (picture) cover(this.base, picture);
+      if (picture) this.show(picture);
       else if (blends) this.compose(blends, this.peeked ?? renderer.doc);
       else if (this.painted !== renderer.doc.portrait && this.before) cover(this.base, this.before);
       cover(this.context, this.held && this.before ? this.before : this.base.canvas);
@@ -142,6 +142,11 @@ export class Stage {
     }
     this.painted = renderer.state === "empty" ? null : renderer.doc.portrait;
     this.label();
+  }
+
+  show(/** @type {ImageBitmap} */ picture) {
+    cover(this.base, picture);
+    byId("frame").style.setProperty("--actual", `${picture.width}px`);
   }
 
   /** Each region faded by itself and laid on through its mask; one fade alone where regions agree. */
@@ -173,12 +178,12 @@ export class Stage {
 
   /** The badge says what is seen; screen readers hear it when it settles. */
   label() {
-    const { step, of, seconds } = this.renderer;
+    const { step, of, seconds, large } = this.renderer;
     const state = this.renderer.state === "exact" && this.draft() ? "draft" : this.renderer.state;
     let words = this.peeked ? "preview" : WORDS[state];
     if (this.held) words = "before";
     else if (words === "refining") words = `refining ${step} of ${of}`;
-    else if (words === "refined") words = `refined, ${step} steps`;
+    else if (words === "refined") words = large ? `refined, ${large.width} px` : `refined, ${step} steps`;
     const shown = state === "exact" && words === "exact" ? `exact · ${seconds.toFixed(2)} s` : words;
     this.badge.dataset.state = this.peeked ? "preview" : state;
     if (this.badge.textContent !== shown) this.badge.textContent = shown;

@@ -45,14 +45,14 @@ export class Take {
     );
     const { exports = [], sizes = [], size = 0 } = this.app.about ?? {};
     byId("download-menu").replaceChildren(
-      ...KINDS.filter(([, , kind]) => exports.includes(kind)).map(([words, more, kind]) =>
-        item(words, more, () => this.export(kind)),
-      ),
       ...sizes
         .filter((/** @type {number} */ side) => side > size)
         .map((/** @type {number} */ side) =>
           item(`PNG, ${side} px`, "takes longer", () => this.export("png", { size: side })),
         ),
+      ...KINDS.filter(([, , kind]) => exports.includes(kind)).map(([words, more, kind]) =>
+        item(words, more, () => this.export(kind)),
+      ),
     );
   }
 
