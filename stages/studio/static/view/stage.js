@@ -144,9 +144,11 @@ export class Stage {
     this.label();
   }
 
+  /** The picture itself; where a large one follows, 1:1 has that one's size from the first. */
   show(/** @type {ImageBitmap} */ picture) {
+    const { steps, side } = this.renderer;
     cover(this.base, picture);
-    byId("frame").style.setProperty("--actual", `${picture.width}px`);
+    byId("frame").style.setProperty("--actual", `${(steps && side) || picture.width}px`);
   }
 
   /** Each region faded by itself and laid on through its mask; one fade alone where regions agree. */
