@@ -188,11 +188,11 @@ METHODS: Mapping[str, Method] = {
     ),
     "hypernst": Method(
         "HyperNST (ours)", lambda ctx: Stylist(ctx).stylize, hypernst_weights,
-        interpolates=True, edits=True, optional=False, trained=True, version=4,
+        interpolates=True, edits=True, optional=False, trained=True, version=5,
     ),
     "refined": Method(
         "HyperNST, refined (ours)", refined, lambda ctx: [*hypernst_weights(ctx), "lpips-vgg"], optimises=True,
-        edits=True, trained=True, note=f"{REFINEMENT_STEPS} steps for each pair", version=7,
+        edits=True, trained=True, note=f"{REFINEMENT_STEPS} steps for each pair", version=8,
     ),
 }  # fmt: skip
 QUICK = ("unstylised", "adain", "hypernst")

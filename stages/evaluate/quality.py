@@ -152,15 +152,21 @@ def refined(
     faces: list[Portrait],
     styles: list[Portrait],
 ) -> None:
-    """What refinement makes of each face with the style of its place in the list; identity and seconds are medians."""
+    """What refinement makes of each face with the style of its place in the list, and AdaIN of the same pairs.
+
+    Identity and seconds are medians.
+    """
+    adain = METHODS["adain"].open(ctx)
     scores: dict[str, list[float]] = {}
     for face, style in zip(faces, styles, strict=False):
         start = time.perf_counter()
         image = images.to_arrays(refine(face, whole(style), REFINEMENT_STEPS).image)[0]
-        own = {"seconds": time.perf_counter() - start, "identity": person.similarity(image, face.image)}
-        values = metrics.compare(image, metrics.features(face.image), metrics.summary(style.image)) | own
-        for name, value in values.items():
-            scores.setdefault(f"{name.replace('sifid_', 'sifid')}_refined", []).append(value)
+        scores.setdefault("seconds_refined", []).append(time.perf_counter() - start)
+        content, texture = metrics.features(face.image), metrics.summary(style.image)
+        for method, made in {"refined": image, "refined_adain": adain(face, style)}.items():
+            values = metrics.compare(made, content, texture) | {"identity": person.similarity(made, face.image)}
+            for name, value in values.items():
+                scores.setdefault(f"{name.replace('sifid_', 'sifid')}_{method}", []).append(value)
     for name, numbers in scores.items():
         middle = median if name.startswith(("identity", "seconds")) else mean
         figure(name, middle(numbers), len(numbers), sifid_title(ctx, name))

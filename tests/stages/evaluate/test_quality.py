@@ -27,7 +27,7 @@ FIGURES = {
     "parser_miou", "aladin_top1", "aladin_top1_raw", "inverter_lpips_alex", "reconstruction_lpips_alex",
     "identity_inversion", "identity_reconstruction", "sifid64_unstylised", "sifid192_unstylised",
     *(f"{metric}_{method}" for metric in ("sifid64", "sifid192", "lpips_alex", "lpips_vgg", "identity")
-      for method in ("hypernst", "adain", "refined")), "seconds_refined",
+      for method in ("hypernst", "adain", "refined", "refined_adain")), "seconds_refined",
     "control_hair", "control_face", "control_swap", "control_extent", "interpolation_sifid64",
     "interpolation_lpips_alex", "seconds_per_image",
 }  # fmt: skip
