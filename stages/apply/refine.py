@@ -31,7 +31,7 @@ from stages.portraits.portrait import Portrait
 
 RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # at first and after CHANGE steps: directions turn fast early
 CHANGE = 10
-STYLE_WEIGHT = 9.0  # of the region style loss beside the content term; training has 6 (train.style)
+STYLE_WEIGHT = 6.5  # of the region style loss beside the content term; training has 6 (train.style)
 DETAILS = 0.5  # times the photo's details of one forward pass: refinement draws much of what they add
 SAME = 2  # steps that see the same quarter of the finest activations: with another in each, directions turn too often
 KEPT = 32 << 20  # bytes of images' statistics and content features: about 20 images

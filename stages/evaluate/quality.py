@@ -40,7 +40,7 @@ from stages.preprocess import chain
 
 WARM_UP, TIMED = 2, 10
 TRIPLES, WALKS, SHOWN = 50, 20, 8  # measured of each; rows of a sheet
-REFINED = 20  # pairs
+REFINED = 100  # pairs
 CONTROL_TITLES = ("content", "style A", "style B", "own codes", "all A", "all B", "hair A, face B", "hair B, face A")
 
 
