@@ -75,8 +75,8 @@ def test_edits_change_what_they_say_and_keep_the_person(studio: Studio, folder: 
 def test_refined_large_and_on_the_way(studio: Studio, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "KEYS", 1)
     me, light = studio.read(folder / "me.png"), studio.read(folder / "light.jpg", style=True)
-    plain, refined = (studio.stylize(me, light, refine=steps) for steps in (0, 1))
-    frames = studio.interpolate(me, [light], 3, refine=1)
+    plain, refined = (studio.stylize(me, light, refine=steps) for steps in (0, 3))
+    frames = studio.interpolate(me, [light], 3, refine=3)
     gaps = [np.abs(np.asarray(a, int) - np.asarray(refined, int)).mean() for a in (*frames, plain)]
     assert gaps[0] > gaps[1] > gaps[2] and gaps[2] < 1 < gaps[3]
     large = studio.stylize(me, light, refine=0, size=1024)
