@@ -1,7 +1,8 @@
 // @ts-check
 /**
  * Which picture is seen: at every change one faded from pictures at hand ("preview"), then the exact one, then its
- * refinement while the hand rests, at last that at the generator's own size. One exact request is on its way at a time; a newer wish replaces the one that waits.
+ * refinement while the hand rests, at last that at the generator's own size. One exact request is on its way at a time;
+ * a newer wish replaces the one that waits.
  */
 
 import * as api from "./api.js";
