@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.backbones.trunks import Trunk
-from models.losses.region_style import FINE, RegionStyleLoss, group_masks
+from models.losses.region_style import FINE, RegionStyleLoss, group_masks, taps
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # the first row and column of each quarter: every second place both ways
+FACE = (100, 208), (72, 184)  # rows and columns of an aligned face at 256 px: eyes to lower lip
+FACE_CONTENT = 3  # the convolution of the face's content features, at the image's own size
 Phase = tuple[int, int]
 
 
@@ -72,6 +74,16 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
         """The content features of `features` alone."""
         with self._autocast(x):
             return super().content_features(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
+
+    def face_features(self, x: Tensor) -> Tensor:
+        """Content features of eyes, nose and mouth [1, 128, 54, 56] in float32, instance-normalised.
+
+        To the content features of the whole image an eye is three places wide, and may become anything alike.
+        """
+        with self._autocast(x):
+            rows, columns = (slice(*(at * x.shape[-1] // 256 for at in ends)) for ends in FACE)
+            face = x[..., rows, columns].contiguous(memory_format=torch.channels_last)
+            return F.instance_norm(taps(self.trunk, face, (FACE_CONTENT,))[FACE_CONTENT]).to(x.dtype)
 
     def _autocast(self, x: Tensor) -> AbstractContextManager:
         return torch.autocast(x.device.type, torch.bfloat16) if self.dtype is torch.bfloat16 else nullcontext()

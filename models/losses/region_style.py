@@ -25,16 +25,16 @@ class RegionStyleLoss(nn.Module):
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The compared activations, and the content features [N, 256, 32, 32], instance-normalised."""
-        return self.beside([*_taps(self.trunk, x, FINE).values()], x)
+        return self.beside([*taps(self.trunk, x, FINE).values()], x)
 
     def beside(self, fine: list[Tensor], x: Tensor) -> tuple[list[Tensor], Tensor]:
         """What `features` gives of x, whose activations at full size are there."""
-        coarse = _taps(self.trunk, F.avg_pool2d(x, 2), COARSE)
+        coarse = taps(self.trunk, F.avg_pool2d(x, 2), COARSE)
         return [*fine, *coarse.values()], F.instance_norm(coarse[CONTENT])
 
     def content_features(self, x: Tensor) -> Tensor:
         """The content features of `features` alone."""
-        return F.instance_norm(_taps(self.trunk, F.avg_pool2d(x, 2), (CONTENT,))[CONTENT])
+        return F.instance_norm(taps(self.trunk, F.avg_pool2d(x, 2), (CONTENT,))[CONTENT])
 
     def targets(self, x: Tensor, region: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The statistics of style images x [N, 3, 256, 256] with region maps [N, H, W]."""
@@ -69,14 +69,15 @@ def groups_present(content: Tensor, style: Tensor, least: float = 0.01) -> Tenso
     return torch.cat([both, torch.ones_like(both[:, :1])], 1)
 
 
-def _taps(trunk: Trunk, x: Tensor, convolutions: tuple[int, ...]) -> dict[int, Tensor]:
-    taps = {}
+def taps(trunk: Trunk, x: Tensor, convolutions: tuple[int, ...]) -> dict[int, Tensor]:
+    """The activations of `convolutions` by their number; none deeper is computed."""
+    found = {}
     for i, activation in enumerate(trunk.layers(x)):
         if i in convolutions:
-            taps[i] = activation
+            found[i] = activation
         if i == max(convolutions):
             break
-    return taps
+    return found
 
 
 def _moments(f: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Refinement: the deltas that one forward pass predicts, optimised for one portrait and one look (beyond the paper).
 
 Adam on the deltas of the trained layers, on the auxiliary loss of the training: style statistics of VGG16 by region and
-normalised content features, both cached for each image. Nothing that results are judged by is optimised (no
-LPIPS-alex, no Inception, no identity network).
+normalised content features, and on finer ones of eyes, nose and mouth; all are cached for each image. Nothing that
+results are judged by is optimised (no LPIPS-alex, no Inception, no identity network).
 """
 
 from collections.abc import Callable, Sequence
@@ -31,10 +31,10 @@ from stages.portraits.portrait import Portrait
 
 RATE, MOMENTUM, STEADY = (0.013, 0.018), (0.5, 0.7), 0.99  # at first and after CHANGE steps: directions turn fast early
 CHANGE = 10
-STYLE_WEIGHT = 6.5  # of the region style loss beside the content term; training has 6 (train.style)
+STYLE_WEIGHT = 9.0  # of the region style loss beside the two content terms; training has 6 (train.style) and one
 DETAILS = 0.5  # times the photo's details of one forward pass: refinement draws much of what they add
 SAME = 2  # steps that see the same quarter of the finest activations: with another in each, directions turn too often
-KEPT = 32 << 20  # bytes of images' statistics and content features: about 20 images
+KEPT = 48 << 20  # bytes of images' statistics and content features: about 20 images
 PATIENCE = 6  # steps without a better loss, after which more would not help
 
 Statistics = list[tuple[Tensor, Tensor]]  # mean and std of each compared layer
@@ -100,7 +100,7 @@ class Refinement:
         s, p = self.stylist, self.stylist.prepare(content)
         deltas = s.deltas(p, look.codes(content))
         theirs, present = self._targets(content, look)
-        shape = self._shape(content)
+        shape, face = self._shape(content)
         draw = renderer(s.generator, self.rows, p.latent, p.where, deltas, self.start)
         moving = [d.clone().requires_grad_() for d in deltas[self.start :]]
         optimiser = Adam(moving)
@@ -116,7 +116,8 @@ class Refinement:
             phase = PHASES[step // SAME % len(PHASES)]
             ours, ours_shape = self.term.features(y, phase)
             whole, quarter = self.term.parted(self.term.statistics(ours, p.region, phase), theirs, present)
-            compared = STYLE_WEIGHT * whole + F.mse_loss(ours_shape, shape)
+            kept_shape = F.mse_loss(ours_shape, shape) + F.mse_loss(self.term.face_features(y), face)
+            compared = STYLE_WEIGHT * whole + kept_shape
             loss = compared + STYLE_WEIGHT * quarter
             now = float(compared.detach())  # the only time that a step waits for a GPU
             if best is None or now < best[0]:
@@ -168,9 +169,14 @@ class Refinement:
         return self.term.targets(self._image(portrait), self._region(portrait))
 
     @torch.no_grad()
-    def _shape(self, portrait: Portrait) -> Tensor:
-        """An image's content features; at full strength no more is asked of the portrait's own."""
-        return self._kept.get(("shape", _key(portrait)), lambda: self.term.content_features(self._image(portrait)))
+    def _shape(self, portrait: Portrait) -> tuple[Tensor, Tensor]:
+        """An image's content features and its face's; at full strength no more is asked of the portrait's own."""
+
+        def computed() -> tuple[Tensor, Tensor]:
+            image = self._image(portrait)
+            return self.term.content_features(image), self.term.face_features(image)
+
+        return self._kept.get(("shape", _key(portrait)), computed)
 
     def _image(self, portrait: Portrait) -> Tensor:
         return images.to_tensor(portrait.image).to(self.stylist.device)

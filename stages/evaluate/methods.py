@@ -192,7 +192,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "refined": Method(
         "HyperNST, refined (ours)", refined, lambda ctx: [*hypernst_weights(ctx), "lpips-vgg"], optimises=True,
-        edits=True, trained=True, note=f"{REFINEMENT_STEPS} steps for each pair", version=9,
+        edits=True, trained=True, note=f"{REFINEMENT_STEPS} steps for each pair", version=10,
     ),
 }  # fmt: skip
 QUICK = ("unstylised", "adain", "hypernst")

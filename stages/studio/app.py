@@ -155,7 +155,7 @@ class Server:
                 "terms": await run_in_threadpool(self._terms),
                 "device": ctx.device,
                 "size": ctx.profile.generator.size,
-                "sizes": sorted({ctx.profile.generator.size, generators.full_size(ctx)}),
+                "large": full if (full := generators.full_size(ctx)) > ctx.profile.generator.size else 0,
                 "refine": able,
                 "edits": edits,
                 "exports": list(FILES),

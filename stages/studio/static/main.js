@@ -214,7 +214,7 @@ async function start() {
   try {
     app.about = await api.about();
     app.renderer.steps = app.about.refine ? REFINE : 0;
-    app.renderer.side = Math.max(0, ...app.about.sizes.filter((/** @type {number} */ side) => side > app.about.size));
+    app.renderer.side = app.about.large;
     byId("refine-choice").hidden = !app.about.refine;
     app.events.start(app.about.instance);
     await styles.load();

@@ -167,7 +167,7 @@ def test_edits_and_the_larger_size_are_those_of_stylize(
     browser: Browser, me: Told, styles: list[Told], tmp_path: Path
 ) -> None:
     studio, about = browser.server.studio, browser.get("/api/about").json()
-    assert about["edits"] == ["age", "smile"] and about["sizes"] == [32, 64]
+    assert about["edits"] == ["age", "smile"] and about["size"] == 32 and about["large"] == 64
     wish = browser.wish(me, styles[0])
     plain = pixels(browser.post("/api/render", json=wish).content)
     wish["recipe"]["edits"] = {"age": 2.0, "smile": -1.5}

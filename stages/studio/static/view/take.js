@@ -43,13 +43,9 @@ export class Take {
       item("Copy the recipe", "as text", () => this.copy(this.recipe), !open),
       item("Copy a link", "opens this look here", () => this.copy(toLink(this.app.recipe(this.app.seen))), !open),
     );
-    const { exports = [], sizes = [], size = 0 } = this.app.about ?? {};
+    const { exports = [], large = 0 } = this.app.about ?? {};
     byId("download-menu").replaceChildren(
-      ...sizes
-        .filter((/** @type {number} */ side) => side > size)
-        .map((/** @type {number} */ side) =>
-          item(`PNG, ${side} px`, "takes longer", () => this.export("png", { size: side })),
-        ),
+      ...(large ? [item(`PNG, ${large} px`, "takes longer", () => this.export("png", { size: large }))] : []),
       ...KINDS.filter(([, , kind]) => exports.includes(kind)).map(([words, more, kind]) =>
         item(words, more, () => this.export(kind)),
       ),
