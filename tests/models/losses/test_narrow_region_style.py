@@ -88,3 +88,20 @@ def test_grain_of_single_pixels_is_compared_in_its_neighbourhood() -> None:
     plain, grain = (term.targets(x, region) for x in (flat, flat + 0.2 * board))
     moved = [float((a[1] - b[1]).abs().mean()) for a, b in zip(plain, grain, strict=True)]
     assert min(moved[:2]) > 1e-2 and max(moved[2:]) < 1e-5  # nothing of it is left at half the size
+
+
+def test_the_face_has_finer_content_features_than_the_image() -> None:
+    x, _, _ = scene()
+    term, y = NarrowRegionStyleLoss(trunk()), x.clone()
+    y[..., 118:126, 90:110] = y[..., 118:126, 90:110].flip(3)  # an eye that looks the other way
+    y[..., :90, :] = 0
+    seen = [(term.face_features(image), term.content_features(image)) for image in (x, y)]
+    assert seen[0][0].shape == (1, 128, 54, 56) and seen[0][1].shape == (1, 256, 32, 32)
+    far = (seen[0][0] - seen[1][0]).abs().mean((0, 1))
+    assert (
+        far[9:13, 9:19].mean() > 10 * far[20:].mean()
+    )  # what lies outside the face is not seen, nor the eye elsewhere
+    dim, other = (F.mse_loss(term.face_features(image), seen[0][0]) for image in (0.5 * x, x.flip(3)))
+    assert 4 * dim < other  # contrast counts little, place much
+    small = term.face_features(F.avg_pool2d(x, 8))
+    assert small.shape == (1, 128, 7, 7)
