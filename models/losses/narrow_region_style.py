@@ -16,8 +16,9 @@ from models.backbones.trunks import Trunk
 from models.losses.region_style import FINE, RegionStyleLoss, group_masks, taps
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))  # the first row and column of each quarter: every second place both ways
-FACE = (100, 208), (72, 184)  # rows and columns of an aligned face at 256 px: eyes to lower lip
+FACE = (96, 212), (68, 188)  # rows and columns of an aligned face at 256 px: brows to lower lip
 FACE_CONTENT = 3  # the convolution of the face's content features, at the image's own size
+FRAME = 3  # places of these along each side, which see the padding: they would draw a line along the face's edge
 Phase = tuple[int, int]
 
 
@@ -76,14 +77,15 @@ class NarrowRegionStyleLoss(RegionStyleLoss):
             return super().content_features(x.contiguous(memory_format=torch.channels_last)).to(x.dtype)
 
     def face_features(self, x: Tensor) -> Tensor:
-        """Content features of eyes, nose and mouth [1, 128, 54, 56] in float32, instance-normalised.
+        """Content features of eyes, nose and mouth [1, 128, 52, 54] in float32, instance-normalised.
 
         To the content features of the whole image an eye is three places wide, and may become anything alike.
         """
         with self._autocast(x):
             rows, columns = (slice(*(at * x.shape[-1] // 256 for at in ends)) for ends in FACE)
             face = x[..., rows, columns].contiguous(memory_format=torch.channels_last)
-            return F.instance_norm(taps(self.trunk, face, (FACE_CONTENT,))[FACE_CONTENT]).to(x.dtype)
+            found, frame = taps(self.trunk, face, (FACE_CONTENT,))[FACE_CONTENT], FRAME * x.shape[-1] // 256
+            return F.instance_norm(F.pad(found, (-frame,) * 4)).to(x.dtype)
 
     def _autocast(self, x: Tensor) -> AbstractContextManager:
         return torch.autocast(x.device.type, torch.bfloat16) if self.dtype is torch.bfloat16 else nullcontext()

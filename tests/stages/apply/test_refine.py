@@ -66,8 +66,8 @@ def loss(term: RegionStyleLoss, y: torch.Tensor, content: Portrait, style: Portr
 
 def eyes_to_lips(term: RegionStyleLoss, x: torch.Tensor) -> torch.Tensor:
     """Four convolutions of VGG16 on the middle of an aligned face, each channel normalised."""
-    *_, second = zip(range(4), term.trunk.layers(x[..., 100:208, 72:184]), strict=False)
-    return torch.nn.functional.instance_norm(second[1])
+    *_, second = zip(range(4), term.trunk.layers(x[..., 96:212, 68:188]), strict=False)
+    return torch.nn.functional.instance_norm(second[1][..., 3:-3, 3:-3])
 
 
 def test_steps_lower_the_loss_and_none_is_the_prediction(refinement: refine.Refinement) -> None:
